@@ -1,0 +1,174 @@
+"""How items are run: retries, limits, timeouts. Configuration only; running state lives in the engine."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+
+from restate_nb.errors import InvalidInput
+
+Seconds = float | timedelta
+"""A duration: seconds as int or float, or a timedelta."""
+
+DEFAULT_CONCURRENCY = 50
+"""How many items run at once unless told otherwise: the window that the scheduler measured best with, and kind to most APIs."""
+
+
+def seconds(name: str, value: object, *, zero: bool = False) -> float:
+    """Read a duration given by the user.
+
+    Args:
+        name: the argument's name, for the message.
+        value: seconds as int or float, or a timedelta.
+        zero: whether 0 is allowed.
+
+    Raises:
+        InvalidInput: it is no number, not finite, or negative.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidInput(f"{name} must be seconds (a number) or a timedelta, not {value!r}.")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise InvalidInput(f"{name} must be {'0 or more' if zero else 'more than 0'} seconds, not {value!r}.")
+    return float(value)
+
+
+def positive_int(name: str, value: object) -> int:
+    """Read a count given by the user.
+
+    Raises:
+        InvalidInput: it is not a whole number of at least 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidInput(f"{name} must be a whole number, such as {name}=10, not {value!r}.")
+    if value < 1:
+        raise InvalidInput(f"{name} must be at least 1, not {value}.")
+    return value
+
+
+ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
+
+
+def _exception_types(name: str, value: object) -> tuple[type[BaseException], ...]:
+    types = value if isinstance(value, tuple) else (value,)
+    for each in types:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise InvalidInput(
+                f"{name} takes exception classes, such as {name}=(OSError, TimeoutError), not {each!r}."
+            )
+    return types
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When an item that failed is tried again, and how long it waits before that.
+
+    The wait before attempt n + 1 is `initial_interval * factor ** (n - 1)` seconds, at most `max_interval`, spread by
+    `jitter` (0.2 means a fifth up or down). `restate.TerminalError` is never retried; an error that carries
+    `retry_after` (such as `restate.exceptions.RetryableError`) waits at least that long. A timeout counts as a failure.
+
+    Args:
+        max_attempts: attempts in all, the first one included; 1 means no retry.
+        initial_interval: seconds (or a timedelta) before the second attempt.
+        factor: by how much the wait grows each time.
+        max_interval: the longest wait, in seconds (or a timedelta).
+        jitter: the random share of the wait, 0 to 1.
+        retry_on: only these exception types are retried.
+        give_up_on: these are not, even when `retry_on` names them.
+
+    Raises:
+        InvalidInput: a value is out of range.
+
+    Example:
+        >>> Retry(max_attempts=5, retry_on=(OSError, TimeoutError)).max_attempts
+        5
+    """
+
+    max_attempts: int = 3
+    initial_interval: Seconds = 0.5
+    factor: float = 2.0
+    max_interval: Seconds = 60.0
+    jitter: float = 0.2
+    retry_on: ExceptionTypes = Exception
+    give_up_on: ExceptionTypes = ()
+
+    def __post_init__(self) -> None:
+        positive_int("max_attempts", self.max_attempts)
+        put = object.__setattr__
+        put(self, "initial_interval", seconds("initial_interval", self.initial_interval, zero=True))
+        put(self, "max_interval", seconds("max_interval", self.max_interval, zero=True))
+        if isinstance(self.factor, bool) or not isinstance(self.factor, (int, float)) or not self.factor >= 1:
+            raise InvalidInput(f"factor must be a number of at least 1, not {self.factor!r}.")
+        if (
+            isinstance(self.jitter, bool)
+            or not isinstance(self.jitter, (int, float))
+            or not 0 <= self.jitter <= 1
+        ):
+            raise InvalidInput(f"jitter must be between 0 and 1, not {self.jitter!r}.")
+        put(self, "retry_on", _exception_types("retry_on", self.retry_on))
+        put(self, "give_up_on", _exception_types("give_up_on", self.give_up_on))
+
+    def delay_after(
+        self, attempt: int, error: BaseException, rng: random.Random | None = None
+    ) -> float | None:
+        """The seconds to wait before trying again, or None when there is no further attempt.
+
+        Args:
+            attempt: the number of the attempt that failed, from 1.
+            error: what it raised.
+            rng: where the jitter comes from.
+        """
+        from restate.exceptions import TerminalError  # noqa: PLC0415 - keeps `import restate_nb` light
+
+        if attempt >= self.max_attempts or isinstance(error, TerminalError):
+            return None
+        if not isinstance(error, self.retry_on) or isinstance(error, self.give_up_on):
+            return None
+        assert isinstance(self.initial_interval, float) and isinstance(self.max_interval, float)
+        try:
+            wait = min(self.initial_interval * self.factor ** (attempt - 1), self.max_interval)
+        except OverflowError:
+            wait = self.max_interval
+        if self.jitter:
+            wait *= 1 + self.jitter * (2 * (rng or random).random() - 1)
+        return max(wait, _retry_after(error))
+
+
+def _retry_after(error: BaseException) -> float:
+    after = getattr(error, "retry_after", None)
+    if isinstance(after, timedelta):
+        after = after.total_seconds()
+    return float(after) if isinstance(after, (int, float)) and math.isfinite(after) and after > 0 else 0.0
+
+
+NO_RETRY = Retry(max_attempts=1)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPolicy:
+    """How the items of one job or one `run_each` are run.
+
+    Args:
+        concurrency: how many items run at once.
+        retry: when a failed item is tried again; not at all by default.
+        timeout: seconds (or a timedelta) that one attempt may take; None for no limit.
+
+    Raises:
+        InvalidInput: a value is out of range.
+    """
+
+    concurrency: int = DEFAULT_CONCURRENCY
+    retry: Retry = NO_RETRY
+    timeout: Seconds | None = None
+
+    def __post_init__(self) -> None:
+        positive_int("concurrency", self.concurrency)
+        if not isinstance(self.retry, Retry):
+            raise InvalidInput(
+                f"retry takes rnb.Retry(...), such as retry=rnb.Retry(max_attempts=3), not {self.retry!r}."
+            )
+        if self.timeout is not None:
+            object.__setattr__(self, "timeout", seconds("timeout", self.timeout))
