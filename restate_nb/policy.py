@@ -13,7 +13,7 @@ Seconds = float | timedelta
 """A duration: seconds as int or float, or a timedelta."""
 
 DEFAULT_CONCURRENCY = 50
-"""How many items run at once unless told otherwise: the window that the scheduler measured best with, and kind to most APIs."""
+"""How many items run at once unless told otherwise: the scheduler measured best near it, and most APIs bear it."""
 
 
 def seconds(name: str, value: object, *, zero: bool = False) -> float:
@@ -56,9 +56,7 @@ def _exception_types(name: str, value: object) -> tuple[type[BaseException], ...
     types = value if isinstance(value, tuple) else (value,)
     for each in types:
         if not (isinstance(each, type) and issubclass(each, BaseException)):
-            raise InvalidInput(
-                f"{name} takes exception classes, such as {name}=(OSError, TimeoutError), not {each!r}."
-            )
+            raise InvalidInput(f"{name} takes exception classes, such as {name}=(OSError, TimeoutError), not {each!r}.")
     return types
 
 
@@ -102,18 +100,12 @@ class Retry:
         put(self, "max_interval", seconds("max_interval", self.max_interval, zero=True))
         if isinstance(self.factor, bool) or not isinstance(self.factor, (int, float)) or not self.factor >= 1:
             raise InvalidInput(f"factor must be a number of at least 1, not {self.factor!r}.")
-        if (
-            isinstance(self.jitter, bool)
-            or not isinstance(self.jitter, (int, float))
-            or not 0 <= self.jitter <= 1
-        ):
+        if isinstance(self.jitter, bool) or not isinstance(self.jitter, (int, float)) or not 0 <= self.jitter <= 1:
             raise InvalidInput(f"jitter must be between 0 and 1, not {self.jitter!r}.")
         put(self, "retry_on", _exception_types("retry_on", self.retry_on))
         put(self, "give_up_on", _exception_types("give_up_on", self.give_up_on))
 
-    def delay_after(
-        self, attempt: int, error: BaseException, rng: random.Random | None = None
-    ) -> float | None:
+    def delay_after(self, attempt: int, error: BaseException, rng: random.Random | None = None) -> float | None:
         """The seconds to wait before trying again, or None when there is no further attempt.
 
         Args:

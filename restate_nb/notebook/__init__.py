@@ -1,0 +1,1 @@
+"""What a user touches: sessions, jobs, frames, charts and the panel."""

@@ -1,0 +1,1 @@
+"""Helpers for use inside Restate handlers; they need restate-sdk and nothing of the notebook."""

@@ -1,0 +1,1 @@
+"""The local restate-server: found, installed, supervised; and its HTTP APIs."""

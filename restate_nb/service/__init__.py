@@ -1,0 +1,1 @@
+"""What a session serves to Restate."""

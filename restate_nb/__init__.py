@@ -1,0 +1,1 @@
+"""Durable fan-out and batch work from a notebook, on Restate."""
