@@ -1,0 +1,122 @@
+"""The items of one shard on their way through a pool, and the outcomes that wait to be recorded.
+
+The pool's loop puts outcomes in, the handler's loop takes them out; the two may be different threads. An outcome leaves
+only when its group is acknowledged: the attempt that took it may end before that, and the next one must find it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from restate_nb.engine.record import CANCELLED, Attempt, Failure, encode_group
+
+MAX_GROUP_COUNT: Final = 10_000
+MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
+"""Bounds of a group: far under the 32 MiB of a message, and small enough that a commit takes milliseconds."""
+
+_RECORD_BYTES = 60  # a record without its value
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An item that waits for an attempt.
+
+    Attributes:
+        position: where it stands in the job's input.
+        payload: what the pool's function is called with.
+        number: the number of the attempt, from 1.
+        not_before: when it may start, in seconds since 1970; 0 for at once.
+    """
+
+    position: int
+    payload: Any
+    number: int = 1
+    not_before: float = 0.0
+
+
+class Lane:
+    """One shard's entries and its outbox."""
+
+    def __init__(self, payloads: Mapping[int, Any], failed: Mapping[int, Attempt]) -> None:
+        """`payloads` by position, in order; `failed`: the last attempt of those that were tried before."""
+        self.pending: deque[Entry] = deque()
+        for position, payload in payloads.items():
+            last = failed.get(position)
+            if last is None:
+                self.pending.append(Entry(position, payload))
+            else:
+                assert last.failure is not None
+                due = last.started + last.ran + (last.failure.retry_in or 0.0)
+                self.pending.append(Entry(position, payload, last.number + 1, due))
+        self.resting: dict[int, Entry] = {}  # wait for their next attempt
+        self.open = {entry.position for entry in self.pending}
+        self._fresh: deque[Attempt] = deque()
+        self._offered: dict[tuple[int, int], Attempt] = {}
+        self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def put(self, attempt: Attempt) -> None:
+        """Add an outcome. An item that has its final one already (it was cancelled) gets no other."""
+        if attempt.position not in self.open:
+            return
+        if attempt.final:
+            self.open.discard(attempt.position)
+        self._fresh.append(attempt)
+        waiting = self._waiting
+        if waiting is not None:
+            self._waiting = None
+            loop, event = waiting
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
+
+    async def take(self) -> bytes:
+        """Wait for outcomes, and return a group of all that are there, within bounds.
+
+        They stay in the lane until `acknowledge`; asked again before that, the same ones are offered again.
+        """
+        while not self._offered:
+            event = asyncio.Event()
+            self._waiting = asyncio.get_running_loop(), event  # before the look, or an outcome could slip in between
+            if not self._fresh:
+                await event.wait()
+            self._waiting = None
+            self._offer()
+        return encode_group(self._offered.values())
+
+    def _offer(self) -> None:
+        size = 0
+        while self._fresh and len(self._offered) < MAX_GROUP_COUNT:
+            attempt = self._fresh[0]
+            size += _RECORD_BYTES + len(memoryview(attempt.value))
+            if attempt.failure is not None:
+                size += len(attempt.failure.message) + len(attempt.failure.traceback)
+            if size > MAX_GROUP_BYTES and self._offered:
+                return
+            self._offered[attempt.position, attempt.number] = self._fresh.popleft()
+
+    def acknowledge(self, recorded: Iterable[Attempt]) -> None:
+        """These are in the journal: they need not be offered again."""
+        for attempt in recorded:
+            self._offered.pop((attempt.position, attempt.number), None)
+
+    def cancel(self, running: Mapping[int, Attempt]) -> None:
+        """Give every item that has no outcome the outcome `cancelled`; nothing that comes later is listened to.
+
+        Args:
+            running: what to record of the items that are running, by position.
+        """
+        numbers = {entry.position: entry.number for entry in (*self.pending, *self.resting.values())}
+        self.pending.clear()
+        self.resting.clear()
+        for position in sorted(self.open):
+            self.put(running.get(position) or cancelled(position, numbers.get(position, 1)))
+
+
+def cancelled(position: int, number: int, started: float = 0.0, ran: float = 0.0) -> Attempt:
+    """The record of an attempt that was cancelled; `started` is 0 when it had not begun."""
+    return Attempt(
+        position, number, CANCELLED, started, ran, failure=Failure("CancelledError", "The job was cancelled.")
+    )

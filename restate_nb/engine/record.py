@@ -1,0 +1,136 @@
+"""The wire format of attempts: what the journal keeps of every item.
+
+An item's story is a list of `Attempt` records, the last of which is final. Records travel in groups, a JSON array of
+records, each record a JSON array in the order of the fields below. `WIRE_VERSION` names the format; readers know every
+version that was released.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal
+
+import msgspec
+
+WIRE_VERSION: Final = 1
+
+OK: Final = 0
+ERROR: Final = 1
+TIMEOUT: Final = 2
+CANCELLED: Final = 3
+
+AttemptStatus = Literal["ok", "error", "timeout", "cancelled"]
+STATUS_NAMES: Final[tuple[AttemptStatus, ...]] = ("ok", "error", "timeout", "cancelled")
+
+_MAX_MESSAGE = 2_000
+_MAX_TRACEBACK = 6_000
+_NO_VALUE = msgspec.Raw(b"null")
+
+
+class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Why an attempt gave no value.
+
+    Attributes:
+        type: the exception's class name.
+        message: its text, cut at 2,000 characters.
+        where: the last line of the user's own code, as `file:line in function`; empty when there is none.
+        traceback: the formatted traceback, its last 6,000 characters.
+        retry_in: seconds until the next attempt; None when there is none.
+    """
+
+    type: str
+    message: str
+    where: str = ""
+    traceback: str = ""
+    retry_in: float | None = None
+
+
+class Attempt(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One attempt at one item.
+
+    Attributes:
+        position: the item's position in the job's input, from 0.
+        number: which attempt, from 1.
+        status: an index into `STATUS_NAMES`.
+        started: when, in seconds since 1970 (UTC); 0 when the item was cancelled before this attempt began.
+        ran: for how many seconds.
+        value: what the function returned, as `codec.encode` wrote it.
+        failure: None when it went well.
+    """
+
+    position: int
+    number: int
+    status: int
+    started: float
+    ran: float
+    value: msgspec.Raw = _NO_VALUE
+    failure: Failure | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether this is the item's outcome: no further attempt follows."""
+        return self.failure is None or self.failure.retry_in is None
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(list[Attempt])
+
+
+def encode_group(attempts: Iterable[Attempt]) -> bytes:
+    """Write records as one group."""
+    return _encoder.encode(list(attempts))
+
+
+def decode_group(raw: bytes | msgspec.Raw) -> list[Attempt]:
+    """Read a group.
+
+    Raises:
+        ValueError: it is none (msgspec.ValidationError or msgspec.DecodeError, which are ValueErrors).
+    """
+    return _decoder.decode(raw)
+
+
+def describe(error: BaseException, retry_in: float | None = None) -> Failure:
+    """What is kept of an exception: restate_nb's own frames at the top of the traceback are left out."""
+    own_code = error.__traceback__
+    while own_code is not None and _is_ours(own_code):
+        own_code = own_code.tb_next
+    lines = traceback.format_exception(type(error), error, own_code)
+    return Failure(
+        type(error).__qualname__,
+        _text(error)[:_MAX_MESSAGE],
+        _where(own_code),
+        "".join(lines).encode("utf-8", "replace").decode()[-_MAX_TRACEBACK:],
+        retry_in,
+    )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as broken:  # a __str__ that raises must not cost the item its record
+        text = f"(its message could not be read: {type(broken).__name__})"
+    return text.encode("utf-8", "replace").decode()
+
+
+_PACKAGE = str(Path(__file__).parent.parent)
+_LIBRARIES = ("site-packages", "dist-packages", str(Path(traceback.__file__).parent))
+
+
+def _is_ours(frame: TracebackType) -> bool:
+    return frame.tb_frame.f_code.co_filename.startswith(_PACKAGE)
+
+
+def _where(trace: TracebackType | None) -> str:
+    """The innermost line that belongs to the user rather than to a library."""
+    found = ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if not any(part in code.co_filename for part in _LIBRARIES):
+            name = "cell" if "ipykernel_" in code.co_filename else Path(code.co_filename).name
+            found = f"{name}:{trace.tb_lineno} in {code.co_name}"
+        trace = trace.tb_next
+    return found

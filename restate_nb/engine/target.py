@@ -1,0 +1,172 @@
+"""The function of a job: what it is, how an item becomes its arguments, and whether the two fit."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from restate_nb.engine.codec import decode
+from restate_nb.engine.pool import Work
+from restate_nb.engine.rebuild import Rebuild, parameter_annotations, rebuilder
+from restate_nb.errors import InvalidInput
+
+Passing = Literal["value", "args", "kwargs"]
+"""How an item is passed: as the one argument, as positional arguments, or as keyword arguments."""
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """The function's name, as people know it."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    name = getattr(fn, "__name__", None) or type(fn).__name__
+    return "lambda" if name == "<lambda>" else name
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine: wrappers, partials, methods and callable objects included."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if inspect.iscoroutinefunction(inspect.unwrap(fn)) or inspect.iscoroutinefunction(fn):
+        return True
+    return not inspect.isroutine(fn) and inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
+
+
+class Target:
+    """A function and the way its items are passed.
+
+    Raises:
+        InvalidInput: it is no function, or a kind of function that gives no single value.
+    """
+
+    def __init__(self, fn: Callable[..., Any], passing: Passing = "value") -> None:
+        if not callable(fn):
+            raise InvalidInput(f"The function comes first, and {fn!r} is none. Write: rnb.map(function, items).")
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise InvalidInput(f"{name_of(fn)} has a `yield`: it gives many values. Return a list instead.")
+        self.fn = fn
+        self.passing: Passing = passing
+        self.name = name_of(fn)
+        self.is_async = is_async(fn)
+        self._signature = _signature(fn)
+        hints = parameter_annotations(fn)
+        self._rebuild_value = rebuilder(hints["return"]) if "return" in hints else None
+        self._rebuilds: dict[str | int, Rebuild] = {}
+        for place, parameter in enumerate(self._signature.parameters.values() if self._signature else ()):
+            if parameter.name in hints and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                rebuild = rebuilder(hints[parameter.name])
+                if rebuild is not None:
+                    self._rebuilds[parameter.name if passing == "kwargs" else place] = rebuild
+
+    def work(self) -> Work:
+        """What a pool runs, in the context of the caller. Its payloads are encoded items."""
+        return Work(self._call(), self.is_async, contextvars.copy_context())
+
+    def value(self, raw: bytes | msgspec.Raw) -> Any:
+        """A recorded value as the function returned it; plain data where it does not fit the annotation."""
+        value = decode(raw)
+        if self._rebuild_value is not None:
+            try:
+                return self._rebuild_value(value)
+            except (ValueError, TypeError):
+                return value  # the function returned something else than it says, and that is what is shown
+        return value
+
+    def _call(self) -> Callable[[bytes], Any]:
+        fn = self.fn
+        if self.passing == "value":
+            rebuild = self._rebuilds.get(0)
+            if rebuild is None:
+                return lambda raw: fn(decode(raw))
+            return lambda raw: fn(rebuild(decode(raw)))
+        rebuilds = self._rebuilds
+        if self.passing == "args":
+            if not rebuilds:
+                return lambda raw: fn(*decode(raw))
+            return lambda raw: fn(*_rebuilt(enumerate(decode(raw)), rebuilds).values())
+        if not rebuilds:
+            return lambda raw: fn(**decode(raw))
+        return lambda raw: fn(**_rebuilt(decode(raw).items(), rebuilds))
+
+    # ------------------------------------------------------------ before anything is started
+
+    def check_item(self, position: int, item: Any, raw: bytes) -> None:
+        """See that an item fits the function.
+
+        Args:
+            position: where it stands, for the message.
+            item: the item as the user gave it.
+            raw: the same, encoded.
+
+        Raises:
+            InvalidInput: it does not fit the parameters, or not the annotation of one.
+        """
+        self._bind(position, item)
+        if not self._rebuilds:
+            return
+        value = decode(raw)
+        parts: Mapping[Any, Any]
+        if self.passing == "value":
+            parts = {0: value}
+        else:
+            parts = value if self.passing == "kwargs" else dict(enumerate(value))
+        for place, rebuild in self._rebuilds.items():
+            if place not in parts:
+                continue
+            try:
+                rebuild(parts[place])
+            except (ValueError, TypeError) as error:
+                what = f"parameter {place!r}" if isinstance(place, str) else f"parameter {place + 1}"
+                raise InvalidInput(
+                    f"Item {position} does not fit {what} of {self.name}: {error}. "
+                    "Change the annotation, or the item; without an annotation items are passed as plain data."
+                ) from None
+
+    def _bind(self, position: int, item: Any) -> None:
+        signature = self._signature
+        if signature is None:
+            return
+        try:
+            if self.passing == "kwargs":
+                signature.bind(**item)
+            elif self.passing == "args":
+                signature.bind(*item)
+            else:
+                signature.bind(item)
+        except TypeError as error:
+            raise InvalidInput(self._does_not_fit(position, item, str(error))) from None
+
+    def _does_not_fit(self, position: int, item: Any, why: str) -> str:
+        call = f"{self.name}{self._signature}"
+        if self.passing == "kwargs":
+            columns = ", ".join(map(str, item))
+            return (
+                f"{call} cannot be called with the columns ({columns}): {why}. Name its parameters like the columns, "
+                f"take what is not needed with **others, or pass fewer columns: rnb.map({self.name}, df[[...]])."
+            )
+        if self.passing == "args":
+            return f"{call} cannot be called with item {position}, {_short(item)}: {why}."
+        advice = f"It gets one argument, the item. Give the others a value: functools.partial({self.name}, ...)"
+        if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
+            advice += f"; or spread each item over the parameters: rnb.starmap({self.name}, items)"
+        return f"{call} cannot be called with an item: {why}. {advice}."
+
+
+def _rebuilt(parts: Any, rebuilds: Mapping[Any, Rebuild]) -> dict[Any, Any]:
+    return {place: rebuilds[place](value) if place in rebuilds else value for place, value in parts}
+
+
+def _signature(fn: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(fn)
+    except (ValueError, TypeError):  # some built-ins have none
+        return None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
