@@ -23,7 +23,7 @@ class Progress:
 
     name: str
     function: str
-    status: str  # submitting | waiting | running | finished | cancelled | failed
+    status: str  # submitting | waiting | running | paused | finished | cancelled | failed
     total: int
     ok: int = 0
     failed: int = 0
@@ -39,6 +39,7 @@ class Progress:
     concurrency: int = 0
     note: str = ""  # one line in words: what is awaited, what to do
     errors: tuple[ErrorGroup, ...] = ()  # the most frequent, first
+    ui_url: str = ""  # where this job is seen in the Restate UI, as the reader's browser can reach it
 
     @property
     def done(self) -> int:

@@ -1,0 +1,46 @@
+"""The panel in a notebook: one output of HTML and text that is replaced as the job goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from restate_nb.notebook.panel.markup import to_html, to_text
+from restate_nb.notebook.panel.pump import INTERVAL, Pump
+from restate_nb.notebook.panel.trend import Trend
+from restate_nb.notebook.progress import Progress
+
+
+class NotebookPanel:
+    """Shows a job under the cell that made the panel.
+
+    The output has a display id: nbclient, JupyterLab and whatever else follows the protocol store the last update in
+    the notebook. So a saved notebook ends with the final numbers, as HTML and as text, and never with a widget.
+    """
+
+    def __init__(self, progress: Progress, interval: float = INTERVAL) -> None:
+        from IPython.display import display  # noqa: PLC0415 - only where a notebook is
+
+        self._trend = Trend()
+        self._trend.add(progress)
+        show: Any = display  # IPython has no types for it
+        self._handle = show(self._bundle(progress), raw=True, display_id=True)
+        self._pump = Pump(self._show, interval)
+
+    def update(self, progress: Progress) -> None:
+        """Show the job's latest progress soon; cheap, from any thread, as often as you like."""
+        self._pump.put(progress)
+
+    def finish(self, progress: Progress) -> None:
+        """Show the job's last progress now; later updates change nothing."""
+        self._pump.close(progress)
+
+    def _show(self, progress: Progress) -> None:
+        self._trend.add(progress)
+        self._handle.update(self._bundle(progress), raw=True)
+
+    def _bundle(self, progress: Progress) -> dict[str, str]:
+        spread = self._trend.spread(progress.total - progress.done)
+        return {
+            "text/html": to_html(progress, trend=self._trend.rates(), spread=spread),
+            "text/plain": to_text(progress, spread),
+        }
