@@ -1,1 +1,85 @@
-"""Durable fan-out and batch work from a notebook, on Restate."""
+"""Durable fan-out and batch work from a notebook, on Restate.
+
+import restate_nb as rnb
+
+rnb.start()
+job = rnb.map(fetch, urls, concurrency=50)
+df = job.result()
+job.timeline()
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from restate_nb.errors import (
+        InvalidInput,
+        ItemTimeout,
+        JobError,
+        JobMismatch,
+        NotDurable,
+        NotEncodable,
+        RestateNbError,
+        ServerError,
+    )
+    from restate_nb.notebook.job import Job
+    from restate_nb.notebook.loops import run
+    from restate_nb.notebook.mapping import map, starmap
+    from restate_nb.notebook.session import Session, start
+    from restate_nb.policy import Retry, RunPolicy
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "InvalidInput",
+    "ItemTimeout",
+    "Job",
+    "JobError",
+    "JobMismatch",
+    "NotDurable",
+    "NotEncodable",
+    "RestateNbError",
+    "Retry",
+    "RunPolicy",
+    "ServerError",
+    "Session",
+    "map",
+    "run",
+    "starmap",
+    "start",
+]
+
+_HOMES = {
+    "errors": (
+        "InvalidInput",
+        "ItemTimeout",
+        "JobError",
+        "JobMismatch",
+        "NotDurable",
+        "NotEncodable",
+        "RestateNbError",
+        "ServerError",
+    ),
+    "policy": ("Retry", "RunPolicy"),
+    "notebook.job": ("Job",),
+    "notebook.loops": ("run",),
+    "notebook.mapping": ("map", "starmap"),
+    "notebook.session": ("Session", "start"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use (PEP 562): `import restate_nb` loads neither pandas nor restate."""
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -115,8 +115,8 @@ class Lane:
             self.put(running.get(position) or cancelled(position, numbers.get(position, 1)))
 
 
-def cancelled(position: int, number: int, started: float = 0.0, ran: float = 0.0) -> Attempt:
+def cancelled(
+    position: int, number: int, started: float = 0.0, ran: float = 0.0, reason: str = "The job was cancelled."
+) -> Attempt:
     """The record of an attempt that was cancelled; `started` is 0 when it had not begun."""
-    return Attempt(
-        position, number, CANCELLED, started, ran, failure=Failure("CancelledError", "The job was cancelled.")
-    )
+    return Attempt(position, number, CANCELLED, started, ran, failure=Failure("CancelledError", reason))

@@ -53,13 +53,14 @@ class _Running:
 
 
 class Pool:
-    """At most `concurrency` items at once, from its lanes in the order in which they were added."""
+    """At most `concurrency` items at once, from its lanes in the order in which they were added.
 
-    def __init__(self, policy: RunPolicy, loop: asyncio.AbstractEventLoop, name: str = "items") -> None:
-        self.policy = policy
+    Nothing starts before `provide` has brought the function.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str = "items") -> None:
         self._loop = loop
-        self._limit = policy.concurrency
-        self._timeout = None if policy.timeout is None else seconds("timeout", policy.timeout)
+        self._set_policy(RunPolicy())
         self._work: Work | None = None
         self._queue: deque[Lane] = deque()  # lanes with pending entries
         self._running: dict[asyncio.Task[None], _Running | None] = {}
@@ -78,6 +79,10 @@ class Pool:
         """How many items run now."""
         return sum(1 for each in list(self._running.values()) if each is not None)
 
+    def running_positions(self) -> frozenset[int]:
+        """Where the items that run now stand in the input."""
+        return frozenset(each.entry.position for each in list(self._running.values()) if each is not None)
+
     @property
     def has_work(self) -> bool:
         """Whether the function is known."""
@@ -95,10 +100,16 @@ class Pool:
 
     # ------------------------------------------------------------ on the pool's loop
 
-    def provide(self, work: Work) -> None:
-        """Set the function. Items that run end with the one they began with."""
+    def provide(self, work: Work, policy: RunPolicy) -> None:
+        """Set the function and how it is run. Attempts that run end with what they began with."""
         self._work = work
+        self._set_policy(policy)
         self._start_workers()
+
+    def _set_policy(self, policy: RunPolicy) -> None:
+        self._limit = policy.concurrency
+        self._retry = policy.retry
+        self._timeout = None if policy.timeout is None else seconds("timeout", policy.timeout)
 
     def set_concurrency(self, limit: int) -> None:
         """Change how many run at once; what runs is not stopped."""
@@ -285,11 +296,11 @@ class Pool:
 
     def _timed_out(self, entry: Entry, started: float, ran: float) -> Attempt:
         error = ItemTimeout(f"The item ran longer than timeout={self._timeout:g} seconds.")
-        failure = describe(error, self.policy.retry.delay_after(entry.number, error, self._random))
+        failure = describe(error, self._retry.delay_after(entry.number, error, self._random))
         return Attempt(entry.position, entry.number, TIMEOUT, started, ran, failure=failure)
 
     def _failed(self, entry: Entry, error: BaseException, started: float, ran: float) -> Attempt:
-        failure = describe(error, self.policy.retry.delay_after(entry.number, error, self._random))
+        failure = describe(error, self._retry.delay_after(entry.number, error, self._random))
         return Attempt(entry.position, entry.number, ERROR, started, ran, failure=failure)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -53,6 +53,7 @@ class Target:
         self.name = name_of(fn)
         self.is_async = is_async(fn)
         self._signature = _signature(fn)
+        self._fitting: set[Hashable] = set()
         hints = parameter_annotations(fn)
         self._rebuild_value = rebuilder(hints["return"]) if "return" in hints else None
         self._rebuilds: dict[str | int, Rebuild] = {}
@@ -109,10 +110,8 @@ class Target:
         if not self._rebuilds:
             return
         value = decode(raw)
-        parts: Mapping[Any, Any]
-        if self.passing == "value":
-            parts = {0: value}
-        else:
+        parts: Mapping[Any, Any] = {0: value}
+        if self.passing != "value":
             parts = value if self.passing == "kwargs" else dict(enumerate(value))
         for place, rebuild in self._rebuilds.items():
             if place not in parts:
@@ -128,7 +127,10 @@ class Target:
 
     def _bind(self, position: int, item: Any) -> None:
         signature = self._signature
-        if signature is None:
+        shape: Hashable = None  # what `bind` depends on, so that it is asked once and not for each of a million items
+        if self.passing != "value":
+            shape = len(item) if self.passing == "args" else tuple(item)
+        if signature is None or shape in self._fitting:
             return
         try:
             if self.passing == "kwargs":
@@ -139,6 +141,7 @@ class Target:
                 signature.bind(item)
         except TypeError as error:
             raise InvalidInput(self._does_not_fit(position, item, str(error))) from None
+        self._fitting.add(shape)
 
     def _does_not_fit(self, position: int, item: Any, why: str) -> str:
         call = f"{self.name}{self._signature}"

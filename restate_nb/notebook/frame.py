@@ -1,0 +1,161 @@
+"""A job's ledger as DataFrames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from restate_nb.engine.codec import encode
+from restate_nb.engine.record import OK, STATUS_NAMES, Attempt
+from restate_nb.notebook.ledger import PENDING, Ledger
+
+if TYPE_CHECKING:
+    import msgspec
+
+COLUMNS = [
+    "item",
+    "value",
+    "status",
+    "error_type",
+    "error",
+    "attempts",
+    "queued_s",
+    "run_s",
+    "started_at",
+    "finished_at",
+]
+ATTEMPT_COLUMNS = ["position", "attempt", "status", "error_type", "error", "started_at", "run_s", "finished_at"]
+
+_ITEM_STATUSES = ("pending", "running", *STATUS_NAMES)
+_UTC = pd.DatetimeTZDtype("us", "UTC")
+
+
+def job_frame(
+    ledger: Ledger,
+    index: pd.Index[Any],
+    originals: Sequence[Any],
+    value_of: Callable[[msgspec.Raw], Any],
+    *,
+    running: frozenset[int],
+    submitted: float,
+) -> pd.DataFrame:
+    """One row an item, in input order, on the input's own index.
+
+    Args:
+        ledger: what is recorded.
+        index: the index of the input.
+        originals: the items as the user gave them.
+        value_of: decodes a recorded value.
+        running: positions that run now.
+        submitted: when the job was submitted, in seconds since 1970.
+    """
+    status = np.frombuffer(bytes(ledger.status), dtype=np.uint8)
+    started = np.array(ledger.started)
+    first = np.array(ledger.first_started)
+    ran = np.array(ledger.ran)
+    ended = status != PENDING
+    begun = first > 0
+    codes = np.where(ended, status.astype(np.int8) + 2, 0).astype(np.int8)
+    if running:
+        codes[[position for position in running if not ended[position]]] = 1
+    failures = ledger.failures
+    total = ledger.total
+    columns = {
+        "item": _objects(originals, total),
+        "value": _values(ledger, status, value_of),
+        "status": pd.Categorical.from_codes(codes, categories=pd.Index(_ITEM_STATUSES)),
+        "error_type": _texts(total, {position: each.type for position, each in failures.items()}),
+        "error": _texts(total, {position: each.message for position, each in failures.items()}),
+        "attempts": np.array(ledger.attempts, dtype=np.int64),
+        "queued_s": np.where(begun, np.maximum(first - submitted, 0.0), np.nan),
+        "run_s": np.where(begun, np.array(ledger.ran_in_all), np.nan),
+        "started_at": _times(np.where(begun, first, np.nan)),
+        "finished_at": _times(np.where(ended & (started > 0), started + ran, np.nan)),
+    }
+    return pd.DataFrame({name: columns[name] for name in COLUMNS}, index=index)
+
+
+def attempts_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
+    """One row an attempt that was made and recorded, by position and time, on the index of the input."""
+    finals = [ledger.last(position) for position in np.flatnonzero(np.array(ledger.started) > 0).tolist()]
+    attempts: list[Attempt] = sorted([*ledger.earlier, *finals], key=lambda each: (each.position, each.started))
+    positions = np.fromiter((each.position for each in attempts), dtype=np.int64, count=len(attempts))
+    started = np.fromiter((each.started for each in attempts), dtype=np.float64, count=len(attempts))
+    ran = np.fromiter((each.ran for each in attempts), dtype=np.float64, count=len(attempts))
+    statuses = np.fromiter((each.status for each in attempts), dtype=np.int8, count=len(attempts))
+    failures = {row: each.failure for row, each in enumerate(attempts) if each.failure is not None}
+    frame = pd.DataFrame(
+        {
+            "position": positions,
+            "attempt": pd.Series(positions).groupby(positions).cumcount().to_numpy() + 1,
+            "status": pd.Categorical.from_codes(statuses, categories=pd.Index(STATUS_NAMES)),
+            "error_type": _texts(len(attempts), {row: each.type for row, each in failures.items()}),
+            "error": _texts(len(attempts), {row: each.message for row, each in failures.items()}),
+            "started_at": _times(started),
+            "run_s": ran,
+            "finished_at": _times(started + ran),
+        },
+        columns=ATTEMPT_COLUMNS,
+    )
+    frame.index = index.take(positions)
+    return frame
+
+
+def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with plain columns only, as files can hold them: mixed or nested items and values as JSON text."""
+    plain = frame.copy(deep=False)
+    for name in ("item", "value"):
+        column = plain[name]
+        if column.dtype == object:
+            kinds = {type(each) for each in column if each is not None}
+            if len(kinds) > 1 or not kinds <= {str, int, float, bool}:
+                texts = [None if each is None else encode(each).decode() for each in column]
+                plain[name] = pd.Series(texts, index=column.index, dtype="string")
+            else:
+                plain[name] = column.convert_dtypes()
+    return plain
+
+
+def _values(ledger: Ledger, status: Any, value_of: Callable[[msgspec.Raw], Any]) -> Any:
+    values = [
+        value_of(raw) if code == OK and raw is not None else None
+        for code, raw in zip(status.tolist(), ledger.values, strict=True)
+    ]
+    kinds = {type(each) for each in values}
+    if kinds & {list, dict, tuple, set, frozenset, np.ndarray} or not (status == OK).any():
+        return _objects(values, len(values))  # pandas would take a list of lists apart
+    return pd.Series(values).to_numpy() if len(kinds) == 1 and kinds <= {int, float, bool} else _typed(values)
+
+
+def _typed(values: list[Any]) -> Any:
+    """The dtype that pandas finds for values some of which are missing."""
+    return pd.Series(values).convert_dtypes() if _is_nullable(values) else pd.Series(values).array
+
+
+def _is_nullable(values: list[Any]) -> bool:
+    kinds = {type(each) for each in values} - {type(None)}
+    return len(kinds) == 1 and kinds <= {int, bool} and None in values
+
+
+def _objects(values: Sequence[Any], count: int) -> Any:
+    column = np.empty(count, dtype=object)
+    for position, value in enumerate(values):
+        column[position] = value
+    return column
+
+
+def _texts(count: int, known: dict[int, str]) -> Any:
+    column = np.full(count, None, dtype=object)
+    for row, text in known.items():
+        column[row] = text
+    return pd.array(column, dtype="string")
+
+
+def _times(seconds: Any) -> Any:
+    micros = np.full(len(seconds), np.iinfo(np.int64).min, dtype=np.int64)
+    known = ~np.isnan(seconds)
+    micros[known] = np.round(seconds[known] * 1e6).astype(np.int64)
+    return pd.Series(micros.view("M8[us]")).dt.tz_localize("UTC").array

@@ -1,0 +1,116 @@
+"""Reads the `items` argument: any iterable, Series, DataFrame or dict becomes encoded items with an index."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from restate_nb.engine.codec import encode
+from restate_nb.engine.target import Passing, Target
+from restate_nb.errors import InvalidInput, NotEncodable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """The items of a job.
+
+    Attributes:
+        originals: the items as the user gave them, in order.
+        encoded: the same as JSON.
+        labels: the user's index, or None for 0, 1, 2, ...
+    """
+
+    originals: Sequence[Any]
+    encoded: list[bytes]
+    labels: Any = field(default=None)
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def index(self) -> pd.Index[Any]:
+        """The index of the job's frame."""
+        import pandas as pd  # noqa: PLC0415 - heavy, loaded on first use
+
+        if self.labels is None:
+            return pd.RangeIndex(len(self))
+        return self.labels if isinstance(self.labels, pd.Index) else pd.Index(self.labels)
+
+
+def passing_of(items: object) -> Passing:
+    """How `map` passes the items of this input to the function."""
+    return "kwargs" if _is_pandas(items, "DataFrame") else "value"
+
+
+def read_items(items: object, target: Target) -> Items:
+    """Encode the items, and see that each fits the function.
+
+    Raises:
+        InvalidInput: what is no collection of items, an item that has no JSON form, or one that does not fit.
+    """
+    originals, labels = _originals(items)
+    encoded: list[bytes] = []
+    for position, item in enumerate(originals):
+        if target.passing == "args" and not isinstance(item, (tuple, list)):
+            raise InvalidInput(
+                f"starmap spreads each item over the function's parameters, so it must be a tuple or a list; "
+                f"item {position} is {_short(item)}. For single arguments use rnb.map."
+            )
+        try:
+            raw = encode(item)
+        except NotEncodable as error:
+            where = f"item {position}" if labels is None else f"item {position} (index {labels[position]!r})"
+            raise InvalidInput(f"{where.capitalize()}, {_short(item)}, cannot be sent: {error}") from None
+        target.check_item(position, item, raw)
+        encoded.append(raw)
+    return Items(originals, encoded, labels)
+
+
+def _originals(items: Any) -> tuple[Sequence[Any], Sequence[Hashable] | None]:
+    if _is_pandas(items, "DataFrame"):
+        return _rows(items), items.index
+    if _is_pandas(items, "Series"):
+        return items.tolist(), items.index
+    if isinstance(items, (str, bytes, bytearray)):
+        raise InvalidInput(f"items is one {type(items).__name__}, not a collection. For a single item write [item].")
+    if isinstance(items, (set, frozenset)):
+        raise InvalidInput(
+            "A set has no order, so the job could not be found again. Pass sorted(items) or list(items)."
+        )
+    if isinstance(items, Mapping):
+        return list(items.values()), list(items)
+    if hasattr(items, "__aiter__"):
+        raise InvalidInput("items is an async iterator. Collect it first: items = [item async for item in ...].")
+    if hasattr(items, "tolist") and getattr(items, "ndim", 0) == 1:  # numpy arrays, pandas Index
+        return items.tolist(), None
+    if isinstance(items, (list, tuple, range)):
+        return items, None
+    if isinstance(items, Iterable):
+        return list(items), None
+    raise InvalidInput(f"items must be a list, an iterable, a Series, a DataFrame or a dict, not {_short(items)}.")
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    names = list(frame.columns)
+    wrong = [name for name in names if not (isinstance(name, str) and name.isidentifier())]
+    if wrong:
+        raise InvalidInput(
+            f"Each row is passed as keyword arguments, and the column {wrong[0]!r} cannot be one. "
+            "Rename it: df.rename(columns={...}), or pass a single column: rnb.map(fn, df['column'])."
+        )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInput(f"The column {twice!r} is there twice. Rename one of the two.")
+    return frame.to_dict("records")  # type: ignore[return-value]
+
+
+def _is_pandas(value: object, name: str) -> bool:
+    return any(each.__name__ == name and each.__module__.startswith("pandas.") for each in type(value).__mro__)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

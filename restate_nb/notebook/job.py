@@ -1,0 +1,372 @@
+"""The handle on a job: what it is doing, its outcomes, its charts, and how to steer it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
+from restate_nb.engine.target import Target
+from restate_nb.errors import InvalidInput, JobError
+from restate_nb.notebook.driver import Driver
+from restate_nb.notebook.inputs import Items
+from restate_nb.notebook.ledger import Ledger
+from restate_nb.notebook.loops import LoopThread, until_done
+from restate_nb.notebook.progress import Progress
+from restate_nb.policy import RunPolicy, positive_int
+from restate_nb.service.digest import code_digest
+
+if TYPE_CHECKING:
+    import os
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+T = TypeVar("T")
+
+_PANEL_SECONDS = 0.2  # five updates a second: the page stays quick, and the eye sees no steps
+
+
+class Job(Generic[T]):
+    """A running or finished job. Made by `restate_nb.map` and its kin.
+
+    It goes on whether or not anyone looks. `result()` waits and gives the DataFrame, so does `await job`; `frame()`
+    gives it as it is now.
+    """
+
+    def __init__(self, driver: Driver, io: LoopThread, items: Items, ledger: Ledger) -> None:
+        self._driver = driver
+        self._io = io
+        self._items = items
+        self._ledger = ledger
+        self._target: Target
+        self._policy: RunPolicy
+        self._attached = 0
+        self._code = ""
+        self._ended: Future[None] = Future()
+        self._following: Future[None] | None = None
+        self._note = ""
+
+    # ------------------------------------------------------------ what it is
+
+    @property
+    def name(self) -> str:
+        """The job's name: with it, the same cell finds the job again."""
+        return self._driver.manifest.name
+
+    @property
+    def status(self) -> str:
+        """One of `submitting`, `waiting` (nothing runs yet), `running`, `finished`, `cancelled`, `failed`.
+
+        A job with failed items is `finished`; `failed` is a job that could not be followed to its end.
+        """
+        if self._ended.done():
+            if self._ended.exception() is not None:
+                return "failed"
+            return "cancelled" if self._ledger.counts[CANCELLED] else "finished"
+        if not self._driver.manifest.rounds[-1].submitted:
+            return "submitting"
+        return "running" if self._driver.run.pool.running or self._ledger.done else "waiting"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many items are `pending`, `running`, `ok`, `error`, `timeout` and `cancelled`; together, all of them."""
+        counts = self._ledger.counts
+        ended = {"ok": counts[OK], "error": counts[ERROR], "timeout": counts[TIMEOUT], "cancelled": counts[CANCELLED]}
+        open_items = self._ledger.total - sum(ended.values())
+        running = min(self._driver.run.pool.running, open_items)
+        return {"pending": open_items - running, "running": running, **ended}
+
+    @property
+    def failed(self) -> int:
+        """How many items ended with an error or a timeout."""
+        return self._ledger.failed
+
+    @property
+    def concurrency(self) -> int:
+        """How many items may run at once. Can be set while the job runs."""
+        return self._driver.run.pool.concurrency
+
+    @concurrency.setter
+    def concurrency(self, value: int) -> None:
+        limit = positive_int("concurrency", value)
+        pool = self._driver.run.pool
+        pool.soon(pool.set_concurrency, limit)
+
+    def __len__(self) -> int:
+        return self._ledger.total
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count:,} {what}" for what, count in self.counts.items() if count)
+        return f"<Job {self.name!r}: {self.status}, {self._ledger.total:,} items{': ' if counts else ''}{counts}>"
+
+    # ------------------------------------------------------------ waiting
+
+    def done(self) -> bool:
+        """Whether every item has an outcome."""
+        return self._ended.done()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the job has ended, or for `timeout` seconds; says whether it has ended.
+
+        Ctrl-C ends the waiting; the job goes on.
+        """
+        ended = self._ended
+        try:
+            ended.exception(timeout)
+        except FutureTimeoutError:
+            return False
+        except KeyboardInterrupt:
+            print(f"Stopped waiting; the job goes on. {self.name!r}: job.result() waits again, job.cancel() ends it.")
+            raise
+        return True
+
+    def result(self, timeout: float | None = None) -> pd.DataFrame:
+        """Wait until every item has an outcome, and return the frame. Failed items are rows, not exceptions.
+
+        Args:
+            timeout: the most to wait, in seconds; the job goes on after it.
+
+        Raises:
+            TimeoutError: it took longer.
+            JobError: the job could not be followed to its end.
+        """
+        if not self.wait(timeout):
+            raise TimeoutError(
+                f"{self._ledger.done:,} of {self._ledger.total:,} items are done after {timeout:g} s; the job goes on. "
+                "job.frame() shows what is there."
+            )
+        return self._result()
+
+    def __await__(self) -> Generator[Any, None, pd.DataFrame]:
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> pd.DataFrame:
+        try:
+            await until_done(self._ended)
+        except Exception:  # told with its cause by _result
+            self._ended.exception()
+        return self._result()
+
+    def _result(self) -> pd.DataFrame:
+        error = self._ended.exception()
+        if error is not None:
+            raise JobError(
+                f"The job could not be followed to its end: {error}. What is recorded is safe; run its cell again.",
+                self.frame(),
+            ) from error
+        return self.frame()
+
+    # ------------------------------------------------------------ outcomes
+
+    def frame(self) -> pd.DataFrame:
+        """The outcomes as they are now, one row an item, in input order, on the input's own index.
+
+        Columns: `item`; `value` (what the function returned); `status` (pending, running, ok, error, timeout,
+        cancelled); `error_type` and `error`; `attempts` (how many were made); `queued_s` (seconds from submission to
+        the first start); `run_s` (seconds spent running, all attempts together); `started_at`, `finished_at` (UTC).
+        """
+        from restate_nb.notebook.frame import job_frame  # noqa: PLC0415 - loads pandas
+
+        return job_frame(
+            self._ledger,
+            self._items.index(),
+            self._items.originals,
+            self._target.value,
+            running=self._driver.run.pool.running_positions(),
+            submitted=self._driver.manifest.created,
+        )
+
+    def values(self) -> list[T]:
+        """Wait, and return what the function returned for each item, in input order.
+
+        Raises:
+            JobError: an item failed or was cancelled; its `frame` has all outcomes.
+        """
+        frame = self.result()
+        bad = self._ledger.total - self._ledger.counts[OK]
+        if bad:
+            kinds = ", ".join(
+                f"{each.count} x {each.error_type}: {each.message}" for each in self._ledger.error_groups(3)
+            )
+            raise JobError(
+                f"{bad:,} of {self._ledger.total:,} items have no value ({kinds}). "
+                "job.errors() groups them, job.retry_failed() runs them again, job.frame() has the others' values.",
+                frame,
+            )
+        raws = self._ledger.values
+        return [self._target.value(raw) for raw in raws if raw is not None]
+
+    def errors(self) -> pd.DataFrame:
+        """The failed items grouped by what went wrong, the most frequent first.
+
+        Columns: `error_type`, `error`, `where` (the last line of your own code), `count`, `example` (an index label).
+        """
+        import pandas as pd  # noqa: PLC0415 - heavy, loaded on first use
+
+        index = self._items.index()
+        groups: dict[tuple[str, str, str], list[int]] = {}
+        for position, failure in sorted(self._ledger.failures.items()):
+            groups.setdefault((failure.type, failure.message, failure.where), []).append(position)
+        rows = [
+            (*kind, len(positions), index[positions[0]])
+            for kind, positions in sorted(groups.items(), key=lambda each: -len(each[1]))
+        ]
+        return pd.DataFrame(rows, columns=["error_type", "error", "where", "count", "example"])
+
+    def attempts(self) -> pd.DataFrame:
+        """Every attempt, one row each, on the input's index: `position, attempt, status, error_type, error, started_at,
+        run_s, finished_at`."""
+        from restate_nb.notebook.frame import attempts_frame  # noqa: PLC0415 - loads pandas
+
+        return attempts_frame(self._ledger, self._items.index())
+
+    def to_parquet(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write the frame as Parquet (needs pyarrow); items and values that are no plain column become JSON text.
+
+        Args:
+            path: the file; its directory must exist.
+            options: for `pandas.DataFrame.to_parquet`.
+        """
+        from restate_nb.notebook.frame import plain_columns  # noqa: PLC0415 - loads pandas
+
+        plain_columns(self.frame()).to_parquet(path, **options)
+        return Path(path)
+
+    def to_csv(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write the frame as CSV; items and values that are no plain column become JSON text.
+
+        Args:
+            path: the file; its directory must exist.
+            options: for `pandas.DataFrame.to_csv`.
+        """
+        from restate_nb.notebook.frame import plain_columns  # noqa: PLC0415 - loads pandas
+
+        plain_columns(self.frame()).to_csv(path, **options)
+        return Path(path)
+
+    # ------------------------------------------------------------ steering
+
+    def cancel(self) -> None:
+        """End the job: running coroutines are cancelled, threads are no longer waited for, the rest is not started.
+        What is done stays."""
+        if not self.done():
+            self._io.run(self._driver.cancel())
+            self.wait(30)
+
+    def retry_failed(self) -> Job[T]:
+        """Run the failed and cancelled items again, with the function as it is now. Returns this job.
+
+        Raises:
+            InvalidInput: the job still runs.
+        """
+        if not self.done():
+            raise InvalidInput("The job still runs. Retry when it has ended, or cancel it first: job.cancel().")
+        positions = list(self._ledger.positions(ERROR, TIMEOUT, CANCELLED))
+        if positions:
+            self._io.run(self._driver.add_round(positions, code_digest(self._target.fn)))
+            self._follow([len(self._driver.manifest.rounds) - 1])
+        return self
+
+    # ------------------------------------------------------------ charts
+
+    def timeline(self, **options: Any) -> Axes:
+        """Draw when each item waited, ran and failed; see `restate_nb.charts.timeline` for the options."""
+        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
+
+        return charts.timeline(self.frame(), self.attempts(), submitted_at=self._driver.manifest.created, **options)
+
+    def durations(self, **options: Any) -> Axes:
+        """Draw how long items ran: histogram, cumulative share, and the percentiles 50, 95 and 99."""
+        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
+
+        return charts.durations(self.frame(), **options)
+
+    # ------------------------------------------------------------ from the session
+
+    def _provide(self, target: Target, policy: RunPolicy) -> None:
+        """Bring the function as it is now."""
+        code = code_digest(target.fn)
+        first = self._driver.manifest.rounds[0].code if not self._code else self._code
+        if code != first and not self.done():
+            self._note = f"{target.name} has changed: items that are still to start use it as it is now"
+        self._code = code
+        self._target = target
+        self._policy = policy
+        self._driver.run.provide(target.work(), policy)
+        if self._following is None:
+            self._driver.run.listen(lambda round_, attempts: self._ledger.apply(round_, attempts, time.time()))
+            self._follow(range(len(self._driver.manifest.rounds)))
+
+    def _follow(self, rounds: Iterable[int]) -> None:
+        ended: Future[None] = Future()
+        self._ended = ended
+
+        async def follow() -> None:
+            try:
+                for number in rounds:
+                    await self._driver.follow(number)
+                if not self._ledger.complete:
+                    raise RuntimeError(f"{self._ledger.total - self._ledger.done} items have no outcome")
+            except BaseException as error:
+                ended.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                ended.set_result(None)
+
+        self._following = self._io.start(follow())
+
+    def show(self) -> None:
+        """Show the live panel here, and keep it up to date until the job has ended."""
+        from restate_nb.notebook.panel import make_panel  # noqa: PLC0415 - not in scripts that show nothing
+
+        panel = make_panel(self._progress())
+        ended = self._ended
+
+        def keep_up() -> None:
+            while not _wait(ended, _PANEL_SECONDS):
+                panel.update(self._progress())
+            panel.finish(self._progress())
+
+        threading.Thread(target=keep_up, name=f"rnb-panel-{self.name}", daemon=True).start()
+
+    def _progress(self) -> Progress:
+        ledger, counts, now = self._ledger, self.counts, time.time()
+        rate = None if self.done() else ledger.rate(now)
+        left = ledger.total - ledger.done
+        p50, p95 = ledger.percentiles()
+        last = max(ledger.last_end, self._driver.manifest.created)
+        return Progress(
+            name=self.name,
+            function=self._target.name,
+            status=self.status,
+            total=ledger.total,
+            ok=counts["ok"],
+            failed=ledger.failed,
+            cancelled=counts["cancelled"],
+            running=counts["running"],
+            attached=self._attached,
+            retries=ledger.retries,
+            elapsed=(last if self.done() else now) - self._driver.manifest.created,
+            rate=rate,
+            eta=left / rate if rate else None,
+            p50=p50,
+            p95=p95,
+            concurrency=self.concurrency,
+            note=self._note,
+            errors=ledger.error_groups(),
+        )
+
+
+def _wait(future: Future[None], seconds: float) -> bool:
+    try:
+        future.exception(seconds)
+    except FutureTimeoutError:
+        return False
+    return True

@@ -1,0 +1,191 @@
+"""What a job's handle knows: every recorded attempt, whichever way it came, each counted once.
+
+Records come live from the handlers of this process, are told again on every replay, and come once more with the output
+of their shard. Columns are arrays, since a job may have a million items.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from restate_nb.engine.record import CANCELLED, OK, Attempt, Failure
+from restate_nb.notebook.progress import ErrorGroup
+
+PENDING = 255
+
+_RECENT_SECONDS = 10.0
+_SAMPLE = 2_000
+"""How many of the latest durations the percentiles are taken of, and how many kinds of error are counted: what the
+panel shows must cost the same at a million items."""
+
+
+class Ledger:
+    """The attempts of one job, by position."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.status = bytearray([PENDING]) * total
+        self.attempts = array("i", bytes(4 * total))  # how many were made, over all rounds
+        self.first_started = array("d", bytes(8 * total))
+        self.started = array("d", bytes(8 * total))  # of the last attempt
+        self.ran = array("d", bytes(8 * total))  # of the last attempt
+        self.ran_in_all = array("d", bytes(8 * total))
+        self.values: list[msgspec.Raw | None] = [None] * total
+        self.failures: dict[int, Failure] = {}
+        self.earlier: list[Attempt] = []  # all attempts but the last of each item
+        self.counts = Counter[int]()
+        self.retries = 0
+        self.done = 0
+        self._round = array("H", bytes(2 * total))
+        self._number = array("H", bytes(2 * total))  # of the last attempt, within its round
+        self._seen: set[tuple[int, int, int]] = set()  # position, round and number of all but plain successes
+        self._recent: deque[tuple[float, int]] = deque()  # (when, how many ended)
+        self._durations: deque[float] = deque(maxlen=_SAMPLE)
+        self._kinds = Counter[tuple[str, str]]()
+        self.last_end = 0.0  # seconds since 1970
+        self._lock = threading.Lock()
+
+    def begin_round(self, number: int, positions: Iterable[int]) -> None:
+        """These items are open again; what is known of them becomes history."""
+        with self._lock:
+            for position in positions:
+                if self._round[position] >= number:
+                    continue
+                if self.status[position] != PENDING:
+                    self._to_history(position)
+                    self.counts[self.status[position]] -= 1
+                    self.done -= 1
+                    self.status[position] = PENDING
+                    failure = self.failures.pop(position, None)
+                    if failure is not None:
+                        self._kinds[failure.type, failure.message] -= 1
+                    self.values[position] = None
+                self._round[position] = number
+
+    def apply(self, round_: int, attempts: Sequence[Attempt], now: float) -> None:
+        """Take in recorded attempts; those that are known already change nothing.
+
+        Args:
+            round_: the round that they belong to.
+            attempts: in the order of the journal.
+            now: seconds since 1970, for the rate; 0 when they are of the past.
+        """
+        with self._lock:
+            ended = 0
+            for attempt in attempts:
+                if self._is_news(round_, attempt):
+                    ended += self._add(round_, attempt)
+            if now and ended:
+                self._recent.append((now, ended))
+                while self._recent and self._recent[0][0] < now - _RECENT_SECONDS:
+                    self._recent.popleft()
+
+    def _is_news(self, round_: int, attempt: Attempt) -> bool:
+        position = attempt.position
+        if not 0 <= position < self.total:
+            return False
+        current = self._round[position]
+        if round_ == current:
+            if self.status[position] != PENDING:
+                return False
+            if attempt.number == 1 and attempt.final:
+                return True  # nearly all of them: one attempt, and it is the outcome
+        key = position, round_, attempt.number
+        if key in self._seen:
+            return False
+        self._seen.add(key)
+        return True
+
+    def _add(self, round_: int, attempt: Attempt) -> int:
+        position = attempt.position
+        if attempt.started:
+            self.attempts[position] += 1
+            self.ran_in_all[position] += attempt.ran
+            first = self.first_started[position]
+            if not first or attempt.started < first:
+                self.first_started[position] = attempt.started
+        if round_ < self._round[position] or not attempt.final:
+            if attempt.started:
+                self.earlier.append(attempt)
+            self.retries += not attempt.final
+            return 0
+        self._number[position] = attempt.number
+        self.started[position] = attempt.started
+        self.ran[position] = attempt.ran
+        self.status[position] = attempt.status
+        self.counts[attempt.status] += 1
+        self.done += 1
+        self.last_end = max(self.last_end, attempt.started + attempt.ran)
+        failure = attempt.failure
+        if failure is None:
+            self.values[position] = attempt.value
+            self._durations.append(attempt.ran)
+        else:
+            self.failures[position] = failure
+            kind = failure.type, failure.message
+            if len(self._kinds) < _SAMPLE or kind in self._kinds:
+                self._kinds[kind] += 1
+        return 1
+
+    def _to_history(self, position: int) -> None:
+        self._seen.add((position, self._round[position], self._number[position]))
+        if self.started[position]:
+            self.earlier.append(self.last(position))
+
+    def last(self, position: int) -> Attempt:
+        """The last attempt at an item that has ended."""
+        return Attempt(
+            position,
+            self.attempts[position],
+            self.status[position],
+            self.started[position],
+            self.ran[position],
+            self.values[position] or msgspec.Raw(b"null"),
+            self.failures.get(position),
+        )
+
+    def knows(self, positions: Iterable[int]) -> bool:
+        """Whether all of these items have ended."""
+        return all(self.status[position] != PENDING for position in positions)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all items have ended."""
+        return self.done == self.total
+
+    @property
+    def failed(self) -> int:
+        """How many ended with an error or a timeout."""
+        return self.done - self.counts[OK] - self.counts[CANCELLED]
+
+    def positions(self, *statuses: int) -> Iterator[int]:
+        """The positions of items with one of these statuses."""
+        return (position for position, status in enumerate(self.status) if status in statuses)
+
+    def rate(self, now: float) -> float | None:
+        """Items that ended a second, over the last ten seconds; None while too little is known."""
+        with self._lock:
+            recent = [(when, count) for when, count in self._recent if when >= now - _RECENT_SECONDS]
+        if len(recent) < 2:
+            return None
+        seconds = now - recent[0][0]
+        return sum(count for _, count in recent[1:]) / seconds if seconds > 0.05 else None
+
+    def percentiles(self) -> tuple[float | None, float | None]:
+        """The 50th and the 95th percentile of how long the latest items ran, in seconds; None while there are none."""
+        with self._lock:
+            durations = sorted(self._durations)
+        if not durations:
+            return None, None
+        return durations[len(durations) // 2], durations[min(len(durations) * 95 // 100, len(durations) - 1)]
+
+    def error_groups(self, most: int = 5) -> tuple[ErrorGroup, ...]:
+        """The most frequent kinds of failure."""
+        with self._lock:
+            common = self._kinds.most_common(most)
+        return tuple(ErrorGroup(kind, message, count) for (kind, message), count in common if count > 0)

@@ -1,0 +1,262 @@
+"""The session: a restate-server, the endpoint of this kernel, and the jobs that were submitted from here."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import sys
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from restate_nb.engine.target import Target
+from restate_nb.errors import InvalidInput
+from restate_nb.notebook.driver import Connection, Driver
+from restate_nb.notebook.inputs import Items
+from restate_nb.notebook.job import Job
+from restate_nb.notebook.ledger import Ledger
+from restate_nb.notebook.loops import LoopThread
+from restate_nb.policy import RunPolicy
+from restate_nb.server.admin import Admin
+from restate_nb.server.ingress import Ingress
+from restate_nb.server.process import ServerHandle, start_server
+from restate_nb.service.digest import code_digest, items_digest
+from restate_nb.service.endpoint import Endpoint
+from restate_nb.service.jobs import items_of, jobs_of
+from restate_nb.service.runs import JobRuns
+from restate_nb.service.wire import Manifest, Round
+
+RETENTION = timedelta(days=30)
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,59}")
+
+
+class Session:
+    """A live connection of this process to a local restate-server. Made by `restate_nb.start`.
+
+    Use it as a context manager to stop it at the end of a script; a notebook may just let it live.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data_dir: Path,
+        *,
+        listen: Literal["unix", "tcp"] = "unix",
+        retention: timedelta = RETENTION,
+        patient: bool = True,
+        server_env: dict[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.data_dir = data_dir
+        self._jobs: dict[tuple[str, int], Job[Any]] = {}
+        self._closing = threading.Lock()
+        self._closed = False
+        self._server: ServerHandle = start_server(data_dir, listen=listen, env=server_env)
+        self._io = LoopThread("rnb-io")
+        self._work = LoopThread("rnb-work")
+        try:
+            self._runs = JobRuns(self._work.loop)
+            self._io.run(self._open(retention, patient))
+        except BaseException:
+            self.stop()
+            raise
+        atexit.register(self.stop)
+
+    async def _open(self, retention: timedelta, patient: bool) -> None:
+        self._endpoint = Endpoint(self._server.identity_key)
+        self._endpoint.serve(
+            items_of(self.name, self._runs, retention=retention, patient=patient),
+            jobs_of(self.name, retention=retention),
+        )
+        await self._endpoint.open()
+        self._admin = Admin(self._server.admin)
+        self._ingress = Ingress(self._server.ingress)
+        self._connection = Connection(self.name, self._ingress, self._runs)
+        deployment = await self._admin.point(self._endpoint.service_names, self._endpoint.url)
+        await self._admin.resume_stuck(deployment)
+
+    def submit(self, target: Target, items: Items, policy: RunPolicy, *, name: str | None, fresh: bool) -> Job[Any]:
+        """Begin a job, or attach to the one that is there.
+
+        Raises:
+            InvalidInput: the session was stopped, or the name cannot be one.
+            JobMismatch: the name belongs to a job over other items.
+        """
+        if self._closed:
+            raise InvalidInput("This session was stopped. Run rnb.start() again.")
+        code, digest, now = code_digest(target.fn), items_digest(items.encoded), time.time()
+        wanted = Manifest(
+            name=check_job_name(name) if name is not None else f"{target.name}-{_mix(code, digest, target.passing)}",
+            function=target.name,
+            items=digest,
+            options=target.passing,
+            total=len(items),
+            created=now,
+            rounds=[Round(positions=None, code=code, started=now)],
+        )
+        ledger = Ledger(len(items))
+        driver = Driver(self._connection, items.encoded, ledger)
+        self._io.run(driver.open(wanted, fresh=fresh))
+        key = wanted.name, driver.manifest.generation
+        job = self._jobs.get(key)
+        if job is None:
+            job = self._jobs[key] = Job(driver, self._io, items, ledger)
+        job._provide(target, policy)
+        return job
+
+    # ------------------------------------------------------------ life
+
+    @property
+    def jobs(self) -> list[Job[Any]]:
+        """The jobs that were submitted or attached to from this session."""
+        return list(self._jobs.values())
+
+    def stop(self) -> None:
+        """End the session: its endpoint, threads and, if no other process uses it, the server.
+
+        Items that run are cut off, and run again when the job is attached to in the next session; what is done stays.
+        A second call does nothing.
+        """
+        global _current  # noqa: PLW0603 - the one session of this process
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        atexit.unregister(self.stop)
+        if _current is self:
+            _current = None
+        if hasattr(self, "_runs"):
+            self._runs.close()
+        self._work.close()
+        self._io.run(self._shut())
+        self._io.close()
+        self._server.close()
+
+    async def _shut(self) -> None:
+        for name in ("_ingress", "_admin", "_endpoint"):
+            part = getattr(self, name, None)
+            if part is not None:
+                await part.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<Session {self.name!r}: stopped>"
+        return f"<Session {self.name!r}: live, {len(self._jobs)} jobs, data in {self.data_dir}>"
+
+
+_current: Session | None = None
+_starting = threading.Lock()
+
+
+def start(
+    name: str | None = None,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    listen: Literal["unix", "tcp"] = "unix",
+    retention: timedelta = RETENTION,
+) -> Session:
+    """Start the session of this process, or return the one that is live.
+
+    Finds restate-server, installs it when it is not there, and starts it; it ends when this process does.
+
+    Args:
+        name: separates the jobs of notebooks that share a server; the notebook's or script's name by default.
+        data_dir: where the server keeps everything; `.restate` in the current directory by default.
+        listen: `unix` sockets, which other users of the machine cannot reach, or loopback `tcp` for other tools.
+        retention: how long finished jobs are kept.
+
+    Raises:
+        ServerError: restate-server cannot be found, installed or started; the message says what to do.
+        InvalidInput: a session with another name or directory is live, or the name has characters it cannot have.
+
+    Example:
+        import restate_nb as rnb
+
+        session = rnb.start()
+    """
+    global _current  # noqa: PLW0603 - the one session of this process
+    with _starting:
+        directory = Path(data_dir or ".restate").expanduser().absolute()
+        if _current is not None and not _current._closed:
+            if (name is not None and name != _current.name) or (data_dir and directory != _current.data_dir):
+                raise InvalidInput(
+                    f"The session {_current.name!r} with data in {_current.data_dir} is live. "
+                    "Use it, or stop it first: rnb.start().stop()."
+                )
+            return _current
+        name = _default_name() if name is None else check_session_name(name)
+        _current = Session(name, directory, listen=listen, retention=retention)
+        return _current
+
+
+def current() -> Session:
+    """The live session.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    if _current is None:
+        raise InvalidInput("There is no session yet. Run this first: rnb.start()")
+    return _current
+
+
+def check_session_name(name: object) -> str:
+    """A name that a Restate service can have.
+
+    Raises:
+        InvalidInput: it has other characters, or is too long.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidInput(
+            "A session's name is part of a Restate service's name: a letter, then letters, digits, - and _, at most "
+            f"60 in all. {name!r} is not; {_slug(str(name))!r} would do."
+        )
+    return name
+
+
+def check_job_name(name: object) -> str:
+    """A name that a job can have.
+
+    Raises:
+        InvalidInput: it is no text, empty, too long, or has characters that cannot be printed.
+    """
+    if (
+        not isinstance(name, str)
+        or not name.strip()
+        or not name.isprintable()
+        or len(name) > 200
+        or name != name.strip()
+    ):
+        raise InvalidInput(
+            "A job's name is printable text of 1 to 200 characters without spaces around it, such as "
+            f"name='geocode-2026'; {name!r} is not."
+        )
+    return name
+
+
+def _default_name() -> str:
+    notebook = os.environ.get("JPY_SESSION_NAME") or getattr(sys.modules["__main__"], "__vsc_ipynb_file__", None)
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if not notebook and script and "ipykernel" not in script:
+        notebook = script
+    return _slug(Path(notebook).stem) if notebook else "main"
+
+
+def _slug(text: str) -> str:
+    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:60]
+    return slug if slug[:1].isalpha() else f"nb-{slug}".rstrip("-")[:60]
+
+
+def _mix(*parts: str) -> str:
+    return items_digest([part.encode() for part in parts])[:10]

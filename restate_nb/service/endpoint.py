@@ -1,0 +1,78 @@
+"""The kernel's Restate endpoint: an ASGI server on one loopback port, which answers none but its own restate-server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+import restate
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from restate.endpoint import Endpoint as RestateEndpoint
+
+Definition = restate.Service | restate.VirtualObject | restate.Workflow
+
+
+class Endpoint:
+    """Serves Restate services from the loop on which it is opened.
+
+    The port is loopback TCP, since restate-server cannot dial a Unix socket; requests must bear the signature of the
+    server whose public key is given (https://docs.restate.dev/services/security), others get 401.
+    """
+
+    def __init__(self, identity_key: str) -> None:
+        """`identity_key`: the server's public key, as `publickeyv1_...`."""
+        self._endpoint = RestateEndpoint()  # type: ignore[no-untyped-call]
+        self._endpoint.identity_key(identity_key)
+        self._stop = asyncio.Event()
+        self._serving: asyncio.Task[None] | None = None
+        self._port: int | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens.
+
+        Raises:
+            RuntimeError: it is not open.
+        """
+        if self._port is None:
+            raise RuntimeError("The endpoint is not open.")
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def service_names(self) -> list[str]:
+        """The names of all services that it serves."""
+        return sorted(self._endpoint.services)
+
+    def serve(self, *definitions: Definition) -> None:
+        """Add services, or put them in the place of those of the same name; what runs ends with the old code."""
+        for definition in definitions:
+            self._endpoint.services.pop(definition.name, None)
+            self._endpoint.bind(definition)
+
+    async def open(self) -> None:
+        """Start to listen."""
+        listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._port = listening.getsockname()[1]
+        config = Config()
+        config.bind = [f"fd://{listening.detach()}"]  # hypercorn closes it
+        config.h2_max_concurrent_streams = 2**31 - 1  # an open shard is a stream; a bound would hold shards up
+        config.keep_alive_max_requests = 2**31 - 1
+        config.keep_alive_timeout = 10**9
+        config.graceful_timeout = 0.5
+        config.errorlog = logging.getLogger("restate_nb.endpoint")
+        config.accesslog = None
+        app: Any = self._endpoint.app()  # type: ignore[no-untyped-call]
+        self._serving = asyncio.create_task(serve(app, config, mode="asgi", shutdown_trigger=self._stop.wait))
+
+    async def close(self) -> None:
+        """Stop to listen, and end what runs."""
+        self._stop.set()
+        if self._serving is not None:
+            try:
+                await asyncio.wait_for(self._serving, timeout=5)
+            except TimeoutError:
+                self._serving.cancel()
+        self._port = None

@@ -1,0 +1,171 @@
+"""The handlers behind a job: `shard` runs items, the jobs object keeps manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+from restate import Context, InvocationRetryPolicy, ObjectContext, Service, TerminalError, VirtualObject
+from restate.serde import BytesSerde
+
+from restate_nb.engine.commit import commit
+from restate_nb.engine.lane import Lane
+from restate_nb.engine.record import WIRE_VERSION, Attempt
+from restate_nb.service.runs import JobRun, JobRuns
+from restate_nb.service.wire import (
+    SHARD_HANDLER,
+    Change,
+    Forget,
+    Manifest,
+    Open,
+    ShardRequest,
+    encode,
+    encode_output,
+    items_service,
+    jobs_service,
+    request_decoder,
+)
+
+HANDOVER_BYTES: Final = 12 * 1024 * 1024
+"""A shard whose output reaches this hands its rest on. With one group on top (at most 16 MiB, when it holds a single
+value of the largest size) it stays under the 32 MiB that restate-server can move."""
+
+FOR_EVER: Final = timedelta(days=365)
+"""The defaults (inactivity 1 minute, abort 10 minutes) would abort a long item and run it again; 0 does not switch them
+off. Items have their own `timeout`."""
+
+RETRIES: Final = InvocationRetryPolicy(
+    initial_interval=timedelta(milliseconds=100),
+    exponentiation_factor=2.0,
+    max_interval=timedelta(seconds=5),
+    max_attempts=1_000_000,  # the default pauses after 70, as a kernel that is away for some minutes would cause
+    on_max_attempts="pause",
+)
+
+
+def items_of(session: str, runs: JobRuns, *, retention: timedelta, patient: bool = True) -> Service:
+    """The service that runs items.
+
+    Args:
+        session: the session's name.
+        runs: the jobs of this process.
+        retention: how long outcomes are kept.
+        patient: False leaves the server's own timeouts in force; with an inactivity timeout of 0 s in the server's
+            environment every wait is then replayed, which is how the tests look for what does not replay.
+    """
+    service = Service(
+        items_service(session),
+        description="Runs the items of restate_nb jobs.",
+        inactivity_timeout=FOR_EVER if patient else None,
+        abort_timeout=FOR_EVER if patient else None,
+        idempotency_retention=retention,
+        journal_retention=retention,
+        invocation_retry_policy=RETRIES,
+    )
+
+    @service.handler(SHARD_HANDLER, accept="*/*", input_serde=BytesSerde(), output_serde=BytesSerde())
+    async def shard(ctx: Context, body: bytes) -> bytes:
+        request = _read(body)
+        run = runs.get(request.job, request.generation)
+        payloads = dict(zip(request.positions, map(bytes, request.items), strict=True))
+        groups: list[bytes] = []
+
+        def on_group(group: bytes, attempts: list[Attempt]) -> bool:
+            groups.append(group)
+            run.publish(request.round, attempts)
+            for attempt in attempts:
+                if attempt.final:
+                    del payloads[attempt.position]
+            return sum(map(len, groups)) < HANDOVER_BYTES
+
+        await commit(ctx, request.positions, _ShardLanes(run, request, payloads), on_group)
+        if not payloads:
+            run.finish((request.round, request.shard))
+            return encode_output(groups, None)
+        rest = msgspec.structs.replace(
+            request,
+            part=request.part + 1,
+            positions=list(payloads),
+            items=[msgspec.Raw(each) for each in payloads.values()],
+        )
+        ctx.generic_send(items_service(session), SHARD_HANDLER, encode(rest), idempotency_key=rest.key())
+        return encode_output(groups, rest.key())
+
+    return service
+
+
+def _read(body: bytes) -> ShardRequest:
+    try:
+        request = request_decoder.decode(body)
+        if request.version > WIRE_VERSION:
+            raise ValueError(f"it was written by a newer restate_nb (format {request.version})")
+        if len(request.positions) != len(request.items):
+            raise ValueError("it has not one item a position")
+    except ValueError as error:
+        raise TerminalError(f"This is no shard that restate_nb can read: {error}.", status_code=400) from error
+    return request
+
+
+class _ShardLanes:
+    """How the commit loop of one shard finds its lane in the run."""
+
+    def __init__(self, run: JobRun, request: ShardRequest, payloads: Mapping[int, bytes]) -> None:
+        self._run = run
+        self._id = request.round, request.shard
+        self._payloads = payloads
+
+    def lane(self, open_positions: set[int], failed: Mapping[int, Attempt]) -> Lane:
+        return self._run.lane(self._id, self._payloads, failed)
+
+    def acknowledge(self, recorded: Iterable[Attempt]) -> None:
+        self._run.acknowledge(self._id, recorded)
+
+    def cancel(self) -> None:
+        self._run.cancel_shard(self._id)
+
+
+def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:
+    """The object that keeps manifests: one key a job, so that two processes never begin the same job twice."""
+    jobs = VirtualObject(
+        jobs_service(session),
+        description="Keeps what restate_nb knows of its jobs.",
+        inactivity_timeout=FOR_EVER,
+        abort_timeout=FOR_EVER,
+        invocation_retry_policy=RETRIES,
+    )
+
+    @jobs.handler("open")
+    async def open_(ctx: ObjectContext, asked: Open) -> Manifest:
+        there = await ctx.get("manifest", type_hint=Manifest)
+        if there is not None and not asked.fresh:
+            return there
+        manifest = asked.manifest
+        manifest.generation = 1 if there is None else there.generation + 1
+        ctx.set("manifest", manifest)
+        ctx.object_send(forget, ctx.key(), Forget(generation=manifest.generation), send_delay=retention)
+        return manifest
+
+    @jobs.handler("change")
+    async def change(ctx: ObjectContext, asked: Change) -> Manifest:
+        manifest = await ctx.get("manifest", type_hint=Manifest)
+        if manifest is None or manifest.generation != asked.generation:
+            raise TerminalError("The job was deleted or started afresh elsewhere. Run its cell again.", 409)
+        if asked.add_round is not None:
+            manifest.rounds.append(asked.add_round)
+            manifest.cancelled = False
+        if asked.submitted is not None:
+            manifest.rounds[asked.submitted].submitted = True
+        if asked.cancelled is not None:
+            manifest.cancelled = asked.cancelled
+        ctx.set("manifest", manifest)
+        return manifest
+
+    @jobs.handler("forget")
+    async def forget(ctx: ObjectContext, asked: Forget) -> None:
+        manifest = await ctx.get("manifest", type_hint=Manifest)
+        if manifest is not None and manifest.generation == asked.generation:
+            ctx.clear_all()
+
+    return jobs

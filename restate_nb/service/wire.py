@@ -1,0 +1,144 @@
+"""What travels between a session and Restate: requests, outputs and the manifest of a job. All JSON."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+
+from restate_nb.engine.record import WIRE_VERSION, Attempt
+
+SHARD_HANDLER: Final = "shard"
+
+
+def items_service(session: str) -> str:
+    """The Restate service that runs a session's items."""
+    return f"rnb-{session}"
+
+
+def jobs_service(session: str) -> str:
+    """The Restate virtual object that keeps a session's manifests, one key a job."""
+    return f"rnb-{session}-jobs"
+
+
+class ShardRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The input of one shard: some items of one round of one job.
+
+    Attributes:
+        version: `WIRE_VERSION`.
+        job: the job's name.
+        generation: counts the jobs that had this name (`fresh=True` begins a new one), from 1.
+        round: 0 for the first run, then one for each `retry_failed`.
+        shard: the shard's number within its round, from 0.
+        part: 0; then one for each time the shard handed its rest on because its output grew large.
+        function: the function's name, for people.
+        positions: where each item stands in the job's input.
+        items: the items, as `codec.encode` wrote them.
+    """
+
+    version: int = WIRE_VERSION
+    job: str
+    generation: int
+    round: int
+    shard: int
+    part: int = 0
+    function: str
+    positions: list[int]
+    items: list[msgspec.Raw]
+
+    def key(self, part: int | None = None) -> str:
+        """The idempotency key of the shard's invocation."""
+        return shard_key(self.job, self.generation, self.round, self.shard, self.part if part is None else part)
+
+
+def shard_key(job: str, generation: int, round_: int, shard: int, part: int = 0) -> str:
+    """The idempotency key of a shard's invocation: ASCII, since it travels in an HTTP header."""
+    return f"{quote(job)}/{generation}/{round_}/{shard}" + (f".{part}" if part else "")
+
+
+class ShardOutput(msgspec.Struct, kw_only=True):
+    """The output of one shard: the groups as they stand in its journal, and the key of the shard that goes on."""
+
+    version: int
+    groups: list[list[Attempt]]
+    next: str | None = None
+
+
+def encode_output(groups: list[bytes], next_key: str | None) -> bytes:
+    """Write a shard's output without decoding the groups."""
+    head = b'{"version":%d,"next":%s,"groups":[' % (WIRE_VERSION, msgspec.json.encode(next_key))
+    return head + b",".join(groups) + b"]}"
+
+
+class Round(msgspec.Struct, kw_only=True):
+    """One run over some or all of a job's items.
+
+    Attributes:
+        positions: which items; None for all.
+        code: the digest of the function's code when it began.
+        started: seconds since 1970 (UTC).
+        submitted: whether every shard is known to Restate.
+    """
+
+    positions: list[int] | None
+    code: str
+    started: float
+    submitted: bool = False
+
+
+class Manifest(msgspec.Struct, kw_only=True):
+    """What is kept of a job besides its shards.
+
+    Attributes:
+        items: the digest of the encoded items, in order.
+        options: what else makes it this job: how items are passed.
+        total: how many items.
+        generation: see `ShardRequest`.
+        cancelled: `cancel()` was called.
+    """
+
+    version: int = WIRE_VERSION
+    name: str
+    function: str
+    items: str
+    options: str
+    total: int
+    created: float
+    rounds: list[Round]
+    generation: int = 1
+    cancelled: bool = False
+
+
+class Open(msgspec.Struct, kw_only=True):
+    """Asks for the job of this name: the one that is there, or else (or if `fresh`) this one."""
+
+    manifest: Manifest
+    fresh: bool = False
+
+
+class Change(msgspec.Struct, kw_only=True):
+    """A change to the manifest of one generation; what is None stays.
+
+    Attributes:
+        add_round: a further round.
+        submitted: the number of a round of which every shard is submitted.
+        cancelled: sets the flag.
+    """
+
+    generation: int
+    add_round: Round | None = None
+    submitted: int | None = None
+    cancelled: bool | None = None
+
+
+class Forget(msgspec.Struct, kw_only=True):
+    """Drop the manifest, if it is still of this generation."""
+
+    generation: int
+
+
+request_decoder: Final = msgspec.json.Decoder(ShardRequest)
+output_decoder: Final = msgspec.json.Decoder(ShardOutput)
+manifest_decoder: Final = msgspec.json.Decoder(Manifest)
+encode: Final = msgspec.json.Encoder().encode
