@@ -46,3 +46,11 @@ class ItemTimeout(RestateNbError, TimeoutError):
 
 class NotDurable(RestateNbError, RuntimeError):
     """An operation awaited something that Restate does not record."""
+
+
+class JournalMismatch(RestateNbError, RuntimeError):
+    """A handler's code no longer does what its journal recorded: it was changed, or it is not deterministic."""
+
+
+class UnsupportedSdk(RestateNbError, ImportError):
+    """The installed restate-sdk lacks what `restate_nb.patterns` builds on."""

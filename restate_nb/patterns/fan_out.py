@@ -1,0 +1,241 @@
+"""Run operations side by side in a handler: all of them, until the first failure, or over items."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, TypeVar, overload
+
+from restate import Context
+
+from restate_nb.errors import InvalidInput
+from restate_nb.patterns.fibre import Group
+from restate_nb.patterns.operations import Operation, close_unused, operations_of
+from restate_nb.patterns.outcome import FanOutResult, FanOutTuple, OperationFailed, Outcome
+from restate_nb.patterns.scheduler import scheduler_of
+from restate_nb.policy import DEFAULT_CONCURRENCY, positive_int
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+def never(_: Outcome[Any]) -> bool:
+    """Run all operations, whatever becomes of them."""
+    return False
+
+
+def failure(outcome: Outcome[Any]) -> bool:
+    """Stop at the first failure."""
+    return not outcome.ok
+
+
+async def run_group(
+    helper: str,
+    ctx: Context,
+    given: Iterable[object],
+    window: int | None,
+    until: Callable[[Outcome[Any]], bool],
+) -> Group[Any]:
+    """Check the arguments of a helper, run its operations, and return what became of them.
+
+    Raises:
+        InvalidInput: an argument was refused.
+        restate.TerminalError: the invocation was cancelled (409).
+    """
+    scheduler = scheduler_of(ctx)
+    operations = operations_of(helper, ctx, given)
+    limit = positive_int("max_concurrent", DEFAULT_CONCURRENCY if window is None else window)
+    group: Group[Any] = Group(helper, operations, limit, until)
+    try:
+        await scheduler.run(group)
+    finally:
+        close_unused(operations)
+    return group
+
+
+def values_of(group: Group[Any]) -> list[Any]:
+    """The values of a group that was to stop at the first failure.
+
+    Raises:
+        OperationFailed: there was one.
+    """
+    if group.decided is not None and group.decided.error is not None:
+        raise OperationFailed(group.decided.index, group.decided.error) from group.decided.error
+    return [outcome.value for outcome in group.outcomes if outcome is not None]
+
+
+@overload
+async def fan_out(
+    ctx: Context, operations: tuple[Operation[A], Operation[B]], *, max_concurrent: int | None = None
+) -> FanOutTuple[A, B]: ...
+@overload
+async def fan_out(
+    ctx: Context, operations: tuple[Operation[A], Operation[B], Operation[C]], *, max_concurrent: int | None = None
+) -> FanOutTuple[A, B, C]: ...
+@overload
+async def fan_out(
+    ctx: Context,
+    operations: tuple[Operation[A], Operation[B], Operation[C], Operation[D]],
+    *,
+    max_concurrent: int | None = None,
+) -> FanOutTuple[A, B, C, D]: ...
+@overload
+async def fan_out(
+    ctx: Context,
+    operations: tuple[Operation[A], Operation[B], Operation[C], Operation[D], Operation[E]],
+    *,
+    max_concurrent: int | None = None,
+) -> FanOutTuple[A, B, C, D, E]: ...
+@overload
+async def fan_out(
+    ctx: Context, operations: Iterable[Operation[T]], *, max_concurrent: int | None = None
+) -> FanOutResult[T]: ...
+@overload
+async def fan_out(
+    ctx: Context, operations: Iterable[Callable[[], T]], *, max_concurrent: int | None = None
+) -> FanOutResult[T]: ...
+async def fan_out(
+    ctx: Context, operations: Iterable[object], *, max_concurrent: int | None = None
+) -> FanOutResult[Any]:
+    """Run operations side by side and collect what became of each: successes and failures.
+
+    An operation is a function without arguments that returns something to await (an `async def` with as many durable
+    steps as it likes, a durable future) or a plain value; an awaitable can be given as it is. Operations may use these
+    helpers themselves. A TerminalError is the operation's failure; any other exception fails the attempt, as it does in
+    a plain handler, and Restate tries again.
+
+    Args:
+        ctx: the handler's context.
+        operations: what to run. A tuple of up to five keeps the type of each.
+        max_concurrent: how many run at once, 50 unless told otherwise. Operations that wait for one another need as
+            many as there are.
+
+    Returns:
+        One outcome an operation, in input order.
+
+    Raises:
+        InvalidInput: something in `operations` is no operation, or `max_concurrent` is less than 1.
+        NotDurable: an operation awaited something that Restate does not record.
+        restate.TerminalError: the invocation was cancelled (409); the operations got it first.
+
+    Example:
+        >>> async def handler(ctx: Context, skus: list[str]) -> list[int | None]:
+        ...     result = await fan_out(ctx, [lambda sku=sku: ctx.service_call(get_stock, sku) for sku in skus])
+        ...     return result.results
+    """
+    group = await run_group("fan_out", ctx, operations, max_concurrent, never)
+    made = FanOutTuple if isinstance(operations, tuple) else FanOutResult
+    return made(tuple(outcome for outcome in group.outcomes if outcome is not None))
+
+
+@overload
+async def fan_out_fail(  # type: ignore[overload-overlap]  # tuples come before other iterables
+    ctx: Context, operations: tuple[Operation[A], Operation[B]], *, max_concurrent: int | None = None
+) -> tuple[A, B]: ...
+@overload
+async def fan_out_fail(  # type: ignore[overload-overlap]  # tuples come before other iterables
+    ctx: Context, operations: tuple[Operation[A], Operation[B], Operation[C]], *, max_concurrent: int | None = None
+) -> tuple[A, B, C]: ...
+@overload
+async def fan_out_fail(  # type: ignore[overload-overlap]  # tuples come before other iterables
+    ctx: Context,
+    operations: tuple[Operation[A], Operation[B], Operation[C], Operation[D]],
+    *,
+    max_concurrent: int | None = None,
+) -> tuple[A, B, C, D]: ...
+@overload
+async def fan_out_fail(  # type: ignore[overload-overlap]  # tuples come before other iterables
+    ctx: Context,
+    operations: tuple[Operation[A], Operation[B], Operation[C], Operation[D], Operation[E]],
+    *,
+    max_concurrent: int | None = None,
+) -> tuple[A, B, C, D, E]: ...
+@overload
+async def fan_out_fail(
+    ctx: Context, operations: Iterable[Operation[T]], *, max_concurrent: int | None = None
+) -> list[T]: ...
+@overload
+async def fan_out_fail(
+    ctx: Context, operations: Iterable[Callable[[], T]], *, max_concurrent: int | None = None
+) -> list[T]: ...
+async def fan_out_fail(ctx: Context, operations: Iterable[object], *, max_concurrent: int | None = None) -> Any:
+    """Run operations side by side; the first that fails (in journal order) ends them all.
+
+    The others are stopped: what has not started never does, and those that run get a TerminalError (409) where they
+    wait, so that they can compensate; their calls in flight are cancelled. They have ended when this raises. A
+    `ctx.run` action that runs already cannot be stopped; its result is not waited for.
+
+    Args:
+        ctx: the handler's context.
+        operations: as for `fan_out`.
+        max_concurrent: how many run at once, 50 unless told otherwise.
+
+    Returns:
+        The values in input order; a tuple when `operations` is one.
+
+    Raises:
+        OperationFailed: with the `index` and the `cause` of the first failure.
+        InvalidInput: as for `fan_out`.
+        NotDurable: as for `fan_out`.
+
+    Example:
+        >>> async def handler(ctx: Context, order: dict) -> bool:
+        ...     checks = (lambda: check_stock(ctx, order), lambda: check_card(ctx, order))
+        ...     stocked, paid = await fan_out_fail(ctx, checks)
+        ...     return stocked and paid
+    """
+    values = values_of(await run_group("fan_out_fail", ctx, operations, max_concurrent, failure))
+    return tuple(values) if isinstance(operations, tuple) else values
+
+
+@overload
+async def map_concurrent(
+    ctx: Context, items: Iterable[Item], fn: Callable[[Item], Awaitable[T]], *, max_concurrent: int | None = None
+) -> list[T]: ...
+@overload
+async def map_concurrent(
+    ctx: Context, items: Iterable[Item], fn: Callable[[Item], T], *, max_concurrent: int | None = None
+) -> list[T]: ...
+async def map_concurrent(
+    ctx: Context, items: Iterable[Item], fn: Callable[[Item], object], *, max_concurrent: int | None = None
+) -> list[Any]:
+    """Apply `fn` to every item, side by side; the first failure ends them all, as in `fan_out_fail`.
+
+    Thousands of items are fine: the time grows with their number, and `max_concurrent` bounds what is open at once.
+
+    Args:
+        ctx: the handler's context.
+        items: what to apply it to; read at once.
+        fn: takes one item; an `async def` with durable steps, or a function that returns a durable future or a value.
+        max_concurrent: how many run at once, 50 unless told otherwise.
+
+    Returns:
+        The values in the items' order.
+
+    Raises:
+        OperationFailed: with the `index` of the item and the `cause`.
+        InvalidInput: `fn` cannot be called, or `max_concurrent` is less than 1.
+
+    Example:
+        >>> async def handler(ctx: Context, urls: list[str]) -> list[str]:
+        ...     return await map_concurrent(ctx, urls, lambda url: ctx.run_typed("resize", resize, url=url))
+    """
+    return values_of(await map_group("map_concurrent", ctx, items, fn, max_concurrent))
+
+
+async def map_group(
+    helper: str, ctx: Context, items: Iterable[Item], fn: Callable[[Item], object], window: int | None
+) -> Group[Any]:
+    """Run `fn` over `items` until the first failure.
+
+    Raises:
+        InvalidInput: `fn` cannot be called.
+    """
+    if not callable(fn):
+        raise InvalidInput(f"{helper} takes a function of one item, such as lambda item: fetch(ctx, item), not {fn!r}.")
+    return await run_group(helper, ctx, [partial(fn, item) for item in items], window, failure)

@@ -1,0 +1,88 @@
+"""The event loop that an operation sees while it takes a step: one that cannot be waited on.
+
+An operation may wait only for what Restate records. Whatever else it could wait for starts at the running loop
+(`create_task`, `create_future`, a timer, a thread), so that is where it is refused, on the user's own line.
+The SDK starts the coroutine of a durable future there as well: `create_task` hands that one to the scheduler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from restate_nb.errors import NotDurable
+from restate_nb.patterns.sdk import is_sdk_coroutine
+
+_ADVICE = """
+An operation may only await what Restate records; anything else happens again on a replay, in another order.
+    wrong: await client.get(url)
+    right: await ctx.run_typed("get", client.get, url=url)
+    wrong: await asyncio.sleep(1)
+    right: await ctx.sleep(timedelta(seconds=1))
+    wrong: await asyncio.gather(a(), b())
+    right: await fan_out_fail(ctx, [a, b])
+    wrong: async with asyncio.timeout(5): await a()
+    right: await with_timeout(ctx, a, 5)"""
+
+_REFUSED = {
+    "create_future": "waited for something that is not durable (asyncio.sleep, a queue, a lock, an HTTP client ...)",
+    "run_in_executor": "ran a function in a thread (asyncio.to_thread or run_in_executor)",
+    "call_at": "set a timer (asyncio.timeout, wait_for or call_at)",
+    "call_later": "set a timer (asyncio.sleep, wait_for or call_later)",
+}
+
+
+def not_durable(who: str, what: str) -> NotDurable:
+    """The error for an operation that waits for something Restate does not record."""
+    return NotDurable(f"{who} {what}.{_ADVICE}")
+
+
+class OperationLoop:
+    """Stands in for the running event loop while an operation takes a step."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        adopt: Callable[[Coroutine[Any, Any, Any]], object],
+        who: Callable[[], str],
+    ) -> None:
+        self._loop = loop
+        self._adopt = adopt
+        self._who = who
+
+    # asyncio finds the current task by its loop: equal loops find the handler's.
+    def __eq__(self, other: object) -> bool:
+        return other is self or other is self._loop
+
+    def __hash__(self) -> int:
+        return hash(self._loop)
+
+    def create_task(self, coroutine: Coroutine[Any, Any, Any], **_: object) -> object:
+        """Adopt the coroutine of a durable future; refuse any other."""
+        if is_sdk_coroutine(coroutine):
+            return self._adopt(coroutine)
+        if hasattr(coroutine, "close"):
+            coroutine.close()
+        raise not_durable(self._who(), "started an asyncio task (asyncio.gather, create_task, wait_for ...)")
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _REFUSED:
+
+            def refuse(*_: object, **__: object) -> NoReturn:
+                raise not_durable(self._who(), _REFUSED[name])
+
+            return refuse
+        return getattr(self._loop, name)
+
+
+@contextmanager
+def running(loop: Any) -> Iterator[None]:
+    """Let `loop` be the running loop of this thread for a while."""
+    before = asyncio._get_running_loop()
+    asyncio._set_running_loop(loop)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(before)

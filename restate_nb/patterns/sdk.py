@@ -1,0 +1,203 @@
+"""All that this package uses of restate-sdk's private surface, checked when it is imported.
+
+The public API of the SDK has no place where a coroutine's durable wait can be seen before it starts an asyncio task.
+Four private things give that place, and nothing of them is patched on a class:
+
+- every durable wait of an invocation goes through `ctx.create_poll_or_cancel_coroutine(tree)`, and every call made
+  through `ctx.create_call_future(...)`: both are shadowed on the one context, as instance attributes;
+- `ctx.vm.is_completed(handle)` says what the journal already answered;
+- a durable future starts its coroutine with `asyncio.create_task` (`LazyFuture`), which `guard.py` answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine, Iterable
+from importlib.metadata import version
+from types import CoroutineType
+from typing import Any, TypeGuard
+
+from restate_nb.errors import InvalidInput, UnsupportedSdk
+
+SUPPORTED = ">=1.1,<1.4"
+"""The versions of restate-sdk whose private surface this module knows; the stress test ran on both ends."""
+
+_LOWEST, _BEYOND = (1, 1), (1, 4)
+
+
+def _unsupported(installed: str, reason: str) -> UnsupportedSdk:
+    return UnsupportedSdk(
+        f"restate_nb.patterns works with restate-sdk {SUPPORTED}, but {installed} is installed: {reason}. "
+        f'Install one that fits: pip install "restate-sdk{SUPPORTED}"'
+    )
+
+
+def check_version(installed: str) -> None:
+    """Refuse a version of restate-sdk outside `SUPPORTED`.
+
+    Raises:
+        UnsupportedSdk: with the supported range.
+    """
+    release = tuple(int(part) for part in re.findall(r"\d+", installed)[:2])
+    if not _LOWEST <= release < _BEYOND:
+        raise _unsupported(installed, "its private surface is not known to this version of restate_nb")
+
+
+check_version(version("restate-sdk"))
+try:
+    from restate import server_context as _server_context
+    from restate.server_context import (
+        DisconnectedException,
+        LazyFuture,
+        ServerCallDurableFuture,
+        ServerDurableFuture,
+        ServerInvocationContext,
+        update_restate_context_is_replaying,
+    )
+    from restate.vm import (
+        AllCompletedUnresolvedFuture,
+        FirstCompletedUnresolvedFuture,
+        SingleUnresolvedFuture,
+        UnresolvedFuture,
+        VMWrapper,
+    )
+    from restate.vm import VMException as _VMException  # type: ignore[attr-defined]  # comes from the native module
+
+    for _owner, _name in (
+        (ServerInvocationContext, "create_poll_or_cancel_coroutine"),
+        (ServerInvocationContext, "create_call_future"),
+        (VMWrapper, "is_completed"),
+        (LazyFuture, "get"),
+        (ServerDurableFuture, "is_completed"),
+    ):
+        getattr(_owner, _name)
+except (ImportError, AttributeError) as error:
+    raise _unsupported(version("restate-sdk"), str(error)) from error
+
+Tree = UnresolvedFuture
+"""What a coroutine waits for: one handle, the first of several, or all of several."""
+
+CallFuture = ServerCallDurableFuture[Any]
+"""The durable result of a call to a handler."""
+
+VMException: type[Exception] = _VMException
+"""What the native core raises when a handler does something else than its journal says."""
+
+PASS_THROUGH = (DisconnectedException,)
+"""Exceptions of the SDK that end an attempt although they derive from Exception."""
+
+
+def unresolved(tree: Tree, completed: Callable[[int], bool]) -> Tree | None:
+    """What is left to wait for of `tree`; None when it is resolved."""
+    if isinstance(tree, SingleUnresolvedFuture):
+        return None if completed(tree.handle) else tree
+    if isinstance(tree, FirstCompletedUnresolvedFuture):
+        return None if any(unresolved(child, completed) is None for child in tree.children) else tree
+    left = [rest for child in tree.children if (rest := unresolved(child, completed)) is not None]
+    return AllCompletedUnresolvedFuture(left) if left else None
+
+
+def first_of(trees: Iterable[Tree]) -> Tree:
+    """The tree that is resolved as soon as one of `trees` is; trees that wait for the same are named once."""
+    flat: dict[Any, Tree] = {}
+    for tree in trees:
+        for child in tree.children if isinstance(tree, FirstCompletedUnresolvedFuture) else (tree,):
+            flat[child.handle if isinstance(child, SingleUnresolvedFuture) else id(child)] = child
+    return FirstCompletedUnresolvedFuture(list(flat.values()))
+
+
+def is_durable_future(value: object) -> TypeGuard[ServerDurableFuture[Any]]:
+    """Whether `value` was made by a context of the SDK (or of `mock_context`)."""
+    return isinstance(value, ServerDurableFuture)
+
+
+def is_call_future(value: object) -> TypeGuard[CallFuture]:
+    """Whether `value` is the result of a call to a handler."""
+    return isinstance(value, ServerCallDurableFuture)
+
+
+def in_flight(call: CallFuture) -> bool:
+    """Whether a call has no result yet."""
+    completed: bool = call.is_completed()  # type: ignore[no-untyped-call]
+    return not completed
+
+
+def is_sdk_coroutine(value: object) -> TypeGuard[CoroutineType[Any, Any, Any]]:
+    """Whether `value` is the coroutine behind a durable future."""
+    return isinstance(value, CoroutineType) and value.cr_code.co_filename == _server_context.__file__
+
+
+def context_of(coroutine: CoroutineType[Any, Any, Any]) -> object:
+    """The invocation that a coroutine of the SDK belongs to, or None where it does not say."""
+    if coroutine.cr_frame is None:
+        return None
+    names = coroutine.cr_frame.f_locals
+    owner = names.get("self", names.get("context"))
+    return getattr(owner, "server_context", owner)
+
+
+class Wiring:
+    """One invocation's context, as the scheduler sees it."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: object) -> None:
+        if not isinstance(context, ServerInvocationContext):
+            raise InvalidInput(
+                "ctx must be the context that Restate passed to your handler (or restate_nb.testing.mock_context()), "
+                f"not {context!r}."
+            )
+        self.context = context
+
+    def completed(self, handle: int) -> bool:
+        """Whether the journal, as far as it was read, answers `handle`."""
+        return bool(self.context.vm.is_completed(handle))
+
+    def check_current(self) -> None:
+        """Refuse the context of another invocation.
+
+        Raises:
+            InvalidInput: the handler that runs was given another context.
+        """
+        running = _server_context._restate_context_var.get(None)
+        if self.finished() or (running is not None and running is not self.context):
+            raise InvalidInput(
+                "ctx belongs to another invocation than the handler that runs. Pass on the ctx that this handler was "
+                "given; never keep one in a global variable or on an object."
+            )
+
+    async def poll(self, tree: Tree) -> None:
+        """Wait in the SDK's own way until `tree` is resolved.
+
+        Raises:
+            restate.TerminalError: the invocation was cancelled (409).
+            restate.SdkInternalBaseException: the attempt ends here.
+        """
+        # Steps were taken in the operations' own contextvars; the SDK's log filter reads the driver's.
+        update_restate_context_is_replaying(self.context.vm)
+        await type(self.context).create_poll_or_cancel_coroutine(self.context, tree)
+
+    def shadow(self, wait: Callable[[Tree], Coroutine[Any, Any, None]], called: Callable[[Any], None]) -> None:
+        """Route this context's waits to `wait`, and tell `called` of each call that is made."""
+        make = type(self.context).create_call_future
+
+        def create_call_future(*args: Any, **kwargs: Any) -> Any:
+            future = make(self.context, *args, **kwargs)
+            called(future)
+            return future
+
+        vars(self.context)["create_poll_or_cancel_coroutine"] = wait
+        vars(self.context)["create_call_future"] = create_call_future
+
+    def unshadow(self) -> None:
+        """Give the context back as it was."""
+        vars(self.context).pop("create_poll_or_cancel_coroutine", None)
+        vars(self.context).pop("create_call_future", None)
+
+    def finished(self) -> bool:
+        """Whether the attempt is over."""
+        return self.context.request_finished_event.is_set()
+
+    async def until_finished(self) -> None:
+        """Wait until the attempt is over."""
+        await self.context.request_finished_event.wait()
