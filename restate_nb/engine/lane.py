@@ -58,6 +58,11 @@ class Lane:
         self._offered: dict[tuple[int, int], Attempt] = {}
         self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
+    @property
+    def unrecorded(self) -> bool:
+        """Whether there are outcomes that are not acknowledged."""
+        return bool(self._fresh or self._offered)
+
     def put(self, attempt: Attempt) -> None:
         """Add an outcome. An item that has its final one already (it was cancelled) gets no other."""
         if attempt.position not in self.open:

@@ -1,0 +1,408 @@
+"""Proves how a pool runs items: how many at once, where, with what retries and timeouts, and that each ends exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from restate_nb.engine.codec import decode, encode
+from restate_nb.engine.lane import MAX_GROUP_BYTES, Lane
+from restate_nb.engine.pool import Pool
+from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, Attempt, Failure, decode_group
+from restate_nb.engine.target import Target
+from restate_nb.policy import Retry, RunPolicy
+
+FAST_RETRY = Retry(max_attempts=3, initial_interval=0.01, jitter=0)
+
+
+class Spy:
+    """Counts how many calls run at once."""
+
+    def __init__(self, wait: float = 0.01) -> None:
+        self.now = self.peak = self.calls = 0
+        self._wait = wait
+        self._lock = threading.Lock()
+
+    def enter(self) -> None:
+        with self._lock:
+            self.now += 1
+            self.calls += 1
+            self.peak = max(self.peak, self.now)
+
+    def leave(self) -> None:
+        with self._lock:
+            self.now -= 1
+
+    async def on_loop(self, item: int) -> int:
+        self.enter()
+        await asyncio.sleep(self._wait)
+        self.leave()
+        return item * 2
+
+    def in_thread(self, item: int) -> int:
+        self.enter()
+        time.sleep(self._wait)
+        self.leave()
+        return item * 2
+
+
+def lane_of(*items: Any) -> Lane:
+    return Lane({position: encode(item) for position, item in enumerate(items)}, {})
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[Pool]:
+    pool = Pool(asyncio.get_running_loop(), "test")
+    yield pool
+    pool.close()
+    await asyncio.sleep(0)
+
+
+async def outcomes(lane: Lane) -> list[Attempt]:
+    """All attempts of a lane, in the order in which they ended."""
+    attempts: list[Attempt] = []
+    while lane.open or lane.unrecorded:
+        group = decode_group(await asyncio.wait_for(lane.take(), 10))
+        lane.acknowledge(group)
+        attempts += group
+    return attempts
+
+
+async def run(pool: Pool, fn: Callable[..., Any], *items: Any, policy: RunPolicy | None = None) -> list[Attempt]:
+    lane = lane_of(*items)
+    pool.add(lane)
+    pool.provide(Target(fn).work(), policy or RunPolicy())
+    return await outcomes(lane)
+
+
+@pytest.mark.parametrize("how", ["on_loop", "in_thread"])
+@pytest.mark.parametrize("limit", [1, 7, 80])
+async def test_as_many_run_at_once_as_are_allowed_and_no_more(pool: Pool, how: str, limit: int) -> None:
+    spy = Spy(wait=0.05 if how == "in_thread" else 0.01)
+    attempts = await run(pool, getattr(spy, how), *range(2 * limit), policy=RunPolicy(concurrency=limit))
+    assert spy.peak == limit
+    assert sorted(decode(each.value) for each in attempts) == [2 * item for item in range(2 * limit)]
+
+
+async def test_a_plain_function_never_blocks_the_loop(pool: Pool) -> None:
+    ticks: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            ticks.append(time.perf_counter())
+            await asyncio.sleep(0.005)
+
+    ticking = asyncio.create_task(tick())
+    await run(pool, lambda _: time.sleep(0.3), 1, 2, 3)
+    ticking.cancel()
+    longest = max(after - before for before, after in zip(ticks, ticks[1:], strict=False))
+    assert longest < 0.2, "the loop stood still while a plain function slept"
+
+
+async def test_items_that_never_wait_leave_the_loop_to_others(pool: Pool) -> None:
+    async def burn(_: int) -> None:
+        until = time.perf_counter() + 0.002
+        while time.perf_counter() < until:
+            pass
+
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(others())
+    await run(pool, burn, *range(100), policy=RunPolicy(concurrency=1))
+    watching.cancel()
+    assert turns > 10
+
+
+async def test_an_exception_is_the_items_error_with_type_message_and_place(pool: Pool) -> None:
+    def fails(item: int) -> int:
+        raise ValueError(f"no {item}")
+
+    (attempt,) = await run(pool, fails, 7)
+    assert (attempt.status, attempt.number, attempt.final) == (ERROR, 1, True)
+    assert attempt.failure is not None
+    assert (attempt.failure.type, attempt.failure.message) == ("ValueError", "no 7")
+    assert attempt.failure.where.startswith("test_pool.py:")
+    assert attempt.failure.where.endswith(" in fails")
+    assert "restate_nb/engine" not in attempt.failure.traceback
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), StopIteration(), asyncio.CancelledError()])
+@pytest.mark.parametrize("where", ["loop", "thread"])
+async def test_an_exception_that_would_end_a_thread_or_a_loop_is_only_the_items_error(
+    pool: Pool, error: BaseException, where: str
+) -> None:
+    def fails(_: int) -> None:
+        raise error
+
+    async def fails_on_loop(_: int) -> None:
+        raise error
+
+    attempts = await run(pool, fails if where == "thread" else fails_on_loop, 1, 2, policy=RunPolicy(concurrency=1))
+    assert [each.status for each in attempts] == [ERROR, ERROR]
+
+
+async def test_a_value_without_a_json_form_is_the_items_error(pool: Pool) -> None:
+    (attempt,) = await run(pool, lambda _: object(), 1)
+    assert attempt.failure is not None
+    assert attempt.failure.type == "NotEncodable"
+
+
+async def test_a_failing_item_is_tried_again_and_every_attempt_is_told(pool: Pool) -> None:
+    calls: dict[int, int] = {}
+
+    async def flaky(item: int) -> int:
+        calls[item] = calls.get(item, 0) + 1
+        if calls[item] < item:
+            raise OSError("later")
+        return item
+
+    attempts = await run(pool, flaky, 1, 2, 3, 4, policy=RunPolicy(retry=FAST_RETRY))
+    story = {position: [] for position in range(4)}  # type: dict[int, list[tuple[int, int]]]
+    for each in attempts:
+        story[each.position].append((each.number, each.status))
+    assert story == {
+        0: [(1, OK)],
+        1: [(1, ERROR), (2, OK)],
+        2: [(1, ERROR), (2, ERROR), (3, OK)],
+        3: [(1, ERROR), (2, ERROR), (3, ERROR)],
+    }
+
+
+async def test_a_waiting_retry_leaves_its_place_to_others(pool: Pool) -> None:
+    order: list[int] = []
+
+    async def first_fails(item: int) -> None:
+        order.append(item)
+        if item == 0 and order.count(0) == 1:
+            raise OSError
+
+    retry = Retry(max_attempts=2, initial_interval=0.1, jitter=0)
+    await run(pool, first_fails, 0, 1, 2, policy=RunPolicy(concurrency=1, retry=retry))
+    assert order == [0, 1, 2, 0]
+
+
+async def test_a_coroutine_that_hangs_is_cut_off_at_its_timeout(pool: Pool) -> None:
+    cancelled = asyncio.Event()
+
+    async def hangs(_: int) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+
+    (attempt,) = await run(pool, hangs, 1, policy=RunPolicy(timeout=0.05))
+    assert attempt.status == TIMEOUT
+    assert attempt.failure is not None
+    assert attempt.failure.type == "ItemTimeout"
+    assert 0.04 < attempt.ran < 1
+    assert cancelled.is_set()
+
+
+async def test_a_timeout_of_the_users_own_is_an_error_and_no_timeout_of_the_item(pool: Pool) -> None:
+    async def own(_: int) -> None:
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(60)
+
+    (attempt,) = await run(pool, own, 1, policy=RunPolicy(timeout=5))
+    assert attempt.status == ERROR
+
+
+async def test_a_hung_thread_is_told_of_at_once_and_holds_up_nobody(pool: Pool) -> None:
+    release = threading.Event()
+
+    def hangs(item: int) -> int:
+        if item < 2:
+            release.wait(10)
+        return item
+
+    attempts = await run(pool, hangs, *range(6), policy=RunPolicy(concurrency=2, timeout=0.1))
+    assert {each.position: each.status for each in attempts} == {0: TIMEOUT, 1: TIMEOUT, 2: OK, 3: OK, 4: OK, 5: OK}
+    assert pool.hung == 2
+    release.set()
+    for _ in range(100):
+        await asyncio.sleep(0.01)
+        if not pool.hung:
+            break
+    assert pool.hung == 0
+
+
+async def test_a_lambda_or_partial_that_gives_a_coroutine_is_awaited(pool: Pool) -> None:
+    async def double(item: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * item
+
+    (attempt,) = await run(pool, lambda item: double(item), 4)
+    assert decode(attempt.value) == 8
+    (attempt,) = await run(pool, functools.partial(double), 5)
+    assert decode(attempt.value) == 10
+
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+@pytest.mark.parametrize("where", ["loop", "thread"])
+async def test_items_see_the_callers_context_and_not_each_others(pool: Pool, where: str) -> None:
+    def look(item: int) -> str:
+        seen = variable.get()
+        variable.set(f"item {item}")
+        return seen
+
+    async def look_on_loop(item: int) -> str:
+        seen = look(item)
+        await asyncio.sleep(0)
+        assert variable.get() == f"item {item}"
+        return seen
+
+    variable.set("cell")
+    attempts = await run(pool, look if where == "thread" else look_on_loop, *range(4), policy=RunPolicy(concurrency=2))
+    assert [decode(each.value) for each in attempts] == ["cell"] * 4
+
+
+async def test_cancelling_gives_each_open_item_the_outcome_cancelled_at_once(pool: Pool) -> None:
+    lane = lane_of(*range(5))
+    release = threading.Event()
+    stopped: list[int] = []
+
+    async def hangs(item: int) -> int:
+        if item == 0:
+            return 0
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            stopped.append(item)
+            raise
+        return item
+
+    pool.add(lane)
+    pool.provide(Target(hangs).work(), RunPolicy(concurrency=2))
+    while pool.running_positions() != {1, 2}:
+        await asyncio.sleep(0.01)
+    pool.cancel(lane)
+    attempts = await outcomes(lane)
+    assert {each.position: each.status for each in attempts} == {0: OK, **dict.fromkeys(range(1, 5), CANCELLED)}
+    assert {each.position for each in attempts if each.started} == {0, 1, 2}
+    await asyncio.sleep(0.01)
+    assert sorted(stopped) == [1, 2]
+    release.set()
+
+
+async def test_the_limit_can_change_while_items_run(pool: Pool) -> None:
+    spy = Spy(wait=0.02)
+    lane = lane_of(*range(200))
+    pool.add(lane)
+    pool.provide(Target(spy.on_loop).work(), RunPolicy(concurrency=8))
+    await asyncio.sleep(0.05)
+    assert spy.now == 8
+    pool.set_concurrency(2)
+    await asyncio.sleep(0.05)
+    assert spy.now == 2
+    spy.peak = 0
+    await asyncio.sleep(0.1)
+    assert spy.peak == 2
+    pool.set_concurrency(16)
+    await asyncio.sleep(0.05)
+    assert spy.now == 16
+    assert len(await outcomes(lane)) == 200
+    assert spy.peak == 16
+
+
+async def test_nothing_starts_while_paused(pool: Pool) -> None:
+    spy = Spy()
+    lane = lane_of(*range(20))
+    pool.pause()
+    pool.add(lane)
+    pool.provide(Target(spy.on_loop).work(), RunPolicy())
+    await asyncio.sleep(0.05)
+    assert spy.calls == 0
+    pool.resume()
+    assert len(await outcomes(lane)) == 20
+
+
+async def test_a_new_function_is_used_for_what_is_still_to_start(pool: Pool) -> None:
+    gate = asyncio.Event()
+
+    async def old(item: int) -> str:
+        await gate.wait()
+        return f"old {item}"
+
+    async def new(item: int) -> str:
+        return f"new {item}"
+
+    lane = lane_of(*range(4))
+    pool.add(lane)
+    pool.provide(Target(old).work(), RunPolicy(concurrency=2))
+    await asyncio.sleep(0.01)
+    pool.provide(Target(new).work(), RunPolicy(concurrency=2))
+    gate.set()
+    attempts = await outcomes(lane)
+    assert sorted(decode(each.value) for each in attempts) == ["new 2", "new 3", "old 0", "old 1"]
+
+
+async def test_an_outcome_is_offered_until_it_is_acknowledged(pool: Pool) -> None:
+    lane = lane_of(*range(3))
+    pool.add(lane)
+    pool.provide(Target(len).work(), RunPolicy())
+    first = await lane.take()
+    assert decode_group(await lane.take())[: len(decode_group(first))] == decode_group(first)
+    lane.acknowledge(decode_group(first))
+    while lane.open or lane.unrecorded:
+        lane.acknowledge(decode_group(await lane.take()))
+
+
+async def test_a_group_is_bounded_in_bytes(pool: Pool) -> None:
+    attempts_in_groups = []
+    lane = lane_of(*range(6))
+    pool.add(lane)
+    pool.provide(Target(lambda _: "x" * (MAX_GROUP_BYTES // 2)).work(), RunPolicy())
+    while lane.open:
+        await asyncio.sleep(0.01)
+    while lane.unrecorded:
+        group = await lane.take()
+        assert len(group) < 2 * MAX_GROUP_BYTES
+        attempts_in_groups.append(len(decode_group(group)))
+        lane.acknowledge(decode_group(group))
+    assert sum(attempts_in_groups) == 6
+    assert max(attempts_in_groups) == 1
+
+
+async def test_a_lane_goes_on_from_the_attempts_that_are_recorded(pool: Pool) -> None:
+    calls: list[int] = []
+
+    async def fails(item: int) -> None:
+        calls.append(item)
+        raise OSError
+
+    before = Attempt(0, 2, ERROR, time.time(), 0.0, failure=Failure("OSError", "", retry_in=0.05))
+    lane = Lane({0: encode(0)}, {0: before})
+    started = time.perf_counter()
+    pool.add(lane)
+    pool.provide(Target(fails).work(), RunPolicy(retry=FAST_RETRY))
+    attempts = await outcomes(lane)
+    assert [each.number for each in attempts] == [3]
+    assert calls == [0]
+    assert time.perf_counter() - started > 0.04
+
+
+async def test_threads_end_when_the_pool_is_closed() -> None:
+    pool = Pool(asyncio.get_running_loop(), "ending")
+    await run(pool, lambda item: item, *range(10))
+    assert any(each.name.startswith("rnb-ending") for each in threading.enumerate())
+    pool.close()
+    for _ in range(100):
+        await asyncio.sleep(0.01)
+        if not any(each.name.startswith("rnb-ending") for each in threading.enumerate()):
+            return
+    raise AssertionError("a thread of the pool lives on")
