@@ -1,0 +1,129 @@
+"""Our side of the connection to the supervisor: the hold that keeps the server running."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+from weakref import WeakSet
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+# A forked child (multiprocessing's "fork") must not keep our connections and locks open after we died. Children that
+# are exec'd do not inherit them in the first place.
+_not_for_children: WeakSet[_Closable] = WeakSet()
+
+
+def remember_in_fork(item: _Closable) -> None:
+    """Close `item` in forked children."""
+    _not_for_children.add(item)
+
+
+def forget_in_fork(item: _Closable) -> None:
+    """Undo `remember_in_fork`."""
+    _not_for_children.discard(item)
+
+
+def _after_fork() -> None:
+    for item in list(_not_for_children):
+        with suppress(OSError):
+            item.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class Gone(Exception):
+    """The supervisor ended, or is about to."""
+
+
+class Connection:
+    """A connection to the supervisor; thread-safe."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._lock = threading.Lock()
+        self._received = b""
+        self._pid = os.getpid()
+        remember_in_fork(self)
+
+    @classmethod
+    def open(cls, path: Path, timeout: float = 5.0) -> Connection | None:
+        """Connect, or return None when nobody listens there."""
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(timeout)
+        try:
+            client.connect(os.fspath(path))
+        except OSError:
+            client.close()
+            return None
+        return cls(client)
+
+    def ask(self, op: str, timeout: float = 5.0) -> dict[str, Any]:
+        """Send one request and return its answer.
+
+        Args:
+            op: the request.
+            timeout: seconds to wait for the answer.
+
+        Raises:
+            Gone: the supervisor ended, or does not answer.
+        """
+        if self._pid != os.getpid():  # in a forked child the lock may be held by a thread that does not exist there
+            raise Gone
+        with self._lock:
+            try:
+                self._socket.settimeout(timeout)
+                self.send({"op": op})
+                while b"\n" not in self._received:
+                    data = self._socket.recv(65536)
+                    if not data:
+                        raise Gone
+                    self._received += data
+            except OSError as error:
+                raise Gone from error
+            line, _, self._received = self._received.partition(b"\n")
+        answer = json.loads(line)
+        assert isinstance(answer, dict)
+        return answer
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send one line.
+
+        Raises:
+            OSError: nobody reads.
+        """
+        self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def wait_for_end(self, timeout: float) -> bool:
+        """Wait until the supervisor closes the connection. Says whether it did within `timeout` seconds."""
+        if self._pid != os.getpid():
+            return True
+        with self._lock:
+            try:
+                self._socket.settimeout(timeout)
+                while self._socket.recv(65536):
+                    pass
+            except TimeoutError:
+                return False
+            except OSError:
+                pass
+            return True
+
+    def close(self) -> None:
+        """Close our end; in a forked child only the child's copy of it."""
+        forget_in_fork(self)
+        self._socket.close()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,160 @@
+"""HTTP to the server: one client for both interfaces, which rides out restarts of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from restate_nb.errors import ServerError
+from restate_nb.server.address import Address
+
+CONNECT_TIMEOUT = 5.0  # seconds; the answer itself may take for ever
+SILENCE_TIMEOUT = 300.0  # then a waiting request is sent anew: a network may drop an idle connection without a word
+FIRST_WAIT = 0.02
+LONGEST_WAIT = 1.0
+DEFAULT_PATIENCE = 30.0
+
+
+class Unreachable(ServerError):
+    """The server did not answer for as long as the caller was ready to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer of the server."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def from_server(self) -> bool:
+        """Whether the server itself speaks, and not the handler that was called."""
+        return self.headers.get("x-restate-error-source", "").lower() != "invocation"
+
+
+def segment(text: str) -> str:
+    """Any text as one segment of a path, percent-encoded; dots too, or `..` would be taken for a step up."""
+    return quote(text, safe="").replace(".", "%2E")
+
+
+class HttpClient:
+    """Requests to one address. It belongs to the event loop on which it is first used.
+
+    Args:
+        address: where the server is.
+        token: is sent as a bearer token, for a server that asks for one.
+    """
+
+    def __init__(self, address: Address, *, token: str | None = None) -> None:
+        self.address = address
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeatable: bool = True,
+        patience: float | None = DEFAULT_PATIENCE,
+        busy: tuple[int, ...] = (503,),
+    ) -> Answer:
+        """Send a request and read the whole answer.
+
+        While the server is not reachable (being restarted, say) the request is sent again, less and less often.
+
+        Args:
+            method: of HTTP.
+            path: from the root, percent-encoded.
+            body: what to send.
+            headers: besides the token.
+            repeatable: whether sending it twice does no harm. When not, it is repeated only if it was never sent.
+            patience: seconds to go on trying; None for ever.
+            busy: statuses by which the server says that it cannot answer yet.
+
+        Raises:
+            Unreachable: patience is at its end, or the connection broke and the request is not repeatable.
+        """
+        url = URL(self.address.url.rstrip("/") + path, encoded=True)
+        silent_since = time.monotonic()
+        wait = FIRST_WAIT
+        while True:
+            sent = time.monotonic()
+            try:
+                answer = await self._once(method, url, body, headers)
+                if answer.status not in busy or not answer.from_server:
+                    return answer
+                problem = f"it answers {answer.status}: {answer.body[:300].decode(errors='replace')}"
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                problem = str(error)  # refused, no such file, or no answer: nothing was sent
+            except aiohttp.SocketTimeoutError as error:
+                if not repeatable:
+                    raise Unreachable(f"restate-server at {self.address} did not answer ({error}).") from error
+                silent_since = time.monotonic()
+                continue  # still waiting for an invocation; a fresh connection finds out whether the server lives
+            except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+                problem = str(error) or type(error).__name__
+                if not repeatable:
+                    raise Unreachable(
+                        f"The connection to restate-server at {self.address} broke ({problem}); whether it took the "
+                        f"request is unknown."
+                    ) from error
+                if time.monotonic() - sent > LONGEST_WAIT:  # it was there until now
+                    silent_since, wait = time.monotonic(), FIRST_WAIT
+            elapsed = time.monotonic() - silent_since
+            if patience is not None and elapsed >= patience:
+                raise Unreachable(
+                    f"restate-server at {self.address} did not answer for {elapsed:.0f} s ({problem}). Check that it "
+                    f"runs; a local one is started with restate_nb.start()."
+                )
+            pause = wait * random.uniform(0.7, 1.3)
+            await asyncio.sleep(pause if patience is None else min(pause, patience - elapsed))
+            wait = min(wait * 1.6, LONGEST_WAIT)
+
+    async def _once(self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str] | None) -> Answer:
+        async with self._open().request(method, url, data=body, headers=headers, allow_redirects=False) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed:
+            connector = (
+                aiohttp.TCPConnector(limit=0)
+                if self.address.socket is None
+                else aiohttp.UnixConnector(str(self.address.socket), limit=0)
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                headers=self._headers,
+                # An attached request is silent until the invocation ends, days later perhaps.
+                timeout=aiohttp.ClientTimeout(
+                    total=None, connect=None, sock_connect=CONNECT_TIMEOUT, sock_read=SILENCE_TIMEOUT
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        return self._session
+
+    async def close(self) -> None:
+        """Close all connections; whatever waits on one gets an error."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

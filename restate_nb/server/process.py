@@ -1,0 +1,370 @@
+"""Start, adopt and end the local restate-server."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from restate_nb.errors import ServerError
+from restate_nb.server import datadir, settings, supervisor
+from restate_nb.server.address import Address, link_path, needs_link, short_path
+from restate_nb.server.binary import binary_version, ensure_binary
+from restate_nb.server.holding import Connection, Gone
+from restate_nb.server.identity import identity_key
+from restate_nb.server.settings import Listen
+
+START_TIMEOUT = 30.0  # seconds for everything but the installation
+END_TIMEOUT = 15.0
+ANSWER_TIMEOUT = 2.0  # a server that is stopped (SIGSTOP, suspended machine) accepts and does not answer
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """The server of a data directory at one moment.
+
+    Attributes:
+        pid: the process id of restate-server; None while it is being started again.
+        supervisor_pid: the process that keeps it running.
+        holds: how many processes use it.
+        keep: whether it runs on when nobody uses it (`restate-nb server start`).
+        restarts: how often it was started again after it died.
+        last_end: how it died last, in words; empty when it never did.
+        uptime: seconds since restate-server was started last.
+        listen: `unix` or `tcp`.
+    """
+
+    pid: int | None
+    supervisor_pid: int
+    holds: int
+    keep: bool
+    restarts: int
+    last_end: str
+    uptime: float
+    listen: Listen
+    version: str
+    ingress: Address
+    admin: Address
+
+
+class ServerHandle:
+    """A running server, held: it runs at least until `close()` or the end of this process.
+
+    Attributes:
+        data_dir: its data directory, absolute.
+        log_path: its log.
+        ingress: where invocations are submitted.
+        admin: where deployments and invocations are managed.
+        identity_key: the public key with which its requests are signed, for `restate.app(identity_keys=[...])`.
+        version: of restate-server, such as `1.7.12`.
+        listen: `unix` or `tcp`.
+        adopted: whether the server ran before this handle was made.
+        note: what the caller asked for and did not get, because the adopted server runs otherwise; else empty.
+    """
+
+    def __init__(self, data_dir: Path, connection: Connection, *, adopted: bool, shared: Mapping[str, Any]) -> None:
+        self.data_dir = data_dir
+        self.log_path = data_dir / supervisor.LOG
+        self.listen: Listen = shared["listen"]
+        self.version: str = shared["version"]
+        self.ingress, self.admin = _addresses(data_dir, shared)
+        self.identity_key = identity_key(data_dir)
+        self.adopted = adopted
+        self.note = ""
+        self._connection = connection
+        self._closed = False
+        # A handle that is lost, or left open at exit, gives up its hold without a warning.
+        self._finalizer = weakref.finalize(self, connection.close)
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of restate-server now; None while it is being started again, or after its end."""
+        try:
+            return self.status().pid
+        except ServerError:
+            return None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the hold is in force. When it is not, `start_server` starts the server anew on the same addresses."""
+        try:
+            self.status()
+        except ServerError:
+            return False
+        return True
+
+    def status(self) -> ServerStatus:
+        """How the server does.
+
+        Raises:
+            ServerError: the handle is closed, or the server was ended by someone else.
+        """
+        if self._closed:
+            raise ServerError("This server handle is closed. Start the server again with start_server().")
+        try:
+            return _status(self.data_dir, self._connection.ask("status"))
+        except Gone:
+            raise ServerError(
+                f"The server of {self.data_dir} was ended from outside. Start it again; its log is {self.log_path}."
+            ) from None
+
+    def close(self) -> None:
+        """Give up the hold. Was it the last one, this returns when the server has ended. Again: no effect."""
+        if self._closed:
+            return
+        self._closed = True
+        with suppress(Gone):
+            answer = self._connection.ask("release")
+            self._connection.wait_for_end(END_TIMEOUT if answer["last"] else 1.0)
+        self._finalizer()
+
+    def __enter__(self) -> ServerHandle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"pid {self.pid}" if self.alive else "ended"
+        return f"<ServerHandle {self.version} {self.listen} {state} {str(self.data_dir)!r}>"
+
+
+def start_server(
+    data_dir: Path,
+    *,
+    listen: Listen = "unix",
+    env: Mapping[str, str] | None = None,
+    binary: Path | None = None,
+    keep: bool = False,
+    progress: Progress | None = None,
+) -> ServerHandle:
+    """Start the server of `data_dir`, or adopt the one that runs there, and wait until it answers.
+
+    A server that runs with the other `listen` is adopted all the same; `handle.listen` and `handle.note` say so. May be
+    called from any thread, and blocks it, as long as an installation takes at the first use.
+
+    Args:
+        data_dir: where the server keeps its data; made when missing.
+        listen: `unix` for sockets in the data directory, `tcp` for ports on 127.0.0.1.
+        env: further settings of restate-server, as environment variables.
+        binary: the restate-server to run, instead of the one that is found or installed.
+        keep: let the server run on when nobody holds it, until `stop_server`.
+        progress: is told in words what takes long.
+
+    Raises:
+        ServerError: the server cannot be found, installed or started, or the directory cannot be used.
+    """
+    if listen not in ("unix", "tcp"):
+        raise ServerError(f"listen must be 'unix' or 'tcp', not {listen!r}.")
+    extra = {str(name): str(value) for name, value in (env or {}).items()}
+    path = datadir.prepare(Path(data_dir))
+    connection, adopted = _hold(path, listen, extra, binary, progress)
+    with ExitStack() as undo:
+        undo.callback(connection.close)
+        answer = _wait_until_ready(path, connection)
+        shared = answer["shared"]
+        _check_settings(path, shared["env"], extra)
+        if keep:
+            connection.ask("keep")
+        handle = ServerHandle(path, connection, adopted=adopted, shared=shared)
+        undo.pop_all()
+    if handle.listen != listen:
+        where = "on Unix sockets" if handle.listen == "unix" else "on TCP ports of 127.0.0.1"
+        handle.note = f"The server of {path} runs already, and listens {where}. To change that, stop it first."
+    return handle
+
+
+def server_status(data_dir: Path) -> ServerStatus | None:
+    """The state of the server of `data_dir`, without holding it; None when none runs."""
+    path = Path(os.path.realpath(data_dir.expanduser()))
+    if not path.is_dir() or (connection := Connection.open(short_path(path) / supervisor.SOCKET)) is None:
+        return None
+    with connection, suppress(Gone):
+        return _status(path, connection.ask("status"))
+    return None
+
+
+def stop_server(data_dir: Path) -> bool:
+    """End the server of `data_dir`, whoever uses it, and wait for its end. Says whether one ran.
+
+    Raises:
+        ServerError: it does not end.
+    """
+    path = Path(os.path.realpath(data_dir.expanduser()))
+    if not path.is_dir() or (connection := Connection.open(short_path(path) / supervisor.SOCKET)) is None:
+        return False
+    with connection:
+        with suppress(Gone):
+            connection.ask("stop")
+        if not connection.wait_for_end(END_TIMEOUT):
+            raise ServerError(f"The server of {path} does not end. Its supervisor is {datadir.holder(path)}.")
+    return True
+
+
+def _hold(
+    data_dir: Path, listen: Listen, extra: Mapping[str, str], binary: Path | None, progress: Progress | None
+) -> tuple[Connection, bool]:
+    """A connection that holds the server, and whether the server ran before."""
+    program: Path | None = None
+    deadline = 0.0
+    while True:
+        if (connection := Connection.open(short_path(data_dir) / supervisor.SOCKET)) is not None:
+            try:
+                connection.ask("hold")
+                return connection, True
+            except Gone:  # it was just ending: the lock will be free in a moment
+                connection.close()
+        if program is None:
+            datadir.check_space(data_dir)
+            program = ensure_binary(binary, progress)
+            deadline = time.monotonic() + START_TIMEOUT
+        if (lock := datadir.Lock.take(data_dir)) is not None:
+            with lock:
+                return _spawn(data_dir, lock, listen, extra, program), False
+        if time.monotonic() > deadline:
+            raise ServerError(
+                f"The data directory {data_dir} is taken {datadir.holder(data_dir)}. End it, or choose another "
+                f"data_dir."
+            )
+        time.sleep(0.02)  # another process is starting the server, or is ending it
+
+
+def _spawn(data_dir: Path, lock: datadir.Lock, listen: Listen, extra: Mapping[str, str], program: Path) -> Connection:
+    """Start a supervisor, which inherits the lock and the first hold."""
+    datadir.rotate_log(data_dir)
+    identity_key(data_dir)
+    ports = settings.loopback_ports(data_dir) if listen == "tcp" else None
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours)
+    config = {
+        "data_dir": str(data_dir),
+        "command": settings.command(program, data_dir, listen),
+        "link": str(link_path(data_dir)) if needs_link(data_dir) else None,
+        "shared": {"listen": listen, "ports": ports, "version": binary_version(program), "env": dict(extra)},
+    }
+    with ExitStack() as stack:
+        undo = stack.enter_context(ExitStack())
+        undo.callback(connection.close)
+        stack.enter_context(theirs)
+        try:
+            descriptor = os.open(data_dir / supervisor.LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            log = stack.enter_context(os.fdopen(descriptor, "ab"))
+            detached = subprocess.Popen(
+                [sys.executable, "-I", "-S", supervisor.__file__, str(lock.descriptor), str(theirs.fileno())],
+                cwd=data_dir,
+                env=settings.environment(data_dir, ports, extra),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(lock.descriptor, theirs.fileno()),
+                start_new_session=True,  # no Ctrl-C, no signal to the kernel's process group
+            )
+            detached.wait()  # it goes on in a child of its own
+            theirs.close()
+            connection.send(config)  # not an argument: those are visible to all, and settings may be secrets
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise datadir.disk_full(data_dir) from error
+            raise ServerError(f"The server's supervisor cannot be started: {error}.") from error
+        undo.pop_all()
+    return connection
+
+
+def _wait_until_ready(data_dir: Path, connection: Connection) -> dict[str, Any]:
+    """Wait until both interfaces answer; return the supervisor's last status.
+
+    Raises:
+        ServerError: the server dies at start or is not ready in time.
+    """
+    deadline = time.monotonic() + START_TIMEOUT
+    log = data_dir / supervisor.LOG
+    while True:
+        try:
+            answer = connection.ask("status", timeout=START_TIMEOUT)
+        except Gone:
+            raise _failure(data_dir, "The server's supervisor ended at start.", log) from None
+        if answer.get("error") == "foreign":
+            raise ServerError(
+                f"The data directory {data_dir} is in use by a restate-server that was not started from here. End that "
+                f"server, or choose another data_dir."
+            )
+        if answer["quick_deaths"] >= 2:  # once may be a kill; the supervisor tried again at once
+            raise _failure(data_dir, f"restate-server dies at start: {answer['last_end']}.", log)
+        if answer["pid"] is not None:
+            ingress, admin = _addresses(data_dir, answer["shared"])
+            if _answers(admin, "/health") and _answers(ingress, "/restate/health"):
+                return answer
+        if time.monotonic() > deadline:
+            raise _failure(data_dir, f"restate-server was not ready within {START_TIMEOUT:.0f} s.", log)
+        time.sleep(0.01)
+
+
+def _failure(data_dir: Path, what: str, log: Path) -> ServerError:
+    tail = datadir.log_tail(log)
+    if any(sign in tail for sign in datadir.DISK_FULL_SIGNS):
+        return datadir.disk_full(data_dir)
+    end = f" The end of its log:\n{tail}" if tail else ""
+    return ServerError(f"{what} Its log is {log}.{end}")
+
+
+def _check_settings(data_dir: Path, running: Mapping[str, str], asked: Mapping[str, str]) -> None:
+    differing = sorted(name for name, value in asked.items() if running.get(name) != value)
+    if differing:
+        raise ServerError(
+            f"The server of {data_dir} runs already, with other settings ({', '.join(differing)}). Stop it first "
+            f"(restate-nb server stop --data-dir {data_dir}), or choose another data_dir."
+        )
+
+
+def _status(data_dir: Path, answer: Mapping[str, Any]) -> ServerStatus:
+    ingress, admin = _addresses(data_dir, answer["shared"])
+    return ServerStatus(
+        pid=answer["pid"],
+        supervisor_pid=answer["supervisor"],
+        holds=answer["holds"],
+        keep=answer["keep"],
+        restarts=answer["restarts"],
+        last_end=answer["last_end"],
+        uptime=answer["uptime"],
+        listen=answer["shared"]["listen"],
+        version=answer["shared"]["version"],
+        ingress=ingress,
+        admin=admin,
+    )
+
+
+def _addresses(data_dir: Path, shared: Mapping[str, Any]) -> tuple[Address, Address]:
+    if shared["listen"] == "tcp":
+        ports = shared["ports"]
+        return Address(f"http://127.0.0.1:{ports['ingress']}"), Address(f"http://127.0.0.1:{ports['admin']}")
+    home = short_path(data_dir) / supervisor.NODE
+    return Address("http://localhost", home / "ingress.sock"), Address("http://localhost", home / "admin.sock")
+
+
+def _answers(address: Address, path: str) -> bool:
+    """Whether a GET of this path succeeds now."""
+    host = address.url.removeprefix("http://")
+    connection = http.client.HTTPConnection(host, timeout=ANSWER_TIMEOUT)
+    try:
+        if address.socket is not None:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(ANSWER_TIMEOUT)
+            connection.sock.connect(os.fspath(address.socket))
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
