@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 
 from restate_nb.engine.codec import encode
 from restate_nb.engine.record import OK, STATUS_NAMES, Attempt
 from restate_nb.notebook.ledger import PENDING, Ledger
-
-if TYPE_CHECKING:
-    import msgspec
 
 COLUMNS = [
     "item",
@@ -104,6 +103,38 @@ def attempts_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
     return frame
 
 
+def expanded(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the fields of its values in columns of their own, in place of `value`, in the order of the fields.
+
+    A field named like a column of the frame becomes `value_<field>`; values without fields stay in `value`.
+    """
+    fields = [_fields(value) for value in frame["value"]]
+    names = list(dict.fromkeys(name for each in fields if each is not None for name in each))
+    if not names:
+        return frame
+    left = [None if each is not None else value for each, value in zip(fields, frame["value"], strict=True)]
+    columns: dict[str, Any] = {"item": frame["item"]}
+    if any(value is not None for value in left):
+        columns["value"] = _objects(left, len(left))
+    for name in names:
+        column = [None if each is None else each.get(name) for each in fields]
+        columns[f"value_{name}" if name in COLUMNS else str(name)] = _typed(column)
+    rest = {name: frame[name] for name in COLUMNS if name not in ("item", "value")}
+    return pd.DataFrame({**columns, **rest}, index=frame.index)
+
+
+def _fields(value: Any) -> dict[Any, Any] | None:
+    if isinstance(value, dict):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.asdict(value)
+    if hasattr(value, "model_dump"):  # pydantic, which need not be installed
+        return dict(value)
+    return value._asdict() if isinstance(value, tuple) and hasattr(value, "_asdict") else None
+
+
 def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with plain columns only, as files can hold them: mixed or nested items and values as JSON text."""
     plain = frame.copy(deep=False)
@@ -120,24 +151,22 @@ def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _values(ledger: Ledger, status: Any, value_of: Callable[[msgspec.Raw], Any]) -> Any:
-    values = [
-        value_of(raw) if code == OK and raw is not None else None
-        for code, raw in zip(status.tolist(), ledger.values, strict=True)
-    ]
-    kinds = {type(each) for each in values}
-    if kinds & {list, dict, tuple, set, frozenset, np.ndarray} or not (status == OK).any():
-        return _objects(values, len(values))  # pandas would take a list of lists apart
-    return pd.Series(values).to_numpy() if len(kinds) == 1 and kinds <= {int, float, bool} else _typed(values)
+    return _typed(
+        [
+            value_of(raw) if code == OK and raw is not None else None
+            for code, raw in zip(status.tolist(), ledger.values, strict=True)
+        ]
+    )
 
 
 def _typed(values: list[Any]) -> Any:
-    """The dtype that pandas finds for values some of which are missing."""
-    return pd.Series(values).convert_dtypes() if _is_nullable(values) else pd.Series(values).array
-
-
-def _is_nullable(values: list[Any]) -> bool:
+    """A column with the dtype that fits; numbers and truth values of which some are missing get a nullable one."""
     kinds = {type(each) for each in values} - {type(None)}
-    return len(kinds) == 1 and kinds <= {int, bool} and None in values
+    if not kinds or kinds & {list, dict, tuple, set, frozenset, np.ndarray}:
+        return _objects(values, len(values))  # pandas would take a list of lists apart
+    if len(kinds) == 1 and kinds <= {int, bool} and None in values:
+        return pd.Series(values).convert_dtypes().array
+    return pd.Series(values).array
 
 
 def _objects(values: Sequence[Any], count: int) -> Any:

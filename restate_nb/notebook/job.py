@@ -46,7 +46,6 @@ class Job(Generic[T]):
         self._ledger = ledger
         self._target: Target
         self._policy: RunPolicy
-        self._attached = 0
         self._code = ""
         self._ended: Future[None] = Future()
         self._following: Future[None] | None = None
@@ -86,6 +85,11 @@ class Job(Generic[T]):
     def failed(self) -> int:
         """How many items ended with an error or a timeout."""
         return self._ledger.failed
+
+    @property
+    def attached(self) -> int:
+        """How many items were done already when this process attached to the job, or when its cell was run again."""
+        return self._ledger.attached
 
     @property
     def concurrency(self) -> int:
@@ -164,16 +168,19 @@ class Job(Generic[T]):
 
     # ------------------------------------------------------------ outcomes
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self, *, expand: bool = False) -> pd.DataFrame:
         """The outcomes as they are now, one row an item, in input order, on the input's own index.
+
+        Args:
+            expand: put the fields of dict, dataclass or model values in columns of their own, in place of `value`.
 
         Columns: `item`; `value` (what the function returned); `status` (pending, running, ok, error, timeout,
         cancelled); `error_type` and `error`; `attempts` (how many were made); `queued_s` (seconds from submission to
         the first start); `run_s` (seconds spent running, all attempts together); `started_at`, `finished_at` (UTC).
         """
-        from restate_nb.notebook.frame import job_frame  # noqa: PLC0415 - loads pandas
+        from restate_nb.notebook.frame import expanded, job_frame  # noqa: PLC0415 - loads pandas
 
-        return job_frame(
+        frame = job_frame(
             self._ledger,
             self._items.index(),
             self._items.originals,
@@ -181,6 +188,7 @@ class Job(Generic[T]):
             running=self._driver.run.pool.running_positions(),
             submitted=self._driver.manifest.created,
         )
+        return expanded(frame) if expand else frame
 
     def values(self) -> list[T]:
         """Wait, and return what the function returned for each item, in input order.
@@ -299,7 +307,11 @@ class Job(Generic[T]):
         self._target = target
         self._policy = policy
         self._driver.run.provide(target.work(), policy)
-        if self._following is None:
+        if self._following is not None:
+            self._ledger.attached = self._ledger.done
+        else:
+            if not self._driver.created:
+                self._ledger.attached_at = time.time()
             self._driver.run.listen(lambda round_, attempts: self._ledger.apply(round_, attempts, time.time()))
             self._follow(range(len(self._driver.manifest.rounds)))
 
@@ -351,7 +363,7 @@ class Job(Generic[T]):
             failed=ledger.failed,
             cancelled=counts["cancelled"],
             running=counts["running"],
-            attached=self._attached,
+            attached=ledger.attached,
             retries=ledger.retries,
             elapsed=(last if self.done() else now) - self._driver.manifest.created,
             rate=rate,

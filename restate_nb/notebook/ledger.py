@@ -48,24 +48,31 @@ class Ledger:
         self._durations: deque[float] = deque(maxlen=_SAMPLE)
         self._kinds = Counter[tuple[str, str]]()
         self.last_end = 0.0  # seconds since 1970
+        self.attached_at = 0.0  # seconds since 1970: what ended before then was done by an earlier process
+        self.attached = 0
         self._lock = threading.Lock()
 
     def begin_round(self, number: int, positions: Iterable[int]) -> None:
         """These items are open again; what is known of them becomes history."""
         with self._lock:
             for position in positions:
-                if self._round[position] >= number:
-                    continue
-                if self.status[position] != PENDING:
-                    self._to_history(position)
-                    self.counts[self.status[position]] -= 1
-                    self.done -= 1
-                    self.status[position] = PENDING
-                    failure = self.failures.pop(position, None)
-                    if failure is not None:
-                        self._kinds[failure.type, failure.message] -= 1
-                    self.values[position] = None
-                self._round[position] = number
+                self._reopen(position, number)
+
+    def _reopen(self, position: int, number: int) -> None:
+        if self._round[position] >= number:
+            return
+        if self.status[position] != PENDING:
+            self._seen.add((position, self._round[position], self._number[position]))
+            if self.started[position]:
+                self.earlier.append(self.last(position))
+            self.counts[self.status[position]] -= 1
+            self.done -= 1
+            self.status[position] = PENDING
+            self.values[position] = None
+            failure = self.failures.pop(position, None)
+            if failure is not None:
+                self._kinds[failure.type, failure.message] -= 1
+        self._round[position] = number
 
     def apply(self, round_: int, attempts: Sequence[Attempt], now: float) -> None:
         """Take in recorded attempts; those that are known already change nothing.
@@ -89,11 +96,12 @@ class Ledger:
         position = attempt.position
         if not 0 <= position < self.total:
             return False
-        current = self._round[position]
-        if round_ == current:
+        if round_ > self._round[position]:
+            self._reopen(position, round_)  # another process has begun that round
+        if attempt.final and round_ == self._round[position]:
             if self.status[position] != PENDING:
                 return False
-            if attempt.number == 1 and attempt.final:
+            if attempt.number == 1:
                 return True  # nearly all of them: one attempt, and it is the outcome
         key = position, round_, attempt.number
         if key in self._seen:
@@ -120,7 +128,9 @@ class Ledger:
         self.status[position] = attempt.status
         self.counts[attempt.status] += 1
         self.done += 1
-        self.last_end = max(self.last_end, attempt.started + attempt.ran)
+        end = attempt.started + attempt.ran
+        self.last_end = max(self.last_end, end)
+        self.attached += end < self.attached_at
         failure = attempt.failure
         if failure is None:
             self.values[position] = attempt.value
@@ -131,11 +141,6 @@ class Ledger:
             if len(self._kinds) < _SAMPLE or kind in self._kinds:
                 self._kinds[kind] += 1
         return 1
-
-    def _to_history(self, position: int) -> None:
-        self._seen.add((position, self._round[position], self._number[position]))
-        if self.started[position]:
-            self.earlier.append(self.last(position))
 
     def last(self, position: int) -> Attempt:
         """The last attempt at an item that has ended."""

@@ -59,6 +59,7 @@ class _Walk:
             yield from self._class(thing)
         elif isinstance(thing, types.BuiltinFunctionType):
             yield thing.__qualname__.encode()
+            yield from self._named("self", thing.__self__, "")  # a module, or what a method is bound to
         else:  # a callable object: its class, and what it holds
             yield from self.parts(type(thing))
             yield from self._values(sorted(vars(thing).items()) if hasattr(thing, "__dict__") else [])

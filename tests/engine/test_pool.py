@@ -1,4 +1,4 @@
-"""Proves how a pool runs items: how many at once, where, with what retries and timeouts, and that each ends exactly once."""
+"""Proves how a pool runs items: how many at once, where, with what retries and timeouts; and each ends exactly once."""
 
 from __future__ import annotations
 

@@ -1,0 +1,170 @@
+"""Proves that a function's digest changes with its code and what the code names, and with nothing else."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import linecache
+import os
+import subprocess
+import sys
+import textwrap
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from restate_nb.service.digest import code_digest, items_digest
+
+_cells = itertools.count()
+
+
+def cell(source: str, **names: Any) -> dict[str, Any]:
+    """Run source as IPython runs a cell: in `__main__`, its text known to `linecache`."""
+    source = textwrap.dedent(source)
+    file = f"/tmp/ipykernel_1/{next(_cells)}.py"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    namespace: dict[str, Any] = {"__name__": "__main__", **names}
+    exec(compile(source, file, "exec"), namespace)
+    return namespace
+
+
+def digest(source: str, **names: Any) -> str:
+    return code_digest(cell(source, **names)["f"])
+
+
+BASE = """
+    FACTOR = 2
+
+    def helper(x):
+        return x + 1
+
+    async def f(x, *, y=3):
+        return helper(x) * FACTOR + y
+"""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        BASE.replace("return helper", "# a comment\n        return  helper"),
+        "\n\n\n" + BASE,
+        BASE.replace("y=3", "y = 3"),
+        BASE + "\n    OTHER = 5\n",
+        BASE.replace("return helper(x) * FACTOR + y", "return (helper(x)\n            * FACTOR + y)"),
+    ],
+    ids=["comment", "line numbers", "spacing", "an unrelated global", "line breaks"],
+)
+def test_what_does_not_change_the_result_does_not_change_the_digest(source: str) -> None:
+    assert digest(source) == digest(BASE)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        BASE.replace("+ y", "- y"),
+        BASE.replace("x + 1", "x + 2"),
+        BASE.replace("FACTOR = 2", "FACTOR = 3"),
+        BASE.replace("y=3", "y=4"),
+        BASE.replace("async def f", "def f"),
+    ],
+    ids=["the function", "a helper", "a global", "a default", "sync for async"],
+)
+def test_what_changes_the_result_changes_the_digest(source: str) -> None:
+    assert digest(source) != digest(BASE)
+
+
+def test_a_closed_over_value_counts() -> None:
+    source = """
+        def make(n):
+            def f(x):
+                return x * n
+            return f
+    """
+    make = cell(source)["make"]
+    assert code_digest(make(1)) == code_digest(make(1))
+    assert code_digest(make(1)) != code_digest(make(2))
+
+
+def test_a_class_of_the_notebook_counts_and_its_comments_do_not() -> None:
+    source = """
+        class Model:
+            size = 1
+            def predict(self, x):
+                return x + self.size
+
+        def f(x):
+            return Model().predict(x)
+    """
+    assert digest(source) == digest(source.replace("size = 1", "size = 1  # small"))
+    assert digest(source) != digest(source.replace("size = 1", "size = 2"))
+    assert digest(source) != digest(source.replace("x + self", "x - self"))
+
+
+def test_functions_that_call_each_other_end() -> None:
+    source = """
+        def even(n):
+            return n == 0 or odd(n - 1)
+        def odd(n):
+            return n != 0 and even(n - 1)
+        f = even
+    """
+    assert digest(source) == digest(source)
+
+
+def test_an_object_that_is_no_simple_value_counts_by_its_type() -> None:
+    source = "def f(x):\n    return client.get(x)\n"
+    assert digest(source, client=types.SimpleNamespace(a=1)) == digest(source, client=types.SimpleNamespace(a=2))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (functools.partial(pow, 2), functools.partial(pow, 3)),
+        (lambda x: x + 1, lambda x: x + 2),
+        ("a".startswith, "b".startswith),
+    ],
+    ids=["partial", "lambda", "bound method"],
+)
+def test_callables_of_all_kinds_are_told_apart(one: Callable[..., Any], other: Callable[..., Any]) -> None:
+    assert code_digest(one) != code_digest(other)
+    assert code_digest(one) == code_digest(one)
+
+
+def test_two_equal_lambdas_on_other_lines_are_the_same() -> None:
+    one = cell("f = [lambda x: x in {'a', 'b', 'c'}, 1][0]")["f"]
+    other = cell("\n\nf = lambda x: x in {'a', 'b', 'c'}")["f"]
+    assert code_digest(one) == code_digest(other)
+
+
+def test_every_process_finds_the_same_digest(tmp_path: Path) -> None:
+    script = tmp_path / "digests.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            from restate_nb.service.digest import code_digest, items_digest
+            LIMITS = {"a", "b", "c", "d"}
+            def helper(x): return x in {"p", "q", "r"}
+            def f(x): return helper(x) or x in LIMITS
+            print(code_digest(f), code_digest(lambda x: x in {"a", "b", "c"}), items_digest([b"1", b"22"]))
+            """
+        )
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1", "2")
+    }
+    assert len(found) == 1
+
+
+def test_items_are_told_apart_by_content_order_and_borders() -> None:
+    digests = {items_digest(each) for each in ([b"1", b"2"], [b"2", b"1"], [b"12"], [b"1", b"2", b""], [])}
+    assert len(digests) == 5
