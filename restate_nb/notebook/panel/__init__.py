@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Literal, Protocol
 
 from restate_nb.notebook.panel.controls import Controls
 from restate_nb.notebook.panel.markup import to_html, to_text
+from restate_nb.notebook.panel.place import in_notebook, in_terminal
 from restate_nb.notebook.panel.terminal import LinePanel, NoPanel, TerminalPanel
 from restate_nb.notebook.progress import Progress
 
@@ -42,7 +42,9 @@ def make_panel(progress: Progress, controls: Controls | object | None = None, *,
         >>> panel.update(Progress("pages", "fetch", "running", total=3, ok=2))
         >>> panel.finish(Progress("pages", "fetch", "finished", total=3, ok=3))
     """
-    kind = _surroundings() if show == "auto" else show
+    kind = show
+    if kind == "auto":
+        kind = "notebook" if in_notebook() else "bar" if in_terminal() else "line"
     if kind == "notebook":
         from restate_nb.notebook.panel.notebook import NotebookPanel  # noqa: PLC0415 - only where a notebook is
 
@@ -50,13 +52,3 @@ def make_panel(progress: Progress, controls: Controls | object | None = None, *,
     if kind == "bar":
         return TerminalPanel(progress)
     return NoPanel() if kind == "none" else LinePanel()
-
-
-def _surroundings() -> Show:
-    """Whether this is a notebook's kernel, a terminal, or neither."""
-    # Whoever runs in a kernel has imported IPython; importing it elsewhere would cost 200 ms for nothing.
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    if shell is not None and hasattr(shell, "kernel"):
-        return "notebook"
-    return "bar" if sys.stderr is not None and sys.stderr.isatty() else "line"

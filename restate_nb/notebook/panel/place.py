@@ -1,0 +1,18 @@
+"""Where this process shows things: a notebook, a terminal, or neither."""
+
+from __future__ import annotations
+
+import sys
+
+
+def in_notebook() -> bool:
+    """Whether cells are run in a Jupyter kernel, where outputs may be HTML and pictures."""
+    # Whoever runs in a kernel has imported IPython; importing it elsewhere would cost 200 ms for nothing.
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def in_terminal() -> bool:
+    """Whether somebody reads stderr as it is written, and lines may be overwritten."""
+    return sys.stderr is not None and sys.stderr.isatty()
