@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,7 @@ from restate_nb.server.address import Address
 
 CONNECT_TIMEOUT = 5.0  # seconds; the answer itself may take for ever
 SILENCE_TIMEOUT = 300.0  # then a waiting request is sent anew: a network may drop an idle connection without a word
+PROBE_TIMEOUT = 2.0  # a server that is stopped takes the connection and does not answer
 FIRST_WAIT = 0.02
 LONGEST_WAIT = 1.0
 DEFAULT_PATIENCE = 30.0
@@ -26,6 +28,24 @@ DEFAULT_PATIENCE = 30.0
 
 class Unreachable(ServerError):
     """The server did not answer for as long as the caller was ready to wait."""
+
+
+class Rejected(ServerError):
+    """The server refused a request.
+
+    Attributes:
+        status: HTTP's status code.
+        reason: what the server said.
+    """
+
+    def __init__(self, request: str, status: int, reason: str) -> None:
+        super().__init__(f"restate-server refused {request} with status {status}: {reason}")
+        self.status = status
+        self.reason = reason
+
+
+class UnknownInvocation(ServerError, LookupError):
+    """No such invocation: never submitted, or its result is no longer kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +57,17 @@ class Answer:
     body: bytes
 
     @property
-    def from_server(self) -> bool:
-        """Whether the server itself speaks, and not the handler that was called."""
-        return self.headers.get("x-restate-error-source", "").lower() != "invocation"
+    def reason(self) -> str:
+        """What an answer that reports an error says."""
+        try:
+            return str(json.loads(self.body)["message"])
+        except (ValueError, KeyError, TypeError):
+            return self.body[:500].decode(errors="replace")
+
+
+def is_503(answer: Answer) -> bool:
+    """Whether the server says that it cannot answer yet."""
+    return answer.status == 503
 
 
 def segment(text: str) -> str:
@@ -58,6 +86,8 @@ class HttpClient:
     def __init__(self, address: Address, *, token: str | None = None) -> None:
         self.address = address
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if address.socket is not None:
+            self._headers["Accept-Encoding"] = "identity"  # nothing is gained by compressing for one's own machine
         self._session: aiohttp.ClientSession | None = None
 
     async def request(
@@ -69,7 +99,7 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         repeatable: bool = True,
         patience: float | None = DEFAULT_PATIENCE,
-        busy: tuple[int, ...] = (503,),
+        busy: Callable[[Answer], bool] = is_503,
     ) -> Answer:
         """Send a request and read the whole answer.
 
@@ -81,8 +111,8 @@ class HttpClient:
             body: what to send.
             headers: besides the token.
             repeatable: whether sending it twice does no harm. When not, it is repeated only if it was never sent.
-            patience: seconds to go on trying; None for ever.
-            busy: statuses by which the server says that it cannot answer yet.
+            patience: seconds to go on trying while the server does not answer; None for ever.
+            busy: tells an answer by which the server says that it cannot answer yet.
 
         Raises:
             Unreachable: patience is at its end, or the connection broke and the request is not repeatable.
@@ -94,9 +124,9 @@ class HttpClient:
             sent = time.monotonic()
             try:
                 answer = await self._once(method, url, body, headers)
-                if answer.status not in busy or not answer.from_server:
+                if not (repeatable and busy(answer)):
                     return answer
-                problem = f"it answers {answer.status}: {answer.body[:300].decode(errors='replace')}"
+                problem = f"it answers {answer.status}: {answer.reason}"
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 problem = str(error)  # refused, no such file, or no answer: nothing was sent
             except aiohttp.SocketTimeoutError as error:
@@ -122,6 +152,14 @@ class HttpClient:
             pause = wait * random.uniform(0.7, 1.3)
             await asyncio.sleep(pause if patience is None else min(pause, patience - elapsed))
             wait = min(wait * 1.6, LONGEST_WAIT)
+
+    async def answers(self, path: str) -> bool:
+        """Whether a GET of this path succeeds now."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                return (await self.request("GET", path, patience=0.0)).status == 200
+        except (Unreachable, TimeoutError):
+            return False
 
     async def _once(self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str] | None) -> Answer:
         async with self._open().request(method, url, data=body, headers=headers, allow_redirects=False) as response:

@@ -1,0 +1,232 @@
+"""Deployments, invocations and SQL: the server's admin interface."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, Self
+
+from restate_nb.server.address import Address
+from restate_nb.server.http import DEFAULT_PATIENCE, Answer, HttpClient, Rejected, UnknownInvocation, is_503, segment
+
+AT_ONCE = 50  # requests, where one is needed for each of many invocations
+
+
+def sql_literal(value: str | int | float | bool | None) -> str:
+    """A value as a literal of the server's SQL, safely quoted.
+
+    Raises:
+        TypeError: of another type, or a number that is not finite.
+
+    Example:
+        >>> sql_literal("it's")
+        "'it''s'"
+    """
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, (int, float)) and float("-inf") < value < float("inf"):
+        return repr(value)
+    raise TypeError(f"{value!r} cannot be written in SQL.")
+
+
+class Admin:
+    """The server's admin interface. It belongs to the event loop on which it is first used.
+
+    Every request is repeated for up to `patience` seconds (None for ever) while the server does not answer.
+
+    Args:
+        address: where the server listens for administration.
+        token: is sent as a bearer token, for a server that asks for one.
+        patience: seconds to go on trying; None for ever.
+    """
+
+    def __init__(
+        self, address: Address, *, token: str | None = None, patience: float | None = DEFAULT_PATIENCE
+    ) -> None:
+        self._http = HttpClient(address, token=token)
+        self._patience = patience
+
+    async def version(self) -> str:
+        """The server's version, such as `1.7.12`.
+
+        Raises:
+            Unreachable: the server did not answer.
+        """
+        return str((await self._json("GET", "/version"))["version"])
+
+    async def deployments(self) -> list[dict[str, Any]]:
+        """All deployments: `id`, `uri`, `created_at`, `services` (each with `name` and `revision`) and more.
+
+        Raises:
+            Unreachable: the server did not answer.
+        """
+        return list((await self._json("GET", "/deployments"))["deployments"])
+
+    async def point(self, service_names: Collection[str], uri: str) -> str:
+        """Have these services served by the endpoint at `uri`, and return the deployment's id.
+
+        A deployment that serves them is pointed to the new place, so that its unfinished invocations go on there, and
+        its handlers are read anew. Else one is made. The endpoint must answer already.
+
+        Args:
+            service_names: what the endpoint serves.
+            uri: of the endpoint, such as `http://127.0.0.1:40123`.
+
+        Raises:
+            Rejected: the server cannot reach the endpoint, or does not accept what it serves.
+            Unreachable: the server did not answer.
+        """
+        wanted = set(service_names)
+        deployments = await self.deployments()
+        serving = [known for known in deployments if wanted & {service["name"] for service in known["services"]}]
+        serving_ids = {known["id"] for known in serving}
+        # A port may be reused by another session. A registration at a known URI would change, or be, that deployment;
+        # the endpoint does not care about what comes before its own paths.
+        taken = {known.get("uri", "").rstrip("/") for known in deployments if known["id"] not in serving_ids}
+        if uri.rstrip("/") in taken:
+            uri = f"{uri.rstrip('/')}/{hashlib.sha256(repr(sorted(wanted)).encode()).hexdigest()[:12]}"
+        if serving:
+            latest = max(serving, key=lambda known: str(known["created_at"]))
+            known_id = str(latest["id"])
+            await self._json("PATCH", f"/deployments/{segment(known_id)}", {"uri": uri, "overwrite": True})
+            return known_id
+        return str((await self._json("POST", "/deployments", {"uri": uri}))["id"])
+
+    async def delete_deployment(self, deployment_id: str) -> None:
+        """Remove a deployment, and the services that only it serves; its unfinished invocations can never go on.
+
+        Raises:
+            Rejected: there is no such deployment.
+            Unreachable: the server did not answer.
+        """
+        await self._json("DELETE", f"/deployments/{segment(deployment_id)}?force=true")
+
+    async def resume_stuck(self, deployment_id: str, *, paused: bool = True) -> int:
+        """Let invocations that wait for their next attempt go on at once, and return how many there were.
+
+        For the moment after `point`: without it each waits for the end of its back-off.
+
+        Args:
+            deployment_id: whose invocations.
+            paused: whether those count that are paused, by hand or because their attempts were used up.
+
+        Raises:
+            Unreachable: the server did not answer.
+        """
+        deployment = sql_literal(deployment_id)
+        states = "'backing-off', 'paused'" if paused else "'backing-off'"
+        rows = await self.query(
+            f"SELECT i.id FROM sys_invocation i LEFT JOIN sys_service s ON s.name = i.target_service_name "
+            f"WHERE i.status IN ({states}) AND (i.pinned_deployment_id = {deployment} "
+            f"OR (i.pinned_deployment_id IS NULL AND s.deployment_id = {deployment}))"
+        )
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def resume(invocation_id: str) -> bool:
+            async with gate:
+                try:
+                    return await self.resume(invocation_id)
+                except UnknownInvocation:
+                    return False
+
+        return sum(await asyncio.gather(*(resume(str(row["id"])) for row in rows)))
+
+    async def query(self, sql: str) -> list[dict[str, Any]]:
+        """The rows that an SQL query gives. Quote values with `sql_literal`.
+
+        Raises:
+            Rejected: the query is not valid.
+            Unreachable: the server did not answer.
+        """
+        return list((await self._json("POST", "/query", {"query": sql}, busy=_cannot_query_yet))["rows"])
+
+    async def invocation(self, invocation_id: str) -> dict[str, Any] | None:
+        """The row of `sys_invocation` for this invocation; None when there is none.
+
+        Raises:
+            Unreachable: the server did not answer.
+        """
+        rows = await self.query(f"SELECT * FROM sys_invocation WHERE id = {sql_literal(invocation_id)}")
+        return rows[0] if rows else None
+
+    async def cancel(self, invocation_id: str) -> bool:
+        """Ask an invocation to end: it gets a terminal error with code 409. Says whether it was still unfinished.
+
+        Raises:
+            UnknownInvocation: there is none. So do `kill`, `purge`, `pause` and `resume`.
+            Unreachable: the server did not answer.
+        """
+        return await self._order(invocation_id, "cancel")
+
+    async def kill(self, invocation_id: str) -> bool:
+        """End an invocation at once, without its handler's consent. Says whether it was still unfinished."""
+        return await self._order(invocation_id, "kill")
+
+    async def purge(self, invocation_id: str) -> bool:
+        """Forget a finished invocation and its result. Says whether it was finished."""
+        return await self._order(invocation_id, "purge")
+
+    async def pause(self, invocation_id: str) -> bool:
+        """Stop an invocation after the step that runs. Says whether it was running."""
+        return await self._order(invocation_id, "pause")
+
+    async def resume(self, invocation_id: str) -> bool:
+        """Let an invocation go on at once that is paused or waits for its next attempt. Says whether it was one."""
+        return await self._order(invocation_id, "resume")
+
+    async def healthy(self) -> bool:
+        """Whether the server answers now."""
+        return await self._http.answers("/health")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _order(self, invocation_id: str, verb: str) -> bool:
+        answer = await self._request("PATCH", f"/invocations/{segment(invocation_id)}/{verb}")
+        if answer.status == 409:
+            return False
+        if answer.status in (400, 404):
+            raise UnknownInvocation(f"There is no invocation {invocation_id} to {verb}: {answer.reason}")
+        _accept(answer, f"to {verb} {invocation_id}")
+        return True
+
+    async def _json(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, busy: Any = is_503
+    ) -> dict[str, Any]:
+        answer = await self._request(method, path, body, busy)
+        _accept(answer, f"{method} {path}")
+        found = json.loads(answer.body or b"{}")
+        assert isinstance(found, dict)
+        return found
+
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, busy: Any = is_503
+    ) -> Answer:
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        content = None if body is None else json.dumps(body).encode()
+        return await self._http.request(method, path, body=content, headers=headers, patience=self._patience, busy=busy)
+
+
+def _accept(answer: Answer, request: str) -> None:
+    if answer.status >= 300:
+        raise Rejected(request, answer.status, answer.reason)
+
+
+def _cannot_query_yet(answer: Answer) -> bool:
+    """Right after its start the server answers 500 to queries until its partition is up; a wrong query gets one too."""
+    return answer.status == 503 or (answer.status == 500 and "External error" in answer.reason)

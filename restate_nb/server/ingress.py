@@ -1,0 +1,268 @@
+"""Submit invocations, and get their results."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Self
+from urllib.parse import quote
+
+from restate_nb.errors import InvalidInput, RestateNbError
+from restate_nb.server.address import Address
+from restate_nb.server.http import DEFAULT_PATIENCE, Answer, HttpClient, Rejected, UnknownInvocation, segment
+
+NOT_READY = 470
+_PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+
+
+class InvocationFailed(RestateNbError, RuntimeError):
+    """An invocation ended with a terminal error.
+
+    Attributes:
+        code: Restate's error code, which follows HTTP: 409 after a cancellation, 500 unless the handler chose another.
+        reason: the error's message.
+        invocation_id: which invocation.
+    """
+
+    def __init__(self, code: int, reason: str, invocation_id: str) -> None:
+        super().__init__(f"The invocation {invocation_id} failed with code {code}: {reason}")
+        self.code = code
+        self.reason = reason
+        self.invocation_id = invocation_id
+
+
+def written_key(key: str) -> str:
+    """An idempotency key as the server gets it and `sys_invocation.idempotency_key` shows it.
+
+    The server takes printable ASCII only, and HTTP trims blanks at the ends: everything else is percent-encoded. A
+    plain key without `%` stays as it is.
+
+    Raises:
+        InvalidInput: the key is empty.
+    """
+    if not key:
+        raise InvalidInput("An idempotency key must not be empty.")
+    return re.sub("^ +| +$", lambda blanks: "%20" * len(blanks[0]), quote(key, safe=_PLAIN))
+
+
+class Ingress:
+    """The server's interface for invocations. It belongs to the event loop on which it is first used.
+
+    While the server cannot be reached, requests that can be repeated safely are repeated for up to `patience` seconds
+    (None for ever): those with an idempotency key, and all that only ask. A connection that was attached meanwhile does
+    not count towards it.
+
+    Args:
+        address: where the server listens for invocations.
+        token: is sent as a bearer token, for a server that asks for one.
+
+    Example:
+        >>> async def greet(address: Address) -> bytes:
+        ...     async with Ingress(address) as ingress:
+        ...         return await ingress.call("Greeter", "greet", b'"Ada"')
+    """
+
+    def __init__(self, address: Address, *, token: str | None = None) -> None:
+        self._http = HttpClient(address, token=token)
+
+    async def send(
+        self,
+        service: str,
+        handler: str,
+        body: bytes,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        delay: float | timedelta | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: float | None = DEFAULT_PATIENCE,
+    ) -> str:
+        """Submit an invocation without waiting for its result, and return its id.
+
+        Args:
+            service: the service's name.
+            handler: the handler's name.
+            body: the input, as JSON unless `headers` name another content type.
+            key: of the virtual object or workflow.
+            idempotency_key: a second submission with the same key is the same invocation, whatever its input.
+            delay: seconds (or a timedelta) until it starts.
+            headers: further headers.
+            patience: seconds to go on trying while the server does not answer; None for ever.
+
+        Raises:
+            Rejected: the server refused it: no such service or handler, or the body is too large (413).
+            Unreachable: the server did not answer.
+        """
+        path = f"/restate/send/{_target(service, handler, key)}"
+        if delay is not None:
+            seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+            path += f"?delay={round(seconds * 1000)}ms"
+        answer = await self._submit(path, body, idempotency_key, headers, patience)
+        if answer.status >= 300:
+            raise Rejected(f"to send to {service}/{handler}", answer.status, answer.reason)
+        return str(json.loads(answer.body)["invocationId"])
+
+    async def call(
+        self,
+        service: str,
+        handler: str,
+        body: bytes,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: float | None = DEFAULT_PATIENCE,
+    ) -> bytes:
+        """Submit an invocation and wait for its result. The arguments are those of `send`.
+
+        Raises:
+            InvocationFailed: the invocation ended with an error.
+            Rejected: the server refused it.
+            Unreachable: the server did not answer, or the connection broke and there is no idempotency key.
+        """
+        path = f"/restate/call/{_target(service, handler, key)}"
+        answer = await self._submit(path, body, idempotency_key, headers, patience)
+        return _result(answer, f"to call {service}/{handler}")
+
+    async def attach(
+        self,
+        service: str,
+        handler: str,
+        idempotency_key: str,
+        key: str | None = None,
+        *,
+        patience: float | None = None,
+    ) -> bytes:
+        """Wait for the result of the invocation with this idempotency key, however long it takes.
+
+        Raises:
+            InvocationFailed: the invocation ended with an error.
+            UnknownInvocation: there is none.
+            Unreachable: the server did not answer for `patience` seconds.
+        """
+        return await self._attach(_by_key(service, handler, idempotency_key, key), patience)
+
+    async def attach_id(self, invocation_id: str, *, patience: float | None = None) -> bytes:
+        """Wait for the result of this invocation; see `attach`."""
+        return await self._attach(invocation_id, patience)
+
+    async def output(
+        self,
+        service: str,
+        handler: str,
+        idempotency_key: str,
+        key: str | None = None,
+        *,
+        patience: float | None = DEFAULT_PATIENCE,
+    ) -> bytes | None:
+        """The result of the invocation with this idempotency key; None while it is not finished.
+
+        Raises:
+            InvocationFailed: the invocation ended with an error.
+            UnknownInvocation: there is none.
+            Unreachable: the server did not answer for `patience` seconds.
+        """
+        return await self._output(_by_key(service, handler, idempotency_key, key), patience)
+
+    async def output_id(self, invocation_id: str, *, patience: float | None = DEFAULT_PATIENCE) -> bytes | None:
+        """The result of this invocation, or None while it is not finished; see `output`."""
+        return await self._output(invocation_id, patience)
+
+    async def healthy(self) -> bool:
+        """Whether the server answers now."""
+        return await self._http.answers("/restate/health")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _submit(
+        self,
+        path: str,
+        body: bytes,
+        idempotency_key: str | None,
+        headers: Mapping[str, str] | None,
+        patience: float | None,
+    ) -> Answer:
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        if idempotency_key is not None:
+            sent["Idempotency-Key"] = written_key(idempotency_key)
+        return await self._http.request(
+            "POST",
+            path,
+            body=body,
+            headers=sent,
+            repeatable=idempotency_key is not None,
+            patience=patience,
+            busy=_is_busy,
+        )
+
+    async def _attach(self, target: str | dict[str, str], patience: float | None) -> bytes:
+        answer = await self._ask("attach", target, patience)
+        if answer.status == 404 and answer.reason == "not found":
+            # The same answer for an invocation that failed with these words and for one that does not exist.
+            answer = await self._ask("output", target, patience)
+        return _result(answer, "to attach", target)
+
+    async def _output(self, target: str | dict[str, str], patience: float | None) -> bytes | None:
+        answer = await self._ask("output", target, patience)
+        return None if answer.status == NOT_READY else _result(answer, "to give an output", target)
+
+    async def _ask(self, verb: str, target: str | dict[str, str], patience: float | None) -> Answer:
+        if isinstance(target, str):
+            return await self._http.request(
+                "GET", f"/restate/{verb}/{segment(target)}", patience=patience, busy=_is_busy
+            )
+        return await self._http.request(
+            "POST",
+            f"/restate/{verb}",
+            body=json.dumps(target).encode(),
+            headers={"Content-Type": "application/json"},
+            patience=patience,
+            busy=_is_busy,
+        )
+
+
+def _target(service: str, handler: str, key: str | None) -> str:
+    parts = (service, handler) if key is None else (service, key, handler)
+    return "/".join(map(segment, parts))
+
+
+def _by_key(service: str, handler: str, idempotency_key: str, key: str | None) -> dict[str, str]:
+    target = {
+        "target": "idempotentInvocation",
+        "service": service,
+        "handler": handler,
+        "idempotencyKey": written_key(idempotency_key),
+    }
+    return target if key is None else {**target, "serviceKey": key}
+
+
+def _from_invocation(answer: Answer) -> bool:
+    return answer.headers.get("x-restate-error-source", "").lower() == "invocation"
+
+
+def _is_busy(answer: Answer) -> bool:
+    """The server's own trouble passes; an error of the handler with the same status is its result."""
+    return answer.status >= 500 and not _from_invocation(answer)
+
+
+def _result(answer: Answer, request: str, target: str | Mapping[str, str] | None = None) -> bytes:
+    if answer.status < 300:
+        return answer.body
+    if _from_invocation(answer):
+        raise InvocationFailed(answer.status, answer.reason, answer.headers.get("x-restate-id", "unknown"))
+    if target is not None and answer.status in (400, 404):
+        name = target if isinstance(target, str) else f"with the idempotency key {target['idempotencyKey']!r}"
+        raise UnknownInvocation(
+            f"There is no invocation {name} ({answer.reason}): it was never submitted, or its result is no longer kept."
+        )
+    raise Rejected(request, answer.status, answer.reason)
