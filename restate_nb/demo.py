@@ -111,7 +111,9 @@ def main(data_dir: str, *, fresh: bool) -> int:
         print(f"\n{job.failed} files failed, grouped (job.errors()):\n")
         print(job.errors()[["error_type", "error", "count"]].to_string(index=False, max_colwidth=80))
         chart = Path(CHART).absolute()
-        job.timeline().figure.savefig(chart, dpi=120)
+        figure = job.timeline().get_figure(root=True)
+        assert figure is not None
+        figure.savefig(chart, dpi=120)
         lines = int(frame["lines"].sum())
         if job.attached:
             print(f"\n{job.attached:,} of {len(paths):,} files were done already, and were not measured again.")

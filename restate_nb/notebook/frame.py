@@ -63,7 +63,7 @@ def job_frame(
     failures = ledger.failures
     total = ledger.total
     columns = {
-        "item": _objects(originals, total),
+        "item": _typed(originals),
         "value": _values(ledger, status, value_of),
         "status": pd.Categorical.from_codes(codes, categories=pd.Index(_ITEM_STATUSES)),
         "error_type": _texts(total, {position: each.type for position, each in failures.items()}),
@@ -159,7 +159,7 @@ def _values(ledger: Ledger, status: Any, value_of: Callable[[msgspec.Raw], Any])
     )
 
 
-def _typed(values: list[Any]) -> Any:
+def _typed(values: Sequence[Any]) -> Any:
     """A column with the dtype that fits; numbers and truth values of which some are missing get a nullable one."""
     kinds = {type(each) for each in values} - {type(None)}
     if not kinds or kinds & {list, dict, tuple, set, frozenset, np.ndarray}:

@@ -1,23 +1,33 @@
 """What a function is: a digest that tells whether its code changed.
 
 It covers the function's own source, and of what it names: functions and classes of the same module or notebook, and
-simple globals, defaults and closed-over values. It ignores comments, formatting and line numbers, and is the same in
-every process and for every patch release of Python. It does not see into imported modules or mutable state.
+globals, defaults and closed-over values that cannot change (numbers, text, dates, tuples of them). It ignores comments,
+formatting and line numbers, and is the same in every process and for every patch release of Python. It does not see
+into imported modules, or into lists, dicts and other things that can change.
 """
 
 from __future__ import annotations
 
 import ast
+import datetime as dt
+import decimal
+import enum
 import functools
 import hashlib
 import inspect
+import pathlib
 import textwrap
 import types
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from restate_nb.engine.codec import encode
-from restate_nb.errors import NotEncodable
+
+_SIMPLE = (
+    type(None), bool, int, float, complex, str, bytes, enum.Enum, dt.date, dt.time, dt.timedelta, decimal.Decimal,
+    uuid.UUID, pathlib.PurePath,
+)  # fmt: skip
 
 
 def code_digest(fn: Callable[..., Any]) -> str:
@@ -49,7 +59,7 @@ class _Walk:
         self._seen.add(id(thing))
         if isinstance(thing, functools.partial):
             yield from self.parts(thing.func)
-            yield from self._values((thing.args, sorted(thing.keywords.items())))
+            yield from self._values((thing.args, tuple(sorted(thing.keywords.items()))))
         elif isinstance(thing, types.MethodType):
             yield from self.parts(thing.__func__)
             yield from self.parts(thing.__self__)
@@ -62,7 +72,7 @@ class _Walk:
             yield from self._named("self", thing.__self__, "")  # a module, or what a method is bound to
         else:  # a callable object: its class, and what it holds
             yield from self.parts(type(thing))
-            yield from self._values(sorted(vars(thing).items()) if hasattr(thing, "__dict__") else [])
+            yield from self._values(tuple(sorted(getattr(thing, "__dict__", {}).items())))
 
     def _function(self, fn: types.FunctionType) -> Iterator[bytes]:
         inner = inspect.unwrap(fn)
@@ -70,7 +80,7 @@ class _Walk:
             yield from self._function(inner)
         yield _source(fn, fn.__code__)
         yield from self._values(fn.__defaults__)
-        yield from self._values(sorted((fn.__kwdefaults__ or {}).items()))
+        yield from self._values(tuple(sorted((fn.__kwdefaults__ or {}).items())))
         for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=False):
             try:
                 yield from self._named(name, cell.cell_contents, fn.__module__)
@@ -105,15 +115,21 @@ class _Walk:
             yield from self._values(value)
 
     def _values(self, value: Any) -> Iterator[bytes]:
-        """Simple values by what they are, others by their type: a client or a model changes without the code."""
-        if isinstance(value, (set, frozenset)):
-            value = sorted(map(repr, value))
-        if callable(value) and isinstance(value, (types.FunctionType, functools.partial, types.MethodType)):
+        """Values that cannot change by what they are, others by their type.
+
+        A list that items append to, a client, a model: were they counted by content, the job would not be found again.
+        """
+        if isinstance(value, (types.FunctionType, functools.partial, types.MethodType)):
             yield from self.parts(value)
-            return
-        try:
+        elif isinstance(value, tuple):
+            yield f"tuple of {len(value)}".encode()
+            for each in value:
+                yield from self._values(each)
+        elif isinstance(value, frozenset):
+            yield repr(sorted(map(repr, value))).encode()
+        elif isinstance(value, _SIMPLE):
             yield encode(value)
-        except (NotEncodable, ValueError, TypeError):
+        else:
             yield type(value).__qualname__.encode()
 
 

@@ -64,8 +64,17 @@ class Endpoint:
         config.graceful_timeout = 0.5
         config.errorlog = logging.getLogger("restate_nb.endpoint")
         config.accesslog = None
-        app: Any = self._endpoint.app()  # type: ignore[no-untyped-call]
-        self._serving = asyncio.create_task(serve(app, config, mode="asgi", shutdown_trigger=self._stop.wait))
+        self._app: Any = self._endpoint.app()  # type: ignore[no-untyped-call]
+        self._serving = asyncio.create_task(serve(self._answer, config, mode="asgi", shutdown_trigger=self._stop.wait))
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        """The ASGI app: the SDK's, and an answer to the lifespan messages, at which the SDK's raises."""
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        for phase in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{phase}.complete"})
 
     async def close(self) -> None:
         """Stop to listen, and end what runs."""

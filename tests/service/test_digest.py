@@ -114,6 +114,17 @@ def test_functions_that_call_each_other_end() -> None:
     assert digest(source) == digest(source)
 
 
+def test_a_list_that_items_append_to_does_not_hide_the_job() -> None:
+    source = "def f(x):\n    seen.append(x)\n"
+    assert digest(source, seen=[]) == digest(source, seen=[1])
+
+
+def test_a_tuple_of_simple_values_counts() -> None:
+    source = "def f(x):\n    return x in LIMITS\n"
+    assert digest(source, LIMITS=(1, "a")) == digest(source, LIMITS=(1, "a"))
+    assert digest(source, LIMITS=(1, "a")) != digest(source, LIMITS=(1, "b"))
+
+
 def test_an_object_that_is_no_simple_value_counts_by_its_type() -> None:
     source = "def f(x):\n    return client.get(x)\n"
     assert digest(source, client=types.SimpleNamespace(a=1)) == digest(source, client=types.SimpleNamespace(a=2))

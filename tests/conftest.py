@@ -1,0 +1,37 @@
+"""What the tests share: sessions on the real restate-server, each with a data directory of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from restate_nb.notebook.session import Session
+
+ALWAYS_REPLAY = {"RESTATE_WORKER__INVOKER__INACTIVITY_TIMEOUT": "0s"}
+"""The server asks every invocation that waits to suspend: each group costs an attempt, which replays all before it."""
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """A live session."""
+    with Session("tests", tmp_path_factory.mktemp("data") / ".restate") as session:
+        yield session
+
+
+@pytest.fixture(scope="module", params=["patient", "always replayed"])
+def any_session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """A live session; once as users have it, and once on a server that makes every wait be replayed."""
+    replayed = request.param == "always replayed"
+    env = ALWAYS_REPLAY if replayed else None
+    with Session(
+        "tests", tmp_path_factory.mktemp("data") / ".restate", patient=not replayed, server_env=env
+    ) as session:
+        yield session
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A data directory for a server."""
+    return tmp_path / ".restate"
