@@ -8,13 +8,13 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from charts_jobs import JOBS, SUBMITTED, simulate
 from matplotlib import style
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from restate_nb.errors import InvalidInput
 from restate_nb.notebook.charts import durations, timeline
+from tests.notebook.charts_jobs import JOBS, SUBMITTED, simulate
 
 
 def bars(ax, word):

@@ -73,12 +73,14 @@ def tidy(ax: Axes, title: str, *, grid: str = "x") -> None:
 
 
 def legend(ax: Axes, handles: Sequence[Artist]) -> None:
-    """A legend above the axes on the right, where it covers no data."""
-    if handles:
-        ax.legend(
-            handles=list(handles), loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(handles), frameon=False,
-            fontsize="small", handlelength=1.4, columnspacing=1.2, borderaxespad=0.2, handletextpad=0.5,
-        )  # fmt: skip
+    """A legend between title and axes, where it covers no data and fits into narrow axes."""
+    if not handles:
+        return
+    ax.legend(
+        handles=list(handles), loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(handles), frameon=False,
+        fontsize="small", handlelength=1.4, columnspacing=1.2, borderaxespad=0.2, borderpad=0.1, handletextpad=0.5,
+    )  # fmt: skip
+    ax.set_title(ax.get_title(loc="left"), loc="left", pad=22, fontsize="medium", fontweight="bold")
 
 
 def say_empty(ax: Axes, note: str) -> None:

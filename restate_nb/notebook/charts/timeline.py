@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 Sort = Literal["start", "duration", "index", "lane"]
 """The order of the rows: by first start, longest on top, as in the input, or packed into as few rows as run at once."""
 
-_NAMED_ROWS = 40  # with more than that, names would overlap
+_NAMED_ROWS = 40
+_INCHES_A_NAME = 0.14  # closer than that, names overlap
 _NO_WAITS = Strips(np.empty(0), np.empty(0), np.empty(0, dtype=np.int64))
 
 
@@ -74,7 +75,7 @@ def timeline(
     clock = clock_for(spans.start, spans.end, spans.now)
     rows, row, item_row = _rows(frame, spans, sort)
     if ax is None:
-        ax = axes_for(None, height=min(max(1.6 + 0.2 * rows, 2.8), 9.0 if rows <= _NAMED_ROWS else 4.6))
+        ax = axes_for(None, height=min(max(1.7 + 0.2 * rows, 2.8), 9.0 if rows <= _NAMED_ROWS else 4.6))
     canvas = Canvas(ax, palette(ax), rows, clock.width)
     strips = Strips(clock(spans.start), clock(spans.end), row)
     waits = _waits(spans, clock, item_row) if sort != "lane" else _NO_WAITS
@@ -90,7 +91,7 @@ def timeline(
     clock.dress(ax)
     pad = max(3 - rows, 0) / 2  # one bar alone is no wall
     ax.set_ylim(rows - 0.4 + pad, -0.6 - pad)
-    if sort != "lane" and rows <= _NAMED_ROWS:
+    if sort != "lane" and rows <= min(_NAMED_ROWS, _height(ax) / _INCHES_A_NAME):
         ax.set_yticks(item_row, [names[i] for i in range(rows)])
         ax.tick_params(axis="y", length=0)
         ax.set_ylabel(label if isinstance(label, str) else " / ".join(str(n) for n in frame.index.names if n) or "item")
@@ -184,6 +185,13 @@ def _title(frame: pd.DataFrame, spans: Spans) -> str:
     if failed:
         said += f", {failed:,} failed"
     return said + (f", {unfinished:,} unfinished" if unfinished else "")
+
+
+def _height(ax: Axes) -> float:
+    """The height of the axes in inches, before the layout gives room to labels."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return float(ax.get_window_extent().height / figure.dpi)
 
 
 def _count_rows(ax: Axes, sort: Sort) -> None:

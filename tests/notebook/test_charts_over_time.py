@@ -1,0 +1,135 @@
+"""Throughput, failures and the overview; and how charts appear in a notebook."""
+
+import io
+
+import nbformat
+import numpy as np
+import pytest
+from matplotlib import style
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
+from nbclient import NotebookClient
+
+from restate_nb.notebook.charts import failures, overview, throughput
+from tests.notebook.charts_jobs import JOBS, simulate
+
+
+def areas(ax, label):
+    """The steps with a label, as (values, edges, baseline)."""
+    return [p.get_data() for p in ax.patches if isinstance(p, StepPatch) and p.get_label() == label]
+
+
+def render(figure):
+    target = io.BytesIO()
+    figure.savefig(target, format="png")
+    assert target.tell() > 3000
+
+
+@pytest.mark.parametrize("kind", ["steady", "flaky", "tailed"])
+def test_the_area_of_the_throughput_is_the_number_of_items(kind):
+    frame, attempts = simulate(1000, **JOBS[kind])
+    ax = throughput(frame, attempts)
+    (ok,) = areas(ax, "ok")
+    scale = 1e-3 if "(ms)" in ax.get_xlabel() else 1.0
+    assert np.sum(ok.values * np.diff(ok.edges)) * scale == pytest.approx((frame["status"] == "ok").sum())
+    assert ax.get_ylabel() == "items finished per second"
+
+
+def test_the_line_says_how_many_ran_at_once():
+    frame, attempts = simulate(2000, run=1, spread=0.1, concurrency=40)
+    ax = throughput(frame, attempts)
+    (line,) = areas(ax.figure.axes[-1], "running at once")
+    assert line.values[:-12] == pytest.approx(np.full(len(line.values) - 12, 40.0))
+    busy = np.sum(line.values * np.diff(line.edges))
+    assert busy == pytest.approx(attempts["run_s"].sum(), rel=1e-6)
+
+
+def test_slow_jobs_are_counted_per_hour_and_the_limit_with_them():
+    frame, attempts = simulate(20, run=3000, concurrency=1)
+    ax = throughput(frame, attempts, limit=1 / 1800)
+    assert ax.get_ylabel() == "items finished per hour"
+    (limit,) = [line for line in ax.lines if line.get_label() == "limit"]
+    assert limit.get_ydata()[0] == pytest.approx(2)
+
+
+def test_an_idle_stretch_is_cut_and_bends_no_rate():
+    frame, attempts = simulate(300, **JOBS["flaky"], gap=(6, 40_000))
+    ax = throughput(frame, attempts)
+    (ok,) = areas(ax, "ok")
+    assert 5 < np.median(ok.values) < 40
+    assert any("idle 11 h" in text.get_text() for text in ax.texts)
+
+
+def test_failures_have_a_row_for_each_type_the_most_frequent_on_top():
+    frame, attempts = simulate(1000, **JOBS["flaky"] | {"fail": 0.4})
+    ax = failures(frame, attempts)
+    counts = attempts["error_type"].value_counts()
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(counts.index)
+    totals = [text.get_text() for text in ax.texts if text.get_position()[0] == 1.01]
+    assert totals == [f"{n:,}" for n in counts]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+
+
+def test_rare_types_of_errors_share_a_row():
+    frame, attempts = simulate(400, fail=1.0)
+    attempts["error_type"] = [f"Error{i % 20}" for i in range(400)]
+    labels = [label.get_text() for label in failures(frame, attempts).get_yticklabels()]
+    assert len(labels) == 8
+    assert labels[-1] == "13 other types"
+
+
+def test_without_failures_the_chart_says_so():
+    frame, attempts = simulate(10)
+    assert [text.get_text() for text in failures(frame, attempts).texts] == ["no failures"]
+
+
+@pytest.mark.parametrize("kind", JOBS)
+@pytest.mark.parametrize("n", [0, 1, 10, 1000, 100_000])
+def test_an_overview_of_any_size(n, kind):
+    frame, attempts = simulate(n, **JOBS[kind])
+    axes = overview(frame, attempts, title="job <1>")
+    assert axes.shape == (2, 2)
+    assert all(ax.get_xlabel() and ax.get_ylabel() for ax in axes.flat)
+    render(axes[0, 0].figure)
+
+
+def test_an_overview_goes_onto_the_figure_given():
+    frame, attempts = simulate(10)
+    mine = Figure()
+    assert {ax.figure for ax in overview(frame, attempts, figure=mine).flat} == {mine}
+
+
+def test_unfinished_jobs_are_drawn():
+    frame, attempts = simulate(500, **JOBS["flaky"], stop=4)
+    render(overview(frame, attempts)[0, 0].figure)
+
+
+def test_text_is_light_on_a_dark_style():
+    frame, attempts = simulate(100, **JOBS["flaky"])
+    with style.context("dark_background"):
+        axes = overview(frame, attempts)
+        figure = axes[0, 0].figure
+        texts = [text for ax in figure.axes for text in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts)]
+        assert {to_hex(text.get_color()) for text in texts if text.get_text()} == {"#ffffff"}
+        render(figure)
+
+
+CELLS = [
+    "import sys; sys.path.insert(0, {folder!r})\n"
+    "from tests.notebook.charts_jobs import simulate\n"
+    "from restate_nb.notebook import charts\nframe, attempts = simulate(100)",
+    "charts.timeline(frame, attempts).set_title('mine')",
+    "axes = charts.overview(frame, attempts)",
+    "from matplotlib import pyplot; pyplot.get_fignums()",
+]
+
+
+def test_a_chart_appears_under_its_cell_once_and_nothing_stays_open(request):
+    folder = str(request.path.parents[2])
+    cells = [nbformat.v4.new_code_cell(CELLS[0].format(folder=folder)), *map(nbformat.v4.new_code_cell, CELLS[1:])]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    pictures = [["image/png" in output.get("data", {}) for output in cell.outputs] for cell in notebook.cells]
+    assert [sum(shown) for shown in pictures] == [0, 1, 1, 0]
+    assert notebook.cells[3].outputs[0]["data"]["text/plain"] == "[]"
