@@ -1,19 +1,29 @@
 """Helpers for Restate handlers: fan out, map, batch, race, and typed clients. They need only restate-sdk."""
 
+from restate_nb.patterns.batch import BatchProcessor
 from restate_nb.patterns.choose import first_completed, race, with_timeout
+from restate_nb.patterns.clients import ObjectClient, ServiceClient, WorkflowClient
 from restate_nb.patterns.fan_out import fan_out, fan_out_fail, map_concurrent
+from restate_nb.patterns.invoke import parallel_invoke
 from restate_nb.patterns.outcome import FanOutResult, FanOutTuple, OperationFailed, OperationTimeout, Outcome
+from restate_nb.patterns.timer import WorkflowTimer
 
 __all__ = [
+    "BatchProcessor",
     "FanOutResult",
     "FanOutTuple",
+    "ObjectClient",
     "OperationFailed",
     "OperationTimeout",
     "Outcome",
+    "ServiceClient",
+    "WorkflowClient",
+    "WorkflowTimer",
     "fan_out",
     "fan_out_fail",
     "first_completed",
     "map_concurrent",
+    "parallel_invoke",
     "race",
     "with_timeout",
 ]

@@ -12,7 +12,8 @@ Four private things give that place, and nothing of them is patched on a class:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from types import CoroutineType
 from typing import Any, TypeGuard
@@ -55,8 +56,17 @@ try:
         update_restate_context_is_replaying,
     )
     from restate.vm import (
+        DO_PROGRESS_ANY_COMPLETED,
+        DO_PROGRESS_CANCEL_SIGNAL_RECEIVED,
+        DO_PROGRESS_WAIT_EXTERNAL_PROGRESS,
+        NOT_READY,
+        SUSPENDED,
         AllCompletedUnresolvedFuture,
+        DoProgressExecuteRun,
+        Failure,
         FirstCompletedUnresolvedFuture,
+        Invocation,
+        Run,
         SingleUnresolvedFuture,
         UnresolvedFuture,
         VMWrapper,
@@ -77,6 +87,36 @@ except (ImportError, AttributeError) as error:
 Tree = UnresolvedFuture
 """What a coroutine waits for: one handle, the first of several, or all of several."""
 
+# What only tests need (DO_PROGRESS_*, Run ...): the mock context of restate_nb.testing runs the SDK's own context over a journal in memory.
+__all__ = [
+    "DO_PROGRESS_ANY_COMPLETED",
+    "DO_PROGRESS_CANCEL_SIGNAL_RECEIVED",
+    "DO_PROGRESS_WAIT_EXTERNAL_PROGRESS",
+    "NOT_READY",
+    "PASS_THROUGH",
+    "SUPPORTED",
+    "SUSPENDED",
+    "CallFuture",
+    "DoProgressExecuteRun",
+    "Failure",
+    "Invocation",
+    "Run",
+    "ServerInvocationContext",
+    "Tree",
+    "VMException",
+    "Wiring",
+    "check_version",
+    "context_of",
+    "first_of",
+    "handles_of",
+    "in_flight",
+    "is_call_future",
+    "is_durable_future",
+    "is_sdk_coroutine",
+    "running_context",
+    "unresolved",
+]
+
 CallFuture = ServerCallDurableFuture[Any]
 """The durable result of a call to a handler."""
 
@@ -95,6 +135,13 @@ def unresolved(tree: Tree, completed: Callable[[int], bool]) -> Tree | None:
         return None if any(unresolved(child, completed) is None for child in tree.children) else tree
     left = [rest for child in tree.children if (rest := unresolved(child, completed)) is not None]
     return AllCompletedUnresolvedFuture(left) if left else None
+
+
+def handles_of(tree: Tree) -> set[int]:
+    """All handles that `tree` names."""
+    if isinstance(tree, SingleUnresolvedFuture):
+        return {tree.handle}
+    return {handle for child in tree.children for handle in handles_of(child)}
 
 
 def first_of(trees: Iterable[Tree]) -> Tree:
@@ -134,6 +181,16 @@ def context_of(coroutine: CoroutineType[Any, Any, Any]) -> object:
     names = coroutine.cr_frame.f_locals
     owner = names.get("self", names.get("context"))
     return getattr(owner, "server_context", owner)
+
+
+@contextmanager
+def running_context(context: ServerInvocationContext) -> Iterator[None]:
+    """Let `context` be the one that the SDK's `current_context()` returns, for a while."""
+    token = _server_context._restate_context_var.set(context)
+    try:
+        yield
+    finally:
+        _server_context._restate_context_var.reset(token)
 
 
 class Wiring:

@@ -15,7 +15,7 @@ from typing import Any
 import restate
 from restate import RunOptions, TerminalError
 
-from restate_nb.patterns import fan_out, fan_out_fail, map_concurrent, race, with_timeout
+from restate_nb.patterns import OperationFailed, fan_out, fan_out_fail, map_concurrent, race, with_timeout
 
 echo_service = restate.Service("StressEcho")
 program_service = restate.Workflow("StressProgram")
@@ -23,7 +23,19 @@ crashes: Counter[str] = Counter()  # how often each forced failure happened, ove
 attempts: Counter[str] = Counter()
 
 LEAVES = ("run", "run_sync", "call", "sleep")
-STEPS = (*LEAVES, "send", "awakeable", "promise", "state", "gather", "as_completed", "select", "timeout", "race", "yield")
+STEPS = (
+    *LEAVES,
+    "send",
+    "awakeable",
+    "promise",
+    "state",
+    "gather",
+    "as_completed",
+    "select",
+    "timeout",
+    "race",
+    "yield",
+)
 
 
 @echo_service.handler()
@@ -126,9 +138,7 @@ async def interpret(ctx: Any, plan: dict[str, Any], path: str) -> Any:
         if plan["helper"] == "map_concurrent":
             return await map_concurrent(ctx, indexes, operation, max_concurrent=window)
         return await fan_out_fail(ctx, [lambda i=i: operation(i) for i in indexes], max_concurrent=window)
-    except TerminalError as error:
-        if error.status_code == 409:
-            raise
+    except OperationFailed:
         return "failed"
 
 
@@ -204,7 +214,9 @@ async def _single(ctx: Any, kind: str, value: int, ms: int, path: str) -> Any:
     elif kind == "timeout":
         return await with_timeout(ctx, lambda: _leaf(ctx, "call", value, ms, path), 60)
     elif kind == "race":
-        return await race(ctx, [lambda: _leaf(ctx, "call", value, ms, path), lambda: _leaf(ctx, "run", value, ms, path)])
+        return await race(
+            ctx, [lambda: _leaf(ctx, "call", value, ms, path), lambda: _leaf(ctx, "run", value, ms, path)]
+        )
     else:
         await asyncio.sleep(0)
     return value

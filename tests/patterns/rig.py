@@ -65,7 +65,11 @@ class Rig:
 
     def mismatches(self) -> list[str]:
         lines = [*self.log.read_text().splitlines(), *self.sdk_log]
-        return [line for line in lines if "RT0016" in line or "570" in line.split("restate.error.code")[-1][:12] or "mismatch" in line]
+        return [
+            line
+            for line in lines
+            if "RT0016" in line or "570" in line.split("restate.error.code")[-1][:12] or "mismatch" in line
+        ]
 
 
 class _Collect(logging.Handler):
@@ -88,7 +92,9 @@ async def rig(*services: Any, always_replay: bool = False, **environment: str) -
     config.bind = [f"127.0.0.1:{ports['endpoint']}"]
     config.errorlog = None
     with tempfile.TemporaryDirectory(prefix="rig") as folder:
-        environ = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()} | SMALL | environment
+        environ = (
+            {name: value for name, value in os.environ.items() if "proxy" not in name.lower()} | SMALL | environment
+        )
         environ |= ALWAYS_REPLAY if always_replay else {}
         environ |= {
             "RESTATE_BASE_DIR": f"{folder}/data",
@@ -132,7 +138,10 @@ async def _ready(made: Rig, process: subprocess.Popen[bytes]) -> None:
     for _ in range(300):
         assert process.poll() is None, made.log.read_text()[-3000:]
         with contextlib.suppress(aiohttp.ClientError):
-            async with made.http.get(f"{made.admin}/health") as admin, made.http.get(f"{made.ingress}/restate/health") as ingress:
+            async with (
+                made.http.get(f"{made.admin}/health") as admin,
+                made.http.get(f"{made.ingress}/restate/health") as ingress,
+            ):
                 if admin.status == ingress.status == 200:
                     return
         await asyncio.sleep(0.1)

@@ -1,0 +1,96 @@
+"""Items in batches, with so many at once and, if you like, a durable pause between batches."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar, overload
+
+from restate import Context
+
+from restate_nb.patterns.fan_out import map_group, values_of
+from restate_nb.patterns.outcome import OperationFailed
+from restate_nb.patterns.timer import WorkflowTimer
+from restate_nb.policy import Seconds, positive_int, seconds
+
+Item = TypeVar("Item")
+T = TypeVar("T")
+
+
+class BatchProcessor:
+    """Applies a function to items, so many at once.
+
+    Args:
+        ctx: the handler's context.
+        max_concurrent: how many items run at once.
+
+    Raises:
+        InvalidInput: `max_concurrent` is less than 1.
+
+    Example:
+        >>> async def handler(ctx: Context, users: list[str]) -> list[str]:
+        ...     return await BatchProcessor(ctx, 5).process_batch(users, lambda user: ctx.service_call(report, user))
+    """
+
+    __slots__ = ("_ctx", "max_concurrent")
+
+    def __init__(self, ctx: Context, max_concurrent: int) -> None:
+        self._ctx = ctx
+        self.max_concurrent = positive_int("max_concurrent", max_concurrent)
+
+    @overload
+    async def process_batch(self, items: Iterable[Item], fn: Callable[[Item], Awaitable[T]]) -> list[T]: ...
+    @overload
+    async def process_batch(self, items: Iterable[Item], fn: Callable[[Item], T]) -> list[T]: ...
+    async def process_batch(self, items: Iterable[Item], fn: Callable[[Item], object]) -> list[Any]:
+        """Apply `fn` to every item; the first failure ends them all.
+
+        Args:
+            items: what to apply it to.
+            fn: takes one item, as for `map_concurrent`.
+
+        Returns:
+            The values in the items' order.
+
+        Raises:
+            OperationFailed: with the `index` of the item and the `cause`.
+        """
+        return values_of(await map_group("process_batch", self._ctx, items, fn, self.max_concurrent))
+
+    @overload
+    async def process_batches(
+        self, items: Iterable[Item], fn: Callable[[Item], Awaitable[T]], *, batch_size: int, pause: Seconds = 0
+    ) -> list[T]: ...
+    @overload
+    async def process_batches(
+        self, items: Iterable[Item], fn: Callable[[Item], T], *, batch_size: int, pause: Seconds = 0
+    ) -> list[T]: ...
+    async def process_batches(
+        self, items: Iterable[Item], fn: Callable[[Item], object], *, batch_size: int, pause: Seconds = 0
+    ) -> list[Any]:
+        """Apply `fn` batch after batch, with a durable pause between them; the first failure ends it.
+
+        Args:
+            items: what to apply it to.
+            fn: takes one item, as for `map_concurrent`.
+            batch_size: how many items make a batch.
+            pause: seconds (or a timedelta) between the end of a batch and the start of the next.
+
+        Returns:
+            The values in the items' order.
+
+        Raises:
+            OperationFailed: with the `index` of the item among all items, and the `cause`.
+            InvalidInput: `batch_size` is less than 1, or `pause` is negative.
+        """
+        size, wait = positive_int("batch_size", batch_size), seconds("pause", pause, zero=True)
+        waiting = list(items)
+        values: list[Any] = []
+        for start in range(0, len(waiting), size):
+            if start:
+                await WorkflowTimer(self._ctx).sleep(wait, name="pause between batches")
+            batch = waiting[start : start + size]
+            try:
+                values += values_of(await map_group("process_batches", self._ctx, batch, fn, self.max_concurrent))
+            except OperationFailed as error:
+                raise OperationFailed(start + error.index, error.cause) from error.cause
+        return values
