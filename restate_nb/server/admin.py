@@ -91,11 +91,12 @@ class Admin:
         taken = {known.get("uri", "").rstrip("/") for known in deployments if known["id"] not in serving_ids}
         if uri.rstrip("/") in taken:
             uri = f"{uri.rstrip('/')}/{hashlib.sha256(repr(sorted(wanted)).encode()).hexdigest()[:12]}"
-        if serving:
-            latest = max(serving, key=lambda known: str(known["created_at"]))
-            known_id = str(latest["id"])
-            await self._json("PATCH", f"/deployments/{segment(known_id)}", {"uri": uri, "overwrite": True})
-            return known_id
+        pointed = ""
+        for known in sorted(serving, key=lambda known: str(known["created_at"])):  # the latest last: it serves new ones
+            pointed = str(known["id"])
+            await self._json("PATCH", f"/deployments/{segment(pointed)}", {"uri": uri, "overwrite": True})
+        if pointed:
+            return pointed
         return str((await self._json("POST", "/deployments", {"uri": uri}))["id"])
 
     async def delete_deployment(self, deployment_id: str) -> None:

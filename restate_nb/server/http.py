@@ -146,8 +146,8 @@ class HttpClient:
             elapsed = time.monotonic() - silent_since
             if patience is not None and elapsed >= patience:
                 raise Unreachable(
-                    f"restate-server at {self.address} did not answer for {elapsed:.0f} s ({problem}). Check that it "
-                    f"runs; a local one is started with restate_nb.start()."
+                    f"restate-server at {self.address} did not serve the request within {elapsed:.0f} s ({problem}). "
+                    f"Check that it runs; a local one is started with restate_nb.start()."
                 )
             pause = wait * random.uniform(0.7, 1.3)
             await asyncio.sleep(pause if patience is None else min(pause, patience - elapsed))

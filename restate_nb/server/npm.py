@@ -49,7 +49,7 @@ def npm_install(package: str, folder: Path) -> Path:
     """
     (folder / "package.json").write_text('{"private": true}')  # or npm looks for a project further up
     options = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--no-package-lock", "--no-update-notifier"]
-    install = ["install", "--prefix", str(folder), *options, "--loglevel=error", "--fetch-retries=2", package]
+    install = ["install", "--prefix", str(folder), *options, "--loglevel=error", package]
     log = folder / "npm.log"
     # A file, not a pipe: nobody reads while we wait, and a pipe can fill up.
     with log.open("wb") as output:
