@@ -108,7 +108,7 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _is_pandas(value: object, name: str) -> bool:
-    return any(each.__name__ == name and each.__module__.startswith("pandas.") for each in type(value).__mro__)
+    return any(each.__name__ == name and each.__module__.partition(".")[0] == "pandas" for each in type(value).__mro__)
 
 
 def _short(value: object) -> str:

@@ -39,13 +39,12 @@ class Job(Generic[T]):
     gives it as it is now.
     """
 
-    def __init__(self, driver: Driver, io: LoopThread, items: Items, ledger: Ledger) -> None:
+    def __init__(self, driver: Driver, io: LoopThread, ledger: Ledger) -> None:
         self._driver = driver
         self._io = io
-        self._items = items
+        self._items: Items
         self._ledger = ledger
         self._target: Target
-        self._policy: RunPolicy
         self._code = ""
         self._ended: Future[None] = Future()
         self._following: Future[None] | None = None
@@ -297,15 +296,15 @@ class Job(Generic[T]):
 
     # ------------------------------------------------------------ from the session
 
-    def _provide(self, target: Target, policy: RunPolicy) -> None:
-        """Bring the function as it is now."""
+    def _provide(self, target: Target, items: Items, policy: RunPolicy) -> None:
+        """Bring the function as it is now, and the index under which the same items were passed this time."""
         code = code_digest(target.fn)
         first = self._driver.manifest.rounds[0].code if not self._code else self._code
         if code != first and not self.done():
             self._note = f"{target.name} has changed: items that are still to start use it as it is now"
         self._code = code
         self._target = target
-        self._policy = policy
+        self._items = items
         self._driver.run.provide(target.work(), policy)
         if self._following is not None:
             self._ledger.attached = self._ledger.done

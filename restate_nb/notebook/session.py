@@ -56,7 +56,7 @@ class Session:
         self._jobs: dict[tuple[str, int], Job[Any]] = {}
         self._closing = threading.Lock()
         self._closed = False
-        self._server: ServerHandle = start_server(data_dir, listen=listen, env=server_env)
+        self.server: ServerHandle = start_server(data_dir, listen=listen, env=server_env)
         self._io = LoopThread("rnb-io")
         self._work = LoopThread("rnb-work")
         try:
@@ -68,14 +68,14 @@ class Session:
         atexit.register(self.stop)
 
     async def _open(self, retention: timedelta, patient: bool) -> None:
-        self._endpoint = Endpoint(self._server.identity_key)
+        self._endpoint = Endpoint(self.server.identity_key)
         self._endpoint.serve(
             items_of(self.name, self._runs, retention=retention, patient=patient),
             jobs_of(self.name, retention=retention),
         )
         await self._endpoint.open()
-        self._admin = Admin(self._server.admin)
-        self._ingress = Ingress(self._server.ingress)
+        self._admin = Admin(self.server.admin)
+        self._ingress = Ingress(self.server.ingress)
         self._connection = Connection(self.name, self._ingress, self._runs)
         deployment = await self._admin.point(self._endpoint.service_names, self._endpoint.url)
         await self._admin.resume_stuck(deployment)
@@ -105,8 +105,8 @@ class Session:
         key = wanted.name, driver.manifest.generation
         job = self._jobs.get(key)
         if job is None:
-            job = self._jobs[key] = Job(driver, self._io, items, ledger)
-        job._provide(target, policy)
+            job = self._jobs[key] = Job(driver, self._io, ledger)
+        job._provide(target, items, policy)
         return job
 
     # ------------------------------------------------------------ life
@@ -135,7 +135,7 @@ class Session:
         self._work.close()
         self._io.run(self._shut())
         self._io.close()
-        self._server.close()
+        self.server.close()
 
     async def _shut(self) -> None:
         for name in ("_ingress", "_admin", "_endpoint"):

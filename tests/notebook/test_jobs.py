@@ -17,7 +17,10 @@ import restate_nb as rnb
 from restate_nb.notebook.session import Session
 from restate_nb.service.runs import JobRun
 
-COLUMNS = "item value status error_type error attempts queued_s run_s started_at finished_at".split()
+COLUMNS = [
+    *("item", "value", "status", "error_type", "error"),
+    *("attempts", "queued_s", "run_s", "started_at", "finished_at"),
+]
 
 
 def submit(session: Session, fn: Any, items: Any, **options: Any) -> rnb.Job[Any]:
