@@ -13,7 +13,7 @@ from pathlib import Path
 
 from restate_nb.errors import ServerError
 from restate_nb.server.holding import forget_in_fork, remember_in_fork
-from restate_nb.server.supervisor import LOG, NODE, RECORD
+from restate_nb.server.supervisor import BEGIN, LOG, NODE, RECORD
 
 LOCK_FILE = "lock"
 NEW_DIRECTORY_BYTES = 200_000_000  # an empty server preallocates about 150 MB
@@ -80,14 +80,14 @@ def rotate_log(data_dir: Path) -> None:
 
 
 def log_tail(log: Path, lines: int = 15) -> str:
-    """The last lines of the log, for an error message; empty when there is none."""
+    """The last lines of the log since the last start, for an error message; empty when there are none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 16_384))
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(text.splitlines()[-lines:])
+    return "\n".join(text.rpartition(BEGIN)[2].strip().splitlines()[-lines:])
 
 
 class Lock:

@@ -125,9 +125,7 @@ class ServerHandle:
         if self._closed:
             return
         self._closed = True
-        with suppress(Gone):
-            answer = self._connection.ask("release")
-            self._connection.wait_for_end(END_TIMEOUT if answer["last"] else 1.0)
+        _release(self._connection)
         self._finalizer()
 
     def __enter__(self) -> ServerHandle:
@@ -172,7 +170,7 @@ def start_server(
     path = datadir.prepare(Path(data_dir))
     connection, adopted = _hold(path, listen, extra, binary, progress)
     with ExitStack() as undo:
-        undo.callback(connection.close)
+        undo.callback(_release, connection)
         answer = _wait_until_ready(path, connection)
         shared = answer["shared"]
         _check_settings(path, shared["env"], extra)
@@ -280,6 +278,13 @@ def _spawn(data_dir: Path, lock: datadir.Lock, listen: Listen, extra: Mapping[st
             raise ServerError(f"The server's supervisor cannot be started: {error}.") from error
         undo.pop_all()
     return connection
+
+
+def _release(connection: Connection) -> None:
+    """Give up the hold; return when the server has ended, if it was the last one."""
+    with connection, suppress(Gone):
+        answer = connection.ask("release")
+        connection.wait_for_end(END_TIMEOUT if answer.get("last") else 1.0)
 
 
 def _wait_until_ready(data_dir: Path, connection: Connection) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from typing import Any
 SOCKET = "supervisor.sock"
 RECORD = "server.json"
 LOG = "restate-server.log"
+BEGIN = "restate_nb supervisor: begins"  # in the log: what is before it belongs to an earlier start
 NODE = "restate-nb"
 
 GRACE = 3.0  # seconds between SIGTERM and SIGKILL; restate-server needs about 0.1
@@ -69,6 +70,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Serve until nobody holds the server any more."""
+        _log(BEGIN)
         problem = _clear_the_way(self.config["data_dir"])
         if problem is not None:
             for client in self.holds:
@@ -213,7 +215,7 @@ class Supervisor:
             temporary.write_text(json.dumps(record))
             temporary.replace(RECORD)
         except OSError as error:  # a full disk: the server will say so in its log
-            _log(f"{RECORD} could not be written: {error}")
+            _log(f"restate_nb supervisor: {RECORD} could not be written: {error}")
 
     def look_after_server(self) -> None:
         """Notice that the server died; start it when its time has come."""
@@ -231,7 +233,7 @@ class Supervisor:
         self.quick_deaths = self.quick_deaths + 1 if now - self.spawned_at < STEADY else 1
         wait = 0.0 if self.quick_deaths <= 1 else min(SLOWEST_RESTART, 0.05 * 2**self.quick_deaths)
         self.restart_at = now + wait
-        _log(f"restate-server is gone ({how}); starting it again in {wait:.1f} s")
+        _log(f"restate_nb supervisor: restate-server is gone ({how}); starting it again in {wait:.1f} s")
 
     def look_after_log(self) -> None:
         """Bound the log; the server writes in append mode, so that cutting it under its feet is safe."""
@@ -317,7 +319,7 @@ def _clear_the_way(data_dir: str) -> dict[str, Any] | None:
         pid = 0
     deadline = time.monotonic() + 5.0
     if pid > 0 and _is_our_server(pid, data_dir):
-        _log(f"ending restate-server {pid}, whose supervisor is gone")
+        _log(f"restate_nb supervisor: ending restate-server {pid}, whose supervisor is gone")
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
         while _is_our_server(pid, data_dir) and time.monotonic() < deadline:
@@ -356,7 +358,7 @@ def _database_is_open(lock: Path) -> bool:
 
 def _log(text: str) -> None:
     with suppress(OSError):
-        print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "restate_nb supervisor:", text, flush=True)
+        print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, flush=True)
 
 
 def main() -> None:
