@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from restate_nb.notebook.panel import make_panel, to_html, to_text
+from restate_nb.notebook.panel.controls import offered
 from restate_nb.notebook.panel.markup import segments
 from restate_nb.notebook.panel.pump import Pump
 from restate_nb.notebook.panel.terminal import LinePanel, TerminalPanel
@@ -260,6 +261,39 @@ def test_a_terminal_shows_a_tqdm_bar():
     assert re.search(r"pages: .*503/1000.*3 failed", text)
     assert "1000/1000" in text
     assert text.endswith("10 failed, 1 retry]\n  attached: 100 of 1,000 were already done\n  10 × E: m\n")
+
+
+def test_a_bar_and_a_line_go_on_when_the_job_does():
+    out = io.StringIO()
+    for panel in (TerminalPanel(progress(), out, interval=0.01), LinePanel(out)):
+        panel.finish(progress(status="finished", ok=990, failed=10))
+        panel.reopen()
+        panel.update(progress(ok=990))
+        panel.finish(progress(status="finished", ok=1000))
+    text = out.getvalue()
+    assert text.count("1000/1000") >= 2
+    assert text.count("pages (fetch): Finished") == 2
+
+
+class Offering:
+    def cancel(self):
+        return "cancelled"
+
+    def pause(self):
+        return "paused"
+
+
+def test_only_what_a_job_offers_has_a_button():
+    assert set(offered(Offering())) == {"cancel"}  # a pause without a way on is none
+    assert offered(object()) == {}
+
+
+def test_a_trend_begins_when_the_job_was_attached_to():
+    trend = Trend()
+    for second in range(20):
+        trend.add(progress(ok=940 + second, attached=940, elapsed=86_400.0 + second))
+    assert len(trend.rates()) > 30
+    assert trend.rates()[5:] == pytest.approx([1.0] * (len(trend.rates()) - 5))
 
 
 def test_a_script_gets_one_line_at_the_end(capsys):

@@ -25,6 +25,9 @@ class Panel(Protocol):
     def finish(self, progress: Progress) -> None:
         """Show the job's last progress now; later updates change nothing."""
 
+    def reopen(self) -> None:
+        """Go on in the same place after `finish`: the job runs again, as after `retry_failed`."""
+
 
 def make_panel(progress: Progress, controls: Controls | object | None = None, *, show: Show = "auto") -> Panel:
     """Show a job's progress, and return what to hand later progress to.
@@ -34,7 +37,7 @@ def make_panel(progress: Progress, controls: Controls | object | None = None, *,
 
     Args:
         progress: the job at this moment.
-        controls: what the panel's buttons drive; see `Controls`.
+        controls: what the panel's buttons drive, such as the job; see `Controls`. Without it there are none.
         show: "auto", or the kind asked for.
 
     Example:
@@ -48,7 +51,7 @@ def make_panel(progress: Progress, controls: Controls | object | None = None, *,
     if kind == "notebook":
         from restate_nb.notebook.panel.notebook import NotebookPanel  # noqa: PLC0415 - only where a notebook is
 
-        return NotebookPanel(progress)
+        return NotebookPanel(progress, controls)
     if kind == "bar":
         return TerminalPanel(progress)
     return NoPanel() if kind == "none" else LinePanel()

@@ -104,9 +104,9 @@ def facts(progress: Progress, spread: tuple[float, float] | None = None) -> list
         low, high = (duration(bound) for bound in spread) if spread else ("", "")
         said.append(left if low == high else f"{left} ({low} to {high})")
     said.append(f"in {duration(progress.elapsed)}" if ended else f"{duration(progress.elapsed)} so far")
-    fresh = progress.done - progress.attached
-    if ended and fresh > 0 and progress.elapsed > 0:
-        said.append(rate(fresh / progress.elapsed))
+    # Of a job that was attached to it is not known how much of the elapsed time it really ran.
+    if ended and progress.done and not progress.attached and progress.elapsed > 0:
+        said.append(rate(progress.done / progress.elapsed))
     if progress.p50 is not None:
         said.append(f"p50 {duration(progress.p50)}")
     if progress.p95 is not None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from restate_nb.notebook.panel.controls import offered
+from restate_nb.notebook.panel.live import Live
 from restate_nb.notebook.panel.markup import to_html, to_text
+from restate_nb.notebook.panel.place import somebody_can_click
 from restate_nb.notebook.panel.pump import INTERVAL, Pump
 from restate_nb.notebook.panel.trend import Trend
 from restate_nb.notebook.progress import Progress
@@ -17,13 +20,15 @@ class NotebookPanel:
     the notebook. So a saved notebook ends with the final numbers, as HTML and as text, and never with a widget.
     """
 
-    def __init__(self, progress: Progress, interval: float = INTERVAL) -> None:
+    def __init__(self, progress: Progress, controls: object = None, interval: float = INTERVAL) -> None:
         from IPython.display import display  # noqa: PLC0415 - only where a notebook is
 
         self._trend = Trend()
         self._trend.add(progress)
         show: Any = display  # IPython has no types for it
         self._handle = show(self._bundle(progress), raw=True, display_id=True)
+        actions = offered(controls) if controls is not None and somebody_can_click() else {}
+        self._live = Live(actions, progress) if actions else None
         self._pump = Pump(self._show, interval)
 
     def update(self, progress: Progress) -> None:
@@ -32,11 +37,19 @@ class NotebookPanel:
 
     def finish(self, progress: Progress) -> None:
         """Show the job's last progress now; later updates change nothing."""
-        self._pump.close(progress)
+        if self._pump.close(progress) and self._live is not None:
+            self._live.finish(progress)
+
+    def reopen(self) -> None:
+        """Go on under the same cell after `finish`: the job runs again."""
+        if self._pump.reopen() and self._live is not None:
+            self._live.reopen()
 
     def _show(self, progress: Progress) -> None:
         self._trend.add(progress)
         self._handle.update(self._bundle(progress), raw=True)
+        if self._live is not None:
+            self._live.update(progress)
 
     def _bundle(self, progress: Progress) -> dict[str, str]:
         spread = self._trend.spread(progress.total - progress.done)

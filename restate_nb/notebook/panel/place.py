@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -16,3 +17,12 @@ def in_notebook() -> bool:
 def in_terminal() -> bool:
     """Whether somebody reads stderr as it is written, and lines may be overwritten."""
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+def somebody_can_click() -> bool:
+    """Whether a person may look at this kernel's notebook while it runs.
+
+    nbclient, papermill and `jupyter nbconvert --execute` start kernels themselves; what a Jupyter server starts has a
+    session name, and VS Code and Colab start kernels in ways of their own.
+    """
+    return "JPY_SESSION_NAME" in os.environ or "JPY_PARENT_PID" not in os.environ

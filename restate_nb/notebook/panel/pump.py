@@ -72,6 +72,16 @@ class Pump(Generic[T]):
         self._context.copy().run(self._present, value)
         return True
 
+    def reopen(self) -> bool:
+        """Show values again after `close`.
+
+        Returns:
+            Whether it had been closed.
+        """
+        with self._changed:
+            was_closed, self._closed = self._closed, False
+            return was_closed
+
     def _run(self) -> None:
         while True:
             with self._changed:

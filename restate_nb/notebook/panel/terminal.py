@@ -15,16 +15,21 @@ class TerminalPanel:
     """Shows a job as a tqdm bar on stderr, and what failed below it at the end."""
 
     def __init__(self, progress: Progress, file: TextIO | None = None, interval: float = INTERVAL) -> None:
+        self._file = file or sys.stderr
+        self._bar = self._new_bar(progress)
+        self._draw(progress)
+        self._pump = Pump(self._draw, interval)
+
+    def _new_bar(self, progress: Progress) -> Any:
         from tqdm import tqdm  # noqa: PLC0415 - only where a bar is shown
 
         class Bar(tqdm):  # type: ignore[misc] # tqdm has no types
             # tqdm's own watch thread would only repeat what the pump does.
             monitor_interval = 0
 
-        self._file = file or sys.stderr
-        self._bar: Any = Bar(
+        return Bar(
             total=progress.total,
-            initial=min(progress.attached, progress.total),
+            initial=min(progress.done, progress.total),
             desc=one_line(progress.name, 40),
             unit="item",
             unit_scale=progress.total >= 100_000,
@@ -33,8 +38,6 @@ class TerminalPanel:
             miniters=1,
             mininterval=0,
         )
-        self._draw(progress)
-        self._pump = Pump(self._draw, interval)
 
     def update(self, progress: Progress) -> None:
         """Show the job's latest progress soon; cheap, from any thread, as often as you like."""
@@ -48,7 +51,14 @@ class TerminalPanel:
                 self._file.write(f"  {line}\n")
             self._file.flush()
 
+    def reopen(self) -> None:
+        """Go on with a new bar after `finish`: the job runs again."""
+        if self._pump.reopen():
+            self._bar = None
+
     def _draw(self, progress: Progress) -> None:
+        if self._bar is None:
+            self._bar = self._new_bar(progress)
         self._bar.n = min(progress.done, progress.total)
         said = [] if progress.status in {"running", "finished"} else [state(progress)]
         if progress.failed:
@@ -75,6 +85,10 @@ class LinePanel:
             self._ended = True
             print(to_text(progress), file=self._file or sys.stderr, flush=True)
 
+    def reopen(self) -> None:
+        """Write another line at the next end."""
+        self._ended = False
+
 
 class NoPanel:
     """Shows nothing at all."""
@@ -83,4 +97,7 @@ class NoPanel:
         """Show nothing."""
 
     def finish(self, progress: Progress) -> None:
+        """Show nothing."""
+
+    def reopen(self) -> None:
         """Show nothing."""

@@ -18,14 +18,17 @@ class Trend:
     def __init__(self, width: float = 0.5) -> None:
         self._width = width  # seconds a slot
         self._slots: list[float] = []  # items done in each slot
+        self._began = 0.0
         self._seen: tuple[float, int] | None = None
 
     def add(self, progress: Progress) -> None:
         """Note where the job is; times come from its `elapsed`."""
-        now, done = progress.elapsed, progress.done
+        if self._seen is None:
+            # What was done before this process attached has no times; the trend begins with the attaching.
+            self._began = progress.elapsed if progress.attached else 0.0
+            self._seen = (0.0, progress.attached)
+        now, done = max(progress.elapsed - self._began, self._seen[0]), progress.done
         before, self._seen = self._seen, (now, done)
-        if before is None:
-            before = (0.0, progress.attached)
         # Items that went back to waiting (retry_failed) are no negative throughput.
         self._spread(before[0], now, max(done - before[1], 0))
 
