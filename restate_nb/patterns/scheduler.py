@@ -331,6 +331,8 @@ async def _operate(fibre: Fibre, operation: Callable[[], object]) -> object:
 
 
 def _refused(fibre: Fibre, step: object) -> NotDurable:
+    if asyncio.isfuture(step):
+        step._asyncio_future_blocking = False  # it was yielded to nobody; others may still await it
     if isinstance(step, asyncio.Task) and is_sdk_coroutine(step.get_coro()):
         step.cancel()  # or it would go on reading this invocation's journal
         return not_durable(str(fibre), "awaited a durable future that an asyncio task waits for already")

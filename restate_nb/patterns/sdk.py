@@ -87,7 +87,8 @@ except (ImportError, AttributeError) as error:
 Tree = UnresolvedFuture
 """What a coroutine waits for: one handle, the first of several, or all of several."""
 
-# What only tests need (DO_PROGRESS_*, Run ...): the mock context of restate_nb.testing runs the SDK's own context over a journal in memory.
+# What only tests need (DO_PROGRESS_*, Run ...): the mock context of restate_nb.testing runs the SDK's own context over
+# a journal in memory.
 __all__ = [
     "DO_PROGRESS_ANY_COMPLETED",
     "DO_PROGRESS_CANCEL_SIGNAL_RECEIVED",

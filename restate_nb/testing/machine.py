@@ -63,7 +63,8 @@ class Machine:
     def do_progress(self, tree: Tree) -> Any:
         mock = self.mock
         while unresolved(tree, lambda handle: handle in self._known or handle in self._taken) is not None:
-            if self._unread < len(mock.journal.answers):
+            # With replay, what is answered now is for the next attempt.
+            if self._unread < (self._began_with if mock.replay else len(mock.journal.answers)):
                 handle, answer = mock.journal.answers[self._unread]
                 self._unread += 1
                 if handle == CANCELLED:

@@ -43,11 +43,18 @@ class Mock:
     """
 
     def __init__(
-        self, world: World, *, service: str = "Mock", key: str = "", replay: bool = False, now: float = 0.0
+        self,
+        world: World,
+        *,
+        service: str = "Mock",
+        key: str = "",
+        replay: bool = False,
+        now: float = 0.0,
+        identity: str | None = None,
     ) -> None:
         self.world = world
         self.service, self.key, self.replay, self.now = service, key, replay, now
-        self.id = world.next_id()
+        self.id = identity or world.next_id()
         self.journal = Journal()
         self.requests_made: list[Request] = []
         self.runs: Counter[str] = Counter()
@@ -85,7 +92,7 @@ class Mock:
         self.world.stubs[target_of(handler)] = Stub(answer, seconds("delay", delay, zero=True))
 
     def host(self, *services: Any) -> None:
-        """Run the real handlers of these services, objects and workflows when they are called, on mocks of their own."""
+        """Run the real handlers of these services, objects and workflows when they are called, on mocks."""
         for service in services:
             for handler in service.handlers.values():
                 target = f"{service.service_tag.name}/{handler.name}"
@@ -302,7 +309,7 @@ class Mock:
         answer: Answer = None
         took = request.delay
         try:
-            answer, more = await stub.call(request.key, parameter, self)
+            answer, more = await stub.call(request, parameter, self.now)
             took += more
         except TerminalError as error:
             answer = Failure(error.status_code, error.message)

@@ -6,15 +6,12 @@ import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from restate.handler import handler_from_callable
 from restate.serde import DefaultSerde
 
 from restate_nb.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from restate_nb.testing.mock import Mock
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +48,13 @@ class Stub:
     answer: Any
     delay: float = 0.0
 
-    async def call(self, key: str | None, parameter: bytes, caller: Mock) -> tuple[bytes, float]:
+    async def call(self, request: Request, parameter: bytes, now: float) -> tuple[bytes, float]:
         """The answer as JSON, and the virtual seconds that it took."""
         if isinstance(self.answer, Hosted):
-            return await self.answer.call(key, parameter, caller)
+            return await self.answer.call(request, parameter, now)
         value = self.answer
         if callable(value):
-            value = value(*_arguments(value, key, parameter))
+            value = value(*_arguments(value, request.key, parameter))
             if inspect.isawaitable(value):
                 value = await value
         return encode(value), self.delay
@@ -70,15 +67,16 @@ class Hosted:
     handler: Any
     world: World
 
-    async def call(self, key: str | None, parameter: bytes, caller: Mock) -> tuple[bytes, float]:
+    async def call(self, request: Request, parameter: bytes, now: float) -> tuple[bytes, float]:
         """Run the handler from the caller's time on."""
         from restate_nb.testing.mock import Mock  # noqa: PLC0415 - a mock holds a world, which holds this
 
         handler = self.handler
-        mock = Mock(self.world, service=handler.service_tag.name, key=key or "", now=caller.now)
+        service, key = handler.service_tag.name, request.key or ""
+        mock = Mock(self.world, service=service, key=key, now=now, identity=request.invocation_id)
         arguments = [] if handler.arity == 1 else [handler.handler_io.input_serde.deserialize(parameter)]
         value = await mock.invoke(handler.fn, *arguments)
-        return bytes(handler.handler_io.output_serde.serialize(value)), mock.now - caller.now
+        return bytes(handler.handler_io.output_serde.serialize(value)), mock.now - now
 
 
 @dataclass(slots=True)

@@ -1,0 +1,145 @@
+"""`run_each`: a plain function over many items in one handler, each durable, recorded in groups."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import itertools
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from restate import Context, TerminalError
+
+from restate_nb.engine.codec import decode
+from restate_nb.engine.commit import commit
+from restate_nb.engine.lane import Lane
+from restate_nb.engine.pool import Pool, Work
+from restate_nb.engine.rebuild import parameter_annotations, rebuilder
+from restate_nb.engine.record import Attempt
+from restate_nb.engine.target import is_async
+from restate_nb.errors import InvalidInput
+from restate_nb.patterns.outcome import FanOutResult, Outcome
+from restate_nb.policy import RunPolicy
+
+I = TypeVar("I")  # noqa: E741 - the SDK's names for input and output
+O = TypeVar("O")  # noqa: E741
+
+ORPHAN_PAUSE: Final = 60.0
+"""Seconds after which a pool whose handler lost its connection starts nothing more: the invocation may have been killed
+for good, and items may cost money."""
+
+ORPHAN_END: Final = 3600.0
+"""Seconds after which such a pool is given up, with the outcomes that nobody came for."""
+
+_counters: weakref.WeakKeyDictionary[Any, itertools.count[int]] = weakref.WeakKeyDictionary()
+_crews: dict[tuple[str, int], _Crew] = {}
+
+
+async def run_each(
+    ctx: Context,
+    fn: Callable[[I], Awaitable[O]] | Callable[[I], O],
+    items: Iterable[I],
+    policy: RunPolicy | None = None,
+) -> FanOutResult[O]:
+    """Run a plain function over items, each of them durable, and return their outcomes in input order.
+
+    For functions that take no durable steps of their own: each item is one side effect, like `ctx.run`, but outcomes
+    are recorded in groups, so that an item costs microseconds and not a journal entry. An item whose outcome is
+    recorded never runs again; one that ran when the process died does. When only the server or the connection goes
+    away, the items go on meanwhile, and nothing runs twice.
+
+    Args:
+        ctx: the handler's context.
+        fn: a coroutine function, or a plain function, which runs in a thread.
+        items: the same on every attempt of the handler.
+        policy: how many at once, retries and timeout.
+
+    Raises:
+        InvalidInput: `fn` is no function.
+        TerminalError: the invocation was cancelled.
+
+    Example:
+        >>> async def handler(ctx: Context, urls: list[str]) -> list[int]:
+        ...     return (await run_each(ctx, len, urls, RunPolicy(concurrency=20))).values()
+    """
+    if not callable(fn):
+        raise InvalidInput(f"run_each(ctx, fn, items) takes a function, and {fn!r} is none.")
+    payloads = list(items)
+    key = ctx.request().id, next(_counters.setdefault(ctx, itertools.count()))
+    crew = _crews.get(key)
+    if crew is None:
+        work = Work(fn, is_async(fn), contextvars.copy_context())
+        crew = _crews[key] = _Crew(payloads, work, policy or RunPolicy())
+    crew.adopt()
+    finals: dict[int, Attempt] = {}
+
+    def on_group(_: bytes, attempts: list[Attempt]) -> bool:
+        finals.update((each.position, each) for each in attempts if each.final)
+        return True
+
+    try:
+        cancelled = await commit(ctx, range(len(payloads)), crew, on_group)
+    except BaseException:
+        crew.orphan(lambda: _crews.pop(key, None))  # the next attempt of the handler finds it
+        raise
+    _crews.pop(key).end()
+    if cancelled:
+        raise TerminalError("cancelled", 409)
+    rebuild = rebuilder(parameter_annotations(fn).get("return"))
+    return FanOutResult(tuple(_outcome(finals[position], rebuild) for position in range(len(payloads))))
+
+
+def _outcome(attempt: Attempt, rebuild: Callable[[Any], Any] | None) -> Outcome[Any]:
+    if attempt.failure is not None:
+        error = TerminalError(f"{attempt.failure.type}: {attempt.failure.message}")
+        return Outcome(attempt.position, error=error)
+    value = decode(attempt.value)
+    return Outcome(attempt.position, rebuild(value) if rebuild is not None else value)
+
+
+class _Crew:
+    """The pool of one `run_each`, kept from one attempt of its handler to the next."""
+
+    def __init__(self, payloads: Sequence[Any], work: Work, policy: RunPolicy) -> None:
+        self._payloads = payloads
+        self._pool = Pool(asyncio.get_running_loop(), "run-each")
+        self._pool.provide(work, policy)
+        self._lane: Lane | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def lane(self, open_positions: set[int], failed: Mapping[int, Attempt]) -> Lane:
+        if self._lane is None:
+            self._lane = Lane({position: self._payloads[position] for position in sorted(open_positions)}, failed)
+            self._pool.add(self._lane)
+        return self._lane
+
+    def acknowledge(self, recorded: Iterable[Attempt]) -> None:
+        if self._lane is not None:
+            self._lane.acknowledge(recorded)
+
+    def cancel(self) -> None:
+        if self._lane is not None:
+            self._pool.cancel(self._lane)
+
+    def adopt(self) -> None:
+        """An attempt of the handler is there."""
+        while self._timers:
+            self._timers.pop().cancel()
+        self._pool.resume()
+
+    def orphan(self, forget: Callable[[], object]) -> None:
+        """The attempt has ended; another should come."""
+        loop = asyncio.get_running_loop()
+        self._timers = [
+            loop.call_later(ORPHAN_PAUSE, self._pool.pause),
+            loop.call_later(ORPHAN_END, self._give_up, forget),
+        ]
+
+    def _give_up(self, forget: Callable[[], object]) -> None:
+        forget()
+        self.end()
+
+    def end(self) -> None:
+        self.adopt()
+        self._pool.close()
