@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     )
     from restate_nb.notebook.job import Job
     from restate_nb.notebook.loops import run
-    from restate_nb.notebook.mapping import map, starmap
     from restate_nb.notebook.session import Session, start
+    from restate_nb.notebook.verbs import call, map, starmap
     from restate_nb.policy import Retry, RunPolicy
 
 __version__ = "0.1.0"
@@ -45,6 +45,7 @@ __all__ = [
     "RunPolicy",
     "ServerError",
     "Session",
+    "call",
     "map",
     "run",
     "starmap",
@@ -65,8 +66,8 @@ _HOMES = {
     "policy": ("Retry", "RunPolicy"),
     "notebook.job": ("Job",),
     "notebook.loops": ("run",),
-    "notebook.mapping": ("map", "starmap"),
     "notebook.session": ("Session", "start"),
+    "notebook.verbs": ("call", "map", "starmap"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -43,7 +43,8 @@ class Target:
         InvalidInput: it is no function, or a kind of function that gives no single value.
     """
 
-    def __init__(self, fn: Callable[..., Any], passing: Passing = "value") -> None:
+    def __init__(self, fn: Callable[..., Any], passing: Passing = "value", *, durable: bool = False) -> None:
+        """`durable`: its first parameter is a Restate context, which comes not from the item."""
         if not callable(fn):
             raise InvalidInput(f"The function comes first, and {fn!r} is none. Write: rnb.map(function, items).")
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
@@ -52,7 +53,8 @@ class Target:
         self.passing: Passing = passing
         self.name = name_of(fn)
         self.is_async = is_async(fn)
-        self._signature = _signature(fn)
+        self.durable = durable
+        self._signature = _signature(functools.partial(fn, None) if durable else fn)
         self._fitting: set[Hashable] = set()
         hints = parameter_annotations(fn)
         self._rebuild_value = rebuilder(hints["return"]) if "return" in hints else None
@@ -65,7 +67,7 @@ class Target:
 
     def work(self) -> Work:
         """What a pool runs, in the context of the caller. Its payloads are encoded items."""
-        return Work(self._call(), self.is_async, contextvars.copy_context())
+        return Work(self.caller(), self.is_async, contextvars.copy_context())
 
     def value(self, raw: bytes | msgspec.Raw) -> Any:
         """A recorded value as the function returned it; plain data where it does not fit the annotation."""
@@ -77,7 +79,8 @@ class Target:
                 return value  # the function returned something else than it says, and that is what is shown
         return value
 
-    def _call(self) -> Callable[[bytes], Any]:
+    def caller(self) -> Callable[[bytes], Any]:
+        """Takes an encoded item, and calls the function with it."""
         fn = self.fn
         if self.passing == "value":
             rebuild = self._rebuilds.get(0)

@@ -69,7 +69,7 @@ class Job(Generic[T]):
             return "cancelled" if self._ledger.counts[CANCELLED] else "finished"
         if not self._driver.manifest.rounds[-1].submitted:
             return "submitting"
-        return "running" if self._driver.run.pool.running or self._ledger.done else "waiting"
+        return "running" if self._driver.work.running_positions() or self._ledger.done else "waiting"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -77,7 +77,7 @@ class Job(Generic[T]):
         counts = self._ledger.counts
         ended = {"ok": counts[OK], "error": counts[ERROR], "timeout": counts[TIMEOUT], "cancelled": counts[CANCELLED]}
         open_items = self._ledger.total - sum(ended.values())
-        running = min(self._driver.run.pool.running, open_items)
+        running = min(len(self._driver.work.running_positions()), open_items)
         return {"pending": open_items - running, "running": running, **ended}
 
     @property
@@ -93,13 +93,11 @@ class Job(Generic[T]):
     @property
     def concurrency(self) -> int:
         """How many items may run at once. Can be set while the job runs."""
-        return self._driver.run.pool.concurrency
+        return self._driver.work.concurrency
 
     @concurrency.setter
     def concurrency(self, value: int) -> None:
-        limit = positive_int("concurrency", value)
-        pool = self._driver.run.pool
-        pool.soon(pool.set_concurrency, limit)
+        self._driver.work.set_concurrency(positive_int("concurrency", value))
 
     def __len__(self) -> int:
         return self._ledger.total
@@ -184,7 +182,7 @@ class Job(Generic[T]):
             self._items.index(),
             self._items.originals,
             self._target.value,
-            running=self._driver.run.pool.running_positions(),
+            running=self._driver.work.running_positions(),
             submitted=self._driver.manifest.created,
         )
         return expanded(frame) if expand else frame
@@ -276,8 +274,8 @@ class Job(Generic[T]):
             raise InvalidInput("The job still runs. Retry when it has ended, or cancel it first: job.cancel().")
         positions = list(self._ledger.positions(ERROR, TIMEOUT, CANCELLED))
         if positions:
-            self._io.run(self._driver.add_round(positions, code_digest(self._target.fn)))
-            self._follow([len(self._driver.manifest.rounds) - 1])
+            number = self._io.run(self._driver.add_round(positions, self._code))
+            self._follow([number])
         return self
 
     # ------------------------------------------------------------ charts
@@ -299,19 +297,18 @@ class Job(Generic[T]):
     def _provide(self, target: Target, items: Items, policy: RunPolicy) -> None:
         """Bring the function as it is now, and the index under which the same items were passed this time."""
         code = code_digest(target.fn)
-        first = self._driver.manifest.rounds[0].code if not self._code else self._code
-        if code != first and not self.done():
+        before = self._code or self._driver.manifest.rounds[-1].code
+        if code != before and not self.done():
             self._note = f"{target.name} has changed: items that are still to start use it as it is now"
         self._code = code
         self._target = target
         self._items = items
-        self._driver.run.provide(target.work(), policy)
+        self._driver.work.provide(target, policy)
         if self._following is not None:
             self._ledger.attached = self._ledger.done
         else:
             if not self._driver.created:
                 self._ledger.attached_at = time.time()
-            self._driver.run.listen(lambda round_, attempts: self._ledger.apply(round_, attempts, time.time()))
             self._follow(range(len(self._driver.manifest.rounds)))
 
     def _follow(self, rounds: Iterable[int]) -> None:
@@ -320,8 +317,9 @@ class Job(Generic[T]):
 
         async def follow() -> None:
             try:
+                self._driver.work.listen()
                 for number in rounds:
-                    await self._driver.follow(number)
+                    await self._driver.finish(number)
                 if not self._ledger.complete:
                     raise RuntimeError(f"{self._ledger.total - self._ledger.done} items have no outcome")
             except BaseException as error:

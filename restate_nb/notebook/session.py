@@ -8,24 +8,28 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from restate_nb.engine.target import Target
+from restate_nb.engine.target import Target, name_of
 from restate_nb.errors import InvalidInput
-from restate_nb.notebook.driver import Connection, Driver
+from restate_nb.notebook.calls import call_durable, call_handler
+from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.loops import LoopThread
+from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
 from restate_nb.server.admin import Admin
 from restate_nb.server.ingress import Ingress
 from restate_nb.server.process import ServerHandle, start_server
 from restate_nb.service.digest import code_digest, items_digest
-from restate_nb.service.endpoint import Endpoint
+from restate_nb.service.durable import DurableFunctions, add_durable_handler
+from restate_nb.service.endpoint import Definition, Endpoint
 from restate_nb.service.jobs import items_of, jobs_of
 from restate_nb.service.runs import JobRuns
 from restate_nb.service.wire import Manifest, Round
@@ -68,17 +72,20 @@ class Session:
         atexit.register(self.stop)
 
     async def _open(self, retention: timedelta, patient: bool) -> None:
+        self._functions = DurableFunctions()
+        items = items_of(self.name, self._runs, retention=retention, patient=patient)
+        add_durable_handler(items, self._functions)
         self._endpoint = Endpoint(self.server.identity_key)
-        self._endpoint.serve(
-            items_of(self.name, self._runs, retention=retention, patient=patient),
-            jobs_of(self.name, retention=retention),
-        )
+        self._endpoint.serve(items, jobs_of(self.name, retention=retention))
         await self._endpoint.open()
         self._admin = Admin(self.server.admin)
         self._ingress = Ingress(self.server.ingress)
-        self._connection = Connection(self.name, self._ingress, self._runs)
-        deployment = await self._admin.point(self._endpoint.service_names, self._endpoint.url)
-        await self._admin.resume_stuck(deployment)
+        self._connection = Connection(self.name, self._ingress, self._admin, self._runs, self._functions)
+        await self._admin.resume_stuck(await self._register())
+
+    async def _register(self) -> str:
+        """Tell the server where this process serves, and what; return the deployment's id."""
+        return await self._admin.point(self._endpoint.service_names, self._endpoint.url)
 
     def submit(self, target: Target, items: Items, policy: RunPolicy, *, name: str | None, fresh: bool) -> Job[Any]:
         """Begin a job, or attach to the one that is there.
@@ -97,17 +104,60 @@ class Session:
             options=target.passing,
             total=len(items),
             created=now,
+            durable=target.durable,
             rounds=[Round(positions=None, code=code, started=now)],
         )
         ledger = Ledger(len(items))
-        driver = Driver(self._connection, items.encoded, ledger)
-        self._io.run(driver.open(wanted, fresh=fresh))
+        driver = self._io.run(Driver.open(self._connection, wanted, items.encoded, ledger, fresh=fresh))
         key = wanted.name, driver.manifest.generation
         job = self._jobs.get(key)
         if job is None:
             job = self._jobs[key] = Job(driver, self._io, ledger)
         job._provide(target, items, policy)
         return job
+
+    # ------------------------------------------------------------ services
+
+    def serve(self, *services: Definition) -> None:
+        """Host your own Restate services, virtual objects and workflows in this process.
+
+        Serve them again, changed, to replace them: what is running ends with the old code, unless it is replayed.
+
+        Raises:
+            InvalidInput: it is no Restate service, or has a name that restate_nb uses itself.
+            ServerError: restate-server refused them; the message says why.
+        """
+        for service in services:
+            if not isinstance(service, Definition):
+                raise InvalidInput(f"serve takes restate.Service, VirtualObject or Workflow objects, not {service!r}.")
+            if service.name.startswith("rnb-"):
+                raise InvalidInput(
+                    f"Names with rnb- in front are restate_nb's own: rename the service {service.name!r}."
+                )
+        self._endpoint.serve(*services)
+        self._io.run(self._register())
+
+    def call(
+        self, handler: Callable[..., Any], *arg: Any, key: str | None = None, idempotency_key: str | None = None
+    ) -> Any:
+        """Call a handler, and wait for what it returns. Ctrl-C ends the waiting; the invocation goes on.
+
+        Args:
+            handler: the handler function of a service, virtual object or workflow.
+            arg: its input, where it takes one.
+            key: of the virtual object or workflow.
+            idempotency_key: a second call with the same key is the same invocation.
+
+        Raises:
+            InvalidInput: it is no handler, or its key or its input is missing or too much.
+            InvocationFailed: it ended with an error.
+        """
+        return self._io.run(call_handler(self._ingress, handler, arg, key, idempotency_key))
+
+    def call_durable(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a durable function once, and wait for what it returns; see `restate_nb.call`."""
+        self._functions.provide(name_of(fn), fn)
+        return self._io.run(call_durable(self._ingress, self.name, fn, args, kwargs))
 
     # ------------------------------------------------------------ life
 

@@ -52,9 +52,18 @@ class ShardRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
         return shard_key(self.job, self.generation, self.round, self.shard, self.part if part is None else part)
 
 
+def job_key(job: str, generation: int) -> str:
+    """What the idempotency keys of a job's invocations begin with.
+
+    Printable ASCII without `%`, so that it is the same in an HTTP header, where all else is percent-encoded, and when a
+    handler sends on.
+    """
+    return f"{quote(job, safe='/ ').replace('%', '=')}/{generation}"
+
+
 def shard_key(job: str, generation: int, round_: int, shard: int, part: int = 0) -> str:
-    """The idempotency key of a shard's invocation: ASCII, since it travels in an HTTP header."""
-    return f"{quote(job)}/{generation}/{round_}/{shard}" + (f".{part}" if part else "")
+    """The idempotency key of a shard's invocation."""
+    return f"{job_key(job, generation)}/{round_}/{shard}" + (f".{part}" if part else "")
 
 
 class ShardOutput(msgspec.Struct, kw_only=True):
@@ -93,6 +102,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     Attributes:
         items: the digest of the encoded items, in order.
         options: what else makes it this job: how items are passed.
+        durable: whether the function takes a Restate context, so that each item is an invocation of its own.
         total: how many items.
         generation: see `ShardRequest`.
         cancelled: `cancel()` was called.
@@ -106,6 +116,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     total: int
     created: float
     rounds: list[Round]
+    durable: bool = False
     generation: int = 1
     cancelled: bool = False
 

@@ -22,8 +22,11 @@ class Pump(Generic[T]):
     """Hands values to `show`, at most one each `interval` seconds; a value overtaken by a later one is dropped.
 
     `put` only notes the value, so it may be called from anywhere, however often. The first value waits for nobody,
-    and the last one always arrives. `show` runs in the context of whoever made the pump, since that is where Jupyter
-    finds the cell to write to.
+    and the last one always arrives.
+
+    `show` runs in an empty context. In a cell's context Jupyter would send each update in the name of that cell, and
+    nbclient drops what comes in the name of a cell that has ended: of a job that is started in one cell and awaited in the
+    next it would store the first panel and not the last.
 
     Args:
         show: what is done with a value. When it raises, that is logged once and nothing more is shown: a job must not
@@ -34,7 +37,6 @@ class Pump(Generic[T]):
     def __init__(self, show: Callable[[T], None], interval: float = INTERVAL) -> None:
         self._show = show
         self._interval = interval
-        self._context = contextvars.copy_context()
         self._changed = threading.Condition()
         self._showing = threading.Lock()
         self._next: tuple[T] | None = None
@@ -49,9 +51,9 @@ class Pump(Generic[T]):
                 return
             self._next = (value,)
             if self._thread is None:
-                # The thread gets a copy: a context can be entered by one thread at a time.
+                empty = contextvars.Context()
                 self._thread = threading.Thread(
-                    target=self._context.copy().run, args=(self._run,), name="restate-nb-panel", daemon=True
+                    target=empty.run, args=(self._run,), name="restate-nb-panel", daemon=True
                 )
                 self._thread.start()
             else:
@@ -69,7 +71,7 @@ class Pump(Generic[T]):
             self._closed = True
             self._next = None
             self._changed.notify_all()
-        self._context.copy().run(self._present, value)
+        contextvars.Context().run(self._present, value)
         return True
 
     def reopen(self) -> bool:

@@ -1,15 +1,17 @@
-"""`map` and `starmap`: one function over many items, each item durable."""
+"""The verbs of the notebook: `map` and `starmap` over many items, `call` once."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
-from restate_nb.engine.target import Target
+from restate_nb.engine.target import Passing, Target, name_of
+from restate_nb.errors import InvalidInput
 from restate_nb.notebook.inputs import passing_of, read_items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.session import Session, current
 from restate_nb.policy import DEFAULT_CONCURRENCY, NO_RETRY, Retry, RunPolicy, Seconds
+from restate_nb.service.durable import takes_context
 
 T = TypeVar("T")
 
@@ -84,7 +86,7 @@ def map(
         frame = job.result()
     """
     policy = RunPolicy(concurrency, retry, timeout)
-    target = Target(fn, passing_of(items))
+    target = _target(fn, passing_of(items), policy)
     job = (session or current()).submit(target, read_items(items, target), policy, name=name, fresh=fresh)
     if show:
         job.show()
@@ -117,8 +119,55 @@ def starmap(
         frame = job.result()
     """
     policy = RunPolicy(concurrency, retry, timeout)
-    target = Target(fn, "args")
+    target = _target(fn, "args", policy)
     job = (session or current()).submit(target, read_items(items, target), policy, name=name, fresh=fresh)
     if show:
         job.show()
     return job
+
+
+def _target(fn: Callable[..., Any], passing: Passing, policy: RunPolicy) -> Target:
+    if not callable(fn) or not takes_context(fn):
+        return Target(fn, passing)
+    if policy.timeout is not None:
+        raise InvalidInput(
+            f"{name_of(fn)} is a durable function, which can outlive this process; its timeouts are written in it: "
+            "await restate_nb.patterns.with_timeout(ctx, operation, seconds)."
+        )
+    return Target(fn, passing, durable=True)
+
+
+def call(fn: Callable[..., Awaitable[T]], *args: Any, session: Session | None = None, **kwargs: Any) -> T:
+    """Run a durable function once, as an invocation of its own, and wait for what it returns.
+
+    A durable function takes a Restate context first and may take many durable steps: `ctx.run_typed`, `ctx.sleep`,
+    calls, and the helpers of `restate_nb.patterns`. It needs no service: the cell that defines it is enough, and
+    running that cell again replaces it. Ctrl-C ends the waiting; the invocation goes on.
+
+    Args:
+        fn: `async def fn(ctx, ...)`.
+        args: its arguments after the context; or else `kwargs`.
+        session: the session to use; the live one by default.
+        kwargs: its arguments by name.
+
+    Raises:
+        InvalidInput: it is no durable function, or the arguments do not fit.
+        InvocationFailed: it raised; the message has the traceback.
+
+    Example:
+        import restate
+        import restate_nb as rnb
+        from restate_nb.patterns import map_concurrent
+
+        async def total(ctx: restate.Context, numbers: list[int]) -> int:
+            return sum(await map_concurrent(ctx, numbers, lambda n: ctx.run_typed("square", lambda: n * n)))
+
+        rnb.start()
+        rnb.call(total, [1, 2, 3])
+    """
+    if not callable(fn) or not takes_context(fn):
+        raise InvalidInput(
+            "rnb.call runs a durable function: async def fn(ctx, ...), whose first parameter is named ctx or annotated "
+            f"restate.Context. {fn!r} is none; for plain functions use rnb.map."
+        )
+    return cast("T", (session or current()).call_durable(fn, args, kwargs))

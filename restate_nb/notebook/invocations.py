@@ -1,0 +1,127 @@
+"""Items of durable functions: one invocation each, as many at once as the job allows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from restate_nb.engine.lane import cancelled
+from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure
+from restate_nb.engine.target import Target
+from restate_nb.notebook.ledger import Ledger
+from restate_nb.notebook.work import Connection
+from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
+from restate_nb.server.admin import sql_literal
+from restate_nb.server.ingress import InvocationFailed
+from restate_nb.service.durable import DURABLE_HANDLER, DurableRequest, attempt_decoder
+from restate_nb.service.wire import Manifest, encode, items_service, job_key
+
+_CANCEL_AT_ONCE: Final = 20
+_CANCELLED_CODE: Final = 409
+
+
+class Invocations:
+    """The invocations of one job; see `work.Work`."""
+
+    def __init__(self, connection: Connection, manifest: Manifest, encoded: Sequence[bytes], ledger: Ledger) -> None:
+        self._connection = connection
+        self._manifest = manifest
+        self._encoded = encoded
+        self._ledger = ledger
+        self._service = items_service(connection.session)
+        self._key = job_key(manifest.name, manifest.generation)
+        self._limit = DEFAULT_CONCURRENCY
+        self._running: dict[asyncio.Task[None], int] = {}
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._cancelled = False
+
+    @property
+    def concurrency(self) -> int:
+        return self._limit
+
+    def set_concurrency(self, limit: int) -> None:
+        self._limit = limit
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+    def running_positions(self) -> frozenset[int]:
+        return frozenset(list(self._running.values()))
+
+    def provide(self, target: Target, policy: RunPolicy) -> None:
+        self._passing = target.passing
+        self._connection.functions.provide(self._key, target.fn, policy.retry)
+        self._limit = policy.concurrency
+
+    def listen(self) -> None:
+        """Nothing to do: outcomes come as the answers to calls."""
+
+    async def cancel(self) -> None:
+        self._cancelled = True
+        self._changed.set()
+        found = await self._connection.admin.query(
+            "select id from sys_invocation where status != 'completed' and target_service_name = "
+            f"{sql_literal(self._service)} and starts_with(idempotency_key, {sql_literal(self._key + '/')})"
+        )
+        slots = asyncio.Semaphore(_CANCEL_AT_ONCE)
+
+        async def end(invocation: str) -> None:
+            async with slots:
+                await self._connection.admin.cancel(invocation)
+
+        await asyncio.gather(*(end(row["id"]) for row in found))
+
+    def reopen(self) -> None:
+        self._cancelled = False
+
+    async def finish(
+        self, round_: int, positions: Sequence[int], submitted: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        if submitted is not None:
+            await (
+                submitted()
+            )  # an invocation is idempotent: those that Restate does not have are sent when it is their turn
+        pending = deque(positions)
+        async with asyncio.TaskGroup() as group:
+            while pending or self._running:
+                self._changed.clear()
+                if self._cancelled:
+                    never = [cancelled(position, 1) for position in pending]
+                    pending.clear()
+                    self._ledger.apply(round_, never, 0)
+                while pending and len(self._running) < self._limit:
+                    position = pending.popleft()
+                    task = group.create_task(self._invoke(round_, position))
+                    self._running[task] = position
+                    task.add_done_callback(self._ended)
+                await self._changed.wait()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        self._changed.set()
+
+    async def _invoke(self, round_: int, position: int) -> None:
+        request = DurableRequest(
+            function=self._key,
+            name=self._manifest.function,
+            position=position,
+            passing=self._passing,
+            item=msgspec.Raw(self._encoded[position]),
+        )
+        key = f"{self._key}/{round_}/{position}"
+        began = time.time()
+        try:
+            body = await self._connection.ingress.call(
+                self._service, DURABLE_HANDLER, encode(request), idempotency_key=key, patience=None
+            )
+        except InvocationFailed as error:
+            status = CANCELLED if error.code == _CANCELLED_CODE else ERROR
+            failure = Failure(type(error).__name__, str(error))
+            attempt = Attempt(position, 1, status, began, time.time() - began, failure=failure)
+        else:
+            attempt = attempt_decoder.decode(body)
+        self._ledger.apply(round_, [msgspec.structs.replace(attempt, number=1)], time.time())

@@ -1,0 +1,145 @@
+"""Items of plain functions: thousands to an invocation, run by this process, recorded in groups."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from restate_nb.engine.lane import cancelled
+from restate_nb.engine.record import Attempt
+from restate_nb.engine.target import Target
+from restate_nb.notebook.ledger import Ledger
+from restate_nb.notebook.work import Connection
+from restate_nb.policy import RunPolicy
+from restate_nb.server.ingress import InvocationFailed
+from restate_nb.service.wire import (
+    SHARD_HANDLER,
+    Manifest,
+    ShardRequest,
+    encode,
+    items_service,
+    output_decoder,
+    shard_key,
+)
+
+MAX_SHARD_ITEMS: Final = 10_000
+MAX_SHARD_BYTES: Final = 8 * 1024 * 1024
+"""Bounds of a shard's input: far from the 32 MiB of a message, and enough shards for many workers."""
+
+_SUBMIT_AT_ONCE: Final = 4
+
+
+class Shards:
+    """The shards of one job; see `work.Work`."""
+
+    def __init__(self, connection: Connection, manifest: Manifest, encoded: Sequence[bytes], ledger: Ledger) -> None:
+        self._connection = connection
+        self._manifest = manifest
+        self._encoded = encoded
+        self._ledger = ledger
+        self._service = items_service(connection.session)
+        self._run = connection.runs.get(manifest.name, manifest.generation)
+        self._slots = asyncio.Semaphore(_SUBMIT_AT_ONCE)
+
+    @property
+    def concurrency(self) -> int:
+        return self._run.pool.concurrency
+
+    def set_concurrency(self, limit: int) -> None:
+        self._run.pool.soon(self._run.pool.set_concurrency, limit)
+
+    def running_positions(self) -> frozenset[int]:
+        return self._run.pool.running_positions()
+
+    def provide(self, target: Target, policy: RunPolicy) -> None:
+        self._run.provide(target.work(), policy)
+
+    def listen(self) -> None:
+        def told(round_: int, attempts: Sequence[Attempt]) -> None:
+            self._ledger.apply(round_, attempts, time.time())
+
+        self._run.listen(told)
+
+    async def cancel(self) -> None:
+        self._run.cancel()
+
+    def reopen(self) -> None:
+        self._run.reopen()
+
+    async def finish(
+        self, round_: int, positions: Sequence[int], submitted: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        shards = self._cut(positions)
+        async with asyncio.TaskGroup() as group:
+            sending: list[asyncio.Task[None] | None] = [None] * len(shards)
+            if submitted is not None:
+                sends = [group.create_task(self._submit(round_, shard, each)) for shard, each in enumerate(shards)]
+                sending = list(sends)
+                group.create_task(_after(sends, submitted))
+            for shard, each in enumerate(shards):
+                group.create_task(self._follow(round_, shard, each, sending[shard]))
+
+    def _cut(self, positions: Iterable[int]) -> list[list[int]]:
+        """The positions of each shard."""
+        shards: list[list[int]] = []
+        size = 0
+        for position in positions:
+            length = len(self._encoded[position])
+            if not shards or len(shards[-1]) >= MAX_SHARD_ITEMS or size + length > MAX_SHARD_BYTES:
+                shards.append([])
+                size = 0
+            shards[-1].append(position)
+            size += length
+        return shards
+
+    async def _submit(self, round_: int, shard: int, positions: list[int]) -> None:
+        request = ShardRequest(
+            job=self._manifest.name,
+            generation=self._manifest.generation,
+            round=round_,
+            shard=shard,
+            function=self._manifest.function,
+            positions=positions,
+            items=[msgspec.Raw(self._encoded[position]) for position in positions],
+        )
+        async with self._slots:
+            await self._connection.ingress.send(
+                self._service, SHARD_HANDLER, encode(request), idempotency_key=request.key(), patience=None
+            )
+
+    async def _follow(self, round_: int, shard: int, positions: list[int], sending: asyncio.Task[None] | None) -> None:
+        if sending is not None:
+            await sending
+        key: str | None = shard_key(self._manifest.name, self._manifest.generation, round_, shard)
+        while key is not None:
+            try:
+                body = await self._connection.ingress.attach(self._service, SHARD_HANDLER, key)
+            except InvocationFailed as failure:
+                self._give_up(round_, positions, failure)
+                return
+            key = _next_decoder.decode(body).next
+            if not self._ledger.knows(positions):
+                for group in output_decoder.decode(body).groups:
+                    self._ledger.apply(round_, group, 0)
+
+    def _give_up(self, round_: int, positions: list[int], failure: InvocationFailed) -> None:
+        """The shard was ended from outside, in the Restate UI or CLI: its open items will have no outcome."""
+        lost = [position for position in positions if not self._ledger.knows([position])]
+        reason = f"Restate ended this part of the job: {failure}"
+        self._ledger.apply(round_, [cancelled(position, 1, reason=reason) for position in lost], 0)
+
+
+async def _after(tasks: list[asyncio.Task[None]], then: Callable[[], Awaitable[None]]) -> None:
+    await asyncio.gather(*tasks)
+    await then()
+
+
+class _Next(msgspec.Struct):
+    next: str | None = None
+
+
+_next_decoder = msgspec.json.Decoder(_Next)

@@ -1,0 +1,62 @@
+"""What a job asks of the way in which its items are run; `shards.py` and `invocations.py` are the two ways."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from restate_nb.engine.target import Target
+from restate_nb.policy import RunPolicy
+from restate_nb.server.admin import Admin
+from restate_nb.server.ingress import Ingress
+from restate_nb.service.durable import DurableFunctions
+from restate_nb.service.runs import JobRuns
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What a job needs of its session: its name, the way to Restate, and what runs in this process."""
+
+    session: str
+    ingress: Ingress
+    admin: Admin
+    runs: JobRuns
+    functions: DurableFunctions
+
+
+class Work(Protocol):
+    """One way of running a job's items. The coroutines belong to the session's own loop, the rest to any thread."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many items may run at once."""
+
+    def set_concurrency(self, limit: int) -> None:
+        """Change it; what runs is not stopped."""
+
+    def running_positions(self) -> frozenset[int]:
+        """Where the items that run now stand in the input."""
+
+    def provide(self, target: Target, policy: RunPolicy) -> None:
+        """Bring the function, and how it is run."""
+
+    def listen(self) -> None:
+        """Let the ledger hear of outcomes as they are recorded."""
+
+    async def finish(
+        self, round_: int, positions: Sequence[int], submitted: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        """See the items of a round to their outcomes, wherever they stand.
+
+        Args:
+            round_: the round's number.
+            positions: its items.
+            submitted: to be called once Restate has all of them; None when it has them already.
+        """
+
+    async def cancel(self) -> None:
+        """End the items that have no outcome."""
+
+    def reopen(self) -> None:
+        """Take `cancel` back, for a further round."""

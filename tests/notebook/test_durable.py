@@ -1,0 +1,219 @@
+"""Proves durable functions and the user's own services from a cell: called, mapped, replaced, cancelled, attached to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import restate
+from restate import Context, ObjectContext, TerminalError, WorkflowContext
+
+import restate_nb as rnb
+from restate_nb.notebook.session import Session
+from restate_nb.patterns import fan_out, map_concurrent
+from restate_nb.server.ingress import InvocationFailed
+
+
+@dataclass
+class Order:
+    sku: str
+    amount: int
+
+
+async def total(ctx: Context, orders: list[Order]) -> int:
+    async def price(order: Order) -> int:
+        unit = await ctx.run_typed("unit", lambda: len(order.sku))
+        await ctx.sleep(timedelta(milliseconds=1))
+        return unit * order.amount
+
+    return sum(await map_concurrent(ctx, orders, price))
+
+
+def test_a_durable_function_is_called_from_its_cell(any_session: Session) -> None:
+    assert rnb.call(total, [Order("ab", 2), Order("c", 3)], session=any_session) == 7
+    assert rnb.call(total, orders=[{"sku": "ab", "amount": 2}], session=any_session) == 4
+
+
+def test_an_exception_of_a_durable_function_reaches_the_cell_with_its_traceback(session: Session) -> None:
+    async def fails(ctx: Context) -> None:
+        raise ValueError("wrong")
+
+    with pytest.raises(InvocationFailed, match=r"(?s)ValueError: wrong.*in fails"):
+        rnb.call(fails, session=session)
+
+
+def test_a_durable_function_can_be_retried(session: Session) -> None:
+    calls: list[int] = []
+
+    async def flaky(ctx: Context, item: int) -> int:
+        step = await ctx.run_typed("step", lambda: calls.append(item) or 5)
+        if len(calls) == 1 and not hasattr(flaky, "failed"):
+            flaky.failed = True  # type: ignore[attr-defined]
+            raise OSError("again")
+        return item + step
+
+    job = rnb.map(flaky, [1], retry=rnb.Retry(initial_interval=0.01), session=session, show=False)
+    assert job.values() == [6]
+    assert calls == [1], "a recorded step ran again"
+
+
+async def double(ctx: Context, item: int) -> int:
+    value = await ctx.run_typed("double", lambda: item * 2)
+    if item % 10 == 3:
+        raise TerminalError("no threes", status_code=422)
+    return value
+
+
+def test_a_durable_function_is_mapped_with_one_invocation_an_item(any_session: Session) -> None:
+    job = rnb.map(double, range(40), session=any_session, show=False, concurrency=7)
+    frame = job.result(60)
+    assert frame["value"].dropna().tolist() == [2 * item for item in range(40) if item % 10 != 3]
+    assert frame["status"].tolist() == ["error" if item % 10 == 3 else "ok" for item in range(40)]
+    assert job.errors()[["error_type", "error", "count"]].to_numpy().tolist() == [["TerminalError", "no threes", 4]]
+    assert (frame["run_s"] > 0).all()
+    again = rnb.map(double, range(40), session=any_session, show=False)
+    assert again.attached == 40
+
+
+def test_as_many_invocations_run_at_once_as_are_allowed(session: Session) -> None:
+    now = peak = 0
+
+    async def work(ctx: Context, item: int) -> int:
+        async def step() -> int:
+            nonlocal now, peak
+            now += 1
+            peak = max(peak, now)
+            await asyncio.sleep(0.05)
+            now -= 1
+            return item
+
+        return await ctx.run_typed("step", step)
+
+    job = rnb.map(work, range(40), session=session, show=False, concurrency=5)
+    assert job.values() == list(range(40))
+    assert peak == 5
+
+
+def test_cancelling_reaches_the_invocations_in_flight_and_leaves_none_alive(session: Session) -> None:
+    async def sleeper(ctx: Context, item: int) -> int:
+        if item:
+            await ctx.sleep(timedelta(days=1))
+        return item
+
+    job = rnb.map(sleeper, range(10), session=session, show=False, concurrency=4)
+    while job.counts["ok"] < 1 or job.counts["running"] < 4:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    job.cancel()
+    frame = job.result(20)
+    assert frame["status"].tolist() == ["ok"] + ["cancelled"] * 9
+    alive = session._io.run(
+        session._admin.query("select id, target, status from sys_invocation where status != 'completed'")
+    )
+    assert [row for row in alive if "jobs" not in row["target"]] == []
+
+
+def test_the_users_own_services_are_served_called_and_replaced(session: Session) -> None:
+    def greeter(word: str) -> Any:
+        service = restate.Service("Greeter")
+
+        @service.handler()
+        async def greet(ctx: Context, name: str) -> str:
+            return await ctx.run_typed("word", lambda: f"{word} {name}")
+
+        return service, greet
+
+    counter = restate.VirtualObject("Counter")
+
+    @counter.handler()
+    async def add(ctx: ObjectContext, amount: int) -> int:
+        value = (await ctx.get("count", type_hint=int) or 0) + amount
+        ctx.set("count", value)
+        return value
+
+    flow = restate.Workflow("Flow")
+
+    @flow.main()
+    async def run(ctx: WorkflowContext, name: str) -> str:
+        return f"{ctx.key()} {name}"
+
+    service, greet = greeter("Hello")
+    session.serve(service, counter, flow)
+    assert session.call(greet, "Ada") == "Hello Ada"
+    assert session.call(add, 2, key="k") == 2
+    assert session.call(add, 3, key="k") == 5
+    assert session.call(run, "x", key="w") == "w x"
+
+    service, greet = greeter("Good morning")
+    session.serve(service)
+    assert session.call(greet, "Ada") == "Good morning Ada"
+    assert session.call(add, 1, key="k") == 6, "serving one service again left the others alone"
+
+    with pytest.raises(rnb.InvalidInput, match="object: it needs one"):
+        session.call(add, 1)
+    with pytest.raises(rnb.InvalidInput, match="has no keys"):
+        session.call(greet, "Ada", key="k")
+    with pytest.raises(rnb.InvalidInput, match="takes one argument"):
+        session.call(greet)
+    with pytest.raises(rnb.InvalidInput, match=r"@service\.handler"):
+        session.call(total, [])
+    with pytest.raises(rnb.InvalidInput, match=r"serve takes restate\.Service"):
+        session.serve(greet)
+
+
+def test_what_is_in_flight_goes_on_when_its_service_is_replaced(session: Session) -> None:
+    gate = asyncio.Event()
+
+    def slow(word: str) -> Any:
+        service = restate.Service("Slow")
+
+        @service.handler()
+        async def wait(ctx: Context, name: str) -> str:
+            async def step() -> str:
+                await gate.wait()
+                return f"{word} {name}"
+
+            return await ctx.run_typed("wait", step)
+
+        return service, wait
+
+    service, wait = slow("old")
+    session.serve(service)
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(session.call, wait, "x")
+        time.sleep(0.3)
+        service, _ = slow("new")
+        session.serve(service)
+        session._io.loop.call_soon_threadsafe(gate.set)
+        assert answer.result(20) == "old x"
+
+
+async def both(ctx: Context, item: int) -> list[int | None]:
+    result = await fan_out(ctx, [lambda: ctx.run_typed("a", lambda: item), lambda: ctx.run_typed("b", lambda: -item)])
+    return result.results
+
+
+def test_helpers_work_inside_a_mapped_durable_function(any_session: Session) -> None:
+    assert rnb.map(both, [1, 2], session=any_session, show=False).values() == [[1, -1], [2, -2]]
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda s: rnb.call(len, [1], session=s), "rnb.call runs a durable function"),
+        (lambda s: rnb.call(total, session=s), "missing a required argument: 'orders'"),
+        (lambda s: rnb.call(total, [], orders=[], session=s), "by position, or all by name"),
+        (lambda s: rnb.call(total, [{"sku": "a"}], session=s), "does not fit parameter 1 of total"),
+        (lambda s: rnb.map(total, [[]], timeout=3, session=s), "with_timeout"),
+        (lambda s: rnb.map(lambda ctx, item: item, [1], session=s), "must be `async def"),
+    ],
+)
+def test_a_call_that_does_not_fit_is_refused_with_advice(session: Session, call: Any, says: str) -> None:
+    with pytest.raises(rnb.InvalidInput, match=says):
+        call(session)
