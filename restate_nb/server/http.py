@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
 import time
@@ -21,6 +22,7 @@ from restate_nb.server.address import Address
 CONNECT_TIMEOUT = 5.0  # seconds; the answer itself may take for ever
 SILENCE_TIMEOUT = 300.0  # then a waiting request is sent anew: a network may drop an idle connection without a word
 PROBE_TIMEOUT = 2.0  # a server that is stopped takes the connection and does not answer
+STREAMED_BYTES = 1 << 20  # larger bodies are written in pieces, so that the event loop is not held up
 FIRST_WAIT = 0.02
 LONGEST_WAIT = 1.0
 DEFAULT_PATIENCE = 30.0
@@ -162,7 +164,8 @@ class HttpClient:
             return False
 
     async def _once(self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str] | None) -> Answer:
-        async with self._open().request(method, url, data=body, headers=headers, allow_redirects=False) as response:
+        data = body if body is None or len(body) < STREAMED_BYTES else io.BytesIO(body)
+        async with self._open().request(method, url, data=data, headers=headers, allow_redirects=False) as response:
             return Answer(response.status, response.headers, await response.read())
 
     def _open(self) -> aiohttp.ClientSession:

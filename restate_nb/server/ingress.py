@@ -214,7 +214,9 @@ class Ingress:
 
     async def _output(self, target: str | dict[str, str], patience: float | None) -> bytes | None:
         answer = await self._ask("output", target, patience)
-        return None if answer.status == NOT_READY else _result(answer, "to give an output", target)
+        if answer.status == NOT_READY and not _from_invocation(answer):
+            return None
+        return _result(answer, "to give an output", target)
 
     async def _ask(self, verb: str, target: str | dict[str, str], patience: float | None) -> Answer:
         if isinstance(target, str):
@@ -243,7 +245,7 @@ def _by_key(service: str, handler: str, idempotency_key: str, key: str | None) -
         "handler": handler,
         "idempotencyKey": written_key(idempotency_key),
     }
-    return target if key is None else {**target, "serviceKey": key}
+    return target if key is None else {**target, "key": key}
 
 
 def _from_invocation(answer: Answer) -> bool:
@@ -251,8 +253,11 @@ def _from_invocation(answer: Answer) -> bool:
 
 
 def _is_busy(answer: Answer) -> bool:
-    """The server's own trouble passes; an error of the handler with the same status is its result."""
-    return answer.status >= 500 and not _from_invocation(answer)
+    """The trouble of the server, or of a proxy before it, passes; a handler's error of that code is its result.
+
+    500 is not among them: the server has it for requests that are wrong for ever.
+    """
+    return answer.status in (502, 503, 504) and not _from_invocation(answer)
 
 
 def _result(answer: Answer, request: str, target: str | Mapping[str, str] | None = None) -> bytes:
