@@ -40,6 +40,15 @@ def test_a_notebook_keeps_the_last_panel_as_html_and_text():
     assert client.shown <= 12
 
 
+def test_a_panel_is_brought_up_to_date_from_the_cells_that_follow():
+    start, end = CELL.split("time.sleep(0.3)")
+    cells = [nbformat.v4.new_code_cell(cell) for cell in (start, end)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    assert "Finished, 3 failed" in notebook.cells[0].outputs[0]["data"]["text/plain"]
+    assert notebook.cells[1].outputs == []
+
+
 CONTROLLED = """
 import os, time
 os.environ["JPY_SESSION_NAME"] = "somebody looks at this.ipynb"
@@ -94,7 +103,8 @@ def test_controls_do_what_the_job_offers_and_leave_nothing_in_the_saved_notebook
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
     assert notebook.cells[1].outputs[0]["text"].strip() == (
-        "['pause', 'resume', 7, 'cancel'] ['Resume', 'Pause', 7, 200] ['Retry failed'] ValueError: &lt;not&gt; now False"
+        "['pause', 'resume', 7, 'cancel'] ['Resume', 'Pause', 7, 200] ['Retry failed'] "
+        + "ValueError: &lt;not&gt; now False"
     )
     panel, controls = notebook.cells[0].outputs
     assert panel["data"]["text/plain"].startswith("pages (fetch): Cancelled, 10 of 10 done")

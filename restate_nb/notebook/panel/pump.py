@@ -25,8 +25,8 @@ class Pump(Generic[T]):
     and the last one always arrives.
 
     `show` runs in an empty context. In a cell's context Jupyter would send each update in the name of that cell, and
-    nbclient drops what comes in the name of a cell that has ended: of a job that is started in one cell and awaited in the
-    next it would store the first panel and not the last.
+    nbclient drops what comes in the name of a cell that has ended: of a job that is started in one cell and awaited
+    in the next it would store the first panel and not the last.
 
     Args:
         show: what is done with a value. When it raises, that is logged once and nothing more is shown: a job must not
