@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,7 +13,10 @@ from restate_nb.notebook.invocations import Invocations
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.shards import Shards
 from restate_nb.notebook.work import Connection, Work
-from restate_nb.service.wire import Change, Manifest, Open, Round, encode, jobs_service, manifest_decoder
+from restate_nb.service.wire import Change, Manifest, Open, Round, encode, job_key, jobs_service, manifest_decoder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Driver:
@@ -74,6 +78,13 @@ class Driver:
         number = len(self.manifest.rounds) - 1
         self._ledger.begin_round(number, positions)
         return number
+
+    async def steps(self, index: pd.Index[Any]) -> pd.DataFrame:
+        """The durable steps of the job's invocations; see `steps.read_steps`."""
+        from restate_nb.notebook.steps import read_steps  # noqa: PLC0415 - loads pandas
+
+        key = job_key(self.manifest.name, self.manifest.generation)
+        return await read_steps(self._connection.admin, key, index)
 
     async def finish(self, number: int) -> None:
         """See a round's items to their outcomes, wherever they stand."""

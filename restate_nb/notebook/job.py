@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Generator, Iterable
@@ -231,6 +232,21 @@ class Job(Generic[T]):
 
         return attempts_frame(self._ledger, self._items.index())
 
+    def steps(self) -> pd.DataFrame:
+        """Every durable step of a job over a durable function, one row each, on the input's index.
+
+        Columns: `position`; `step` (its name) and `kind` (run, sleep, call, ...); `status` (ok, error, pending);
+        `started_at`; `run_s` (seconds until its result was recorded); `finished_at`. Read from Restate's journals.
+
+        Raises:
+            InvalidInput: the function takes no Restate context, so it has no steps.
+        """
+        if not self._target.durable:
+            raise InvalidInput(
+                f"{self._target.name} is a plain function and has no durable steps; job.attempts() has its timings."
+            )
+        return self._io.run(self._driver.steps(self._items.index()))
+
     def to_parquet(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the frame as Parquet (needs pyarrow); items and values that are no plain column become JSON text.
 
@@ -322,10 +338,11 @@ class Job(Generic[T]):
                     await self._driver.finish(number)
                 if not self._ledger.complete:
                     raise RuntimeError(f"{self._ledger.total - self._ledger.done} items have no outcome")
-            except BaseException as error:
+            except asyncio.CancelledError:
+                ended.set_exception(RuntimeError("the session was stopped"))
+                raise
+            except Exception as error:
                 ended.set_exception(error)
-                if not isinstance(error, Exception):
-                    raise
             else:
                 ended.set_result(None)
 
@@ -344,6 +361,11 @@ class Job(Generic[T]):
             panel.finish(self._progress())
 
         threading.Thread(target=keep_up, name=f"rnb-panel-{self.name}", daemon=True).start()
+
+    def _leave(self) -> None:
+        """Stop following the job; it stays where it is."""
+        if self._following is not None:
+            self._following.cancel()
 
     def _progress(self) -> Progress:
         ledger, counts, now = self._ledger, self.counts, time.time()

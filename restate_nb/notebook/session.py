@@ -183,6 +183,8 @@ class Session:
         if hasattr(self, "_runs"):
             self._runs.close()
         self._work.close()
+        for job in self.jobs:
+            job._leave()
         self._io.run(self._shut())
         self._io.close()
         self.server.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from restate_nb.errors import ServerError
 from restate_nb.server.holding import forget_in_fork, remember_in_fork
+from restate_nb.server.identity import KEY_FILE
 from restate_nb.server.supervisor import BEGIN, LOG, NODE, RECORD
 
 LOCK_FILE = "lock"
@@ -26,11 +27,16 @@ def prepare(data_dir: Path) -> Path:
     """Make the directory, private to this user, and return its absolute path.
 
     Raises:
-        ServerError: the path is a file, or the directory cannot be made or written.
+        ServerError: the path is a file or a directory of something else, or cannot be made or written.
     """
     path = Path(os.path.realpath(data_dir.expanduser()))
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _is_of_something_else(path):
+            raise ServerError(
+                f"The directory {path} holds other files. Choose a data_dir that is new or empty, such as "
+                f"{path / '.restate'}."
+            )
         path.chmod(0o700)  # the sockets in it have no other protection
         ignore = path / ".gitignore"
         if not ignore.exists():
@@ -49,6 +55,12 @@ def prepare(data_dir: Path) -> Path:
             f"such as data_dir='~/.restate'."
         ) from error
     return path
+
+
+def _is_of_something_else(path: Path) -> bool:
+    """Whether closing the directory to others and having git ignore it would harm somebody's work."""
+    names = {entry.name for entry in path.iterdir()}
+    return bool(names - {".gitignore", ".DS_Store"}) and not names & {LOCK_FILE, KEY_FILE}
 
 
 def check_space(data_dir: Path) -> None:

@@ -51,6 +51,7 @@ class Connection:
         self._socket = connected
         self._lock = threading.Lock()
         self._received = b""
+        self._number = 0
         self._pid = os.getpid()
         remember_in_fork(self)
 
@@ -79,17 +80,23 @@ class Connection:
         if self._pid != os.getpid():  # in a forked child the lock may be held by a thread that does not exist there
             raise Gone
         with self._lock:
+            self._number += 1
             try:
                 self._socket.settimeout(timeout)
-                self.send({"op": op})
-                while b"\n" not in self._received:
-                    data = self._socket.recv(65536)
-                    if not data:
-                        raise Gone
-                    self._received += data
+                self.send({"op": op, "number": self._number})
+                while (answer := self._read_line()).get("number") != self._number:
+                    pass  # late, to a request that was given up
             except OSError as error:
                 raise Gone from error
-            line, _, self._received = self._received.partition(b"\n")
+        return answer
+
+    def _read_line(self) -> dict[str, Any]:
+        while b"\n" not in self._received:
+            data = self._socket.recv(65536)
+            if not data:
+                raise Gone
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
         answer = json.loads(line)
         assert isinstance(answer, dict)
         return answer

@@ -28,6 +28,9 @@ LONGEST_WAIT = 1.0
 DEFAULT_PATIENCE = 30.0
 
 
+_jitter = random.Random()  # our own: a user's seeded numbers must not depend on what the network did
+
+
 class Unreachable(ServerError):
     """The server did not answer for as long as the caller was ready to wait."""
 
@@ -125,15 +128,13 @@ class HttpClient:
         while True:
             sent = time.monotonic()
             try:
-                answer = await self._once(method, url, body, headers)
+                answer = await self._once(method, url, body, headers, SILENCE_TIMEOUT if repeatable else None)
                 if not (repeatable and busy(answer)):
                     return answer
                 problem = f"it answers {answer.status}: {answer.reason}"
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 problem = str(error)  # refused, no such file, or no answer: nothing was sent
-            except aiohttp.SocketTimeoutError as error:
-                if not repeatable:
-                    raise Unreachable(f"restate-server at {self.address} did not answer ({error}).") from error
+            except aiohttp.SocketTimeoutError:  # only where it is repeatable
                 silent_since = time.monotonic()
                 continue  # still waiting for an invocation; a fresh connection finds out whether the server lives
             except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
@@ -151,7 +152,7 @@ class HttpClient:
                     f"restate-server at {self.address} did not serve the request within {elapsed:.0f} s ({problem}). "
                     f"Check that it runs; a local one is started with restate_nb.start()."
                 )
-            pause = wait * random.uniform(0.7, 1.3)
+            pause = wait * _jitter.uniform(0.7, 1.3)
             await asyncio.sleep(pause if patience is None else min(pause, patience - elapsed))
             wait = min(wait * 1.6, LONGEST_WAIT)
 
@@ -163,9 +164,15 @@ class HttpClient:
         except (Unreachable, TimeoutError):
             return False
 
-    async def _once(self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str] | None) -> Answer:
+    async def _once(
+        self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str] | None, silence: float | None
+    ) -> Answer:
         data = body if body is None or len(body) < STREAMED_BYTES else io.BytesIO(body)
-        async with self._open().request(method, url, data=data, headers=headers, allow_redirects=False) as response:
+        # No bound on the whole: an attached request is answered when the invocation ends, days later perhaps.
+        timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
+        async with self._open().request(
+            method, url, data=data, headers=headers, allow_redirects=False, timeout=timeout
+        ) as response:
             return Answer(response.status, response.headers, await response.read())
 
     def _open(self) -> aiohttp.ClientSession:
@@ -178,10 +185,6 @@ class HttpClient:
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 headers=self._headers,
-                # An attached request is silent until the invocation ends, days later perhaps.
-                timeout=aiohttp.ClientTimeout(
-                    total=None, connect=None, sock_connect=CONNECT_TIMEOUT, sock_read=SILENCE_TIMEOUT
-                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             )

@@ -9,10 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,123 +18,18 @@ from restate_nb.errors import ServerError
 from restate_nb.server import datadir, settings, supervisor
 from restate_nb.server.address import Address, link_path, needs_link, short_path
 from restate_nb.server.binary import binary_version, ensure_binary
+from restate_nb.server.handle import END_TIMEOUT, ServerHandle, ServerStatus, addresses, read_status
 from restate_nb.server.holding import Connection, Gone
 from restate_nb.server.identity import identity_key
 from restate_nb.server.settings import Listen
+from restate_nb.server.stale import clear_the_way
 
 START_TIMEOUT = 30.0  # seconds for everything but the installation
-END_TIMEOUT = 15.0
 ANSWER_TIMEOUT = 2.0  # a server that is stopped (SIGSTOP, suspended machine) accepts and does not answer
 
 Progress = Callable[[str], None]
 
-
-@dataclass(frozen=True, slots=True)
-class ServerStatus:
-    """The server of a data directory at one moment.
-
-    Attributes:
-        pid: the process id of restate-server; None while it is being started again.
-        supervisor_pid: the process that keeps it running.
-        holds: how many processes use it.
-        keep: whether it runs on when nobody uses it (`restate-nb server start`).
-        restarts: how often it was started again after it died.
-        last_end: how it died last, in words; empty when it never did.
-        uptime: seconds since restate-server was started last.
-        listen: `unix` or `tcp`.
-    """
-
-    pid: int | None
-    supervisor_pid: int
-    holds: int
-    keep: bool
-    restarts: int
-    last_end: str
-    uptime: float
-    listen: Listen
-    version: str
-    ingress: Address
-    admin: Address
-
-
-class ServerHandle:
-    """A running server, held: it runs at least until `close()` or the end of this process.
-
-    Attributes:
-        data_dir: its data directory, absolute.
-        log_path: its log.
-        ingress: where invocations are submitted.
-        admin: where deployments and invocations are managed.
-        identity_key: the public key with which its requests are signed, for `restate.app(identity_keys=[...])`.
-        version: of restate-server, such as `1.7.12`.
-        listen: `unix` or `tcp`.
-        adopted: whether the server ran before this handle was made.
-        note: what the caller asked for and did not get, because the adopted server runs otherwise; else empty.
-    """
-
-    def __init__(self, data_dir: Path, connection: Connection, *, adopted: bool, shared: Mapping[str, Any]) -> None:
-        self.data_dir = data_dir
-        self.log_path = data_dir / supervisor.LOG
-        self.listen: Listen = shared["listen"]
-        self.version: str = shared["version"]
-        self.ingress, self.admin = _addresses(data_dir, shared)
-        self.identity_key = identity_key(data_dir)
-        self.adopted = adopted
-        self.note = ""
-        self._connection = connection
-        self._closed = False
-        # A handle that is lost, or left open at exit, gives up its hold without a warning.
-        self._finalizer = weakref.finalize(self, connection.close)
-
-    @property
-    def pid(self) -> int | None:
-        """The process id of restate-server now; None while it is being started again, or after its end."""
-        try:
-            return self.status().pid
-        except ServerError:
-            return None
-
-    @property
-    def alive(self) -> bool:
-        """Whether the hold is in force. When it is not, `start_server` starts the server anew on the same addresses."""
-        try:
-            self.status()
-        except ServerError:
-            return False
-        return True
-
-    def status(self) -> ServerStatus:
-        """How the server does.
-
-        Raises:
-            ServerError: the handle is closed, or the server was ended by someone else.
-        """
-        if self._closed:
-            raise ServerError("This server handle is closed. Start the server again with start_server().")
-        try:
-            return _status(self.data_dir, self._connection.ask("status"))
-        except Gone:
-            raise ServerError(
-                f"The server of {self.data_dir} was ended from outside. Start it again; its log is {self.log_path}."
-            ) from None
-
-    def close(self) -> None:
-        """Give up the hold. Was it the last one, this returns when the server has ended. Again: no effect."""
-        if self._closed:
-            return
-        self._closed = True
-        _release(self._connection)
-        self._finalizer()
-
-    def __enter__(self) -> ServerHandle:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else f"pid {self.pid}" if self.alive else "ended"
-        return f"<ServerHandle {self.version} {self.listen} {state} {str(self.data_dir)!r}>"
+__all__ = ["ServerHandle", "ServerStatus", "server_status", "start_server", "stop_server"]
 
 
 def start_server(
@@ -190,7 +83,7 @@ def server_status(data_dir: Path) -> ServerStatus | None:
     if not path.is_dir() or (connection := Connection.open(short_path(path) / supervisor.SOCKET)) is None:
         return None
     with connection, suppress(Gone):
-        return _status(path, connection.ask("status"))
+        return read_status(path, connection.ask("status"))
     return None
 
 
@@ -241,6 +134,7 @@ def _hold(
 
 def _spawn(data_dir: Path, lock: datadir.Lock, listen: Listen, extra: Mapping[str, str], program: Path) -> Connection:
     """Start a supervisor, which inherits the lock and the first hold."""
+    clear_the_way(data_dir)
     datadir.rotate_log(data_dir)
     identity_key(data_dir)
     ports = settings.loopback_ports(data_dir) if listen == "tcp" else None
@@ -280,13 +174,6 @@ def _spawn(data_dir: Path, lock: datadir.Lock, listen: Listen, extra: Mapping[st
     return connection
 
 
-def _release(connection: Connection) -> None:
-    """Give up the hold; return when the server has ended, if it was the last one."""
-    with connection, suppress(Gone):
-        answer = connection.ask("release")
-        connection.wait_for_end(END_TIMEOUT if answer.get("last") else 1.0)
-
-
 def _wait_until_ready(data_dir: Path, connection: Connection) -> dict[str, Any]:
     """Wait until both interfaces answer; return the supervisor's last status.
 
@@ -300,15 +187,10 @@ def _wait_until_ready(data_dir: Path, connection: Connection) -> dict[str, Any]:
             answer = connection.ask("status", timeout=START_TIMEOUT)
         except Gone:
             raise _failure(data_dir, "The server's supervisor ended at start.", log) from None
-        if answer.get("error") == "foreign":
-            raise ServerError(
-                f"The data directory {data_dir} is in use by a restate-server that was not started from here. End that "
-                f"server, or choose another data_dir."
-            )
         if answer["quick_deaths"] >= 2:  # once may be a kill; the supervisor tried again at once
             raise _failure(data_dir, f"restate-server dies at start: {answer['last_end']}.", log)
         if answer["pid"] is not None:
-            ingress, admin = _addresses(data_dir, answer["shared"])
+            ingress, admin = addresses(data_dir, answer["shared"])
             if _answers(admin, "/health") and _answers(ingress, "/restate/health"):
                 return answer
         if time.monotonic() > deadline:
@@ -331,31 +213,6 @@ def _check_settings(data_dir: Path, running: Mapping[str, str], asked: Mapping[s
             f"The server of {data_dir} runs already, with other settings ({', '.join(differing)}). Stop it first "
             f"(restate-nb server stop --data-dir {data_dir}), or choose another data_dir."
         )
-
-
-def _status(data_dir: Path, answer: Mapping[str, Any]) -> ServerStatus:
-    ingress, admin = _addresses(data_dir, answer["shared"])
-    return ServerStatus(
-        pid=answer["pid"],
-        supervisor_pid=answer["supervisor"],
-        holds=answer["holds"],
-        keep=answer["keep"],
-        restarts=answer["restarts"],
-        last_end=answer["last_end"],
-        uptime=answer["uptime"],
-        listen=answer["shared"]["listen"],
-        version=answer["shared"]["version"],
-        ingress=ingress,
-        admin=admin,
-    )
-
-
-def _addresses(data_dir: Path, shared: Mapping[str, Any]) -> tuple[Address, Address]:
-    if shared["listen"] == "tcp":
-        ports = shared["ports"]
-        return Address(f"http://127.0.0.1:{ports['ingress']}"), Address(f"http://127.0.0.1:{ports['admin']}")
-    home = short_path(data_dir) / supervisor.NODE
-    return Address("http://localhost", home / "ingress.sock"), Address("http://localhost", home / "admin.sock")
 
 
 def _answers(address: Address, path: str) -> bool:

@@ -8,15 +8,14 @@ Whoever needs the server keeps a connection to `supervisor.sock` open, a *hold*.
 process ends, in whatever way. When the last hold is gone the server is ended, and then the supervisor. A server that
 dies while somebody holds it is started again on the same addresses.
 
-The protocol is one JSON object a line, each answered by one: `{"op": "hold" | "keep" | "status" | "release" | "stop"}`.
-A connection is closed by the supervisor only when the release is complete: at once when others hold on, otherwise when
+The protocol is one JSON object a line, each answered by one with the same number:
+`{"op": "hold" | "keep" | "status" | "release" | "stop", "number": 1}`. A connection is closed by the supervisor only when the release is complete: at once when others hold on, otherwise when
 the server has ended and the lock is free.
 """
 
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import os
 import selectors
@@ -40,7 +39,7 @@ GRACE = 3.0  # seconds between SIGTERM and SIGKILL; restate-server needs about 0
 STEADY = 5.0  # a server that lived this long did not fail at start
 SLOWEST_RESTART = 5.0  # seconds
 LOG_LIMIT = 20_000_000  # bytes; then the log is moved to `.1`
-LOG_CHECK = 60.0  # seconds
+FILES_CHECK = 60.0  # seconds
 
 
 class Supervisor:
@@ -58,7 +57,7 @@ class Supervisor:
         self.last_end = ""
         self.spawned_at = 0.0
         self.restart_at: float | None = None
-        self.log_checked_at = time.monotonic()
+        self.files_checked_at = time.monotonic()
         self.buffers: dict[socket.socket, bytes] = {}
         self.holds: set[socket.socket] = set()
         self.selector = selectors.DefaultSelector()
@@ -71,11 +70,6 @@ class Supervisor:
     def run(self) -> None:
         """Serve until nobody holds the server any more."""
         _log(BEGIN)
-        problem = _clear_the_way(self.config["data_dir"])
-        if problem is not None:
-            for client in self.holds:
-                self.reply(client, problem)
-            self.leave()
         self.listener = _listen()
         self.selector.register(self.listener, selectors.EVENT_READ)
         self.spawn()
@@ -83,7 +77,7 @@ class Supervisor:
             for key, _ in self.selector.select(self.next_timeout()):
                 self.handle(key.fileobj)
             self.look_after_server()
-            self.look_after_log()
+            self.look_after_files()
             if self.ending or not (self.keep or self.holds or self.accept()):
                 break
         self.end()
@@ -91,7 +85,7 @@ class Supervisor:
     def next_timeout(self) -> float:
         """Seconds until something is due though nobody calls."""
         if self.restart_at is None:
-            return LOG_CHECK
+            return FILES_CHECK
         return max(0.0, self.restart_at - time.monotonic())
 
     def handle(self, source: Any) -> None:
@@ -116,6 +110,7 @@ class Supervisor:
             except BlockingIOError:
                 return bool(self.holds)
             except OSError:  # the client is gone again, or there is no descriptor free
+                time.sleep(0.01)
                 return bool(self.holds)
             self.add(client)
             self.read(client)
@@ -147,12 +142,14 @@ class Supervisor:
         *lines, self.buffers[client] = (self.buffers[client] + data).split(b"\n")
         for line in lines:
             try:
-                op = json.loads(line)["op"]
+                request = json.loads(line)
+                op, number = request["op"], request["number"]
             except (ValueError, KeyError, TypeError):
-                op = None
-            self.answer(client, op)
+                self.drop(client)  # not ours: better no answer than a wrong one
+                return
+            self.answer(client, op, number)
 
-    def answer(self, client: socket.socket, op: object) -> None:
+    def answer(self, client: socket.socket, op: str, number: int) -> None:
         """Do what one request asks for."""
         if op == "hold":
             self.holds.add(client)
@@ -161,17 +158,16 @@ class Supervisor:
         elif op == "release":
             self.holds.discard(client)
             if self.keep or self.holds:
-                self.reply(client, {"last": False})
+                self.reply(client, {"number": number, "last": False})
                 self.drop(client)
             else:
-                self.reply(client, {"last": True})  # the connection stays open until the server has ended
+                self.reply(
+                    client, {"number": number, "last": True}
+                )  # the connection stays open until the server has ended
             return
         elif op == "stop":
             self.ending = True
-        elif op != "status":
-            self.reply(client, {"error": "request", "detail": "unknown request"})
-            return
-        self.reply(client, self.status())
+        self.reply(client, {"number": number, **self.status()})
 
     def reply(self, client: socket.socket, message: dict[str, Any]) -> None:
         """Send one line; a client that does not read is dropped, for the supervisor must never wait."""
@@ -235,12 +231,17 @@ class Supervisor:
         self.restart_at = now + wait
         _log(f"restate_nb supervisor: restate-server is gone ({how}); starting it again in {wait:.1f} s")
 
-    def look_after_log(self) -> None:
-        """Bound the log; the server writes in append mode, so that cutting it under its feet is safe."""
-        if time.monotonic() - self.log_checked_at < LOG_CHECK:
+    def look_after_files(self) -> None:
+        """Bound the log, and renew the short link, which a cleaner of temporary files may have taken."""
+        if time.monotonic() - self.files_checked_at < FILES_CHECK:
             return
-        self.log_checked_at = time.monotonic()
-        log = Path(LOG)
+        self.files_checked_at = time.monotonic()
+        link, log = self.config["link"], Path(LOG)
+        with suppress(OSError):
+            if link is not None and not Path(link).is_symlink():
+                Path(link).parent.mkdir(mode=0o700, exist_ok=True)
+                Path(link).symlink_to(self.config["data_dir"])
+        # The server writes in append mode, so that cutting the file under its feet is safe.
         with suppress(OSError):
             if log.stat().st_size > LOG_LIMIT:
                 shutil.copyfile(log, f"{LOG}.1")
@@ -309,51 +310,6 @@ def _die_with_parent() -> Any:
             os._exit(1)
 
     return child
-
-
-def _clear_the_way(data_dir: str) -> dict[str, Any] | None:
-    """End a server whose supervisor was killed. What stands in the way of a new one, if anything does."""
-    try:
-        pid = int(json.loads(Path(RECORD).read_text())["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pid = 0
-    deadline = time.monotonic() + 5.0
-    if pid > 0 and _is_our_server(pid, data_dir):
-        _log(f"restate_nb supervisor: ending restate-server {pid}, whose supervisor is gone")
-        with suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
-        while _is_our_server(pid, data_dir) and time.monotonic() < deadline:
-            time.sleep(0.005)
-    deadline = time.monotonic() + 1.0
-    while _database_is_open(Path(NODE, "db", "LOCK")):
-        if time.monotonic() > deadline:
-            return {"error": "foreign"}
-        time.sleep(0.01)
-    return None
-
-
-def _is_our_server(pid: int, data_dir: str) -> bool:
-    """Whether the process lives and is the restate-server of this directory: the number may be another's by now."""
-    try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        if Path("/proc/self").exists():
-            return False
-        listing = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)
-        return f"--node-name {NODE} --base-dir {data_dir}" in listing.stdout.decode(errors="replace")
-    return data_dir in arguments and NODE in arguments
-
-
-def _database_is_open(lock: Path) -> bool:
-    """Whether a process has RocksDB's lock on the server's database."""
-    try:
-        with lock.open("r+b") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
 
 
 def _log(text: str) -> None:

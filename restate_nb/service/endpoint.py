@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import restate
@@ -28,6 +29,7 @@ class Endpoint:
         self._endpoint.identity_key(identity_key)
         self._stop = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
+        self._receiving: set[asyncio.Future[Any]] = set()
         self._port: int | None = None
 
     @property
@@ -70,15 +72,35 @@ class Endpoint:
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI app: the SDK's, and an answer to the lifespan messages, at which the SDK's raises."""
         if scope["type"] != "lifespan":
-            await self._app(scope, receive, send)
+            await self._app(scope, lambda: self._receive(receive), send)
             return
         for phase in ("startup", "shutdown"):
             await receive()
             await send({"type": f"lifespan.{phase}.complete"})
 
+    async def _receive(self, receive: Callable[[], Awaitable[Any]]) -> Any:
+        """The next message of a request; that its client is gone, once the endpoint is being closed.
+
+        So handlers end as they do when a connection breaks. Cancelling them instead makes hypercorn fail.
+        """
+        if self._stop.is_set():
+            return {"type": "http.disconnect"}
+        message = asyncio.ensure_future(receive())
+        self._receiving.add(message)
+        try:
+            return await message
+        except asyncio.CancelledError:
+            if self._stop.is_set():
+                return {"type": "http.disconnect"}
+            raise
+        finally:
+            self._receiving.discard(message)
+
     async def close(self) -> None:
-        """Stop to listen, and end what runs."""
+        """Stop to listen, and end what runs: restate-server will have it run again elsewhere."""
         self._stop.set()
+        for message in self._receiving:
+            message.cancel()
         if self._serving is not None:
             try:
                 await asyncio.wait_for(self._serving, timeout=5)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from restate_nb.testing.context import MockContext, mock_context
 from restate_nb.testing.journal import Entry, Journal
-from restate_nb.testing.mock import Mock, MockStuck
+from restate_nb.testing.mock import Mock
+from restate_nb.testing.running import MockStuck
 from restate_nb.testing.world import Request
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ class _Channel:
         return await self._mock.receive()
 
     async def enqueue_restate_event(self, what: Any) -> None:
-        self._mock._wake()
+        self._mock.wake()
 
 
 async def _send(_: Any) -> None:
@@ -59,7 +59,7 @@ class MockContext(ServerInvocationContext, WorkflowContext):
         if handle in self.started:
             self.run_coros_to_execute[handle] = self.started[handle]
 
-    async def create_run_coroutine(self, handle: int, action: Any, *options: Any) -> None:
+    async def create_run_coroutine(self, handle: int, action: Any, *args: Any, **options: Any) -> None:
         """Run a `ctx.run` action, or fail in its place as the test wants it."""
         name = self.mock.journal.entry_of(handle).name
         self.mock.runs[name] += 1
@@ -71,7 +71,7 @@ class MockContext(ServerInvocationContext, WorkflowContext):
                 raise error
 
             action = fail
-        await super().create_run_coroutine(handle, action, *options)
+        await super().create_run_coroutine(handle, action, *args, **options)
 
 
 def mock_context(

@@ -111,15 +111,19 @@ class LocalServer:
         self._submit(serve()).result(30)
 
     def _close(self) -> None:
-        async def end() -> None:
+        async def close_clients() -> None:
             await self._ingress.close()
             await self._admin.close()
+
+        async def end() -> None:
             await self._endpoint.close()
             others = asyncio.all_tasks() - {asyncio.current_task()}
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
 
+        self._submit(close_clients()).result(30)
+        self.handle.close()  # before the endpoint: hypercorn warns of connections that it has to cut
         self._submit(end()).result(30)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)

@@ -74,7 +74,7 @@ class Machine:
                 return SUSPENDED
             elif (job := self._next_job(tree)) is not None:
                 return DoProgressExecuteRun(job)  # type: ignore[no-untyped-call]
-            elif mock.working or not mock.tick():
+            elif not mock.settle() and (mock.working or not mock.tick()):
                 mock.awaited = sorted(handles_of(tree))
                 return DO_PROGRESS_WAIT_EXTERNAL_PROGRESS
         return DO_PROGRESS_ANY_COMPLETED
@@ -121,7 +121,7 @@ class Machine:
     def sys_sleep(self, millis: int, name: str | None = None) -> int:
         handle, new = self._command("sleep", name or "", f"{millis / 1000:g} s")
         if new:
-            self.mock.after(millis / 1000, lambda: self.mock.answer(handle, None))
+            self.mock.after(millis / 1000, lambda: self.mock.journal.answer(handle, None))
         return handle
 
     def sys_call(self, service: str, handler: str, parameter: bytes, key: str | None = None, **options: Any) -> Any:
@@ -193,7 +193,7 @@ class Machine:
         handle, new = self._command("awakeable", "")
         name = f"awk_{self.mock.id}_{handle}"
         if new:
-            self.mock.world.awakeables[name] = lambda answer: self.mock.deliver(handle, answer)
+            self.mock.world.awakeables[name] = (self.mock, handle)
         return name, handle
 
     def sys_resolve_awakeable(self, name: str, value: bytes) -> None:
@@ -237,10 +237,10 @@ class Machine:
     # What became of a ctx.run action.
 
     def propose_run_completion_success(self, handle: int, output: bytes) -> None:
-        self.mock.done(handle, lambda: self.mock.answer(handle, bytes(output)))
+        self.mock.done(handle, lambda: self.mock.journal.answer(handle, bytes(output)))
 
     def propose_run_completion_failure(self, handle: int, output: Failure) -> None:
-        self.mock.done(handle, lambda: self.mock.answer(handle, output))
+        self.mock.done(handle, lambda: self.mock.journal.answer(handle, output))
 
     def propose_run_completion_transient(
         self, handle: int, failure: Failure, attempt_duration_ms: int, config: Any

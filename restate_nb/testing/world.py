@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from restate.exceptions import TerminalError
 from restate.handler import handler_from_callable
 from restate.serde import DefaultSerde
 
 from restate_nb.errors import InvalidInput
+from restate_nb.patterns.sdk import Failure
+from restate_nb.testing.journal import Answer
+
+if TYPE_CHECKING:
+    from restate_nb.testing.running import Running
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,29 @@ class Request:
     limit_key: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What an invocation did to another one, and when."""
+
+    at: float
+    owner: Running
+    handle: int
+    answer: Answer
+
+    def happen(self, seen_by: Running) -> Callable[[], None]:
+        """Let it happen, as the invocation that learns of it sees it."""
+        return lambda: seen_by.reach(self.owner, self.handle, self.answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How a call ended, after how many virtual seconds, and what it did to others meanwhile."""
+
+    answer: Answer
+    took: float = 0.0
+    effects: Sequence[Effect] = ()
+
+
 @dataclass(slots=True)
 class Stub:
     """What answers the calls to one handler."""
@@ -48,16 +79,19 @@ class Stub:
     answer: Any
     delay: float = 0.0
 
-    async def call(self, request: Request, parameter: bytes, now: float) -> tuple[bytes, float]:
-        """The answer as JSON, and the virtual seconds that it took."""
+    async def call(self, request: Request, parameter: bytes, now: float) -> Reply:
+        """Answer a call that starts at the virtual time `now`."""
         if isinstance(self.answer, Hosted):
             return await self.answer.call(request, parameter, now)
         value = self.answer
-        if callable(value):
-            value = value(*_arguments(value, request.key, parameter))
-            if inspect.isawaitable(value):
-                value = await value
-        return encode(value), self.delay
+        try:
+            if callable(value):
+                value = value(*_arguments(value, request.key, parameter))
+                if inspect.isawaitable(value):
+                    value = await value
+        except TerminalError as error:
+            return Reply(Failure(error.status_code, error.message), self.delay)
+        return Reply(encode(value), self.delay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +101,21 @@ class Hosted:
     handler: Any
     world: World
 
-    async def call(self, request: Request, parameter: bytes, now: float) -> tuple[bytes, float]:
-        """Run the handler from the caller's time on."""
+    async def call(self, request: Request, parameter: bytes, now: float) -> Reply:
+        """Run the handler from the virtual time `now` on."""
         from restate_nb.testing.mock import Mock  # noqa: PLC0415 - a mock holds a world, which holds this
 
-        handler = self.handler
-        service, key = handler.service_tag.name, request.key or ""
-        mock = Mock(self.world, service=service, key=key, now=now, identity=request.invocation_id)
-        arguments = [] if handler.arity == 1 else [handler.handler_io.input_serde.deserialize(parameter)]
-        value = await mock.invoke(handler.fn, *arguments)
-        return bytes(handler.handler_io.output_serde.serialize(value)), mock.now - now
+        handler, key = self.handler, request.key or ""
+        mock = Mock(self.world, service=handler.service_tag.name, key=key, now=now, identity=request.invocation_id)
+        mock.effects = []
+        io = handler.handler_io
+        arguments = [] if handler.arity == 1 else [io.input_serde.deserialize(parameter)]
+        async with self.world.turn(handler, key):
+            try:
+                answer: Answer = bytes(io.output_serde.serialize(await mock.invoke(handler.fn, *arguments)))
+            except TerminalError as error:
+                answer = Failure(error.status_code, error.message)
+        return Reply(answer, mock.now - now, mock.effects)
 
 
 @dataclass(slots=True)
@@ -88,14 +127,22 @@ class World:
     stubs: dict[str, Stub] = field(default_factory=dict)
     states: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
     promises: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    awakeables: dict[str, Callable[[Any], None]] = field(default_factory=dict)
+    waiting: dict[tuple[str, str], dict[str, list[tuple[Running, int]]]] = field(default_factory=dict)
+    awakeables: dict[str, tuple[Running, int]] = field(default_factory=dict)
     failures: dict[str, list[BaseException]] = field(default_factory=dict)
+    locks: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict)
     invocations: int = 0
 
     def next_id(self) -> str:
         """The id of the next invocation; the same in every run."""
         self.invocations += 1
         return f"inv_{self.invocations}"
+
+    def turn(self, handler: Any, key: str) -> AbstractAsyncContextManager[None]:
+        """Wait for one's turn: an object runs its exclusive handlers one after the other."""
+        if handler.kind != "exclusive":
+            return nullcontext()
+        return self.locks.setdefault((handler.service_tag.name, key), asyncio.Lock())
 
 
 def target_of(handler: object) -> str:

@@ -79,6 +79,34 @@ def test_a_durable_function_is_mapped_with_one_invocation_an_item(any_session: S
     assert again.attached == 40
 
 
+async def three_steps(ctx: Context, item: int) -> int:
+    async def fails() -> int:
+        raise TerminalError("refused")
+
+    value = await ctx.run_typed("read", lambda: item)
+    await ctx.sleep(timedelta(milliseconds=30), name="nap")
+    try:
+        await ctx.run_typed("refuse", fails)
+    except TerminalError:
+        value += 1
+    return value
+
+
+def test_the_steps_of_each_item_are_read_from_its_journal(session: Session) -> None:
+    job = rnb.map(three_steps, {"a": 1, "b": 2}, session=session, show=False)
+    assert job.values() == [2, 3]
+    steps = job.steps()
+    assert steps.index.tolist() == ["a"] * 3 + ["b"] * 3
+    assert steps["step"].tolist() == ["read", "nap", "refuse"] * 2
+    assert steps["kind"].tolist() == ["run", "sleep", "run"] * 2
+    assert steps["status"].tolist() == ["ok", "ok", "error"] * 2
+    naps = steps[steps["kind"] == "sleep"]
+    assert (naps["run_s"] >= 0.029).all()
+    assert (steps["finished_at"] >= steps["started_at"]).all()
+    with pytest.raises(rnb.InvalidInput, match="plain function"):
+        rnb.map(len, ["a"], session=session, show=False).steps()
+
+
 def test_as_many_invocations_run_at_once_as_are_allowed(session: Session) -> None:
     now = peak = 0
 

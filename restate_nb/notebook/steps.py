@@ -1,0 +1,80 @@
+"""The durable steps of a job's invocations, read from their journals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import pandas as pd
+
+from restate_nb.server.admin import Admin, sql_literal
+
+COLUMNS: Final = ["position", "step", "kind", "status", "started_at", "run_s", "finished_at"]
+
+_NO_STEPS: Final = {"Input", "Output"}
+
+
+async def read_steps(admin: Admin, key: str, index: pd.Index[Any]) -> pd.DataFrame:
+    """One row a durable step, by position and order.
+
+    Args:
+        admin: where journals are read.
+        key: what the idempotency keys of the job's invocations begin with.
+        index: the index of the job's input.
+
+    Returns:
+        Columns `position`, `step` (its name, or its kind), `kind` (run, sleep, call, ...), `status` (ok, error,
+        pending), `started_at`, `run_s` (seconds until its result was recorded), `finished_at`.
+    """
+    entries = await admin.query(
+        "select i.idempotency_key, j.index, j.name, j.entry_lite_json, j.appended_at from sys_journal j "
+        "join sys_invocation i on i.id = j.id "
+        f"where starts_with(i.idempotency_key, {sql_literal(key + '/')}) order by i.idempotency_key, j.index"
+    )
+    rows: list[dict[str, Any]] = []
+    journals: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        journals.setdefault(entry["idempotency_key"], []).append(entry)
+    for invocation, journal in journals.items():
+        position = int(invocation.rpartition("/")[2])
+        rows += [{"position": position, **step} for step in _steps(journal)]
+    frame = pd.DataFrame(rows, columns=COLUMNS).sort_values("position", kind="stable")
+    for name in ("started_at", "finished_at"):
+        frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601").astype("datetime64[us, UTC]")
+    frame["run_s"] = (frame["finished_at"] - frame["started_at"]).dt.total_seconds()
+    frame.index = index.take(frame["position"].to_numpy(dtype="int64"))
+    return frame
+
+
+def _steps(journal: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The steps of one invocation, in the order in which they were begun."""
+    steps: list[dict[str, Any]] = []
+    waiting: dict[int, dict[str, Any]] = {}
+    for entry in journal:
+        (what, content), *_ = msgspec.json.decode(entry["entry_lite_json"]).items()
+        if what == "Command":
+            (kind, details), *_ = content.items()
+            if kind in _NO_STEPS:
+                continue
+            began = entry["appended_at"]
+            step = {"step": entry["name"] or kind, "kind": kind.lower(), "status": "pending", "started_at": began}
+            completion = _completion_id(details)
+            if completion is None:  # such as a state's change: done with its entry
+                step |= {"status": "ok", "finished_at": began}
+            else:
+                waiting[completion] = step
+            steps.append(step)
+        elif what == "Notification":
+            done = waiting.pop((content.get("id") or {}).get("CompletionId", -1), None)
+            if done is not None:
+                failed = content.get("result") == "Failure"
+                done |= {"status": "error" if failed else "ok", "finished_at": entry["appended_at"]}
+    return steps
+
+
+def _completion_id(details: Any) -> int | None:
+    if not isinstance(details, dict):
+        return None
+    found = details.get("result_completion_id", details.get("completion_id"))
+    return found if isinstance(found, int) else None
