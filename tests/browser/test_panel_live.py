@@ -7,7 +7,11 @@ import re
 import nbformat
 import pytest
 
-pytest.importorskip("playwright")
+from tests.browser.conftest import CHROMIUM
+
+if CHROMIUM is None:
+    pytest.skip("there is no Chromium: apt-get install chromium", allow_module_level=True)
+
 from playwright.sync_api import expect
 
 START = "from tests.browser.played import Played\njob = Played(total={total}, attached={attached}, concurrency={n})"
