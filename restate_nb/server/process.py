@@ -18,7 +18,7 @@ from restate_nb.errors import ServerError
 from restate_nb.server import datadir, settings, supervisor
 from restate_nb.server.address import Address, link_path, needs_link, short_path
 from restate_nb.server.binary import binary_version, ensure_binary
-from restate_nb.server.handle import END_TIMEOUT, ServerHandle, ServerStatus, addresses, read_status
+from restate_nb.server.handle import END_TIMEOUT, ServerHandle, ServerStatus, addresses, read_status, release
 from restate_nb.server.holding import Connection, Gone
 from restate_nb.server.identity import identity_key
 from restate_nb.server.settings import Listen
@@ -63,7 +63,7 @@ def start_server(
     path = datadir.prepare(Path(data_dir))
     connection, adopted = _hold(path, listen, extra, binary, progress)
     with ExitStack() as undo:
-        undo.callback(_release, connection)
+        undo.callback(release, connection)
         answer = _wait_until_ready(path, connection)
         shared = answer["shared"]
         _check_settings(path, shared["env"], extra)

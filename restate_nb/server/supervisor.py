@@ -9,8 +9,8 @@ process ends, in whatever way. When the last hold is gone the server is ended, a
 dies while somebody holds it is started again on the same addresses.
 
 The protocol is one JSON object a line, each answered by one with the same number:
-`{"op": "hold" | "keep" | "status" | "release" | "stop", "number": 1}`. A connection is closed by the supervisor only when the release is complete: at once when others hold on, otherwise when
-the server has ended and the lock is free.
+`{"op": "hold" | "keep" | "status" | "release" | "stop", "number": 1}`. A connection is closed by the supervisor only
+when the release is complete: at once when others hold on, otherwise when the server has ended and the lock is free.
 """
 
 from __future__ import annotations

@@ -104,11 +104,14 @@ async def test_a_service_moves_with_its_endpoint(admin: Admin, ingress: Ingress)
         assert await ingress.call("Added", "e", b'""') == b'"5"'
 
 
-async def test_a_reused_port_is_not_taken_for_the_deployment_that_had_it(admin: Admin, ingress: Ingress) -> None:
+async def test_a_reused_port_is_not_taken_for_the_deployment_that_had_it(
+    server: ServerHandle, admin: Admin, ingress: Ingress
+) -> None:
     """A session whose port belonged to a dead one gets a deployment of its own, and the dead one's stays as it was."""
     async with endpoint(service("Dead", a="dead")) as url:
         dead = await admin.point(["Dead"], url)
-    async with endpoint(service("Heir", a="heir"), port=int(url.rpartition(":")[2])) as same:
+    port = int(url.rpartition(":")[2])
+    async with endpoint(service("Heir", a="heir"), keys=[server.identity_key], port=port) as same:
         assert same == url
         heir = await admin.point(["Heir"], same)
         assert heir != dead

@@ -35,6 +35,15 @@ def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
+def test_a_directory_of_something_else(tmp_path: Path) -> None:
+    """A directory with other files in it, such as a project's, is neither closed to others nor ignored by git."""
+    (tmp_path / "notebook.ipynb").write_text("{}")
+    mode = tmp_path.stat().st_mode
+    with pytest.raises(ServerError, match=r"holds other files\. Choose a data_dir that is new or empty, .*/\.restate"):
+        start_server(tmp_path)
+    assert tmp_path.stat().st_mode == mode and not (tmp_path / ".gitignore").exists()
+
+
 def test_a_directory_that_cannot_be_written() -> None:
     """A place where nothing can be written is refused before anything is installed or started."""
     with pytest.raises(ServerError, match=r"/proc/restate-nb cannot be written .* Choose a data_dir"):
