@@ -124,7 +124,10 @@ async def test_steps_are_retried_by_their_options_on_the_virtual_clock(replay: b
 
     async def handler(ctx: restate.Context) -> str:
         options: RunOptions[str] = RunOptions(
-            max_attempts=5, initial_retry_interval=timedelta(seconds=10), retry_interval_factor=3, max_retry_interval=timedelta(hours=1)
+            max_attempts=5,
+            initial_retry_interval=timedelta(seconds=10),
+            retry_interval_factor=3,
+            max_retry_interval=timedelta(hours=1),
         )
         return await ctx.run_typed("flaky", flaky, options)
 

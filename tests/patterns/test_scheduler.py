@@ -95,6 +95,29 @@ async def test_sleep_zero_lets_the_others_go_first() -> None:
     assert log == ["a1", "b1", "a2", "b2"]
 
 
+class SlowCodec(restate.JournalValueCodec):
+    """Turns values around, and really waits to turn them back, as one that asks a key server would."""
+
+    def encode(self, buf: bytes) -> bytes:
+        return buf[::-1]
+
+    async def decode(self, buf: bytes) -> bytes:
+        await asyncio.sleep(0.001)
+        return buf[::-1]
+
+
+async def test_a_journal_codec_that_waits_for_asyncio_works_in_operations_and_after_them() -> None:
+    ctx = mock_context()
+    ctx.journal_codec = SlowCodec()
+    shared, later = ctx.run_typed("shared", lambda: 12), ctx.run_typed("later", lambda: 34)
+
+    async def operation(n: int) -> int:
+        return n * 100 + await ctx.run_typed("own", lambda: n) + await shared
+
+    assert await map_concurrent(ctx, range(10, 20), operation) == [n * 101 + 12 for n in range(10, 20)]
+    assert await later == 34
+
+
 # What is not durable.
 
 
