@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import sys
 import sysconfig
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from restate_nb.notebook.job import Job
 
 CHART: Final = "restate-nb-demo.png"
 
@@ -80,16 +84,14 @@ def sources() -> list[str]:
     return found
 
 
-def main(data_dir: str, *, fresh: bool) -> int:
-    """Run the demo, and print what a first look should see.
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `restate-nb demo`."""
+    parser.add_argument("--data-dir", default=".restate", help="where the server keeps its data (default .restate)")
+    parser.add_argument("--fresh", action="store_true", help="start over, even if the job is done already")
 
-    Args:
-        data_dir: where the server keeps its data.
-        fresh: start again, even if the job is there already.
 
-    Returns:
-        The exit code.
-    """
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo, and print what a first look should see."""
     import matplotlib as mpl  # noqa: PLC0415 - only this command needs it
 
     import restate_nb as rnb  # noqa: PLC0415 - and its heavy parts
@@ -97,30 +99,36 @@ def main(data_dir: str, *, fresh: bool) -> int:
     mpl.use("agg")
     paths = sources()
     print(f"Measuring the {len(paths):,} source files of Python {sys.version.split()[0]}, each a durable item.\n")
-    began = time.perf_counter()
-    with rnb.start("demo", data_dir=data_dir):
-        job = rnb.map(measure, paths, name="standard-library", concurrency=8, fresh=fresh)
+    with rnb.start("demo", data_dir=arguments.data_dir):
+        began = time.perf_counter()
+        job = rnb.map(measure, paths, name="standard-library", concurrency=8, fresh=arguments.fresh)
         job.result()
-        took = time.perf_counter() - began
-        frame = job.frame(expand=True)
-        head = frame.sort_values("lines", ascending=False).head()
-        head.insert(0, "file", [Path(path).name for path in head["item"]])
-        print("The largest files (job.frame(expand=True).sort_values('lines')):\n")
-        columns = ["file", "status", "lines", "functions", "classes", "deepest", "longest", "longest_lines", "run_s"]
-        print(head[columns].to_string(index=False))
-        print(f"\n{job.failed} files failed, grouped (job.errors()):\n")
-        print(job.errors()[["error_type", "error", "count"]].to_string(index=False, max_colwidth=80))
-        chart = Path(CHART).absolute()
-        figure = job.timeline().get_figure(root=True)
-        assert figure is not None
-        figure.savefig(chart, dpi=120)
-        lines = int(frame["lines"].sum())
-        if job.attached:
-            print(f"\n{job.attached:,} of {len(paths):,} files were done already, and were not measured again.")
-        else:
-            print(f"\n{len(paths):,} files, {lines:,} lines in {took:.1f} s: {len(paths) / took:,.0f} files a second.")
-        print(f"Chart: {chart}")
-        again = "restate-nb demo --fresh" if job.attached else "restate-nb demo"
-        why = "starts over" if job.attached else "finds the finished job; kill it in the middle, and it goes on"
-        print(f"Next:  {again}    ({why})")
+        _report(job, time.perf_counter() - began)
     return 0
+
+
+def _report(job: Job[Measure], took: float) -> None:
+    frame = job.frame(expand=True)
+    head = frame.sort_values("lines", ascending=False).head()
+    head.insert(0, "file", [Path(path).name for path in head["item"]])
+    columns = ["file", "status", "lines", "functions", "classes", "deepest", "longest", "longest_lines", "run_s"]
+    print("\nThe largest files: job.frame(expand=True).sort_values('lines', ascending=False).head()\n")
+    print(head[columns].to_string(index=False, float_format="{:.3f}".format))
+    print(f"\nThe {job.failed} files that failed, grouped: job.errors()\n")
+    errors = job.errors()
+    errors["error"] = [text if len(text) <= 70 else f"{text[:69]}…" for text in errors["error"]]
+    print(errors[["count", "error_type", "error"]].to_string(index=False))
+    chart = Path(CHART).absolute()
+    figure = job.timeline().get_figure(root=True)
+    assert figure is not None
+    figure.savefig(chart, dpi=120, bbox_inches="tight")
+    if job.attached == len(job):
+        print(f"\nAll {len(job):,} files were done already; nothing ran again.")
+        following = "restate-nb demo --fresh   (starts over)"
+    else:
+        again = f" ({job.attached:,} of them were done already)" if job.attached else ""
+        lines = int(frame["lines"].sum())
+        print(f"\n{len(job):,} files{again}, {lines:,} lines in {took:.1f} s: {len(job) / took:,.0f} files a second.")
+        following = "restate-nb demo   (finds the finished job; kill it in the middle, and the next run goes on)"
+    print(f"Chart: {chart}")
+    print(f"Next:  {following}")

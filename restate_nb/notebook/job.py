@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
@@ -28,9 +28,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from restate_nb.notebook.charts import Sort
+    from restate_nb.notebook.panel import Panel
+
 T = TypeVar("T")
 
 _PANEL_SECONDS = 0.2  # five updates a second: the page stays quick, and the eye sees no steps
+_LAST_PANEL_SECONDS = 1.0  # a cell that has ended may store no more output, so the last panel goes first
 
 
 class Job(Generic[T]):
@@ -50,6 +54,8 @@ class Job(Generic[T]):
         self._ended: Future[None] = Future()
         self._following: Future[None] | None = None
         self._note = ""
+        self._panel: Panel | None = None
+        self._showing: threading.Thread | None = None
 
     # ------------------------------------------------------------ what it is
 
@@ -126,6 +132,8 @@ class Job(Generic[T]):
         except KeyboardInterrupt:
             print(f"Stopped waiting; the job goes on. {self.name!r}: job.result() waits again, job.cancel() ends it.")
             raise
+        if self._showing is not None:
+            self._showing.join(_LAST_PANEL_SECONDS)
         return True
 
     def result(self, timeout: float | None = None) -> pd.DataFrame:
@@ -153,6 +161,7 @@ class Job(Generic[T]):
             await until_done(self._ended)
         except Exception:  # told with its cause by _result
             self._ended.exception()
+        self.wait()  # for the last panel; the job has ended
         return self._result()
 
     def _result(self) -> pd.DataFrame:
@@ -292,21 +301,81 @@ class Job(Generic[T]):
         if positions:
             number = self._io.run(self._driver.add_round(positions, self._code))
             self._follow([number])
+            if self._panel is not None:
+                self._panel.reopen()
+                self._keep_up()
         return self
 
     # ------------------------------------------------------------ charts
 
-    def timeline(self, **options: Any) -> Axes:
-        """Draw when each item waited, ran and failed; see `restate_nb.charts.timeline` for the options."""
+    def timeline(
+        self,
+        *,
+        sort: Sort = "start",
+        label: str | Sequence[object] | None = None,
+        ax: Axes | None = None,
+        title: str | None = None,
+    ) -> Axes:
+        """Draw when each item waited, ran and failed.
+
+        Args:
+            sort: the order of rows: by "start", "duration" or "index", or "lane" for rows shared as items end.
+            label: what names the rows: a column of the frame, or one value an item.
+            ax: where to draw; a new figure by default.
+            title: the chart's title; the job's name by default.
+        """
         from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
 
-        return charts.timeline(self.frame(), self.attempts(), submitted_at=self._driver.manifest.created, **options)
+        return charts.timeline(*self._drawn(), sort=sort, label=label, ax=ax, title=title, submitted_at=self._created)
 
-    def durations(self, **options: Any) -> Axes:
-        """Draw how long items ran: histogram, cumulative share, and the percentiles 50, 95 and 99."""
+    def durations(self, *, ax: Axes | None = None, title: str | None = None) -> Axes:
+        """Draw how long items ran: histogram, cumulative share, and the percentiles 50, 95 and 99.
+
+        Args:
+            ax: where to draw; a new figure by default.
+            title: the chart's title.
+        """
         from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
 
-        return charts.durations(self.frame(), **options)
+        return charts.durations(self.frame(), ax=ax, title=title)
+
+    def throughput(self, *, ax: Axes | None = None, title: str | None = None) -> Axes:
+        """Draw how many items ended a second over time, and how many ran at once.
+
+        Args:
+            ax: where to draw; a new figure by default.
+            title: the chart's title.
+        """
+        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
+
+        frame, attempts = self._drawn()
+        return charts.throughput(
+            frame, attempts, limit=self.concurrency, ax=ax, title=title, submitted_at=self._created
+        )
+
+    def failures(self, *, ax: Axes | None = None, title: str | None = None) -> Axes:
+        """Draw failed attempts by type over time.
+
+        Args:
+            ax: where to draw; a new figure by default.
+            title: the chart's title.
+        """
+        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
+
+        return charts.failures(*self._drawn(), ax=ax, title=title, submitted_at=self._created)
+
+    def overview(self, *, title: str | None = None) -> Any:
+        """Draw the four charts on one figure, and return their Axes as a 2 by 2 array."""
+        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
+
+        return charts.overview(*self._drawn(), title=title or self.name, submitted_at=self._created)
+
+    def _drawn(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        return self.frame(), self.attempts()
+
+    @property
+    def _created(self) -> float:
+        return self._driver.manifest.created
 
     # ------------------------------------------------------------ from the session
 
@@ -352,15 +421,20 @@ class Job(Generic[T]):
         """Show the live panel here, and keep it up to date until the job has ended."""
         from restate_nb.notebook.panel import make_panel  # noqa: PLC0415 - not in scripts that show nothing
 
-        panel = make_panel(self._progress())
-        ended = self._ended
+        self._panel = make_panel(self._progress(), self)
+        self._keep_up()
+
+    def _keep_up(self) -> None:
+        panel, ended = self._panel, self._ended
+        assert panel is not None
 
         def keep_up() -> None:
             while not _wait(ended, _PANEL_SECONDS):
                 panel.update(self._progress())
             panel.finish(self._progress())
 
-        threading.Thread(target=keep_up, name=f"rnb-panel-{self.name}", daemon=True).start()
+        self._showing = threading.Thread(target=keep_up, name=f"rnb-panel-{self.name}", daemon=True)
+        self._showing.start()
 
     def _leave(self) -> None:
         """Stop following the job; it stays where it is."""

@@ -134,7 +134,7 @@ class Ledger:
         failure = attempt.failure
         if failure is None:
             self.values[position] = attempt.value
-            self._durations.append(attempt.ran)
+            self._durations.append(self.ran_in_all[position])
         else:
             self.failures[position] = failure
             kind = failure.type, failure.message

@@ -185,13 +185,14 @@ class Session:
         self._work.close()
         for job in self.jobs:
             job._leave()
-        self._io.run(self._shut())
+        self._io.run(self._close("_ingress", "_admin"))
+        self.server.close()  # before the endpoint: a server that has ended sends it nothing more
+        self._io.run(self._close("_endpoint"))
         self._io.close()
-        self.server.close()
 
-    async def _shut(self) -> None:
-        for name in ("_ingress", "_admin", "_endpoint"):
-            part = getattr(self, name, None)
+    async def _close(self, *parts: str) -> None:
+        for name in parts:
+            part = getattr(self, name, None)  # there is none when the start was broken off
             if part is not None:
                 await part.close()
 

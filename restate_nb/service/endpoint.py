@@ -73,6 +73,8 @@ class Endpoint:
         """The ASGI app: the SDK's, and an answer to the lifespan messages, at which the SDK's raises."""
         if scope["type"] != "lifespan":
             await self._app(scope, lambda: self._receive(receive), send)
+            while self._stop.is_set() and (await receive())["type"] != "http.disconnect":
+                pass  # hypercorn fails on data for a stream that it has closed, so the client closes it
             return
         for phase in ("startup", "shutdown"):
             await receive()

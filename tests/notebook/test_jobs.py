@@ -289,7 +289,7 @@ def test_a_shard_whose_output_grows_large_hands_its_rest_on(any_session: Session
         calls[item] += 1
         return str(item) * 1_000_000
 
-    job = submit(any_session, work, [each % 10 for each in range(40)], concurrency=8)
+    job = submit(any_session, work, [each % 10 for each in range(40)], concurrency=8, name="große Werte 100%")
     assert [len(value) for value in job.values()] == [1_000_000] * 40
     assert calls == dict.fromkeys(range(10), 4)
 

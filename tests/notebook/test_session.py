@@ -1,0 +1,133 @@
+"""Proves that a session leaves nothing behind: no thread, process, socket, port or file descriptor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import restate_nb as rnb
+
+
+def traces() -> tuple[set[str], list[int], int]:
+    """The threads of ours, the child processes, and how many file descriptors are open."""
+    threads = {each.name for each in threading.enumerate() if each.name.startswith("rnb")}
+    return threads, [each.pid for each in psutil.Process().children(recursive=True)], psutil.Process().num_fds()
+
+
+async def work(item: int) -> int:
+    await asyncio.sleep(0.001)
+    return item
+
+
+@pytest.mark.parametrize("in_flight", [False, True])
+def test_nothing_is_left_after_stop(data_dir: Path, in_flight: bool) -> None:
+    with rnb.start("warm-up", data_dir=data_dir):  # what is opened once and for all: sockets of libraries, a resolver
+        rnb.map(work, [1], show=False).result(20)
+    before = traces()
+    supervisors: list[int] = []
+    for _ in range(5):
+        with rnb.start("leak", data_dir=data_dir) as session:
+            job = rnb.map(work, range(20_000 if in_flight else 20), show=False, concurrency=20)
+            if in_flight:
+                time.sleep(0.1)
+            else:
+                job.result(20)
+            supervisors.append(session.server.status().supervisor_pid)
+    deadline = time.monotonic() + 5
+    while (traces() != before or any(map(psutil.pid_exists, supervisors))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert traces() == before
+    assert not any(map(psutil.pid_exists, supervisors))
+    assert not (data_dir / "supervisor.sock").exists()
+
+
+def test_a_script_that_ends_without_stop_leaves_nothing_and_says_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import sys, time
+            import restate_nb as rnb
+            session = rnb.start()
+            rnb.map(str, range(10), show=False).result()
+            rnb.map(time.sleep, [30] * 3, show=False)
+            time.sleep(0.2)
+            print(session.name, session.server.status().supervisor_pid)
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=30, cwd=tmp_path, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    name, supervisor = done.stdout.split()
+    assert name == "script"
+    deadline = time.monotonic() + 5
+    while psutil.pid_exists(int(supervisor)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(int(supervisor))
+
+
+def test_a_job_that_is_left_running_is_told_so_and_can_be_gone_on_with(data_dir: Path) -> None:
+    with rnb.start("left", data_dir=data_dir):
+        job = rnb.map(work, range(3000), show=False, concurrency=2, name="long")
+        time.sleep(0.3)
+    with pytest.raises(rnb.JobError, match=r"session was stopped.*run its cell again"):
+        job.result(5)
+    with rnb.start("left", data_dir=data_dir):
+        job = rnb.map(work, range(3000), show=False, concurrency=200, name="long")
+        assert job.values() == list(range(3000))
+        assert job.attached > 10
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = ("pandas", "numpy", "matplotlib", "ipywidgets", "restate", "aiohttp", "hypercorn")
+    code = f"import sys, restate_nb; print([each for each in {heavy} if each in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_ctrl_c_gives_the_prompt_back_and_the_job_goes_on(tmp_path: Path) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import asyncio, time
+            import restate_nb as rnb
+            async def work(item):
+                await asyncio.sleep(0.05)
+                return item
+            with rnb.start():
+                job = rnb.map(work, range(100), show=False, concurrency=1)
+                print("waiting", flush=True)
+                try:
+                    job.result()
+                except KeyboardInterrupt:
+                    began = job.counts["ok"]
+                    time.sleep(0.5)
+                    print("went on", job.counts["ok"] - began, flush=True)
+            """
+        )
+    )
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    time.sleep(0.3)
+    interrupted = time.monotonic()
+    os.kill(process.pid, 2)
+    says = process.stdout.readline()
+    assert time.monotonic() - interrupted < 1
+    assert "the job goes on" in says
+    assert "job.cancel()" in says
+    assert int(process.stdout.readline().split()[2]) >= 5
+    process.communicate(timeout=20)
+    assert process.returncode == 0
