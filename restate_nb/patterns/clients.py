@@ -15,6 +15,9 @@ from restate_nb.policy import Seconds, seconds
 I = TypeVar("I")  # noqa: E741 - the SDK's names for a handler's input and output
 O = TypeVar("O")  # noqa: E741
 
+HI = TypeVar("HI")
+HO = TypeVar("HO")
+
 Handler = Callable[[Any, I], Awaitable[O]]
 Headers = dict[str, str]
 
@@ -100,13 +103,13 @@ class ServiceClient(_Client[I, O]):
     _kind, _host = "service", Service
 
     @classmethod
-    def of(cls, handler: Handler[I, O]) -> ServiceClient[I, O]:
+    def of(cls, handler: Handler[HI, HO]) -> ServiceClient[HI, HO]:
         """The client of a handler function of the SDK, with its types.
 
         Raises:
             InvalidInput: it is no handler.
         """
-        return cast("ServiceClient[I, O]", cls._of(handler))
+        return cast("ServiceClient[HI, HO]", cls._of(handler))
 
     def call(
         self,
@@ -228,13 +231,13 @@ class ObjectClient(_KeyedClient[I, O]):
     _kind, _host = "object", VirtualObject
 
     @classmethod
-    def of(cls, handler: Handler[I, O]) -> ObjectClient[I, O]:
+    def of(cls, handler: Handler[HI, HO]) -> ObjectClient[HI, HO]:
         """The client of a handler function of the SDK, with its types.
 
         Raises:
             InvalidInput: it is no handler.
         """
-        return cast("ObjectClient[I, O]", cls._of(handler))
+        return cast("ObjectClient[HI, HO]", cls._of(handler))
 
 
 class WorkflowClient(_KeyedClient[I, O]):
@@ -249,13 +252,13 @@ class WorkflowClient(_KeyedClient[I, O]):
     _kind, _host = "workflow", Workflow
 
     @classmethod
-    def of(cls, handler: Handler[I, O]) -> WorkflowClient[I, O]:
+    def of(cls, handler: Handler[HI, HO]) -> WorkflowClient[HI, HO]:
         """The client of a handler function of the SDK, with its types.
 
         Raises:
             InvalidInput: it is no handler.
         """
-        return cast("WorkflowClient[I, O]", cls._of(handler))
+        return cast("WorkflowClient[HI, HO]", cls._of(handler))
 
 
 def _delay(delay: Seconds) -> timedelta | None:

@@ -125,7 +125,7 @@ async def fan_out(
 
     Example:
         >>> async def handler(ctx: Context, skus: list[str]) -> list[int | None]:
-        ...     result = await fan_out(ctx, [lambda sku=sku: ctx.service_call(get_stock, sku) for sku in skus])
+        ...     result = await fan_out(ctx, [partial(ctx.service_call, get_stock, sku) for sku in skus])
         ...     return result.results
     """
     group = await run_group("fan_out", ctx, operations, max_concurrent, never)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 import msgspec
 import restate
 from restate import TerminalError
-from restate.serde import MsgspecJsonSerde
+from restate.serde import MsgspecJsonSerde, Serde
 
 from restate_nb.patterns import (
     BatchProcessor,
@@ -50,9 +51,10 @@ class Product(msgspec.Struct):
 
 
 product_service = restate.Service("ProductService")
+PRODUCTS: Serde[list[Product]] = MsgspecJsonSerde(list[Product])  # type: ignore[no-untyped-call]
 
 
-@product_service.handler("EnrichProducts", output_serde=MsgspecJsonSerde(list[Product]))
+@product_service.handler("EnrichProducts", output_serde=PRODUCTS)
 async def enrich_products(ctx: restate.Context, product_ids: list[str]) -> list[Product]:
     inventory = ServiceClient[str, InventoryInfo]("Inventory", "Get")
     pricing = ServiceClient[str, PriceInfo]("Pricing", "Get")
@@ -63,7 +65,7 @@ async def enrich_products(ctx: restate.Context, product_ids: list[str]) -> list[
         )
         return Product(product_id, stock.available, price.amount)
 
-    result = await fan_out(ctx, [lambda p=p: enrich(p) for p in product_ids])
+    result = await fan_out(ctx, [partial(enrich, product_id) for product_id in product_ids])
     return [outcome.unwrap() for outcome in result if outcome.ok]
 
 
@@ -175,7 +177,7 @@ notification_service = restate.Service("NotificationService")
 @notification_service.handler("SendBulkNotifications")
 async def send_bulk_notifications(ctx: restate.Context, request: BulkRequest) -> SendResult:
     notify = ObjectClient[Message, SendStatus]("UserNotification", "Send")
-    result = await fan_out(ctx, [lambda u=u: notify.call(ctx, u, request.message) for u in request.user_ids])
+    result = await fan_out(ctx, [partial(notify.call, ctx, user, request.message) for user in request.user_ids])
     failed = [request.user_ids[outcome.index] for outcome in result if not outcome.ok]
     return SendResult(result.success, result.failed, failed)
 
@@ -189,6 +191,7 @@ class SyncResult(msgspec.Struct):
 
 
 data_sync_service = restate.Service("DataSyncService")
+SYNC_RESULTS: Serde[list[SyncResult]] = MsgspecJsonSerde(list[SyncResult])  # type: ignore[no-untyped-call]
 
 
 def list_datasets(tenant_id: str) -> list[str]:
@@ -203,13 +206,13 @@ async def sync_dataset(ctx: restate.Context, dataset: str) -> str:
     return await ctx.run_typed("load", lambda: f"{dataset}: {rows} rows")
 
 
-@data_sync_service.handler("SyncAllData", output_serde=MsgspecJsonSerde(list[SyncResult]))
+@data_sync_service.handler("SyncAllData", output_serde=SYNC_RESULTS)
 async def sync_all_data(ctx: restate.Context, tenant_ids: list[str]) -> list[SyncResult]:
     async def sync_tenant(tenant_id: str) -> SyncResult:
         datasets = await ctx.run_typed("list datasets", list_datasets, tenant_id=tenant_id)
         return SyncResult(tenant_id, await map_concurrent(ctx, datasets, lambda dataset: sync_dataset(ctx, dataset)))
 
-    result = await fan_out(ctx, [lambda t=t: sync_tenant(t) for t in tenant_ids])
+    result = await fan_out(ctx, [partial(sync_tenant, tenant_id) for tenant_id in tenant_ids])
     return [outcome.unwrap() for outcome in result if outcome.ok]
 
 
