@@ -24,6 +24,9 @@ from restate_nb.server.identity import identity_key
 from restate_nb.server.settings import Listen
 from restate_nb.server.stale import clear_the_way
 
+START_ATTEMPTS = 3
+EXITS_AT_START = 2  # in a row, until a server is given up
+KILLS_AT_START = 4  # more than a restless user does, but not more than a machine without memory
 START_TIMEOUT = 30.0  # seconds for everything but the installation
 ANSWER_TIMEOUT = 2.0  # a server that is stopped (SIGSTOP, suspended machine) accepts and does not answer
 
@@ -61,16 +64,22 @@ def start_server(
         raise ServerError(f"listen must be 'unix' or 'tcp', not {listen!r}.")
     extra = {str(name): str(value) for name, value in (env or {}).items()}
     path = datadir.prepare(Path(data_dir))
-    connection, adopted = _hold(path, listen, extra, binary, progress)
-    with ExitStack() as undo:
-        undo.callback(release, connection)
-        answer = _wait_until_ready(path, connection)
-        shared = answer["shared"]
-        _check_settings(path, shared["env"], extra)
-        if keep:
-            connection.ask("keep")
-        handle = ServerHandle(path, connection, adopted=adopted, shared=shared)
-        undo.pop_all()
+    for remaining in reversed(range(START_ATTEMPTS)):
+        connection, adopted = _hold(path, listen, extra, binary, progress)
+        with ExitStack() as undo:
+            undo.callback(release, connection)
+            try:
+                shared = _wait_until_ready(path, connection)
+                _check_settings(path, shared["env"], extra)
+                if keep:
+                    connection.ask("keep")
+            except Gone:  # somebody ended it meanwhile: it is gone completely, so that we can start anew
+                if not remaining:
+                    raise _failure(path, "The server's supervisor ends at start.") from None
+                continue
+            handle = ServerHandle(path, connection, adopted=adopted, shared=shared)
+            undo.pop_all()
+        break
     if handle.listen != listen:
         where = "on Unix sockets" if handle.listen == "unix" else "on TCP ports of 127.0.0.1"
         handle.note = f"The server of {path} runs already, and listens {where}. To change that, stop it first."
@@ -175,30 +184,30 @@ def _spawn(data_dir: Path, lock: datadir.Lock, listen: Listen, extra: Mapping[st
 
 
 def _wait_until_ready(data_dir: Path, connection: Connection) -> dict[str, Any]:
-    """Wait until both interfaces answer; return the supervisor's last status.
+    """Wait until both interfaces answer; return what the server's users share.
 
     Raises:
+        Gone: the supervisor ended.
         ServerError: the server dies at start or is not ready in time.
     """
     deadline = time.monotonic() + START_TIMEOUT
-    log = data_dir / supervisor.LOG
     while True:
-        try:
-            answer = connection.ask("status", timeout=START_TIMEOUT)
-        except Gone:
-            raise _failure(data_dir, "The server's supervisor ended at start.", log) from None
-        if answer["quick_deaths"] >= 2:  # once may be a kill; the supervisor tried again at once
-            raise _failure(data_dir, f"restate-server dies at start: {answer['last_end']}.", log)
+        answer = connection.ask("status", timeout=START_TIMEOUT)
+        if answer["quick_deaths"] >= (KILLS_AT_START if answer["killed"] else EXITS_AT_START):
+            raise _failure(data_dir, f"restate-server dies at start: {answer['last_end']}.")
         if answer["pid"] is not None:
             ingress, admin = addresses(data_dir, answer["shared"])
             if _answers(admin, "/health") and _answers(ingress, "/restate/health"):
-                return answer
+                shared = answer["shared"]
+                assert isinstance(shared, dict)
+                return shared
         if time.monotonic() > deadline:
-            raise _failure(data_dir, f"restate-server was not ready within {START_TIMEOUT:.0f} s.", log)
+            raise _failure(data_dir, f"restate-server was not ready within {START_TIMEOUT:.0f} s.")
         time.sleep(0.01)
 
 
-def _failure(data_dir: Path, what: str, log: Path) -> ServerError:
+def _failure(data_dir: Path, what: str) -> ServerError:
+    log = data_dir / supervisor.LOG
     tail = datadir.log_tail(log)
     if any(sign in tail for sign in datadir.DISK_FULL_SIGNS):
         return datadir.disk_full(data_dir)

@@ -65,7 +65,7 @@ def environment(data_dir: Path, ports: Mapping[str, int] | None, extra: Mapping[
             "RESTATE_INGRESS__BIND_ADDRESS": f"127.0.0.1:{ports['ingress']}",
             "RESTATE_ADMIN__BIND_ADDRESS": f"127.0.0.1:{ports['admin']}",
         }
-    identity = {"RESTATE_REQUEST_IDENTITY_PRIVATE_KEY_PEM_FILE": str(data_dir / KEY_FILE)}
+    identity = {"RESTATE_WORKER__INVOKER__REQUEST_IDENTITY_PRIVATE_KEY_PEM_FILE": str(data_dir / KEY_FILE)}
     return {**inherited, **SMALL_PROFILE, **QUIET, **listening, **identity, **extra}
 
 

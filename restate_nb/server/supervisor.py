@@ -55,6 +55,7 @@ class Supervisor:
         self.restarts = 0
         self.quick_deaths = 0
         self.last_end = ""
+        self.killed = False
         self.spawned_at = 0.0
         self.restart_at: float | None = None
         self.files_checked_at = time.monotonic()
@@ -186,6 +187,7 @@ class Supervisor:
             "restarts": self.restarts,
             "quick_deaths": self.quick_deaths,
             "last_end": self.last_end,
+            "killed": self.killed,
             "uptime": time.monotonic() - self.spawned_at if self.server is not None else 0.0,
             "shared": self.config["shared"],
         }
@@ -216,14 +218,16 @@ class Supervisor:
     def look_after_server(self) -> None:
         """Notice that the server died; start it when its time has come."""
         if self.server is not None and (code := self.server.poll()) is not None:
-            self.died(f"it was ended by signal {-code}" if code < 0 else f"it ended with exit code {code}")
+            how = f"it was ended by signal {-code}" if code < 0 else f"it ended with exit code {code}"
+            self.died(how, killed=code < 0)
         if self.restart_at is not None and time.monotonic() >= self.restart_at and not self.ending:
             self.restarts += 1
             self.spawn()
 
-    def died(self, how: str) -> None:
+    def died(self, how: str, *, killed: bool = False) -> None:
         """Plan the next start: at once, unless the server keeps dying."""
         self.server = None
+        self.killed = killed
         self.last_end = how
         now = time.monotonic()
         self.quick_deaths = self.quick_deaths + 1 if now - self.spawned_at < STEADY else 1

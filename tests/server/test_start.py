@@ -312,6 +312,51 @@ def test_starting_while_it_ends_always_gives_a_server(data_dir: Path) -> None:
     eventually(lambda: nothing_runs(data_dir))
 
 
+def test_kernels_that_come_and_are_killed_never_see_two_servers(data_dir: Path) -> None:
+    """Processes that start, close and kill -9 themselves at seeded moments: every start works, one server at most."""
+    rng = random.Random(3)
+    code = """
+import os, random, sys, time
+from pathlib import Path
+from restate_nb.server.process import start_server
+rng = random.Random(int(sys.argv[2]))
+for _ in range(6):
+    with start_server(Path(sys.argv[1])) as handle:
+        assert handle.alive
+        time.sleep(rng.choice([0.0, 0.01, 0.1]))
+        if rng.random() < 0.2:
+            os.kill(os.getpid(), 9)
+"""
+    kernels = [python(code, data_dir, rng.randrange(10**6)) for _ in range(8)]
+    while any(kernel.poll() is None for kernel in kernels):
+        servers = [each for each in processes_on(data_dir) if each.name() == "restate-server"]
+        assert len(servers) <= 1
+    for kernel in kernels:
+        kernel.communicate()
+    assert {kernel.returncode for kernel in kernels} == {0, -signal.SIGKILL}
+    eventually(lambda: nothing_runs(data_dir))
+
+
+def test_a_supervisor_that_is_asked_to_end_ends_cleanly(data_dir: Path) -> None:
+    """SIGTERM to the supervisor, as at the shutdown of a machine, ends the server in order and leaves nothing."""
+    handle = start_server(data_dir)
+    os.kill(handle.status().supervisor_pid, signal.SIGTERM)
+    eventually(lambda: nothing_runs(data_dir))
+    assert "received signal SIGTERM" in handle.log_path.read_text()
+    handle.close()
+
+
+def test_a_long_log_is_put_aside(data_dir: Path) -> None:
+    """A log of many megabytes is moved to .1 at the next start, and takes the place of the one before."""
+    start_server(data_dir).close()
+    log = data_dir / "restate-server.log"
+    (data_dir / "restate-server.log.1").write_text("older")
+    log.write_bytes(b"x" * 6_000_000)
+    with start_server(data_dir) as handle:
+        assert handle.log_path == log and log.stat().st_size < 100_000
+    assert (data_dir / "restate-server.log.1").stat().st_size == 6_000_000
+
+
 async def test_a_path_too_long_for_a_socket_works(binary: Path, tmp_path: Path) -> None:
     """A data directory of 200 characters works, through a short private link that goes with the server."""
     data_dir = tmp_path / ("x" * (200 - len(str(tmp_path)) - 1))
