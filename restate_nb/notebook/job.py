@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
@@ -18,17 +17,14 @@ from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.loops import LoopThread, until_done
+from restate_nb.notebook.outcomes import Outcomes
 from restate_nb.notebook.progress import Progress
 from restate_nb.policy import RunPolicy, positive_int
 from restate_nb.service.digest import code_digest
 
 if TYPE_CHECKING:
-    import os
-
     import pandas as pd
-    from matplotlib.axes import Axes
 
-    from restate_nb.notebook.charts import Sort
     from restate_nb.notebook.panel import Panel
 
 T = TypeVar("T")
@@ -37,7 +33,7 @@ _PANEL_SECONDS = 0.2  # five updates a second: the page stays quick, and the eye
 _LAST_PANEL_SECONDS = 1.0  # a cell that has ended may store no more output, so the last panel goes first
 
 
-class Job(Generic[T]):
+class Job(Outcomes, Generic[T]):
     """A running or finished job. Made by `restate_nb.map` and its kin.
 
     It goes on whether or not anyone looks. `result()` waits and gives the DataFrame, so does `await job`; `frame()`
@@ -58,11 +54,6 @@ class Job(Generic[T]):
         self._showing: threading.Thread | None = None
 
     # ------------------------------------------------------------ what it is
-
-    @property
-    def name(self) -> str:
-        """The job's name: with it, the same cell finds the job again."""
-        return self._driver.manifest.name
 
     @property
     def status(self) -> str:
@@ -175,28 +166,6 @@ class Job(Generic[T]):
 
     # ------------------------------------------------------------ outcomes
 
-    def frame(self, *, expand: bool = False) -> pd.DataFrame:
-        """The outcomes as they are now, one row an item, in input order, on the input's own index.
-
-        Args:
-            expand: put the fields of dict, dataclass or model values in columns of their own, in place of `value`.
-
-        Columns: `item`; `value` (what the function returned); `status` (pending, running, ok, error, timeout,
-        cancelled); `error_type` and `error`; `attempts` (how many were made); `queued_s` (seconds from submission to
-        the first start); `run_s` (seconds spent running, all attempts together); `started_at`, `finished_at` (UTC).
-        """
-        from restate_nb.notebook.frame import expanded, job_frame  # noqa: PLC0415 - loads pandas
-
-        frame = job_frame(
-            self._ledger,
-            self._items.index(),
-            self._items.originals,
-            self._target.value,
-            running=self._driver.work.running_positions(),
-            submitted=self._driver.manifest.created,
-        )
-        return expanded(frame) if expand else frame
-
     def values(self) -> list[T]:
         """Wait, and return what the function returned for each item, in input order.
 
@@ -217,30 +186,6 @@ class Job(Generic[T]):
         raws = self._ledger.values
         return [self._target.value(raw) for raw in raws if raw is not None]
 
-    def errors(self) -> pd.DataFrame:
-        """The failed items grouped by what went wrong, the most frequent first.
-
-        Columns: `error_type`, `error`, `where` (the last line of your own code), `count`, `example` (an index label).
-        """
-        import pandas as pd  # noqa: PLC0415 - heavy, loaded on first use
-
-        index = self._items.index()
-        groups: dict[tuple[str, str, str], list[int]] = {}
-        for position, failure in sorted(self._ledger.failures.items()):
-            groups.setdefault((failure.type, failure.message, failure.where), []).append(position)
-        rows = [
-            (*kind, len(positions), index[positions[0]])
-            for kind, positions in sorted(groups.items(), key=lambda each: -len(each[1]))
-        ]
-        return pd.DataFrame(rows, columns=["error_type", "error", "where", "count", "example"])
-
-    def attempts(self) -> pd.DataFrame:
-        """Every attempt, one row each, on the input's index: `position, attempt, status, error_type, error, started_at,
-        run_s, finished_at`."""
-        from restate_nb.notebook.frame import attempts_frame  # noqa: PLC0415 - loads pandas
-
-        return attempts_frame(self._ledger, self._items.index())
-
     def steps(self) -> pd.DataFrame:
         """Every durable step of a job over a durable function, one row each, on the input's index.
 
@@ -255,30 +200,6 @@ class Job(Generic[T]):
                 f"{self._target.name} is a plain function and has no durable steps; job.attempts() has its timings."
             )
         return self._io.run(self._driver.steps(self._items.index()))
-
-    def to_parquet(self, path: str | os.PathLike[str], **options: Any) -> Path:
-        """Write the frame as Parquet (needs pyarrow); items and values that are no plain column become JSON text.
-
-        Args:
-            path: the file; its directory must exist.
-            options: for `pandas.DataFrame.to_parquet`.
-        """
-        from restate_nb.notebook.frame import plain_columns  # noqa: PLC0415 - loads pandas
-
-        plain_columns(self.frame()).to_parquet(path, **options)
-        return Path(path)
-
-    def to_csv(self, path: str | os.PathLike[str], **options: Any) -> Path:
-        """Write the frame as CSV; items and values that are no plain column become JSON text.
-
-        Args:
-            path: the file; its directory must exist.
-            options: for `pandas.DataFrame.to_csv`.
-        """
-        from restate_nb.notebook.frame import plain_columns  # noqa: PLC0415 - loads pandas
-
-        plain_columns(self.frame()).to_csv(path, **options)
-        return Path(path)
 
     # ------------------------------------------------------------ steering
 
@@ -305,77 +226,6 @@ class Job(Generic[T]):
                 self._panel.reopen()
                 self._keep_up()
         return self
-
-    # ------------------------------------------------------------ charts
-
-    def timeline(
-        self,
-        *,
-        sort: Sort = "start",
-        label: str | Sequence[object] | None = None,
-        ax: Axes | None = None,
-        title: str | None = None,
-    ) -> Axes:
-        """Draw when each item waited, ran and failed.
-
-        Args:
-            sort: the order of rows: by "start", "duration" or "index", or "lane" for rows shared as items end.
-            label: what names the rows: a column of the frame, or one value an item.
-            ax: where to draw; a new figure by default.
-            title: the chart's title; the job's name by default.
-        """
-        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
-
-        return charts.timeline(*self._drawn(), sort=sort, label=label, ax=ax, title=title, submitted_at=self._created)
-
-    def durations(self, *, ax: Axes | None = None, title: str | None = None) -> Axes:
-        """Draw how long items ran: histogram, cumulative share, and the percentiles 50, 95 and 99.
-
-        Args:
-            ax: where to draw; a new figure by default.
-            title: the chart's title.
-        """
-        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
-
-        return charts.durations(self.frame(), ax=ax, title=title)
-
-    def throughput(self, *, ax: Axes | None = None, title: str | None = None) -> Axes:
-        """Draw how many items ended a second over time, and how many ran at once.
-
-        Args:
-            ax: where to draw; a new figure by default.
-            title: the chart's title.
-        """
-        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
-
-        frame, attempts = self._drawn()
-        return charts.throughput(
-            frame, attempts, limit=self.concurrency, ax=ax, title=title, submitted_at=self._created
-        )
-
-    def failures(self, *, ax: Axes | None = None, title: str | None = None) -> Axes:
-        """Draw failed attempts by type over time.
-
-        Args:
-            ax: where to draw; a new figure by default.
-            title: the chart's title.
-        """
-        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
-
-        return charts.failures(*self._drawn(), ax=ax, title=title, submitted_at=self._created)
-
-    def overview(self, *, title: str | None = None) -> Any:
-        """Draw the four charts on one figure, and return their Axes as a 2 by 2 array."""
-        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
-
-        return charts.overview(*self._drawn(), title=title or self.name, submitted_at=self._created)
-
-    def _drawn(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        return self.frame(), self.attempts()
-
-    @property
-    def _created(self) -> float:
-        return self._driver.manifest.created
 
     # ------------------------------------------------------------ from the session
 

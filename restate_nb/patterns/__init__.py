@@ -6,6 +6,7 @@ from restate_nb.patterns.clients import ObjectClient, ServiceClient, WorkflowCli
 from restate_nb.patterns.fan_out import fan_out, fan_out_fail, map_concurrent
 from restate_nb.patterns.invoke import parallel_invoke
 from restate_nb.patterns.outcome import FanOutResult, FanOutTuple, OperationFailed, OperationTimeout, Outcome
+from restate_nb.patterns.run_each import run_each
 from restate_nb.patterns.timer import WorkflowTimer
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "map_concurrent",
     "parallel_invoke",
     "race",
+    "run_each",
     "with_timeout",
 ]

@@ -183,6 +183,7 @@ class HttpClient:
                 else aiohttp.UnixConnector(str(self.address.socket), limit=0)
             )
             self._session = aiohttp.ClientSession(
+                skip_auto_headers=["Content-Type"],  # a request without a body must not name one
                 connector=connector,
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),

@@ -192,13 +192,14 @@ class Ingress:
         headers: Mapping[str, str] | None,
         patience: float | None,
     ) -> Answer:
-        sent = {"Content-Type": "application/json", **(headers or {})}
+        # A handler without input accepts neither a body nor a content type.
+        sent = {"Content-Type": "application/json", **(headers or {})} if body else dict(headers or {})
         if idempotency_key is not None:
             sent["Idempotency-Key"] = written_key(idempotency_key)
         return await self._http.request(
             "POST",
             path,
-            body=body,
+            body=body or None,
             headers=sent,
             repeatable=idempotency_key is not None,
             patience=patience,
