@@ -1,4 +1,4 @@
-"""The command line: `restate-nb server ...`. Each subcommand is a module of its own, imported when it is asked for."""
+"""The command line: `restate-nb demo` and `restate-nb server ...`. Each subcommand is a module of its own, imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Protocol, cast
 from restate_nb.errors import RestateNbError
 
 COMMANDS = {
+    "demo": ("restate_nb.demo", "run a first job: measure the source files of Python's own library"),
     "server": ("restate_nb.server.command", "install, start and stop the local restate-server"),
 }
 """Name: the module, and a line of help. Such a module has what `Command` says."""

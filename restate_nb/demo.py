@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"Measuring the {len(paths):,} source files of Python {sys.version.split()[0]}, each a durable item.\n")
     with rnb.start("demo", data_dir=arguments.data_dir):
         began = time.perf_counter()
-        job = rnb.map(measure, paths, name="standard-library", concurrency=8, fresh=arguments.fresh)
+        job = rnb.map(measure, paths, name="standard-library", concurrency=4, fresh=arguments.fresh)
         job.result()
         _report(job, time.perf_counter() - began)
     return 0

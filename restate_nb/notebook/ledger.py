@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from restate_nb.engine.record import CANCELLED, OK, Attempt, Failure
+from restate_nb.notebook.kinds import kind_of
 from restate_nb.notebook.progress import ErrorGroup
 
 PENDING = 255
@@ -47,6 +48,7 @@ class Ledger:
         self._recent: deque[tuple[float, int]] = deque()  # (when, how many ended)
         self._durations: deque[float] = deque(maxlen=_SAMPLE)
         self._kinds = Counter[tuple[str, str]]()
+        self._examples: dict[tuple[str, str], str] = {}  # the first message of a kind
         self.last_end = 0.0  # seconds since 1970
         self.attached_at = 0.0  # seconds since 1970: what ended before then was done by an earlier process
         self.attached = 0
@@ -71,7 +73,7 @@ class Ledger:
             self.values[position] = None
             failure = self.failures.pop(position, None)
             if failure is not None:
-                self._kinds[failure.type, failure.message] -= 1
+                self._kinds[failure.type, kind_of(failure.message)] -= 1
         self._round[position] = number
 
     def apply(self, round_: int, attempts: Sequence[Attempt], now: float) -> None:
@@ -137,9 +139,10 @@ class Ledger:
             self._durations.append(self.ran_in_all[position])
         else:
             self.failures[position] = failure
-            kind = failure.type, failure.message
+            kind = failure.type, kind_of(failure.message)
             if len(self._kinds) < _SAMPLE or kind in self._kinds:
                 self._kinds[kind] += 1
+                self._examples.setdefault(kind, failure.message)
         return 1
 
     def last(self, position: int) -> Attempt:
@@ -193,4 +196,4 @@ class Ledger:
         """The most frequent kinds of failure."""
         with self._lock:
             common = self._kinds.most_common(most)
-        return tuple(ErrorGroup(kind, message, count) for (kind, message), count in common if count > 0)
+            return tuple(ErrorGroup(kind[0], self._examples[kind], count) for kind, count in common if count > 0)

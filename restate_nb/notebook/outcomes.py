@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from restate_nb.engine.target import Target
 from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
+from restate_nb.notebook.kinds import kind_of
 from restate_nb.notebook.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -64,19 +65,44 @@ class Outcomes:
     def errors(self) -> pd.DataFrame:
         """The failed items grouped by what went wrong, the most frequent first.
 
-        Columns: `error_type`, `error`, `where` (the last line of your own code), `count`, `example` (an index label).
+        Failures are of one kind when their type, the last line of your own code and their message agree, names and
+        numbers in the message left aside. Columns: `count`, `error_type`, `error` (the first message), `where`,
+        `first_at`, `last_at` (UTC), `example` (an index label), `traceback` (of the example).
         """
         import pandas as pd  # noqa: PLC0415 - heavy, loaded on first use
 
-        index = self._items.index()
         groups: dict[tuple[str, str, str], list[int]] = {}
         for position, failure in sorted(self._ledger.failures.items()):
-            groups.setdefault((failure.type, failure.message, failure.where), []).append(position)
-        rows = [
-            (*kind, len(positions), index[positions[0]])
-            for kind, positions in sorted(groups.items(), key=lambda each: -len(each[1]))
-        ]
-        return pd.DataFrame(rows, columns=["error_type", "error", "where", "count", "example"])
+            groups.setdefault((failure.type, kind_of(failure.message), failure.where), []).append(position)
+        index, started, ran = self._items.index(), self._ledger.started, self._ledger.ran
+        rows = []
+        for positions in sorted(groups.values(), key=len, reverse=True):
+            ends = [started[each] + ran[each] for each in positions]
+            failure = self._ledger.failures[positions[0]]
+            about = failure.type, failure.message, failure.where, min(ends), max(ends), index[positions[0]]
+            rows.append((len(positions), *about, failure.traceback))
+        columns = ["count", "error_type", "error", "where", "first_at", "last_at", "example", "traceback"]
+        frame = pd.DataFrame(rows, columns=columns)
+        for name in ("first_at", "last_at"):
+            frame[name] = pd.to_datetime(frame[name], unit="s", utc=True)
+        return frame
+
+    def traceback(self, label: Any) -> str:
+        """The traceback of a failed item; `print` it.
+
+        Args:
+            label: the item's index label; its position where the index has none.
+
+        Raises:
+            KeyError: there is no such item, or it has not failed.
+        """
+        index = self._items.index()
+        found = index.get_indexer_for([label]) if label in index else ()
+        failures = [self._ledger.failures[each] for each in found if each in self._ledger.failures]
+        if not failures:
+            raise KeyError(f"{label!r} is not the label of a failed item: job.frame() shows the status of each.")
+        failure = failures[0]
+        return failure.traceback or f"{failure.type}: {failure.message}"
 
     def attempts(self) -> pd.DataFrame:
         """Every attempt, one row each, on the input's index: `position, attempt, status, error_type, error, started_at,

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -323,6 +324,45 @@ def test_values_come_back_as_the_function_returned_them(session: Session) -> Non
     frame = job.frame(expand=True)
     assert frame["text"].tolist() == ["a", "b"]
     assert frame["length"].dtype == "int64"
+
+
+def test_failures_are_grouped_by_kind_with_time_place_and_traceback(session: Session) -> None:
+    def work(user: str) -> None:
+        if user == "zoe":
+            raise KeyError(user)
+        raise ValueError(f"no user '{user}' after {len(user)} tries (see /tmp/{user}.log)")
+
+    job = submit(session, work, pd.Series(["ada", "bob", "carla", "zoe"], index=list("abcz")))
+    job.result(10)
+    errors = job.errors()
+    assert errors["count"].tolist() == [3, 1]
+    assert errors["error_type"].tolist() == ["ValueError", "KeyError"]
+    assert errors["error"][0] == "no user 'ada' after 3 tries (see /tmp/ada.log)"
+    assert errors["example"].tolist() == ["a", "z"]
+    assert errors["where"].str.contains(r"test_jobs\.py:\d+ in work").all()
+    assert (errors["first_at"] <= errors["last_at"]).all()
+    assert "raise KeyError(user)" in job.traceback("z")
+    assert errors["traceback"][1] == job.traceback("z")
+    with pytest.raises(KeyError, match="'nobody' is not the label of a failed item"):
+        job.traceback("nobody")
+
+
+def test_files_hold_the_frame_with_nested_values_as_json(session: Session, tmp_path: Path) -> None:
+    def work(item: int) -> Any:
+        return [item, {"a": 1.5}] if item else None
+
+    job = submit(session, work, {"x": 0, "y": 1})
+    job.result(10)
+    table = pd.read_parquet(job.to_parquet(tmp_path / "job.parquet"))
+    assert table.index.tolist() == ["x", "y"]
+    assert table["value"].tolist()[1] == '[1,{"a":1.5}]'
+    assert str(table["started_at"].dtype).endswith("UTC]")
+    rows = pd.read_csv(job.to_csv(tmp_path / "job.csv"), index_col=0)
+    assert rows["value"].tolist()[1] == '[1,{"a":1.5}]'
+    assert rows["status"].tolist() == ["ok", "ok"]
+    plain = submit(session, str.upper, ["a", "b"])
+    plain.result(10)
+    assert pd.read_parquet(plain.to_parquet(tmp_path / "plain.parquet"))["value"].tolist() == ["A", "B"]
 
 
 def test_retry_is_refused_while_the_job_runs(session: Session) -> None:
