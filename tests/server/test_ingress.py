@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import restate
-from serverlab import endpoint
+from serverlab import endpoint, eventually
 
 from restate_nb.errors import InvalidInput
 from restate_nb.server.address import Address
@@ -250,10 +250,12 @@ async def test_a_call_that_may_have_been_taken_is_not_repeated(data_dir: Path) -
             call = asyncio.create_task(client.call("Texts", "wait", b"1"))
             while gate.waiting == 0:
                 await asyncio.sleep(0.01)
-            assert handle.pid is not None
-            os.kill(handle.pid, signal.SIGKILL)
+            killed = handle.pid
+            assert killed is not None
+            os.kill(killed, signal.SIGKILL)
             with pytest.raises(Unreachable, match="whether it took the request is unknown"):
                 await call
+            eventually(lambda: handle.pid != killed)  # its socket is closed now, so that nothing can be sent
             assert await client.call("Texts", "echo", b'"again"') == b'"again"'
             gate.open.set()
 
