@@ -97,11 +97,10 @@ class Outcomes:
             KeyError: there is no such item, or it has not failed.
         """
         index = self._items.index()
-        found = index.get_indexer_for([label]) if label in index else ()
-        failures = [self._ledger.failures[each] for each in found if each in self._ledger.failures]
-        if not failures:
+        found = [position for position in self._ledger.failures if index[position] == label]
+        if not found:
             raise KeyError(f"{label!r} is not the label of a failed item: job.frame() shows the status of each.")
-        failure = failures[0]
+        failure = self._ledger.failures[min(found)]
         return failure.traceback or f"{failure.type}: {failure.message}"
 
     def attempts(self) -> pd.DataFrame:
