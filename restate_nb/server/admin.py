@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
 from restate_nb.server.address import Address
@@ -205,7 +205,7 @@ class Admin:
         return True
 
     async def _json(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, busy: Any = is_503
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, busy: Callable[[Answer], bool] = is_503
     ) -> dict[str, Any]:
         answer = await self._request(method, path, body, busy)
         _accept(answer, f"{method} {path}")
@@ -214,7 +214,7 @@ class Admin:
         return found
 
     async def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, busy: Any = is_503
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, busy: Callable[[Answer], bool] = is_503
     ) -> Answer:
         headers = {"Accept": "application/json"}
         if body is not None:
