@@ -1,4 +1,4 @@
-"""The command line: `restate-nb demo` and `restate-nb server ...`. Each subcommand is a module of its own, imported when it is asked for."""
+"""The command line, `restate-nb`. Each subcommand is a module of its own, imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Command(Protocol):
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it, and return the exit code."""
+        ...
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -64,25 +64,42 @@ def start_server(
         raise ServerError(f"listen must be 'unix' or 'tcp', not {listen!r}.")
     extra = {str(name): str(value) for name, value in (env or {}).items()}
     path = datadir.prepare(Path(data_dir))
-    for remaining in reversed(range(START_ATTEMPTS)):
-        connection, adopted = _hold(path, listen, extra, binary, progress)
-        with ExitStack() as undo:
-            undo.callback(release, connection)
-            try:
-                shared = _wait_until_ready(path, connection)
-                _check_settings(path, shared["env"], extra)
-                if keep:
-                    connection.ask("keep")
-            except Gone:  # somebody ended it meanwhile: it is gone completely, so that we can start anew
-                if not remaining:
-                    raise _failure(path, "The server's supervisor ends at start.") from None
-                continue
-            handle = ServerHandle(path, connection, adopted=adopted, shared=shared)
-            undo.pop_all()
-        break
+    for _ in range(START_ATTEMPTS):
+        with suppress(Gone):  # somebody ended it while we waited for it
+            handle = _start(path, listen, extra, binary=binary, keep=keep, progress=progress)
+            break
+    else:
+        raise _failure(path, "The server's supervisor ends at start.")
     if handle.listen != listen:
         where = "on Unix sockets" if handle.listen == "unix" else "on TCP ports of 127.0.0.1"
         handle.note = f"The server of {path} runs already, and listens {where}. To change that, stop it first."
+    return handle
+
+
+def _start(
+    data_dir: Path,
+    listen: Listen,
+    extra: Mapping[str, str],
+    *,
+    binary: Path | None,
+    keep: bool,
+    progress: Progress | None,
+) -> ServerHandle:
+    """Hold a server that is ready; on any error give up the hold.
+
+    Raises:
+        Gone: the supervisor ended, and with it the server.
+        ServerError: see `start_server`.
+    """
+    connection, adopted = _hold(data_dir, listen, extra, binary, progress)
+    with ExitStack() as undo:
+        undo.callback(release, connection)
+        shared = _wait_until_ready(data_dir, connection)
+        _check_settings(data_dir, shared["env"], extra)
+        if keep:
+            connection.ask("keep")
+        handle = ServerHandle(data_dir, connection, adopted=adopted, shared=shared)
+        undo.pop_all()
     return handle
 
 
