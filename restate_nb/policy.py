@@ -53,11 +53,13 @@ ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
 
 
 def _exception_types(name: str, value: object) -> tuple[type[BaseException], ...]:
-    types = value if isinstance(value, tuple) else (value,)
-    for each in types:
-        if not (isinstance(each, type) and issubclass(each, BaseException)):
+    types: list[type[BaseException]] = []
+    for each in value if isinstance(value, tuple) else (value,):
+        if isinstance(each, type) and issubclass(each, BaseException):
+            types.append(each)
+        else:
             raise InvalidInput(f"{name} takes exception classes, such as {name}=(OSError, TimeoutError), not {each!r}.")
-    return types
+    return tuple(types)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class Lanes(Protocol):
 
     def lane(self, open_positions: set[int], failed: Mapping[int, Attempt]) -> Lane:
         """The lane for these positions; called only once all that the journal has was read."""
+        ...
 
     def acknowledge(self, recorded: Iterable[Attempt]) -> None:
         """These are recorded; there may be no lane yet."""

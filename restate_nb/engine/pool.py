@@ -268,8 +268,9 @@ class Pool:
 
         late = False
         self._threads.run(job)
+        deadline = asyncio.timeout(self._timeout)
         try:
-            async with asyncio.timeout(self._timeout) as deadline:
+            async with deadline:
                 result = await done
         except BaseException as error:
             late = True

@@ -48,7 +48,7 @@ def parameter_annotations(fn: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _classes(annotation: Any) -> typing.Iterator[type]:
-    if isinstance(annotation, typing.TypeAliasType) if hasattr(typing, "TypeAliasType") else False:
+    if type(annotation).__name__ == "TypeAliasType":  # `type X = ...`, from Python 3.12
         annotation = annotation.__value__
     origin = typing.get_origin(annotation)
     if origin is None:

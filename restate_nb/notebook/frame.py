@@ -130,9 +130,10 @@ def _fields(value: Any) -> dict[Any, Any] | None:
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, msgspec.Struct):
         return msgspec.structs.asdict(value)
-    if hasattr(value, "model_dump"):  # pydantic, which need not be installed
-        return dict(value)
-    return value._asdict() if isinstance(value, tuple) and hasattr(value, "_asdict") else None
+    for name in ("model_dump", "_asdict"):  # pydantic, which need not be installed, and named tuples
+        if hasattr(type(value), name):
+            return dict(getattr(value, name)())
+    return None
 
 
 def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -187,4 +188,4 @@ def _times(seconds: Any) -> Any:
     micros = np.full(len(seconds), np.iinfo(np.int64).min, dtype=np.int64)
     known = ~np.isnan(seconds)
     micros[known] = np.round(seconds[known] * 1e6).astype(np.int64)
-    return pd.Series(micros.view("M8[us]")).dt.tz_localize("UTC").array
+    return pd.DatetimeIndex(micros.view("M8[us]")).tz_localize("UTC").array

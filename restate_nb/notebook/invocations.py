@@ -12,7 +12,7 @@ import msgspec
 
 from restate_nb.engine.lane import cancelled
 from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure
-from restate_nb.engine.target import Target
+from restate_nb.engine.target import Passing, Target
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
@@ -36,6 +36,7 @@ class Invocations:
         self._service = items_service(connection.session)
         self._key = job_key(manifest.name, manifest.generation)
         self._limit = DEFAULT_CONCURRENCY
+        self._passing: Passing = "value"
         self._running: dict[asyncio.Task[None], int] = {}
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()

@@ -31,12 +31,14 @@ class Work(Protocol):
     @property
     def concurrency(self) -> int:
         """How many items may run at once."""
+        ...
 
     def set_concurrency(self, limit: int) -> None:
         """Change it; what runs is not stopped."""
 
     def running_positions(self) -> frozenset[int]:
         """Where the items that run now stand in the input."""
+        ...
 
     def provide(self, target: Target, policy: RunPolicy) -> None:
         """Bring the function, and how it is run."""

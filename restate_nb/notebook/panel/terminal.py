@@ -46,7 +46,8 @@ class TerminalPanel:
     def finish(self, progress: Progress) -> None:
         """Show the job's last progress now and end the bar; later updates change nothing."""
         if self._pump.close(progress):
-            self._bar.close()
+            if self._bar is not None:
+                self._bar.close()
             for line in (*remarks(progress), *errors(progress)):
                 self._file.write(f"  {line}\n")
             self._file.flush()
