@@ -135,11 +135,13 @@ def test_a_finished_job_has_no_time_left():
     assert text == "pages (fetch): Finished, 10 failed, 1,000 of 1,000 done, in 10 s, 100/s"
 
 
-def test_many_kinds_of_errors_are_cut_short():
+def test_many_kinds_of_errors_are_cut_short_and_their_items_counted():
     groups = tuple(ErrorGroup(f"E{i}", "x" * 10_000, 1) for i in range(500))
     html = to_html(progress(failed=500, errors=groups))
     assert len(html) < 6000
-    assert "496 more kinds" in html
+    assert "and 496 more failed items: see job.errors()" in html
+    few = to_html(progress(failed=9, errors=groups[:5]))  # a job tells of five kinds at most, however many there are
+    assert "and 5 more failed items" in few
 
 
 @pytest.mark.parametrize(

@@ -130,14 +130,16 @@ def remarks(progress: Progress) -> list[str]:
 
 
 def errors(progress: Progress) -> list[str]:
-    """The most frequent failures, a line each, and how many kinds are left out."""
+    """The most frequent failures, a line each, and how many items failed in other ways."""
     lines = []
     for group in progress.errors[:ERRORS_SHOWN]:
         message = one_line(group.message)
         kind = one_line(group.error_type, 80)
         lines.append(f"{count(group.count)} \N{MULTIPLICATION SIGN} {kind}" + (f": {message}" if message else ""))
-    if len(progress.errors) > ERRORS_SHOWN:
-        lines.append(f"and {counted(len(progress.errors) - ERRORS_SHOWN, 'more kind')}: see job.errors()")
+    # The job tells of its few most frequent kinds only, so the kinds that are left out cannot be counted; the items can.
+    others = progress.failed - sum(group.count for group in progress.errors[:ERRORS_SHOWN])
+    if lines and others > 0:
+        lines.append(f"and {counted(others, 'more failed item')}: see job.errors()")
     return lines
 
 
