@@ -41,6 +41,7 @@ class Invocations:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._cancelled = False
+        self._restarting: dict[int, str] = {}
 
     @property
     def concurrency(self) -> int:
@@ -60,6 +61,18 @@ class Invocations:
 
     def listen(self) -> None:
         """Nothing to do: outcomes come as the answers to calls."""
+
+    @property
+    def mismatched(self) -> int:
+        return len(self._connection.functions.mismatched(self._key))
+
+    async def restart(self) -> int:
+        found = self._connection.functions.mismatched(self._key)
+        for invocation, position in found.items():
+            self._restarting[position] = invocation
+            await self._connection.admin.kill(invocation)
+            self._connection.functions.ended(self._key, invocation)
+        return len(found)
 
     async def cancel(self) -> None:
         self._cancelled = True
@@ -116,9 +129,7 @@ class Invocations:
         key = f"{self._key}/{round_}/{position}"
         began = time.time()
         try:
-            body = await self._connection.ingress.call(
-                self._service, DURABLE_HANDLER, encode(request), idempotency_key=key, patience=None
-            )
+            body = await self._call(key, request)
         except InvocationFailed as error:
             status = CANCELLED if error.code == _CANCELLED_CODE else ERROR
             failure = Failure(type(error).__name__, str(error))
@@ -126,3 +137,16 @@ class Invocations:
         else:
             attempt = attempt_decoder.decode(body)
         self._ledger.apply(round_, [msgspec.structs.replace(attempt, number=1)], time.time())
+
+    async def _call(self, key: str, request: DurableRequest) -> bytes:
+        """Call the function, and again from the beginning when its invocation was ended to restart it."""
+        while True:
+            try:
+                return await self._connection.ingress.call(
+                    self._service, DURABLE_HANDLER, encode(request), idempotency_key=key, patience=None
+                )
+            except InvocationFailed:
+                ended = self._restarting.pop(request.position, None)
+                if ended is None:
+                    raise
+                await self._connection.admin.purge(ended)  # else the key would bring its failure again

@@ -227,6 +227,14 @@ class Job(Outcomes, Generic[T]):
                 self._keep_up()
         return self
 
+    def restart(self) -> int:
+        """Run the invocations of a durable function that no longer match their journals from the beginning.
+
+        That happens to those in flight when the function's steps are changed: Restate replays the steps that are
+        recorded, and finds others. What they did before is done again. Returns how many there were.
+        """
+        return self._io.run(self._driver.work.restart())
+
     # ------------------------------------------------------------ from the session
 
     def _provide(self, target: Target, items: Items, policy: RunPolicy) -> None:
@@ -291,6 +299,15 @@ class Job(Outcomes, Generic[T]):
         if self._following is not None:
             self._following.cancel()
 
+    def _remark(self) -> str:
+        stuck = self._driver.work.mismatched
+        if stuck and not self.done():
+            return (
+                f"{stuck:,} in flight no longer match their journal, since {self._target.name} was changed. "
+                "job.restart() runs them from the beginning"
+            )
+        return self._note
+
     def _progress(self) -> Progress:
         ledger, counts, now = self._ledger, self.counts, time.time()
         rate = None if self.done() else ledger.rate(now)
@@ -314,7 +331,7 @@ class Job(Outcomes, Generic[T]):
             p50=p50,
             p95=p95,
             concurrency=self.concurrency,
-            note=self._note,
+            note=self._remark(),
             errors=ledger.error_groups(),
         )
 

@@ -57,6 +57,15 @@ class Work(Protocol):
             submitted: to be called once Restate has all of them; None when it has them already.
         """
 
+    @property
+    def mismatched(self) -> int:
+        """How many invocations no longer match their journals, since their function was changed."""
+        ...
+
+    async def restart(self) -> int:
+        """Run those from the beginning, with the function as it is now; return how many."""
+        ...
+
     async def cancel(self) -> None:
         """End the items that have no outcome."""
 

@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import msgspec
 from restate import Context, Service, TerminalError
-from restate.exceptions import RetryableError
+from restate.exceptions import RetryableError, SdkInternalBaseException
 from restate.serde import BytesSerde
 
 from restate_nb.engine.codec import encode
 from restate_nb.engine.record import ERROR, OK, WIRE_VERSION, Attempt, describe
 from restate_nb.engine.target import Passing, Target, is_async, name_of
 from restate_nb.errors import InvalidInput
-from restate_nb.patterns.sdk import PASS_THROUGH
+from restate_nb.patterns.sdk import PASS_THROUGH, VMException
 from restate_nb.policy import NO_RETRY, Retry
 
 DURABLE_HANDLER: Final = "durable"
@@ -78,10 +78,19 @@ class DurableFunctions:
     def __init__(self) -> None:
         self._functions: dict[str, tuple[Callable[..., Any], Retry]] = {}
         self._failed: dict[str, int] = {}  # how many attempts of an invocation failed in this process
+        self._mismatched: dict[str, dict[str, int]] = {}  # by key: invocations and their positions
 
     def provide(self, key: str, fn: Callable[..., Any], retry: Retry = NO_RETRY) -> None:
         """Set the function of that key."""
         self._functions[key] = fn, retry
+
+    def ended(self, key: str, invocation: str) -> None:
+        """The invocation was ended from outside."""
+        self._mismatched.get(key, {}).pop(invocation, None)
+
+    def mismatched(self, key: str) -> dict[str, int]:
+        """The invocations of a function that no longer match their journals, since it was changed; their positions."""
+        return dict(self._mismatched.get(key, {}))
 
     async def run(self, ctx: Context, request: DurableRequest) -> Attempt:
         """One run, up to its outcome. Exceptions of the function are its outcome, or fail the attempt to be retried.
@@ -100,10 +109,15 @@ class DurableFunctions:
         invocation = ctx.request().id
         started, clock = time.time(), time.perf_counter()
         number = self._failed.get(invocation, 0) + 1
+        mismatched = self._mismatched.setdefault(request.function, {})
         try:
             value = await Target(functools.partial(fn, ctx), request.passing).caller()(bytes(request.item))
             attempt = Attempt(request.position, number, OK, started, 0.0, msgspec.Raw(encode(value)))
         except PASS_THROUGH:
+            raise
+        except (VMException, SdkInternalBaseException) as error:
+            if _MISMATCH in f"{error} {error.__cause__}":
+                mismatched[invocation] = request.position
             raise
         except Exception as error:
             if isinstance(error, TerminalError) and error.status_code == _CANCELLED:
@@ -114,10 +128,12 @@ class DurableFunctions:
                 raise RetryableError(f"{type(error).__name__}: {error}", retry_after=timedelta(seconds=wait)) from error
             attempt = Attempt(request.position, number, ERROR, started, 0.0, failure=describe(error))
         self._failed.pop(invocation, None)
+        mismatched.pop(invocation, None)
         return msgspec.structs.replace(attempt, ran=time.perf_counter() - clock)
 
 
-_CANCELLED = 409
+_CANCELLED: Final = 409
+_MISMATCH: Final = "(570)"  # https://docs.restate.dev/references/errors#rt0016
 
 
 def add_durable_handler(service: Service, functions: DurableFunctions) -> None:

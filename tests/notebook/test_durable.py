@@ -1,8 +1,10 @@
-"""Proves durable functions and the user's own services from a cell: called, mapped, replaced, cancelled, attached to."""
+"""Proves durable functions and the user's own services from a cell: called, mapped, replaced, restarted, cancelled."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -229,6 +231,41 @@ async def both(ctx: Context, item: int) -> list[int | None]:
 
 def test_helpers_work_inside_a_mapped_durable_function(any_session: Session) -> None:
     assert rnb.map(both, [1, 2], session=any_session, show=False).values() == [[1, -1], [2, -2]]
+
+
+def test_an_invocation_that_no_longer_matches_its_journal_says_so_and_can_be_restarted(session: Session) -> None:
+    gate = asyncio.Event()
+    began: list[str] = []
+
+    def version(step: str) -> Any:
+        async def changing(ctx: Context, item: int) -> str:
+            await ctx.run_typed(step, lambda: began.append(f"{step} {item}"))
+            if item:
+
+                async def wait() -> None:
+                    await gate.wait()
+
+                await ctx.run_typed("wait", wait)
+            return f"{step} {item}"
+
+        return changing
+
+    job = rnb.map(version("first"), [0, 1], name="changing", session=session, show=False)
+    while job.counts["ok"] < 1 or len(began) < 2:
+        time.sleep(0.01)
+    rnb.map(version("other"), [0, 1], name="changing", session=session, show=False)
+    pid = session.server.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)  # the invocation in flight is replayed, with the new function
+    deadline = time.monotonic() + 20
+    while "no longer match their journal" not in job._progress().note and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "1 in flight no longer match their journal, since changing was changed" in job._progress().note
+    session._io.loop.call_soon_threadsafe(gate.set)
+    assert job.restart() == 1
+    assert job.values() == ["first 0", "other 1"]
+    assert began == ["first 0", "first 1", "other 1"]
+    assert job.restart() == 0
 
 
 @pytest.mark.parametrize(
