@@ -18,7 +18,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 DEAD = re.compile(r"\b(HBox|VBox|HTML|IntSlider|Button)\(|^ *\d+%\|", re.MULTILINE)
 """How a widget or a progress bar looks that was stored as text."""
 
-FINISHED = re.compile(r"standard-library \(measure\): Finished, \d+ failed, (\d+) of \1 done")
+FINISHED = re.compile(r"standard-library \(measure\): Finished, (?:\d+ failed, )?(\d+) of \1 done")
+"""Pythons that come without their tests have no broken files."""
 
 by_name = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -86,7 +87,7 @@ def test_nbconvert_executes_the_quickstart_into_a_page_with_the_finished_panel(t
     done = subprocess.run(command, cwd=file.parent, env=env, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     page = file.with_suffix(".html").read_text()
-    assert re.search(r"<b>Finished, \d+ failed</b>", page)
+    assert re.search(r"<b>Finished(, \d+ failed)?</b>", page)
     assert "were already done" in page
     assert len(re.findall(r"<img[^>]* src=\"data:image/png;base64,", page)) == 3
     assert not DEAD.search(re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL))

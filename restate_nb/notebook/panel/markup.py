@@ -136,7 +136,7 @@ def errors(progress: Progress) -> list[str]:
         message = one_line(group.message)
         kind = one_line(group.error_type, 80)
         lines.append(f"{count(group.count)} \N{MULTIPLICATION SIGN} {kind}" + (f": {message}" if message else ""))
-    # The job tells of its few most frequent kinds only, so the kinds that are left out cannot be counted; the items can.
+    # A job tells of its most frequent kinds only, so the kinds that are left out cannot be counted; the items can.
     others = progress.failed - sum(group.count for group in progress.errors[:ERRORS_SHOWN])
     if lines and others > 0:
         lines.append(f"and {counted(others, 'more failed item')}: see job.errors()")
