@@ -264,7 +264,7 @@ def test_an_invocation_that_no_longer_matches_its_journal_says_so_and_can_be_res
     session._io.loop.call_soon_threadsafe(gate.set)
     assert job.restart() == 1
     assert job.values() == ["first 0", "other 1"]
-    assert began == ["first 0", "first 1", "other 1"]
+    assert sorted(began) == ["first 0", "first 1", "other 1"]
     assert job.restart() == 0
 
 
