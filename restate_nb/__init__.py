@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     )
     from restate_nb.notebook.job import Job
     from restate_nb.notebook.loops import run
-    from restate_nb.notebook.session import Session, start
+    from restate_nb.notebook.session import Session
+    from restate_nb.notebook.start import start
     from restate_nb.notebook.verbs import call, map, starmap
     from restate_nb.policy import Retry, RunPolicy
 
@@ -66,7 +67,8 @@ _HOMES = {
     "policy": ("Retry", "RunPolicy"),
     "notebook.job": ("Job",),
     "notebook.loops": ("run",),
-    "notebook.session": ("Session", "start"),
+    "notebook.session": ("Session",),
+    "notebook.start": ("start",),
     "notebook.verbs": ("call", "map", "starmap"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

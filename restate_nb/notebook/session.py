@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import atexit
-import os
-import re
-import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -22,6 +20,7 @@ from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.loops import LoopThread
+from restate_nb.notebook.names import check_job_name
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
 from restate_nb.server.admin import Admin
@@ -35,8 +34,6 @@ from restate_nb.service.runs import JobRuns
 from restate_nb.service.wire import Manifest, Round
 
 RETENTION = timedelta(days=30)
-
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,59}")
 
 
 class Session:
@@ -60,7 +57,10 @@ class Session:
         self._jobs: dict[tuple[str, int], Job[Any]] = {}
         self._closing = threading.Lock()
         self._closed = False
-        self.server: ServerHandle = start_server(data_dir, listen=listen, env=server_env)
+        self._start_server = partial(start_server, data_dir, listen=listen, env=server_env, progress=print)
+        self.server: ServerHandle = self._start_server()
+        if self.server.note:
+            print(self.server.note)
         self._io = LoopThread("rnb-io")
         self._work = LoopThread("rnb-work")
         try:
@@ -81,6 +81,16 @@ class Session:
         self._admin = Admin(self.server.admin)
         self._ingress = Ingress(self.server.ingress)
         self._connection = Connection(self.name, self._ingress, self._admin, self._runs, self._functions)
+        await self._resume()
+
+    def revive(self) -> None:
+        """Start the server again if someone ended it, as `restate-nb server stop` does; jobs find it where it was."""
+        if not self.server.alive:
+            self.server.close()
+            self.server = self._start_server()
+            self._io.run(self._resume())
+
+    async def _resume(self) -> None:
         await self._admin.resume_stuck(await self._register())
 
     async def _register(self) -> str:
@@ -162,6 +172,11 @@ class Session:
     # ------------------------------------------------------------ life
 
     @property
+    def live(self) -> bool:
+        """Whether the session was not stopped."""
+        return not self._closed
+
+    @property
     def jobs(self) -> list[Job[Any]]:
         """The jobs that were submitted or attached to from this session."""
         return list(self._jobs.values())
@@ -172,14 +187,11 @@ class Session:
         Items that run are cut off, and run again when the job is attached to in the next session; what is done stays.
         A second call does nothing.
         """
-        global _current  # noqa: PLW0603 - the one session of this process
         with self._closing:
             if self._closed:
                 return
             self._closed = True
         atexit.unregister(self.stop)
-        if _current is self:
-            _current = None
         if hasattr(self, "_runs"):
             self._runs.close()
         self._work.close()
@@ -206,109 +218,6 @@ class Session:
         if self._closed:
             return f"<Session {self.name!r}: stopped>"
         return f"<Session {self.name!r}: live, {len(self._jobs)} jobs, data in {self.data_dir}>"
-
-
-_current: Session | None = None
-_starting = threading.Lock()
-
-
-def start(
-    name: str | None = None,
-    *,
-    data_dir: str | os.PathLike[str] | None = None,
-    listen: Literal["unix", "tcp"] = "unix",
-    retention: timedelta = RETENTION,
-) -> Session:
-    """Start the session of this process, or return the one that is live.
-
-    Finds restate-server, installs it when it is not there, and starts it; it ends when this process does.
-
-    Args:
-        name: separates the jobs of notebooks that share a server; the notebook's or script's name by default.
-        data_dir: where the server keeps everything; `.restate` in the current directory by default.
-        listen: `unix` sockets, which other users of the machine cannot reach, or loopback `tcp` for other tools.
-        retention: how long finished jobs are kept.
-
-    Raises:
-        ServerError: restate-server cannot be found, installed or started; the message says what to do.
-        InvalidInput: a session with another name or directory is live, or the name has characters it cannot have.
-
-    Example:
-        import restate_nb as rnb
-
-        session = rnb.start()
-    """
-    global _current  # noqa: PLW0603 - the one session of this process
-    with _starting:
-        directory = Path(data_dir or ".restate").expanduser().absolute()
-        if _current is not None and not _current._closed:
-            if (name is not None and name != _current.name) or (data_dir and directory != _current.data_dir):
-                raise InvalidInput(
-                    f"The session {_current.name!r} with data in {_current.data_dir} is live. "
-                    "Use it, or stop it first: rnb.start().stop()."
-                )
-            return _current
-        name = _default_name() if name is None else check_session_name(name)
-        _current = Session(name, directory, listen=listen, retention=retention)
-        return _current
-
-
-def current() -> Session:
-    """The live session.
-
-    Raises:
-        InvalidInput: there is none.
-    """
-    if _current is None:
-        raise InvalidInput("There is no session yet. Run this first: rnb.start()")
-    return _current
-
-
-def check_session_name(name: object) -> str:
-    """A name that a Restate service can have.
-
-    Raises:
-        InvalidInput: it has other characters, or is too long.
-    """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidInput(
-            "A session's name is part of a Restate service's name: a letter, then letters, digits, - and _, at most "
-            f"60 in all. {name!r} is not; {_slug(str(name))!r} would do."
-        )
-    return name
-
-
-def check_job_name(name: object) -> str:
-    """A name that a job can have.
-
-    Raises:
-        InvalidInput: it is no text, empty, too long, or has characters that cannot be printed.
-    """
-    if (
-        not isinstance(name, str)
-        or not name.strip()
-        or not name.isprintable()
-        or len(name) > 200
-        or name != name.strip()
-    ):
-        raise InvalidInput(
-            "A job's name is printable text of 1 to 200 characters without spaces around it, such as "
-            f"name='geocode-2026'; {name!r} is not."
-        )
-    return name
-
-
-def _default_name() -> str:
-    notebook = os.environ.get("JPY_SESSION_NAME") or getattr(sys.modules["__main__"], "__vsc_ipynb_file__", None)
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    if not notebook and script and "ipykernel" not in script:
-        notebook = script
-    return _slug(Path(notebook).stem) if notebook else "main"
-
-
-def _slug(text: str) -> str:
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:60]
-    return slug if slug[:1].isalpha() else f"nb-{slug}".rstrip("-")[:60]
 
 
 def _mix(*parts: str) -> str:

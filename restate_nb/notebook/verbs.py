@@ -9,7 +9,8 @@ from restate_nb.engine.target import Passing, Target, name_of
 from restate_nb.errors import InvalidInput
 from restate_nb.notebook.inputs import passing_of, read_items
 from restate_nb.notebook.job import Job
-from restate_nb.notebook.session import Session, current
+from restate_nb.notebook.session import Session
+from restate_nb.notebook.start import current
 from restate_nb.policy import DEFAULT_CONCURRENCY, NO_RETRY, Retry, RunPolicy, Seconds
 from restate_nb.service.durable import takes_context
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import restate_nb as rnb
+from restate_nb.server.process import stop_server
 
 
 def traces() -> tuple[set[str], list[int], int]:
@@ -57,6 +58,7 @@ def test_a_script_that_ends_without_stop_leaves_nothing_and_says_nothing(tmp_pat
             """
             import sys, time
             import restate_nb as rnb
+from restate_nb.server.process import stop_server
             session = rnb.start()
             rnb.map(str, range(10), show=False).result()
             rnb.map(time.sleep, [30] * 3, show=False)
@@ -89,6 +91,15 @@ def test_a_job_that_is_left_running_is_told_so_and_can_be_gone_on_with(data_dir:
         assert job.attached > 10
 
 
+def test_a_server_that_was_stopped_by_someone_else_is_started_again(data_dir: Path) -> None:
+    with rnb.start("revived", data_dir=data_dir) as session:
+        rnb.map(work, range(10), show=False, name="before").result(10)
+        stop_server(data_dir)
+        assert rnb.start() is session
+        assert rnb.map(work, range(10), show=False, name="before").attached == 10
+        assert rnb.map(work, range(20), show=False).values() == list(range(20))
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     heavy = ("pandas", "numpy", "matplotlib", "ipywidgets", "restate", "aiohttp", "hypercorn")
     code = f"import sys, restate_nb; print([each for each in {heavy} if each in sys.modules])"
@@ -103,6 +114,7 @@ def test_ctrl_c_gives_the_prompt_back_and_the_job_goes_on(tmp_path: Path) -> Non
             """
             import asyncio, time
             import restate_nb as rnb
+from restate_nb.server.process import stop_server
             async def work(item):
                 await asyncio.sleep(0.05)
                 return item

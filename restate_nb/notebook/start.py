@@ -1,0 +1,69 @@
+"""`start`: the one session of this process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from restate_nb.errors import InvalidInput
+from restate_nb.notebook.names import check_session_name, default_session_name
+from restate_nb.notebook.session import RETENTION, Session
+
+_current: Session | None = None
+_starting = threading.Lock()
+
+
+def start(
+    name: str | None = None,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    listen: Literal["unix", "tcp"] = "unix",
+    retention: timedelta = RETENTION,
+) -> Session:
+    """Start the session of this process, or return the one that is live.
+
+    Finds restate-server, installs it when it is not there, and starts it; it ends when this process does.
+
+    Args:
+        name: separates the jobs of notebooks that share a server; the notebook's or script's name by default.
+        data_dir: where the server keeps everything; `.restate` in the current directory by default.
+        listen: `unix` sockets, which other users of the machine cannot reach, or loopback `tcp` for other tools.
+        retention: how long finished jobs are kept.
+
+    Raises:
+        ServerError: restate-server cannot be found, installed or started; the message says what to do.
+        InvalidInput: a session with another name or directory is live, or the name has characters it cannot have.
+
+    Example:
+        import restate_nb as rnb
+
+        session = rnb.start()
+    """
+    global _current  # noqa: PLW0603 - the one session of this process
+    with _starting:
+        directory = Path(data_dir or ".restate").expanduser().absolute()
+        if _current is not None and _current.live:
+            if (name is not None and name != _current.name) or (data_dir and directory != _current.data_dir):
+                raise InvalidInput(
+                    f"The session {_current.name!r} with data in {_current.data_dir} is live. "
+                    "Use it, or stop it first: rnb.start().stop()."
+                )
+            _current.revive()
+            return _current
+        name = default_session_name() if name is None else check_session_name(name)
+        _current = Session(name, directory, listen=listen, retention=retention)
+        return _current
+
+
+def current() -> Session:
+    """The live session.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    if _current is None or not _current.live:
+        raise InvalidInput("There is no session yet. Run this first: rnb.start()")
+    return _current
