@@ -123,6 +123,32 @@ class Notebook:
         call = "jupyterapp.commands.execute('notebook:run-all-cells')"
         self.page.evaluate(f"async () => {{ {'await ' if wait else ''}{call} }}")
 
+    def run_cell(self, cell: int) -> None:
+        """Run one cell, counted over all cells, and wait for the end of it."""
+        self.page.evaluate(
+            """async (cell) => {
+                const content = jupyterapp.shell.currentWidget.content;
+                content.activeCellIndex = cell;
+                content.deselectAll();
+                await jupyterapp.commands.execute('notebook:run-cell');
+            }""",
+            cell,
+        )
+
+    def restart_and_run(self) -> None:
+        """What "Kernel: Restart Kernel and Run All Cells" does, its question answered with yes; wait for the end."""
+        self.page.evaluate(
+            "() => { window.ran = jupyterapp.commands.execute('notebook:restart-run-all').then(() => true) }"
+        )
+        self.page.get_by_role("button", name="Confirm Kernel Restart").click()
+        self.page.evaluate("async () => await window.ran")
+
+    def errors(self) -> list[str]:
+        """The tracebacks that are shown."""
+        return self.page.locator(
+            ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
+        ).all_inner_texts()
+
     def save(self) -> Any:
         """Save, and read what was written."""
         self.page.evaluate("async () => await jupyterapp.commands.execute('docmanager:save')")
@@ -156,7 +182,7 @@ def opened(lab: tuple[str, Path], browser: Any, request: pytest.FixtureRequest) 
     def open_file(file: Path) -> Notebook:
         page = browser.new_page(viewport={"width": 1280, "height": 900}, device_scale_factor=2)
         pages.append(page)
-        page.goto(url.format(f"/workspaces/w{time.monotonic_ns()}/tree/{file.name}"))
+        page.goto(url.format(f"/workspaces/w{time.monotonic_ns()}/tree/{file.relative_to(folder).as_posix()}"))
         page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.isReady", timeout=60_000)
         page.evaluate("async () => { await jupyterapp.restored; await jupyterapp.shell.currentWidget.context.ready }")
         return Notebook(page, file)
