@@ -135,6 +135,20 @@ def test_a_finished_job_has_no_time_left():
     assert text == "pages (fetch): Finished, 10 failed, 1,000 of 1,000 done, in 10 s, 100/s"
 
 
+def test_cancelled_items_are_neither_done_nor_errors():
+    groups = (ErrorGroup("CancelledError", "The job was cancelled.", 800), ErrorGroup("HTTPError", "429", 10))
+    text = to_text(progress(status="cancelled", ok=190, failed=10, cancelled=800, elapsed=10, errors=groups))
+    assert text.splitlines() == [
+        "pages (fetch): Cancelled, 200 of 1,000 done, 10 failed, 800 cancelled, in 10 s, 20/s",
+        "  10 × HTTPError: 429",
+    ]
+
+
+def test_a_job_whose_session_was_stopped_tells_no_time_left():
+    text = to_text(progress(status="stopped", ok=190, elapsed=10, rate=5, eta=3, concurrency=50))
+    assert text == "pages (fetch): Stopped, 190 of 1,000 done, in 10 s, 19/s"
+
+
 def test_many_kinds_of_errors_are_cut_short_and_their_items_counted():
     groups = tuple(ErrorGroup(f"E{i}", "x" * 10_000, 1) for i in range(500))
     html = to_html(progress(failed=500, errors=groups))

@@ -107,7 +107,7 @@ def test_controls_do_what_the_job_offers_and_leave_nothing_in_the_saved_notebook
         + "ValueError: &lt;not&gt; now False"
     )
     panel, controls = notebook.cells[0].outputs
-    assert panel["data"]["text/plain"].startswith("pages (fetch): Cancelled, 10 of 10 done")
+    assert panel["data"]["text/plain"].startswith("pages (fetch): Cancelled, 3 of 10 done, 7 cancelled")
     assert controls["data"] == {"text/html": "", "text/plain": ""}
 
 

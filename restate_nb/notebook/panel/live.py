@@ -19,7 +19,6 @@ RETRY_STAYS = 300.0
 """Seconds that the retry button stays after the end: long enough to read the errors, and gone from what is saved."""
 
 _CONFIRM = 4.0  # seconds in which a second click on cancel counts
-_ENDED = {"finished", "cancelled", "failed"}
 _NOTHING = {"text/html": "", "text/plain": ""}
 
 

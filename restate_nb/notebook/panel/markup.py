@@ -82,10 +82,10 @@ def state(progress: Progress) -> str:
 
 
 def tally(progress: Progress) -> str:
-    """How much is done, such as "940 of 1,000 done"."""
+    """How much is done, such as "940 of 1,000 done"; what was cancelled is not."""
     if not progress.total:
         return "no items"
-    return f"{count(progress.done)} of {count(progress.total)} done"
+    return f"{count(progress.ok + progress.failed)} of {count(progress.total)} done"
 
 
 def facts(progress: Progress, spread: tuple[float, float] | None = None) -> list[str]:
@@ -95,7 +95,8 @@ def facts(progress: Progress, spread: tuple[float, float] | None = None) -> list
         progress: the job at one moment.
         spread: the shortest and the longest time left that the recent rates suggest, in seconds.
     """
-    ended = progress.status in {"finished", "cancelled", "failed"}
+    ended = progress.status in {"finished", "cancelled", "failed", "stopped"}
+    done = progress.ok + progress.failed
     said = []
     if progress.rate and not ended:
         said.append(rate(progress.rate))
@@ -105,8 +106,8 @@ def facts(progress: Progress, spread: tuple[float, float] | None = None) -> list
         said.append(left if low == high else f"{left} ({low} to {high})")
     said.append(f"in {duration(progress.elapsed)}" if ended else f"{duration(progress.elapsed)} so far")
     # Of a job that was attached to it is not known how much of the elapsed time it really ran.
-    if ended and progress.done and not progress.attached and progress.elapsed > 0:
-        said.append(rate(progress.done / progress.elapsed))
+    if ended and done and not progress.attached and progress.elapsed > 0:
+        said.append(rate(done / progress.elapsed))
     if progress.p50 is not None:
         said.append(f"p50 {duration(progress.p50)}")
     if progress.p95 is not None:
@@ -132,12 +133,14 @@ def remarks(progress: Progress) -> list[str]:
 def errors(progress: Progress) -> list[str]:
     """The most frequent failures, a line each, and how many items failed in other ways."""
     lines = []
-    for group in progress.errors[:ERRORS_SHOWN]:
+    # That the job was cancelled is said already, and is no failure of an item.
+    groups = [group for group in progress.errors if group.error_type != "CancelledError" or not progress.cancelled]
+    for group in groups[:ERRORS_SHOWN]:
         message = one_line(group.message)
         kind = one_line(group.error_type, 80)
         lines.append(f"{count(group.count)} \N{MULTIPLICATION SIGN} {kind}" + (f": {message}" if message else ""))
     # A job tells of its most frequent kinds only, so the kinds that are left out cannot be counted; the items can.
-    others = progress.failed - sum(group.count for group in progress.errors[:ERRORS_SHOWN])
+    others = progress.failed - sum(group.count for group in groups[:ERRORS_SHOWN])
     if lines and others > 0:
         lines.append(f"and {counted(others, 'more failed item')}: see job.errors()")
     return lines
