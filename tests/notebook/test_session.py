@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -58,7 +59,6 @@ def test_a_script_that_ends_without_stop_leaves_nothing_and_says_nothing(tmp_pat
             """
             import sys, time
             import restate_nb as rnb
-from restate_nb.server.process import stop_server
             session = rnb.start()
             rnb.map(str, range(10), show=False).result()
             rnb.map(time.sleep, [30] * 3, show=False)
@@ -114,7 +114,6 @@ def test_ctrl_c_gives_the_prompt_back_and_the_job_goes_on(tmp_path: Path) -> Non
             """
             import asyncio, time
             import restate_nb as rnb
-from restate_nb.server.process import stop_server
             async def work(item):
                 await asyncio.sleep(0.05)
                 return item
@@ -130,16 +129,15 @@ from restate_nb.server.process import stop_server
             """
         )
     )
-    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "waiting\n"
-    time.sleep(0.3)
-    interrupted = time.monotonic()
-    os.kill(process.pid, 2)
-    says = process.stdout.readline()
-    assert time.monotonic() - interrupted < 1
-    assert "the job goes on" in says
-    assert "job.cancel()" in says
-    assert int(process.stdout.readline().split()[2]) >= 5
-    process.communicate(timeout=20)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        time.sleep(0.3)
+        interrupted = time.monotonic()
+        os.kill(process.pid, signal.SIGINT)
+        says = process.stdout.readline()
+        assert time.monotonic() - interrupted < 1
+        assert "the job goes on" in says
+        assert "job.cancel()" in says
+        assert int(process.stdout.readline().split()[2]) >= 5
     assert process.returncode == 0
