@@ -8,12 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.errors import JobMismatch
 from restate_nb.notebook.invocations import Invocations
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.shards import Shards
 from restate_nb.notebook.work import Connection, Work
-from restate_nb.service.wire import Change, Manifest, Open, Round, encode, job_key, jobs_service, manifest_decoder
+from restate_nb.server.admin import sql_literal
+from restate_nb.service.wire import (
+    Change,
+    Forget,
+    Manifest,
+    Open,
+    Round,
+    Summary,
+    encode,
+    job_key,
+    jobs_service,
+    manifest_decoder,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +69,8 @@ class Driver:
         work = kind(connection, there, encoded, ledger)
         if there.cancelled:
             await work.cancel()
+        if there.paused:
+            work.pause()
         for number, round_ in enumerate(there.rounds):
             if round_.positions is not None:
                 ledger.begin_round(number, round_.positions)
@@ -70,6 +85,34 @@ class Driver:
         """End every item that has no outcome."""
         await self.work.cancel()
         await self._change(cancelled=True)
+
+    async def pause(self, paused: bool) -> None:
+        """Start nothing more, or go on; it holds in the next process, too."""
+        (self.work.pause if paused else self.work.resume)()
+        await self._change(paused=paused)
+
+    async def conclude(self) -> None:
+        """Note how the job ended, for those who list jobs."""
+        counts = self._ledger.counts
+        summary = Summary(
+            ok=counts[OK],
+            failed=self._ledger.failed,
+            cancelled=counts[CANCELLED],
+            at=self._ledger.last_end or time.time(),
+        )
+        if self.manifest.summary != summary:
+            await self._change(summary=summary)
+
+    async def delete(self) -> None:
+        """Drop everything that Restate keeps of the job."""
+        manifest, admin = self.manifest, self._connection.admin
+        prefix = sql_literal(job_key(manifest.name, manifest.generation) + "/")
+        found = await admin.query(f"select id from sys_invocation where starts_with(idempotency_key, {prefix})")
+        for row in found:
+            await admin.purge(row["id"])
+        forget = encode(Forget(generation=manifest.generation))
+        service = jobs_service(self._connection.session)
+        await self._connection.ingress.call(service, "forget", forget, key=manifest.name)
 
     async def add_round(self, positions: list[int], code: str) -> int:
         """Open these items again, and return the number of the round that is for them."""

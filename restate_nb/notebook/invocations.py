@@ -41,6 +41,7 @@ class Invocations:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._cancelled = False
+        self._paused = False
         self._restarting: dict[int, str] = {}
 
     @property
@@ -73,6 +74,13 @@ class Invocations:
             await self._connection.admin.kill(invocation)
             self._connection.functions.ended(self._key, invocation)
         return len(found)
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._loop.call_soon_threadsafe(self._changed.set)
 
     async def cancel(self) -> None:
         self._cancelled = True
@@ -107,7 +115,7 @@ class Invocations:
                     never = [cancelled(position, 1) for position in pending]
                     pending.clear()
                     self._ledger.apply(round_, never, 0)
-                while pending and len(self._running) < self._limit:
+                while pending and not self._paused and len(self._running) < self._limit:
                     position = pending.popleft()
                     task = group.create_task(self._invoke(round_, position))
                     self._running[task] = position

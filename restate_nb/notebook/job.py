@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -17,7 +17,7 @@ from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.loops import LoopThread, until_done
-from restate_nb.notebook.outcomes import Outcomes
+from restate_nb.notebook.outcomes import Outcomes, Where
 from restate_nb.notebook.progress import Progress
 from restate_nb.policy import RunPolicy, positive_int
 from restate_nb.service.digest import code_digest
@@ -40,8 +40,9 @@ class Job(Outcomes, Generic[T]):
     gives it as it is now.
     """
 
-    def __init__(self, driver: Driver, io: LoopThread, ledger: Ledger) -> None:
+    def __init__(self, driver: Driver, io: LoopThread, ledger: Ledger, forget: Callable[[Job[Any]], None]) -> None:
         self._driver = driver
+        self._forget = forget
         self._io = io
         self._items: Items
         self._ledger = ledger
@@ -57,7 +58,7 @@ class Job(Outcomes, Generic[T]):
 
     @property
     def status(self) -> str:
-        """One of `submitting`, `waiting` (nothing runs yet), `running`, `finished`, `cancelled`, `failed`.
+        """One of `submitting`, `waiting` (nothing runs yet), `running`, `paused`, `finished`, `cancelled`, `failed`.
 
         A job with failed items is `finished`; `failed` is a job that could not be followed to its end.
         """
@@ -67,6 +68,8 @@ class Job(Outcomes, Generic[T]):
             return "cancelled" if self._ledger.counts[CANCELLED] else "finished"
         if not self._driver.manifest.rounds[-1].submitted:
             return "submitting"
+        if self._driver.manifest.paused:
+            return "paused"
         return "running" if self._driver.work.running_positions() or self._ledger.done else "waiting"
 
     @property
@@ -210,15 +213,31 @@ class Job(Outcomes, Generic[T]):
             self._io.run(self._driver.cancel())
             self.wait(30)
 
-    def retry_failed(self) -> Job[T]:
-        """Run the failed and cancelled items again, with the function as it is now. Returns this job.
+    def pause(self) -> None:
+        """Start no more items, until `resume()`; what runs goes on. It holds when the kernel is restarted, too."""
+        self._io.run(self._driver.pause(True))
+
+    def resume(self) -> None:
+        """Go on after `pause()`."""
+        self._io.run(self._driver.pause(False))
+
+    def retry_failed(self, where: Where = None) -> Job[T]:
+        """Run failed and cancelled items again, with the function as it is now. Returns this job.
+
+        Args:
+            where: which of them; all by default. An exception class or its name, or a tuple of these; a function of
+                the frame of failed items, which returns one truth value a row; or a list of index labels.
 
         Raises:
-            InvalidInput: the job still runs.
+            InvalidInput: the job still runs, or `where` names an item that has not failed.
+
+        Example:
+            job.retry_failed(TimeoutError)
+            job.retry_failed(lambda failed: failed["error"].str.contains("429"))
         """
         if not self.done():
             raise InvalidInput("The job still runs. Retry when it has ended, or cancel it first: job.cancel().")
-        positions = list(self._ledger.positions(ERROR, TIMEOUT, CANCELLED))
+        positions = self._chosen(where)
         if positions:
             number = self._io.run(self._driver.add_round(positions, self._code))
             self._follow([number])
@@ -226,6 +245,12 @@ class Job(Outcomes, Generic[T]):
                 self._panel.reopen()
                 self._keep_up()
         return self
+
+    def delete(self) -> None:
+        """Drop the job and its outcomes from Restate, after cancelling it if it runs. What this handle has stays."""
+        self.cancel()
+        self._io.run(self._driver.delete())
+        self._forget(self)
 
     def restart(self) -> int:
         """Run the invocations of a durable function that no longer match their journals from the beginning.
@@ -265,6 +290,7 @@ class Job(Outcomes, Generic[T]):
                     await self._driver.finish(number)
                 if not self._ledger.complete:
                     raise RuntimeError(f"{self._ledger.total - self._ledger.done} items have no outcome")
+                await self._driver.conclude()
             except asyncio.CancelledError:
                 ended.set_exception(RuntimeError("the session was stopped"))
                 raise

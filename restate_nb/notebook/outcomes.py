@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from restate_nb.engine.record import CANCELLED, ERROR, TIMEOUT
 from restate_nb.engine.target import Target
+from restate_nb.errors import InvalidInput
 from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.kinds import kind_of
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from restate_nb.notebook.charts import Sort
+
+
+Where = type[BaseException] | str | tuple[type[BaseException] | str, ...] | Callable[[Any], Any] | Sequence[Any] | None
+"""Which failed items: by error type, by a function of their frame, or by index labels; all for None."""
 
 
 class Outcomes:
@@ -109,6 +115,33 @@ class Outcomes:
         from restate_nb.notebook.frame import attempts_frame  # noqa: PLC0415 - loads pandas
 
         return attempts_frame(self._ledger, self._items.index())
+
+    def _chosen(self, where: Where) -> list[int]:
+        """The positions of the failed and cancelled items that `where` chooses."""
+        import pandas as pd  # noqa: PLC0415 - heavy, loaded on first use
+
+        failed = list(self._ledger.positions(ERROR, TIMEOUT, CANCELLED))
+        if where is None:
+            return failed
+        if isinstance(where, (type, str)) or (isinstance(where, tuple) and where and isinstance(where[0], (type, str))):
+            kinds = where if isinstance(where, tuple) else (where,)
+            names = {each if isinstance(each, str) else each.__qualname__ for each in kinds}
+            return [position for position in failed if self._ledger.failures[position].type in names]
+        if callable(where):
+            chosen = where(self.frame().iloc[failed])
+            mask = pd.Series(list(chosen), dtype="boolean").fillna(False)
+            if len(mask) != len(failed):
+                raise InvalidInput(
+                    f"where= was given {len(failed)} failed items and returned {len(mask)} values; it must return one "
+                    "truth value a row, such as: lambda failed: failed['error'].str.contains('429')."
+                )
+            return [position for position, take in zip(failed, mask, strict=True) if take]
+        index = self._items.index()
+        labels = {index[position]: position for position in failed}
+        wrong = [label for label in where if label not in labels]
+        if wrong:
+            raise InvalidInput(f"{wrong[0]!r} is not the index label of a failed item: job.frame() shows them.")
+        return sorted(labels[label] for label in where)
 
     # ------------------------------------------------------------ files
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from restate_nb.engine.target import Target, name_of
 from restate_nb.errors import InvalidInput
@@ -32,6 +32,9 @@ from restate_nb.service.endpoint import Definition, Endpoint
 from restate_nb.service.jobs import items_of, jobs_of
 from restate_nb.service.runs import JobRuns
 from restate_nb.service.wire import Manifest, Round
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RETENTION = timedelta(days=30)
 
@@ -122,9 +125,21 @@ class Session:
         key = wanted.name, driver.manifest.generation
         job = self._jobs.get(key)
         if job is None:
-            job = self._jobs[key] = Job(driver, self._io, ledger)
+            job = self._jobs[key] = Job(driver, self._io, ledger, self._forget)
         job._provide(target, items, policy)
         return job
+
+    def list_jobs(self) -> pd.DataFrame:
+        """All jobs of this session's server; see `restate_nb.jobs`."""
+        from restate_nb.notebook.listing import listing, read_manifests  # noqa: PLC0415 - loads pandas
+
+        live = {(self.name, name, generation): job for (name, generation), job in self._jobs.items()}
+        return listing(self._io.run(read_manifests(self._admin)), live)
+
+    def _forget(self, job: Job[Any]) -> None:
+        for key in [key for key, each in self._jobs.items() if each is job]:
+            del self._jobs[key]
+            self._runs.forget(*key)
 
     # ------------------------------------------------------------ services
 

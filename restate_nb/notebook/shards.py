@@ -64,6 +64,12 @@ class Shards:
 
         self._run.listen(told)
 
+    def pause(self) -> None:
+        self._run.pause()
+
+    def resume(self) -> None:
+        self._run.resume()
+
     async def cancel(self) -> None:
         self._run.cancel()
 

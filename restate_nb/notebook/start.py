@@ -6,11 +6,14 @@ import os
 import threading
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from restate_nb.errors import InvalidInput
 from restate_nb.notebook.names import check_session_name, default_session_name
 from restate_nb.notebook.session import RETENTION, Session
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _current: Session | None = None
 _starting = threading.Lock()
@@ -67,3 +70,18 @@ def current() -> Session:
     if _current is None or not _current.live:
         raise InvalidInput("There is no session yet. Run this first: rnb.start()")
     return _current
+
+
+def jobs(session: Session | None = None) -> pd.DataFrame:
+    """All jobs of the server, those of other notebooks included, the latest first.
+
+    Columns: `name`, `session`, `function`, `status`, `total`, `ok`, `failed`, `cancelled` (missing for unfinished jobs
+    of other processes), `started_at`, `finished_at`, `elapsed_s`, `rounds` (1 and the retries).
+
+    Args:
+        session: whose server; that of the live session by default.
+
+    Raises:
+        InvalidInput: there is no session.
+    """
+    return (session or current()).list_jobs()

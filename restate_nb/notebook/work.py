@@ -66,6 +66,12 @@ class Work(Protocol):
         """Run those from the beginning, with the function as it is now; return how many."""
         ...
 
+    def pause(self) -> None:
+        """Start nothing more, until `resume`; what runs goes on."""
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+
     async def cancel(self) -> None:
         """End the items that have no outcome."""
 

@@ -155,10 +155,15 @@ def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:
         if asked.add_round is not None:
             manifest.rounds.append(asked.add_round)
             manifest.cancelled = False
+            manifest.summary = None
         if asked.submitted is not None:
             manifest.rounds[asked.submitted].submitted = True
         if asked.cancelled is not None:
             manifest.cancelled = asked.cancelled
+        if asked.paused is not None:
+            manifest.paused = asked.paused
+        if asked.summary is not None:
+            manifest.summary = asked.summary
         ctx.set("manifest", manifest)
         return manifest
 

@@ -80,6 +80,14 @@ class JobRun:
             for lane in self._lanes.values():
                 self.pool.soon(self.pool.cancel, lane)
 
+    def pause(self) -> None:
+        """Start nothing more, until `resume`; what runs goes on."""
+        self.pool.soon(self.pool.pause)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self.pool.soon(self.pool.resume)
+
     def reopen(self) -> None:
         """Take `cancel` back, for a further round."""
         with self._lock:
@@ -111,6 +119,13 @@ class JobRuns:
             if run is None:
                 run = self._runs[job, generation] = JobRun(job, self._loop)
             return run
+
+    def forget(self, job: str, generation: int) -> None:
+        """The job was deleted: nothing of it is to be taken over."""
+        with self._lock:
+            run = self._runs.pop((job, generation), None)
+        if run is not None:
+            run.close()
 
     def close(self) -> None:
         """End all of them."""

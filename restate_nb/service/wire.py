@@ -96,6 +96,15 @@ class Round(msgspec.Struct, kw_only=True):
     submitted: bool = False
 
 
+class Summary(msgspec.Struct, kw_only=True):
+    """How a job ended: counts of items, and when, in seconds since 1970 (UTC)."""
+
+    ok: int
+    failed: int
+    cancelled: int
+    at: float
+
+
 class Manifest(msgspec.Struct, kw_only=True):
     """What is kept of a job besides its shards.
 
@@ -106,6 +115,8 @@ class Manifest(msgspec.Struct, kw_only=True):
         total: how many items.
         generation: see `ShardRequest`.
         cancelled: `cancel()` was called.
+        paused: `pause()` was called.
+        summary: how it ended, when it did.
     """
 
     version: int = WIRE_VERSION
@@ -119,6 +130,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     durable: bool = False
     generation: int = 1
     cancelled: bool = False
+    paused: bool = False
+    summary: Summary | None = None
 
 
 class Open(msgspec.Struct, kw_only=True):
@@ -132,15 +145,19 @@ class Change(msgspec.Struct, kw_only=True):
     """A change to the manifest of one generation; what is None stays.
 
     Attributes:
-        add_round: a further round.
+        add_round: a further round; the job is open again.
         submitted: the number of a round of which every shard is submitted.
         cancelled: sets the flag.
+        paused: sets the flag.
+        summary: the job has ended.
     """
 
     generation: int
     add_round: Round | None = None
     submitted: int | None = None
     cancelled: bool | None = None
+    paused: bool | None = None
+    summary: Summary | None = None
 
 
 class Forget(msgspec.Struct, kw_only=True):

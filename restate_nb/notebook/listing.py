@@ -1,0 +1,74 @@
+"""All jobs that a server knows, as a DataFrame."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import pandas as pd
+
+from restate_nb.notebook.job import Job
+from restate_nb.server.admin import Admin
+from restate_nb.service.wire import Manifest, jobs_service, manifest_decoder
+
+COLUMNS: Final = [
+    *("name", "session", "function", "status", "total", "ok", "failed", "cancelled"),
+    *("started_at", "finished_at", "elapsed_s", "rounds"),
+]
+
+
+async def read_manifests(admin: Admin) -> list[tuple[str, Manifest]]:
+    """The session and the manifest of every job on the server."""
+    head, _, tail = jobs_service("*").partition("*")
+    rows = await admin.query("select service_name, value_utf8 from state where key = 'manifest'")
+    found = []
+    for row in rows:
+        service = row["service_name"]
+        if service.startswith(head) and service.endswith(tail):
+            session = service.removeprefix(head).removesuffix(tail)
+            found.append((session, manifest_decoder.decode(row["value_utf8"])))
+    return found
+
+
+def listing(manifests: list[tuple[str, Manifest]], live: dict[tuple[str, str, int], Job[Any]]) -> pd.DataFrame:
+    """One row a job, the latest first.
+
+    Args:
+        manifests: sessions and manifests.
+        live: the jobs of this process by session, name and generation; their counts are those of now.
+    """
+    rows = [_row(session, each, live.get((session, each.name, each.generation))) for session, each in manifests]
+    frame = pd.DataFrame(rows, columns=COLUMNS).sort_values("started_at", ascending=False, ignore_index=True)
+    for name in ("started_at", "finished_at"):
+        frame[name] = pd.to_datetime(frame[name], unit="s", utc=True)
+    return frame.astype(dict.fromkeys(("total", "ok", "failed", "cancelled", "rounds"), "Int64"))
+
+
+def _row(session: str, manifest: Manifest, job: Job[Any] | None) -> dict[str, Any]:
+    summary = manifest.summary
+    row: dict[str, Any] = {
+        "name": manifest.name,
+        "session": session,
+        "function": manifest.function,
+        "total": manifest.total,
+        "started_at": manifest.created,
+        "finished_at": summary.at if summary is not None else None,
+        "elapsed_s": (summary.at if summary is not None else time.time()) - manifest.created,
+        "rounds": len(manifest.rounds),
+    }
+    if job is not None:
+        counts = job.counts
+        return row | {
+            "status": job.status,
+            "ok": counts["ok"],
+            "failed": job.failed,
+            "cancelled": counts["cancelled"],
+        }
+    if summary is None:  # counts are known where it runs
+        return row | {"status": "paused" if manifest.paused else "unfinished"}
+    return row | {
+        "status": "cancelled" if summary.cancelled else "finished",
+        "ok": summary.ok,
+        "failed": summary.failed,
+        "cancelled": summary.cancelled,
+    }
