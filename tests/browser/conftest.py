@@ -1,39 +1,15 @@
-"""A JupyterLab and a headless Chromium that looks at it."""
+"""A JupyterLab and a headless Chromium that looks at it, shared by the tests."""
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 
-CHROMIUM = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
-)
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-SETTINGS = {
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    "notebook-extension/tracker": {"windowingMode": "none"},
-}
-ROOT = Path(__file__).parents[2]
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "browser: needs Chromium and Playwright; skipped where Chromium is missing")
+from tests.browser.lab import Notebook, chromium, jupyterlab, write_cells
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,62 +21,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A running JupyterLab: its address with a place for the path, and the folder it shows."""
-    folder, home = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("home")
-    for name, values in SETTINGS.items():
-        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(values))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = os.environ | {
-        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-        "JUPYTER_CONFIG_DIR": str(home), "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
-    token = secrets.token_hex()
-    server_options = {
-        "ServerApp.ip": "127.0.0.1", "ServerApp.port": port, "ServerApp.port_retries": 0,
-        "ServerApp.root_dir": folder, "IdentityProvider.token": token,
-    }  # fmt: skip
-    options = ["--no-browser", "--allow-root", "--expose-app-in-browser"]
-    options += [f"--{name}={value}" for name, value in server_options.items()]
-    log = (home / "lab.log").open("w")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", *options], env=env, stdout=log, stderr=subprocess.STDOUT, cwd=folder
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(f"{url}/api/status?token={token}", server, home / "lab.log")
-        yield f"{url}/lab{{}}?token={token}", folder
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        log.close()
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        assert server.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise TimeoutError(log.read_text())
+    with jupyterlab(tmp_path_factory.mktemp("jupyter")) as lab:
+        yield lab
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")
@@ -111,84 +39,20 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Notebook:
-    """A notebook that is open in JupyterLab."""
-
-    def __init__(self, page: Any, file: Path) -> None:
-        self.page = page
-        self.file = file
-
-    def run(self, *, wait: bool = True) -> None:
-        """Run all cells, and wait for the end of them."""
-        call = "jupyterapp.commands.execute('notebook:run-all-cells')"
-        self.page.evaluate(f"async () => {{ {'await ' if wait else ''}{call} }}")
-
-    def run_cell(self, cell: int) -> None:
-        """Run one cell, counted over all cells, and wait for the end of it."""
-        self.page.evaluate(
-            """async (cell) => {
-                const content = jupyterapp.shell.currentWidget.content;
-                content.activeCellIndex = cell;
-                content.deselectAll();
-                await jupyterapp.commands.execute('notebook:run-cell');
-            }""",
-            cell,
-        )
-
-    def restart_and_run(self) -> None:
-        """What "Kernel: Restart Kernel and Run All Cells" does, its question answered with yes; wait for the end."""
-        self.page.evaluate(
-            "() => { window.ran = jupyterapp.commands.execute('notebook:restart-run-all').then(() => true) }"
-        )
-        self.page.get_by_role("button", name="Confirm Kernel Restart").click()
-        self.page.evaluate("async () => await window.ran")
-
-    def errors(self) -> list[str]:
-        """The tracebacks that are shown."""
-        return self.page.locator(
-            ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
-        ).all_inner_texts()
-
-    def save(self) -> Any:
-        """Save, and read what was written."""
-        self.page.evaluate("async () => await jupyterapp.commands.execute('docmanager:save')")
-        return nbformat.read(self.file, 4)
-
-    def theme(self, name: str) -> None:
-        self.page.evaluate(
-            "async (theme) => await jupyterapp.commands.execute('apputils:change-theme', {theme})", f"JupyterLab {name}"
-        )
-        self.page.wait_for_function(
-            "(light) => document.body.dataset.jpThemeLight === light", arg=str(name == "Light").lower()
-        )
-
-    def output(self, cell: int) -> Any:
-        return self.page.locator(".jp-CodeCell").nth(cell).locator(".jp-OutputArea-output")
-
-
 @pytest.fixture
 def opened(lab: tuple[str, Path], browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Notebook]]:
     """Opens notebooks made of cells; each page ends with the test."""
-    url, folder = lab
-    pages: list[Any] = []
+    notebooks: list[Notebook] = []
 
     def open_cells(*cells: str) -> Notebook:
-        file = folder / f"{request.node.name.replace('[', '-').strip(']')}-{len(pages)}.ipynb"
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=kernel)
-        nbformat.write(made, file)
-        return open_file(file)
+        name = f"{request.node.name.replace('[', '-').strip(']')}-{len(notebooks)}.ipynb"
+        return open_file(write_cells(lab[1] / name, *cells))
 
     def open_file(file: Path) -> Notebook:
-        page = browser.new_page(viewport={"width": 1280, "height": 900}, device_scale_factor=2)
-        pages.append(page)
-        page.goto(url.format(f"/workspaces/w{time.monotonic_ns()}/tree/{file.relative_to(folder).as_posix()}"))
-        page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.isReady", timeout=60_000)
-        page.evaluate("async () => { await jupyterapp.restored; await jupyterapp.shell.currentWidget.context.ready }")
-        return Notebook(page, file)
+        notebooks.append(Notebook(browser, lab, file))
+        return notebooks[-1]
 
     open_cells.file = open_file  # type: ignore[attr-defined]
     yield open_cells
-    for page in pages:
-        page.evaluate("async () => await jupyterapp.serviceManager.sessions.shutdownAll()")
-        page.close()
+    for notebook in notebooks:
+        notebook.close()

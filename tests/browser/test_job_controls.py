@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.browser.conftest import CHROMIUM
+from tests.browser.lab import CHROMIUM
 
 if CHROMIUM is None:
     pytest.skip("there is no Chromium: apt-get install chromium", allow_module_level=True)
@@ -47,12 +47,12 @@ def test_the_slider_sets_the_jobs_concurrency_and_cancel_ends_the_job(opened, pi
     notebook.run_cell(2)
     expect(notebook.output(2).first).to_have_text("13\n")
     expect(panel).to_contain_text("13 running")
-    panel.locator("..").locator("..").screenshot(path=pictures / "job-running.png")
+    notebook.outputs(1).screenshot(path=pictures / "job-running.png")
 
     live.get_by_role("button", name="Cancel").click()
     live.get_by_role("button", name="Click again to cancel").click()
     expect(panel).to_contain_text("Cancelled", timeout=20_000)
-    panel.locator("..").locator("..").screenshot(path=pictures / "job-cancelled.png")
+    notebook.outputs(1).screenshot(path=pictures / "job-cancelled.png")
     notebook.run_cell(3)
     expect(notebook.output(3).first).to_contain_text(
         re.compile(r"cancelled, 5,000 items: .*[\d,]+ ok, [\d,]+ cancelled")
@@ -71,7 +71,7 @@ def test_the_retry_button_runs_the_failed_items_again_with_the_function_as_it_is
     panel, live = notebook.output(1).first, notebook.output(1).nth(1)
     expect(panel).to_contain_text("Finished, 4 failed")
     expect(panel).to_contain_text("ConnectionError")
-    panel.locator("..").locator("..").screenshot(path=pictures / "job-failed.png")
+    notebook.outputs(1).screenshot(path=pictures / "job-failed.png")
     notebook.run_cell(2)
     live.get_by_role("button", name="Retry failed").click()
     expect(panel).to_contain_text(re.compile("Finished *200 of 200 done"), timeout=20_000)
