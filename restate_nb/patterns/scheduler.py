@@ -150,15 +150,17 @@ class Scheduler:
         except TerminalError as cancelled:
             self._interrupt(root, cancelled)
             return
-        completed = self._wiring.completed
-        for fibre, tree in list(self._parked.items()):
-            left = unresolved(tree, completed)
+        completed, parked = self._wiring.completed, self._parked
+        # What is resolved may be taken by another fibre, and would then look unresolved again: so keep what is left.
+        changed = [(f, left) for f, tree in parked.items() if (left := unresolved(tree, completed)) is not tree]
+        if not changed:  # or this would go round for ever
+            raise RuntimeError("restate-sdk reported progress for operations that all still wait.")
+        for fibre, left in changed:
             if left is None:
-                del self._parked[fibre]
+                del parked[fibre]
                 self._ready.append(fibre)
-            elif left is not tree:
-                # What is resolved may be taken by another fibre, and would then look unresolved again.
-                self._parked[fibre] = left
+            else:
+                parked[fibre] = left
 
     def _step(self, fibre: Fibre, guard: OperationLoop) -> Foreign | None:
         """Take one fibre to its next wait; a `Foreign` has to be waited for before the same fibre is stepped again."""

@@ -135,6 +135,8 @@ def unresolved(tree: Tree, completed: Callable[[int], bool]) -> Tree | None:
     if isinstance(tree, FirstCompletedUnresolvedFuture):
         return None if any(unresolved(child, completed) is None for child in tree.children) else tree
     left = [rest for child in tree.children if (rest := unresolved(child, completed)) is not None]
+    if left == tree.children:
+        return tree
     return AllCompletedUnresolvedFuture(left) if left else None
 
 
@@ -149,6 +151,9 @@ def first_of(trees: Iterable[Tree]) -> Tree:
     """The tree that is resolved as soon as one of `trees` is; trees that wait for the same are named once."""
     flat: dict[Any, Tree] = {}
     for tree in trees:
+        if isinstance(tree, SingleUnresolvedFuture):
+            flat[tree.handle] = tree
+            continue
         for child in tree.children if isinstance(tree, FirstCompletedUnresolvedFuture) else (tree,):
             flat[child.handle if isinstance(child, SingleUnresolvedFuture) else id(child)] = child
     return FirstCompletedUnresolvedFuture(list(flat.values()))
@@ -197,7 +202,7 @@ def running_context(context: ServerInvocationContext) -> Iterator[None]:
 class Wiring:
     """One invocation's context, as the scheduler sees it."""
 
-    __slots__ = ("context",)
+    __slots__ = ("completed", "context")
 
     def __init__(self, context: object) -> None:
         if not isinstance(context, ServerInvocationContext):
@@ -206,10 +211,7 @@ class Wiring:
                 f"not {context!r}."
             )
         self.context = context
-
-    def completed(self, handle: int) -> bool:
-        """Whether the journal, as far as it was read, answers `handle`."""
-        return bool(self.context.vm.is_completed(handle))
+        self.completed: Callable[[int], bool] = context.vm.is_completed  # as far as the journal was read
 
     def check_current(self) -> None:
         """Refuse the context of another invocation.
