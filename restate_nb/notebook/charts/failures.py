@@ -117,7 +117,7 @@ def _say_scale(ax: Axes, stacks: list[np.ndarray], tallest: int, places: np.ndar
     ax.annotate(
         said, (places[at + (0 if right else 1)], row - 0.41),
         xytext=(-4 if right else 4, -1), textcoords="offset points", ha="right" if right else "left", va="top",
-        fontsize="x-small", bbox={"boxstyle": "round,pad=0.2", "fc": ax.get_facecolor(), "ec": "none", "alpha": 0.75},
+        fontsize="x-small", bbox={"boxstyle": "round,pad=0.2", "fc": ax.get_facecolor(), "ec": "none", "alpha": 0.9},
     )  # fmt: skip
 
 
