@@ -65,6 +65,13 @@ class Driver:
         created = there.created == wanted.created
         if created and there.generation > 1:
             connection.runs.get(there.name, there.generation - 1).cancel()  # else its shards wait for ever
+        return await cls.of(connection, there, encoded, ledger, created=created)
+
+    @classmethod
+    async def of(
+        cls, connection: Connection, there: Manifest, encoded: Sequence[bytes], ledger: Ledger, *, created: bool
+    ) -> Driver:
+        """The way of a job that Restate knows."""
         kind: type[Shards] | type[Invocations] = Invocations if there.durable else Shards
         work = kind(connection, there, encoded, ledger)
         if there.cancelled:
@@ -151,7 +158,7 @@ def _mismatch(there: Manifest, wanted: Manifest) -> str:
     elif there.items != wanted.items:
         what = f"{there.total:,} other items"
     else:
-        what = "the same items, passed in another way"
+        what = "the same items, passed in another way or to another kind of function"
     return (
         f"There is a job {wanted.name!r} over {what}. "
         "Give this one another name=, or drop the old job and its outcomes with fresh=True."

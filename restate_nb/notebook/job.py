@@ -239,6 +239,10 @@ class Job(Outcomes, Generic[T]):
             raise InvalidInput("The job still runs. Retry when it has ended, or cancel it first: job.cancel().")
         positions = self._chosen(where)
         if positions:
+            if not self._code:
+                raise InvalidInput(
+                    f"The function {self._target.name} is not known here: run the cell that maps it first."
+                )
             number = self._io.run(self._driver.add_round(positions, self._code))
             self._follow([number])
             if self._panel is not None:
@@ -268,15 +272,24 @@ class Job(Outcomes, Generic[T]):
         before = self._code or self._driver.manifest.rounds[-1].code
         if code != before and not self.done():
             self._note = f"{target.name} has changed: items that are still to start use it as it is now"
+        else:
+            self._note = ""
         self._code = code
+        self._driver.work.provide(target, policy)
+        again = self._following is not None
+        self._attach(target, items)
+        if again:
+            self._ledger.attached = self._ledger.done
+
+    def _attach(self, target: Target, items: Items) -> None:
+        """Follow the job from wherever it stands, unless that is being done already."""
         self._target = target
         self._items = items
-        self._driver.work.provide(target, policy)
-        if self._following is not None:
-            self._ledger.attached = self._ledger.done
-        else:
+        if self._following is None:
             if not self._driver.created:
                 self._ledger.attached_at = time.time()
+            if not self._code:
+                self._note = f"waiting for {target.name}: run the cell that maps it"
             self._follow(range(len(self._driver.manifest.rounds)))
 
     def _follow(self, rounds: Iterable[int]) -> None:

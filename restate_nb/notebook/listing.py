@@ -8,26 +8,12 @@ from typing import Any, Final
 import pandas as pd
 
 from restate_nb.notebook.job import Job
-from restate_nb.server.admin import Admin
-from restate_nb.service.wire import Manifest, jobs_service, manifest_decoder
+from restate_nb.service.wire import Manifest
 
 COLUMNS: Final = [
     *("name", "session", "function", "status", "total", "ok", "failed", "cancelled"),
     *("started_at", "finished_at", "elapsed_s", "rounds"),
 ]
-
-
-async def read_manifests(admin: Admin) -> list[tuple[str, Manifest]]:
-    """The session and the manifest of every job on the server."""
-    head, _, tail = jobs_service("*").partition("*")
-    rows = await admin.query("select service_name, value_utf8 from state where key = 'manifest'")
-    found = []
-    for row in rows:
-        service = row["service_name"]
-        if service.startswith(head) and service.endswith(tail):
-            session = service.removeprefix(head).removesuffix(tail)
-            found.append((session, manifest_decoder.decode(row["value_utf8"])))
-    return found
 
 
 def listing(manifests: list[tuple[str, Manifest]], live: dict[tuple[str, str, int], Job[Any]]) -> pd.DataFrame:

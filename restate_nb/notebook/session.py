@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import difflib
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from restate_nb.engine.codec import decode
 from restate_nb.engine.target import Target, name_of
 from restate_nb.errors import InvalidInput
 from restate_nb.notebook.calls import call_durable, call_handler
@@ -20,6 +22,7 @@ from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.loops import LoopThread
+from restate_nb.notebook.manifests import read_items_back, read_manifests, unknown_function
 from restate_nb.notebook.names import check_job_name
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
@@ -114,7 +117,7 @@ class Session:
             name=check_job_name(name) if name is not None else f"{target.name}-{_mix(code, digest, target.passing)}",
             function=target.name,
             items=digest,
-            options=target.passing,
+            options=f"{target.passing}, durable" if target.durable else target.passing,
             total=len(items),
             created=now,
             durable=target.durable,
@@ -129,9 +132,32 @@ class Session:
         job._provide(target, items, policy)
         return job
 
+    def job(self, name: str) -> Job[Any]:
+        """The job of that name; see `restate_nb.job`."""
+        found = [job for job in self._jobs.values() if job.name == name]
+        if found:
+            return found[-1]
+        manifests = {
+            each.name: each for session, each in self._io.run(read_manifests(self._admin)) if session == self.name
+        }
+        if name not in manifests:
+            near = difflib.get_close_matches(str(name), manifests, n=1) or list(manifests)[-1:]
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise InvalidInput(
+                f"The session {self.name!r} has no job {name!r}.{hint} rnb.jobs() lists those of all sessions."
+            )
+        manifest = manifests[name]
+        encoded = self._io.run(read_items_back(self._admin, manifest))
+        items = Items([decode(each) for each in encoded], encoded)
+        ledger = Ledger(manifest.total)
+        driver = self._io.run(Driver.of(self._connection, manifest, encoded, ledger, created=False))
+        job = self._jobs[name, manifest.generation] = Job(driver, self._io, ledger, self._forget)
+        job._attach(unknown_function(manifest), items)
+        return job
+
     def list_jobs(self) -> pd.DataFrame:
         """All jobs of this session's server; see `restate_nb.jobs`."""
-        from restate_nb.notebook.listing import listing, read_manifests  # noqa: PLC0415 - loads pandas
+        from restate_nb.notebook.listing import listing  # noqa: PLC0415 - loads pandas
 
         live = {(self.name, name, generation): job for (name, generation), job in self._jobs.items()}
         return listing(self._io.run(read_manifests(self._admin)), live)

@@ -6,7 +6,7 @@ import os
 import threading
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from restate_nb.errors import InvalidInput
 from restate_nb.notebook.names import check_session_name, default_session_name
@@ -14,6 +14,8 @@ from restate_nb.notebook.session import RETENTION, Session
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from restate_nb.notebook.job import Job
 
 _current: Session | None = None
 _starting = threading.Lock()
@@ -85,3 +87,19 @@ def jobs(session: Session | None = None) -> pd.DataFrame:
         InvalidInput: there is no session.
     """
     return (session or current()).list_jobs()
+
+
+def job(name: str, session: Session | None = None) -> Job[Any]:
+    """The job of that name, without its cell: its outcomes, charts and controls.
+
+    An unfinished job goes on once its function is known here, that is, when the cell that maps it is run. The index of
+    the input is not kept: the frame has positions instead. Objects with fields are dicts.
+
+    Args:
+        name: as `restate_nb.jobs` lists it, of this session.
+        session: the session; the live one by default.
+
+    Raises:
+        InvalidInput: there is no such job, or not all of its items were submitted.
+    """
+    return (session or current()).job(name)

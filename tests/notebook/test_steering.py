@@ -200,3 +200,63 @@ def test_a_deleted_job_that_was_cancelled_runs_anew_as_any_other(session: Sessio
     job.delete()
     gate.set()
     assert submit(session, work, range(3), name="cancelled and deleted").values() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_job_is_had_by_its_name_without_its_cell(tmp_path: Path, durable: bool) -> None:
+    def work(item: Any) -> Any:
+        return 1 / item["x"]
+
+    async def durable_work(ctx: Context, item: Any) -> Any:
+        return await ctx.run_typed("divide", lambda: 1 / item["x"] if item["x"] else None)
+
+    data_dir, fn = tmp_path / ".restate", durable_work if durable else work
+    items = [{"x": each} for each in (1, 2, 0, 4)]
+    with Session("named", data_dir) as session:
+        first = submit(session, fn, items, name="by name")
+        before = first.result(20)
+        assert session.job("by name") is first
+    with Session("named", data_dir) as session:
+        job = session.job("by name")
+        frame = job.result(20)
+        pd.testing.assert_frame_equal(frame, before)
+        assert frame["item"].tolist() == items
+        assert job.attached == 4
+        pd.testing.assert_frame_equal(job.attempts(), first.attempts())
+        if not durable:
+            with pytest.raises(rnb.InvalidInput, match="run the cell that maps it first"):
+                job.retry_failed()
+        assert submit(session, fn, items, name="by name") is job
+        if not durable:
+            assert job.retry_failed().result(20)["attempts"].tolist() == [1, 1, 2, 1]
+        with pytest.raises(rnb.InvalidInput, match="Did you mean 'by name'"):
+            session.job("my name")
+
+
+def test_an_unfinished_job_that_is_had_by_its_name_waits_for_its_function(tmp_path: Path) -> None:
+    def work(item: int) -> int:
+        time.sleep(0.02)
+        return item
+
+    data_dir = tmp_path / ".restate"
+    with Session("waits", data_dir) as session:
+        job = submit(session, work, range(100), name="half", concurrency=1)
+        while job.counts["ok"] < 10:
+            time.sleep(0.01)
+    with Session("waits", data_dir) as session:
+        job = session.job("half")
+        time.sleep(0.5)
+        assert not job.done()
+        assert job._progress().note == "waiting for work: run the cell that maps it"
+        assert job.counts["ok"] >= 10, "what is done is known"
+        assert submit(session, work, range(100), name="half", concurrency=20) is job
+        assert job.values() == list(range(100))
+
+
+def test_a_plain_and_a_durable_function_never_share_a_job(session: Session) -> None:
+    async def durable(ctx: Context, item: int) -> int:
+        return item
+
+    submit(session, abs, [1], name="one kind").result(10)
+    with pytest.raises(rnb.JobMismatch, match="another kind of function"):
+        submit(session, durable, [1], name="one kind")
