@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         RestateNbError,
         ServerError,
     )
+    from restate_nb.limit import Limit
     from restate_nb.notebook.job import Job
     from restate_nb.notebook.loops import run
     from restate_nb.notebook.session import Session
@@ -39,6 +40,7 @@ __all__ = [
     "Job",
     "JobError",
     "JobMismatch",
+    "Limit",
     "NotDurable",
     "NotEncodable",
     "RestateNbError",
@@ -66,6 +68,7 @@ _HOMES = {
         "RestateNbError",
         "ServerError",
     ),
+    "limit": ("Limit",),
     "policy": ("Retry", "RunPolicy"),
     "notebook.job": ("Job",),
     "notebook.loops": ("run",),

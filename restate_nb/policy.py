@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import random
+import sys
 from dataclasses import dataclass
-from datetime import timedelta
 
 from restate_nb.errors import InvalidInput
+from restate_nb.limit import (
+    Concurrency,
+    Limit,
+    PerSecond,
+    Seconds,
+    concurrency_range,
+    positive_int,
+    rate,
+    seconds,
+    stop_rule,
+)
+from restate_nb.pushback import retry_after
 
-Seconds = float | timedelta
-"""A duration: seconds as int or float, or a timedelta."""
+__all__ = ["DEFAULT_CONCURRENCY", "NO_RETRY", "Limit", "Retry", "RunPolicy", "Seconds", "positive_int", "seconds"]
 
 DEFAULT_CONCURRENCY = 50
 """How many items run at once unless told otherwise: the scheduler measured best near it, and most APIs bear it."""
-
-
-def seconds(name: str, value: object, *, zero: bool = False) -> float:
-    """Read a duration given by the user.
-
-    Args:
-        name: the argument's name, for the message.
-        value: seconds as int or float, or a timedelta.
-        zero: whether 0 is allowed.
-
-    Raises:
-        InvalidInput: it is no number, not finite, or negative.
-    """
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidInput(f"{name} must be seconds (a number) or a timedelta, not {value!r}.")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise InvalidInput(f"{name} must be {'0 or more' if zero else 'more than 0'} seconds, not {value!r}.")
-    return float(value)
-
-
-def positive_int(name: str, value: object) -> int:
-    """Read a count given by the user.
-
-    Raises:
-        InvalidInput: it is not a whole number of at least 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidInput(f"{name} must be a whole number, such as {name}=10, not {value!r}.")
-    if value < 1:
-        raise InvalidInput(f"{name} must be at least 1, not {value}.")
-    return value
 
 
 ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
@@ -67,8 +44,9 @@ class Retry:
     """When an item that failed is tried again, and how long it waits before that.
 
     The wait before attempt n + 1 is `initial_interval * factor ** (n - 1)` seconds, at most `max_interval`, spread by
-    `jitter` (0.2 means a fifth up or down). `restate.TerminalError` is never retried; an error that carries
-    `retry_after` (such as `restate.exceptions.RetryableError`) waits at least that long. A timeout counts as a failure.
+    `jitter` (0.2 means a fifth up or down). `restate.TerminalError` is never retried. An error that carries
+    `retry_after` (such as `restate.exceptions.RetryableError`) waits at least that long, and so does one that stands
+    for an HTTP answer with a `Retry-After` header (httpx, aiohttp, requests, ...). A timeout counts as a failure.
 
     Args:
         max_attempts: attempts in all, the first one included; 1 means no retry.
@@ -115,9 +93,7 @@ class Retry:
             error: what it raised.
             rng: where the jitter comes from.
         """
-        from restate.exceptions import TerminalError  # noqa: PLC0415 - keeps `import restate_nb` light
-
-        if attempt >= self.max_attempts or isinstance(error, TerminalError):
+        if attempt >= self.max_attempts or _is_terminal(error):
             return None
         if not isinstance(error, self.retry_on) or isinstance(error, self.give_up_on):
             return None
@@ -128,14 +104,12 @@ class Retry:
             wait = self.max_interval
         if self.jitter:
             wait *= 1 + self.jitter * (2 * (rng or random).random() - 1)
-        return max(wait, _retry_after(error))
+        return max(wait, retry_after(error))
 
 
-def _retry_after(error: BaseException) -> float:
-    after = getattr(error, "retry_after", None)
-    if isinstance(after, timedelta):
-        after = after.total_seconds()
-    return float(after) if isinstance(after, (int, float)) and math.isfinite(after) and after > 0 else 0.0
+def _is_terminal(error: BaseException) -> bool:
+    sdk = sys.modules.get("restate.exceptions")  # not loaded, in a worker process: then it is none of its errors
+    return sdk is not None and isinstance(error, sdk.TerminalError)
 
 
 NO_RETRY = Retry(max_attempts=1)
@@ -146,23 +120,40 @@ class RunPolicy:
     """How the items of one job or one `run_each` are run.
 
     Args:
-        concurrency: how many items run at once.
+        concurrency: how many items run at once: a number, a range `(low, high)` within which it adapts itself, or
+            "auto".
         retry: when a failed item is tried again; not at all by default.
         timeout: seconds (or a timedelta) that one attempt may take; None for no limit.
+        max_per_second: how many attempts start a second, or `(count, seconds)`; None for any number.
+        limit: a limit shared with other jobs.
+        fail_fast: when to give up on the items that have not begun: at the first failure (True), after a number of
+            failures, or at their share of the items that have ended (a float, looked at from 20 items on). Items that
+            run are let end. Not for `run_each`, whose handler sees every outcome.
 
     Raises:
         InvalidInput: a value is out of range.
     """
 
-    concurrency: int = DEFAULT_CONCURRENCY
+    concurrency: Concurrency = DEFAULT_CONCURRENCY
     retry: Retry = NO_RETRY
     timeout: Seconds | None = None
+    max_per_second: PerSecond | None = None
+    limit: Limit | None = None
+    fail_fast: bool | float = False
 
     def __post_init__(self) -> None:
-        positive_int("concurrency", self.concurrency)
+        concurrency_range("concurrency", self.concurrency)
         if not isinstance(self.retry, Retry):
             raise InvalidInput(
                 f"retry takes rnb.Retry(...), such as retry=rnb.Retry(max_attempts=3), not {self.retry!r}."
             )
         if self.timeout is not None:
             object.__setattr__(self, "timeout", seconds("timeout", self.timeout))
+        if self.max_per_second is not None:
+            rate("max_per_second", self.max_per_second)
+        if self.limit is not None and not isinstance(self.limit, Limit):
+            raise InvalidInput(
+                f"limit takes rnb.Limit(...), such as limit=rnb.Limit('openai', concurrency=20), not {self.limit!r}. "
+                "How many items of this job run at once is concurrency=."
+            )
+        stop_rule(self.fail_fast)

@@ -235,7 +235,14 @@ def _revive(value: Any) -> Any:
 
 def _read_datetime(tagged: dict[str, Any]) -> dt.datetime:
     value = dt.datetime.fromisoformat(tagged["v"])
-    return value.astimezone(zoneinfo.ZoneInfo(tagged["tz"])) if "tz" in tagged else value
+    if "tz" not in tagged:
+        return value
+    zone = zoneinfo.ZoneInfo(tagged["tz"])
+    for fold in (0, 1):  # a time that clocks skipped stays as it was: astimezone would move it
+        local = value.replace(tzinfo=zone, fold=fold)
+        if local.utcoffset() == value.utcoffset():
+            return local
+    return value.astimezone(zone)
 
 
 def _read_ndarray(tagged: dict[str, Any]) -> Any:

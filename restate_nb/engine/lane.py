@@ -18,6 +18,9 @@ MAX_GROUP_COUNT: Final = 10_000
 MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
 """Bounds of a group: far under the 32 MiB of a message, and small enough that a commit takes milliseconds."""
 
+FAIL_FAST: Final = "FailFast"
+"""The kind of failure of items that were cancelled because others failed; so a job tells so after a restart too."""
+
 _RECORD_BYTES = 60  # a record without its value
 
 
@@ -119,9 +122,23 @@ class Lane:
         for position in sorted(self.open):
             self.put(running.get(position) or cancelled(position, numbers.get(position, 1)))
 
+    def stop(self, reason: str) -> None:
+        """Give every item that does not run now the outcome `cancelled`, for this reason."""
+        waiting = [*self.pending, *self.resting.values()]
+        self.pending.clear()
+        self.resting.clear()
+        for entry in waiting:
+            self.put(cancelled(entry.position, entry.number, reason=reason, kind=FAIL_FAST))
+
 
 def cancelled(
-    position: int, number: int, started: float = 0.0, ran: float = 0.0, reason: str = "The job was cancelled."
+    position: int,
+    number: int,
+    started: float = 0.0,
+    ran: float = 0.0,
+    *,
+    reason: str = "The job was cancelled.",
+    kind: str = "CancelledError",
 ) -> Attempt:
     """The record of an attempt that was cancelled; `started` is 0 when it had not begun."""
-    return Attempt(position, number, CANCELLED, started, ran, failure=Failure("CancelledError", reason))
+    return Attempt(position, number, CANCELLED, started, ran, failure=Failure(kind, reason))

@@ -1,4 +1,4 @@
-"""Runs the items of a job in this process: coroutine functions on a loop, plain functions in threads.
+"""Runs the items of a job in this process: as many at once as its limits allow, each to its last attempt.
 
 A pool outlives the attempts of the handlers that feed it. It belongs to one event loop; everything but the read-only
 counts is called there, or through `Pool.soon` from another thread.
@@ -8,40 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import random
 import time
-import types
+import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from restate_nb.engine.codec import encode
+from restate_nb.engine.attempts import Attempts, Work
+from restate_nb.engine.gate import Gate
 from restate_nb.engine.lane import Entry, Lane, cancelled
-from restate_nb.engine.record import ERROR, OK, TIMEOUT, Attempt, describe
-from restate_nb.engine.threads import Threads
-from restate_nb.errors import ItemTimeout
+from restate_nb.engine.pace import Adaptive
+from restate_nb.engine.record import CANCELLED, OK, Attempt
+from restate_nb.engine.trial import Report
+from restate_nb.limit import Concurrency, StopRule, concurrency_range, rate, stop_rule
 from restate_nb.policy import RunPolicy, seconds
+
+__all__ = ["Pool", "Work"]
 
 _TURN: Final = 0.005
 """Seconds that items which never wait may keep the loop for themselves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a pool does with an item.
-
-    Attributes:
-        call: called with the item's payload.
-        is_async: it returns a coroutine, to be run on the pool's loop; otherwise it is called in a thread.
-        context: the context variables that items see; each has its own copy.
-    """
-
-    call: Callable[[Any], Any]
-    is_async: bool
-    context: contextvars.Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +48,22 @@ class Pool:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str = "items") -> None:
         self._loop = loop
+        self._attempts = Attempts(loop, name)
+        self._gate: Gate | None = None
+        self._adaptive: Adaptive | None = None
+        self._rule: StopRule | None = None
         self._set_policy(RunPolicy())
         self._work: Work | None = None
+        self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
         self._queue: deque[Lane] = deque()  # lanes with pending entries
         self._running: dict[asyncio.Task[None], _Running | None] = {}
+        self._fresh = 0  # workers that have not looked for an item yet
         self._timers: set[asyncio.TimerHandle] = set()
         self._paused = False
         self._closed = False
         self._turn = 0.0
-        self._threads = Threads(f"rnb-{name}")
-        self._random = random.Random()
-        self.hung = 0  # threads whose item timed out and that run on
+        self._ended_items = self._failed_items = 0  # since the start, or since `reopen`
+        self.stopped = ""  # why no item is started any more
 
     # ------------------------------------------------------------ from any thread
 
@@ -90,8 +83,18 @@ class Pool:
 
     @property
     def concurrency(self) -> int:
-        """How many items may run at once."""
+        """How many items may run at once, at present where that adapts itself."""
         return self._limit
+
+    @property
+    def hung(self) -> int:
+        """Threads whose item timed out and that run on."""
+        return self._attempts.hung
+
+    @property
+    def waits_for(self) -> str:
+        """Which limit, other than concurrency, holds items up now; empty when none does."""
+        return "" if self._gate is None else self._gate.waits_for
 
     def soon(self, call: Callable[..., None], *args: object) -> None:
         """Call a method of this pool on its own loop."""
@@ -107,13 +110,34 @@ class Pool:
         self._start_workers()
 
     def _set_policy(self, policy: RunPolicy) -> None:
-        self._limit = policy.concurrency
-        self._retry = policy.retry
-        self._timeout = None if policy.timeout is None else seconds("timeout", policy.timeout)
+        self._attempts.retry = policy.retry
+        self._attempts.timeout = None if policy.timeout is None else seconds("timeout", policy.timeout)
+        self._rule = stop_rule(policy.fail_fast)
+        per_second = None if policy.max_per_second is None else rate("max_per_second", policy.max_per_second)
+        self._set_concurrency(policy.concurrency)
+        if per_second is not None or policy.limit is not None or self._adaptive is not None or self._gate is not None:
+            if self._gate is None:
+                self._gate = Gate(self._loop, self._woken)
+            self._gate.set(per_second, policy.limit)
 
-    def set_concurrency(self, limit: int) -> None:
+    def _set_concurrency(self, concurrency: Concurrency) -> None:
+        bounds = concurrency_range("concurrency", concurrency)
+        if bounds.low == bounds.high:
+            self._adaptive = None
+            self._set_limit(bounds.low)
+            return
+        if self._adaptive is None or self._adaptive.bounds != bounds:
+            self._adaptive = Adaptive(bounds)
+        self._set_limit(self._adaptive.limit)
+
+    def _set_limit(self, limit: int) -> None:
+        self._limit = self._attempts.bearable = limit
+
+    def set_concurrency(self, concurrency: Concurrency) -> None:
         """Change how many run at once; what runs is not stopped."""
-        self._limit = limit
+        self._set_concurrency(concurrency)
+        if self._adaptive is not None and self._gate is None:
+            self._gate = Gate(self._loop, self._woken)
         self._start_workers()
 
     def pause(self) -> None:
@@ -127,8 +151,24 @@ class Pool:
 
     def add(self, lane: Lane) -> None:
         """Take up a lane's entries."""
+        self._lanes.add(lane)
+        if self.stopped:
+            lane.stop(self.stopped)
         self._queue.append(lane)
         self._start_workers()
+
+    def stop(self, reason: str) -> None:
+        """Start no further item: those that have not begun, or wait for another attempt, end as cancelled, with this
+        reason. What runs is let end."""
+        if not self.stopped:
+            self.stopped = reason
+            for lane in list(self._lanes):
+                lane.stop(reason)
+
+    def reopen(self) -> None:
+        """Take `stop` back, for lanes to come."""
+        self.stopped = ""
+        self._ended_items = self._failed_items = 0
 
     def cancel(self, lane: Lane) -> None:
         """End a lane: its items get the outcome `cancelled`, at once."""
@@ -151,7 +191,9 @@ class Pool:
         self._timers.clear()
         for task in self._running:
             task.cancel()
-        self._threads.close()
+        if self._gate is not None:
+            self._gate.withdraw()
+        self._attempts.close()
 
     # ------------------------------------------------------------ workers
 
@@ -163,10 +205,20 @@ class Pool:
             wanted += len(lane.pending)
             if wanted >= self._limit:
                 break
-        for _ in range(min(wanted, self._limit - len(self._running))):
+        new = min(wanted, self._limit - len(self._running))
+        if self._gate is not None:  # one at a time: each that gets through the gate starts the next
+            new = 0 if self._gate.shut else min(new, 1 - self._fresh)
+        for _ in range(new):
             task = self._loop.create_task(self._worker(), context=contextvars.Context())
             self._running[task] = None
+            self._fresh += 1
             task.add_done_callback(self._ended)
+
+    def _woken(self) -> None:
+        assert self._gate is not None
+        self._start_workers()
+        if not self._fresh:
+            self._gate.withdraw()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
@@ -175,36 +227,81 @@ class Pool:
         self._start_workers()
 
     def _next(self) -> tuple[Lane, Entry] | None:
-        if self._paused or self._closed or len(self._running) > self._limit:
-            return None
-        while self._queue:
-            lane = self._queue[0]
-            if lane.pending:
+        if not (self._paused or self._closed or len(self._running) > self._limit):
+            while self._queue:
+                lane = self._queue[0]
+                if not lane.pending:
+                    self._queue.popleft()
+                    continue
+                entry = lane.pending[0]
+                if entry.not_before and (wait := entry.not_before - time.time()) > 0:
+                    self._rest(lane, lane.pending.popleft(), wait)
+                    continue
+                if self._gate is not None and not self._gate.enter():
+                    return None
                 return lane, lane.pending.popleft()
-            self._queue.popleft()
+        if self._gate is not None:
+            self._gate.withdraw()
         return None
 
     async def _worker(self) -> None:
         task = asyncio.current_task()
         assert task is not None
+        self._fresh -= 1
         while (found := self._next()) is not None:
             lane, entry = found
-            if entry.not_before and (wait := entry.not_before - time.time()) > 0:
-                self._rest(lane, entry, wait)
-                continue
             assert self._work is not None
             self._running[task] = _Running(lane, entry, time.time(), time.perf_counter())
-            attempt = await self._attempt(self._work, entry)
+            if self._gate is None:
+                report = await self._attempts.run(self._work, entry)
+            else:
+                report = await self._gated(self._gate, self._work, entry)
             self._running[task] = None
-            lane.put(attempt)
-            if attempt.failure is not None and attempt.failure.retry_in is not None and not self._closed:
-                wait = attempt.failure.retry_in
-                self._rest(lane, Entry(entry.position, entry.payload, entry.number + 1), wait)
+            self._settle(lane, entry, report.attempt)
             if task.cancelling():
                 return  # the item did not let itself be cancelled; this task must not go on half-cancelled
             if time.perf_counter() - self._turn > _TURN:
                 await asyncio.sleep(0)
                 self._turn = time.perf_counter()
+
+    async def _gated(self, gate: Gate, work: Work, entry: Entry) -> Report:
+        entered, adaptive, began = gate.shared, self._adaptive, time.monotonic()
+        self._start_workers()
+        try:
+            report = await self._attempts.run(work, entry)
+        finally:
+            if entered is not None:
+                entered.leave()
+        if adaptive is not None and adaptive is self._adaptive:
+            self._adapt(gate, adaptive, report, began)
+        return report
+
+    def _adapt(self, gate: Gate, adaptive: Adaptive, report: Report, began: float) -> None:
+        now = time.monotonic()
+        if report.pushback is not None:
+            adaptive.pushed_back(began, now, report.pushback)
+            gate.hold_until = adaptive.hold_until
+        elif report.attempt.status == OK:
+            adaptive.went_well(began, now, len(self._running))
+        if adaptive.limit != self._limit:
+            self._set_limit(adaptive.limit)
+            self._start_workers()
+
+    def _settle(self, lane: Lane, entry: Entry, attempt: Attempt) -> None:
+        failure = attempt.failure
+        if failure is not None and failure.retry_in is not None and self.stopped:
+            failure = msgspec.structs.replace(failure, retry_in=None)
+            attempt = msgspec.structs.replace(attempt, failure=failure)
+        counts = attempt.position in lane.open
+        lane.put(attempt)
+        if failure is not None and failure.retry_in is not None:
+            if not self._closed:
+                self._rest(lane, Entry(entry.position, entry.payload, entry.number + 1), failure.retry_in)
+        elif counts and self._rule is not None and attempt.status != CANCELLED:
+            self._ended_items += 1
+            self._failed_items += failure is not None
+            if reason := self._rule.broken(self._failed_items, self._ended_items):
+                self.stop(reason)
 
     def _rest(self, lane: Lane, entry: Entry, seconds: float) -> None:
         """Bring the entry back later."""
@@ -222,111 +319,3 @@ class Pool:
 
         timer = self._loop.call_later(seconds, ready)
         self._timers.add(timer)
-
-    async def _attempt(self, work: Work, entry: Entry) -> Attempt:
-        if work.is_async:
-            return await self._on_loop(work, entry)
-        return await self._in_thread(work, entry)
-
-    async def _on_loop(self, work: Work, entry: Entry) -> Attempt:
-        context = work.context.copy()
-        started, clock = time.time(), time.perf_counter()
-        deadline: asyncio.Timeout | None = None
-        try:
-            awaitable = context.run(work.call, entry.payload)
-            if self._timeout is None:
-                value = await _within(context, awaitable)
-            else:
-                async with asyncio.timeout(self._timeout) as deadline:
-                    value = await _within(context, awaitable)
-            ran = time.perf_counter() - clock
-            return Attempt(entry.position, entry.number, OK, started, ran, msgspec.Raw(encode(value)))
-        except BaseException as error:
-            if isinstance(error, GeneratorExit) or (
-                isinstance(error, asyncio.CancelledError) and _is_being_cancelled()
-            ):
-                raise
-            ran = time.perf_counter() - clock
-            if deadline is not None and deadline.expired():
-                return self._timed_out(entry, started, ran)
-            return self._failed(entry, error, started, ran)
-
-    async def _in_thread(self, work: Work, entry: Entry) -> Attempt:
-        done: asyncio.Future[Attempt | Awaitable[Any]] = self._loop.create_future()
-        started, clock = time.time(), time.perf_counter()
-
-        def settle(result: Attempt | Awaitable[Any]) -> None:
-            if not done.done():
-                done.set_result(result)
-            elif late:
-                self.hung -= 1
-
-        def job() -> None:
-            result = self._call(work, entry)
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(settle, result)
-
-        late = False
-        self._threads.run(job)
-        deadline = asyncio.timeout(self._timeout)
-        try:
-            async with deadline:
-                result = await done
-        except BaseException as error:
-            late = True
-            self.hung += 1
-            if isinstance(error, TimeoutError) and deadline.expired():
-                return self._timed_out(entry, started, time.perf_counter() - clock)
-            raise
-        if isinstance(result, Attempt):
-            return result
-        awaitable = result
-        return await self._on_loop(Work(lambda _: awaitable, True, work.context), entry)
-
-    def _call(self, work: Work, entry: Entry) -> Attempt | Awaitable[Any]:
-        """In a thread: one attempt. Never raises. A lambda or a partial may give an awaitable: that is for the loop."""
-        started, clock = time.time(), time.perf_counter()
-        try:
-            value = work.context.copy().run(work.call, entry.payload)
-            if isinstance(value, Awaitable):
-                return value
-            ran = time.perf_counter() - clock
-            return Attempt(entry.position, entry.number, OK, started, ran, msgspec.Raw(encode(value)))
-        except BaseException as error:  # SystemExit too: it must not end this thread
-            return self._failed(entry, error, started, time.perf_counter() - clock)
-
-    def _timed_out(self, entry: Entry, started: float, ran: float) -> Attempt:
-        error = ItemTimeout(f"The item ran longer than timeout={self._timeout:g} seconds.")
-        failure = describe(error, self._retry.delay_after(entry.number, error, self._random))
-        return Attempt(entry.position, entry.number, TIMEOUT, started, ran, failure=failure)
-
-    def _failed(self, entry: Entry, error: BaseException, started: float, ran: float) -> Attempt:
-        failure = describe(error, self._retry.delay_after(entry.number, error, self._random))
-        return Attempt(entry.position, entry.number, ERROR, started, ran, failure=failure)
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _within(context: contextvars.Context, awaitable: Awaitable[Any]) -> Awaitable[Any]:
-    """The awaitable, each step of it run in `context`: an item has its own context without a task of its own."""
-    if isinstance(awaitable, Coroutine):
-        return _steps(context, awaitable)
-    return awaitable
-
-
-@types.coroutine
-def _steps(context: contextvars.Context, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    try:
-        waits_for = context.run(coroutine.send, None)
-        while True:
-            try:
-                got = yield waits_for
-            except BaseException as error:
-                waits_for = context.run(coroutine.throw, error)
-            else:
-                waits_for = context.run(coroutine.send, got)
-    except StopIteration as end:
-        return end.value

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from restate_nb.engine.attempts import Work
 from restate_nb.engine.codec import decode
-from restate_nb.engine.pool import Work
 from restate_nb.engine.rebuild import Rebuild, parameter_annotations, rebuilder
 from restate_nb.errors import InvalidInput
 

@@ -13,6 +13,7 @@ import msgspec
 from restate_nb.engine.lane import cancelled
 from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure
 from restate_nb.engine.target import Passing, Target
+from restate_nb.limit import Concurrency, concurrency_range
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
@@ -48,8 +49,8 @@ class Invocations:
     def concurrency(self) -> int:
         return self._limit
 
-    def set_concurrency(self, limit: int) -> None:
-        self._limit = limit
+    def set_concurrency(self, concurrency: Concurrency) -> None:
+        self._limit = concurrency_range("concurrency", concurrency).high
         self._loop.call_soon_threadsafe(self._changed.set)
 
     def running_positions(self) -> frozenset[int]:
@@ -58,7 +59,7 @@ class Invocations:
     def provide(self, target: Target, policy: RunPolicy) -> None:
         self._passing = target.passing
         self._connection.functions.provide(self._key, target.fn, policy.retry)
-        self._limit = policy.concurrency
+        self._limit = concurrency_range("concurrency", policy.concurrency).high
 
     def listen(self) -> None:
         """Nothing to do: outcomes come as the answers to calls."""

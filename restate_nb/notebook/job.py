@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput, JobError
+from restate_nb.limit import Concurrency, concurrency_range
 from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.loops import LoopThread, until_done
 from restate_nb.notebook.outcomes import Outcomes, Where
 from restate_nb.notebook.progress import Progress
-from restate_nb.policy import RunPolicy, positive_int
+from restate_nb.policy import RunPolicy
 from restate_nb.service.digest import code_digest
 
 if TYPE_CHECKING:
@@ -93,12 +94,14 @@ class Job(Outcomes, Generic[T]):
 
     @property
     def concurrency(self) -> int:
-        """How many items may run at once. Can be set while the job runs."""
+        """How many items may run at once; where that adapts itself, at present. Can be set while the job runs: to a
+        number, a range such as `(2, 100)`, or "auto"."""
         return self._driver.work.concurrency
 
     @concurrency.setter
-    def concurrency(self, value: int) -> None:
-        self._driver.work.set_concurrency(positive_int("concurrency", value))
+    def concurrency(self, value: Concurrency) -> None:
+        concurrency_range("concurrency", value)
+        self._driver.work.set_concurrency(value)
 
     def __len__(self) -> int:
         return self._ledger.total

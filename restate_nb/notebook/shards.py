@@ -12,6 +12,7 @@ import msgspec
 from restate_nb.engine.lane import cancelled
 from restate_nb.engine.record import Attempt
 from restate_nb.engine.target import Target
+from restate_nb.limit import Concurrency
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
@@ -49,8 +50,8 @@ class Shards:
     def concurrency(self) -> int:
         return self._run.pool.concurrency
 
-    def set_concurrency(self, limit: int) -> None:
-        self._run.pool.soon(self._run.pool.set_concurrency, limit)
+    def set_concurrency(self, concurrency: Concurrency) -> None:
+        self._run.pool.soon(self._run.pool.set_concurrency, concurrency)
 
     def running_positions(self) -> frozenset[int]:
         return self._run.pool.running_positions()

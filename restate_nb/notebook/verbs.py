@@ -7,11 +7,12 @@ from typing import Any, TypeVar, cast, overload
 
 from restate_nb.engine.target import Passing, Target, name_of
 from restate_nb.errors import InvalidInput
+from restate_nb.limit import Concurrency, PerSecond, concurrency_range
 from restate_nb.notebook.inputs import passing_of, read_items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.session import Session
 from restate_nb.notebook.start import current
-from restate_nb.policy import DEFAULT_CONCURRENCY, NO_RETRY, Retry, RunPolicy, Seconds
+from restate_nb.policy import DEFAULT_CONCURRENCY, NO_RETRY, Limit, Retry, RunPolicy, Seconds
 from restate_nb.service.durable import takes_context
 
 T = TypeVar("T")
@@ -23,9 +24,12 @@ def map(
     items: Iterable[Any],
     *,
     name: str | None = None,
-    concurrency: int = DEFAULT_CONCURRENCY,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    max_per_second: PerSecond | None = None,
+    limit: Limit | None = None,
     retry: Retry = NO_RETRY,
     timeout: Seconds | None = None,
+    fail_fast: bool | float = False,
     fresh: bool = False,
     show: bool = True,
     session: Session | None = None,
@@ -36,9 +40,12 @@ def map(
     items: Iterable[Any],
     *,
     name: str | None = None,
-    concurrency: int = DEFAULT_CONCURRENCY,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    max_per_second: PerSecond | None = None,
+    limit: Limit | None = None,
     retry: Retry = NO_RETRY,
     timeout: Seconds | None = None,
+    fail_fast: bool | float = False,
     fresh: bool = False,
     show: bool = True,
     session: Session | None = None,
@@ -48,9 +55,12 @@ def map(
     items: Iterable[Any],
     *,
     name: str | None = None,
-    concurrency: int = DEFAULT_CONCURRENCY,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    max_per_second: PerSecond | None = None,
+    limit: Limit | None = None,
     retry: Retry = NO_RETRY,
     timeout: Seconds | None = None,
+    fail_fast: bool | float = False,
     fresh: bool = False,
     show: bool = True,
     session: Session | None = None,
@@ -68,9 +78,17 @@ def map(
             arguments, the index is kept) or a dict (its keys become the index).
         name: the job. Without it the job is known by the function's code and the items, so that any change of either
             makes a new one.
-        concurrency: how many items run at once.
+        concurrency: how many items run at once: a number, or a range such as `(2, 100)`, or "auto", to find out while
+            it runs. It then grows as long as that helps, and falls when answers take longer or say "slow down" (an
+            error with `retry_after`, HTTP 429 or 503); an answer with `Retry-After` holds up all items for so long.
+        max_per_second: how many attempts start in any second, or `(count, seconds)`, retries included; evenly spaced.
+        limit: a limit that several jobs share, such as `rnb.Limit("openai", concurrency=20, per_second=5)`.
         retry: when a failed item is tried again; not at all by default.
         timeout: seconds (or a timedelta) that one attempt may take.
+        fail_fast: when to give up on the items that have not begun: True for the first failure, a number of failures,
+            or their share of the items that have ended, such as 0.05 (looked at from 20 items on). Items that run are
+            let end, the rest are cancelled, and `result()` raises `JobError`, which has the frame.
+            `job.retry_failed()` goes on from there.
         fresh: drop the job of this name and its outcomes, and start again.
         show: show the live panel (in a terminal, a progress bar).
         session: the session to use; the live one by default.
@@ -86,7 +104,7 @@ def map(
         job = rnb.map(len, ["a", "bb", "ccc"])
         frame = job.result()
     """
-    policy = RunPolicy(concurrency, retry, timeout)
+    policy = RunPolicy(concurrency, retry, timeout, max_per_second, limit, fail_fast)
     target = _target(fn, passing_of(items), policy)
     job = (session or current()).submit(target, read_items(items, target), policy, name=name, fresh=fresh)
     if show:
@@ -99,14 +117,17 @@ def starmap(
     items: Iterable[tuple[Any, ...] | list[Any]],
     *,
     name: str | None = None,
-    concurrency: int = DEFAULT_CONCURRENCY,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    max_per_second: PerSecond | None = None,
+    limit: Limit | None = None,
     retry: Retry = NO_RETRY,
     timeout: Seconds | None = None,
+    fail_fast: bool | float = False,
     fresh: bool = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]:
-    """Like `map`, with each item, a tuple or a list, spread over the function's parameters.
+    """Like `map`, with each item, a tuple or a list, spread over the function's parameters. Options are those of `map`.
 
     Raises:
         InvalidInput: something does not fit; nothing was started.
@@ -119,7 +140,7 @@ def starmap(
         job = rnb.starmap(pow, [(2, 3), (3, 2)])
         frame = job.result()
     """
-    policy = RunPolicy(concurrency, retry, timeout)
+    policy = RunPolicy(concurrency, retry, timeout, max_per_second, limit, fail_fast)
     target = _target(fn, "args", policy)
     job = (session or current()).submit(target, read_items(items, target), policy, name=name, fresh=fresh)
     if show:
@@ -134,6 +155,12 @@ def _target(fn: Callable[..., Any], passing: Passing, policy: RunPolicy) -> Targ
         raise InvalidInput(
             f"{name_of(fn)} is a durable function, which can outlive this process; its timeouts are written in it: "
             "await restate_nb.patterns.with_timeout(ctx, operation, seconds)."
+        )
+    bounds = concurrency_range("concurrency", policy.concurrency)
+    if policy.max_per_second is not None or policy.limit is not None or bounds.low != bounds.high:
+        raise InvalidInput(
+            f"{name_of(fn)} is a durable function: Restate starts its steps, here or elsewhere. Limit it by a number, "
+            "concurrency=10, and calls inside it by concurrency limits of the service that they go to."
         )
     return Target(fn, passing, durable=True)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from restate_nb.engine.target import Target
+from restate_nb.limit import Concurrency
 from restate_nb.policy import RunPolicy
 from restate_nb.server.admin import Admin
 from restate_nb.server.ingress import Ingress
@@ -33,7 +34,7 @@ class Work(Protocol):
         """How many items may run at once."""
         ...
 
-    def set_concurrency(self, limit: int) -> None:
+    def set_concurrency(self, concurrency: Concurrency) -> None:
         """Change it; what runs is not stopped."""
 
     def running_positions(self) -> frozenset[int]:

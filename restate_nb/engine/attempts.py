@@ -1,0 +1,153 @@
+"""Where an attempt runs: on the pool's loop, or in a thread. Each way has its timeout, and gives a report."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from restate_nb.engine.lane import Entry
+from restate_nb.engine.record import TIMEOUT
+from restate_nb.engine.threads import Threads
+from restate_nb.engine.trial import Report, try_once, went_well, went_wrong
+from restate_nb.errors import ItemTimeout
+from restate_nb.policy import NO_RETRY, Retry
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a pool does with an item.
+
+    Attributes:
+        call: called with the item's payload.
+        is_async: it returns a coroutine, to be run on the pool's loop; otherwise it is called in a thread.
+        context: the context variables that items see; each has its own copy.
+    """
+
+    call: Callable[[Any], Any]
+    is_async: bool
+    context: contextvars.Context
+
+
+class Attempts:
+    """Runs attempts for one pool, on the pool's loop.
+
+    Attributes:
+        retry: when a failed attempt is followed by another.
+        timeout: seconds that one attempt may take; None for no limit.
+        hung: threads whose item timed out and that run on.
+        bearable: with as many hung threads, timeouts say what to do about it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        self._loop = loop
+        self._threads = Threads(f"rnb-{name}")
+        self.retry: Retry = NO_RETRY
+        self.timeout: float | None = None
+        self.hung = 0
+        self.bearable = 1
+
+    def close(self) -> None:
+        """Let every thread end once its item has."""
+        self._threads.close()
+
+    async def run(self, work: Work, entry: Entry) -> Report:
+        """One attempt at an item. Raises only CancelledError, when the task that calls it is cancelled."""
+        if work.is_async:
+            return await self._on_loop(work, entry)
+        return await self._in_thread(work, entry)
+
+    async def _on_loop(self, work: Work, entry: Entry) -> Report:
+        context = work.context.copy()
+        started, clock = time.time(), time.perf_counter()
+        deadline: asyncio.Timeout | None = None
+        try:
+            awaitable = context.run(work.call, entry.payload)
+            if self.timeout is None:
+                value = await _within(context, awaitable)
+            else:
+                async with asyncio.timeout(self.timeout) as deadline:
+                    value = await _within(context, awaitable)
+            return went_well(entry.position, entry.number, value, started=started, clock=clock)
+        except BaseException as error:
+            if isinstance(error, GeneratorExit) or (
+                isinstance(error, asyncio.CancelledError) and _is_being_cancelled()
+            ):
+                raise
+            if deadline is not None and deadline.expired():
+                return self._timed_out(entry, started, clock)
+            return went_wrong(entry.position, entry.number, error, self.retry, started=started, clock=clock)
+
+    async def _in_thread(self, work: Work, entry: Entry) -> Report:
+        done: asyncio.Future[Report | Awaitable[Any]] = self._loop.create_future()
+        started, clock = time.time(), time.perf_counter()
+        retry, late = self.retry, False
+
+        def settle(result: Report | Awaitable[Any]) -> None:
+            if not done.done():
+                done.set_result(result)
+            elif late:
+                self.hung -= 1
+
+        def job() -> None:
+            context = work.context.copy()
+            result = context.run(try_once, work.call, entry.position, entry.number, entry.payload, retry)
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(settle, result)
+
+        self._threads.run(job)
+        deadline = asyncio.timeout(self.timeout)
+        try:
+            async with deadline:
+                result = await done
+        except BaseException as error:
+            late = True
+            self.hung += 1
+            if isinstance(error, TimeoutError) and deadline.expired():
+                return self._timed_out(entry, started, clock)
+            raise
+        if isinstance(result, Report):
+            return result
+        awaitable = result
+        return await self._on_loop(Work(lambda _: awaitable, True, work.context), entry)
+
+    def _timed_out(self, entry: Entry, started: float, clock: float) -> Report:
+        says = f"The item ran longer than timeout={self.timeout:g} seconds."
+        if self.hung >= self.bearable:
+            says += (
+                f" {self.hung} threads are still busy with items that timed out: a thread cannot be stopped. Give the "
+                'function\'s own calls a timeout, or use executor="process", which ends the process of an item.'
+            )
+        error = ItemTimeout(says)
+        return went_wrong(entry.position, entry.number, error, self.retry, started=started, clock=clock, status=TIMEOUT)
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _within(context: contextvars.Context, awaitable: Awaitable[Any]) -> Awaitable[Any]:
+    """The awaitable, each step of it run in `context`: an item has its own context without a task of its own."""
+    if isinstance(awaitable, Coroutine):
+        return _steps(context, awaitable)
+    return awaitable
+
+
+@types.coroutine
+def _steps(context: contextvars.Context, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    try:
+        waits_for = context.run(coroutine.send, None)
+        while True:
+            try:
+                got = yield waits_for
+            except BaseException as error:
+                waits_for = context.run(coroutine.throw, error)
+            else:
+                waits_for = context.run(coroutine.send, got)
+    except StopIteration as end:
+        return end.value

@@ -1,0 +1,73 @@
+"""One attempt at an item where nothing is awaited: in a thread, or in a worker process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from restate_nb.engine.codec import encode
+from restate_nb.engine.record import ERROR, OK, Attempt, describe
+from restate_nb.policy import Retry
+from restate_nb.pushback import pushback
+
+
+class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How an attempt ended.
+
+    Attributes:
+        attempt: what is recorded.
+        pushback: when the other side said "slow down": for how many seconds nothing should be sent, 0 for "slower".
+    """
+
+    attempt: Attempt
+    pushback: float | None = None
+
+
+def went_well(position: int, number: int, value: object, *, started: float, clock: float) -> Report:
+    """The report of an attempt that returned `value`.
+
+    Args:
+        position: the item's.
+        number: the attempt's, from 1.
+        value: what the function returned.
+        started: seconds since 1970.
+        clock: the same moment on `time.perf_counter`.
+
+    Raises:
+        NotEncodable: the value has no JSON form.
+    """
+    ran = time.perf_counter() - clock  # encoding is not the function's time
+    return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(encode(value))))
+
+
+def went_wrong(
+    position: int,
+    number: int,
+    error: BaseException,
+    retry: Retry,
+    *,
+    started: float,
+    clock: float,
+    status: int = ERROR,
+) -> Report:
+    """The report of an attempt that raised `error`; see `went_well`."""
+    ran = time.perf_counter() - clock
+    failure = describe(error, retry.delay_after(number, error))
+    return Report(Attempt(position, number, status, started, ran, failure=failure), pushback(error))
+
+
+def try_once(
+    call: Callable[[Any], Any], position: int, number: int, payload: Any, retry: Retry
+) -> Report | Awaitable[Any]:
+    """Call the function. Never raises. What is to be awaited, as some lambdas return it, is handed back."""
+    started, clock = time.time(), time.perf_counter()
+    try:
+        value = call(payload)
+        return (
+            value if isinstance(value, Awaitable) else went_well(position, number, value, started=started, clock=clock)
+        )
+    except BaseException as error:  # SystemExit too: it must not end this thread
+        return went_wrong(position, number, error, retry, started=started, clock=clock)
