@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 
+from restate.exceptions import TerminalError
+
 from restate_nb.patterns.outcome import Outcome
-from restate_nb.patterns.sdk import CallFuture, in_flight
+from restate_nb.patterns.sdk import CallFuture, in_flight, is_call_future
 
 T = TypeVar("T")
 
@@ -107,3 +110,18 @@ class Group(Generic[T]):
     def close(self) -> None:
         """Start no further operation."""
         self.following = len(self.operations)
+
+
+async def operate(fibre: Fibre, operation: Callable[[], object]) -> object:
+    """The coroutine of one operation, whatever it was given as."""
+    try:
+        value = operation()
+        if inspect.isawaitable(value):
+            if is_call_future(value) and value not in fibre.calls:
+                fibre.called(value)
+            value = await value
+    except TerminalError:
+        await fibre.cancel_calls()
+        raise
+    await fibre.cancel_calls()
+    return value

@@ -39,6 +39,16 @@ def not_durable(who: str, what: str) -> NotDurable:
     return NotDurable(f"{who} {what}.{_ADVICE}")
 
 
+def refusal(who: str, step: object) -> NotDurable:
+    """The error for an operation that came to rest at something that nobody here can wake."""
+    if asyncio.isfuture(step):
+        step._asyncio_future_blocking = False  # it was yielded to nobody; others may still await it
+    if isinstance(step, asyncio.Task) and is_sdk_coroutine(step.get_coro()):
+        step.cancel()  # or it would go on reading this invocation's journal
+        return not_durable(who, "awaited a durable future that an asyncio task waits for already")
+    return not_durable(who, "awaited a future or a task that is not durable")
+
+
 class OperationLoop:
     """Stands in for the running event loop while an operation takes a step."""
 

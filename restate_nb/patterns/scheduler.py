@@ -20,18 +20,16 @@ a task has come to rest, and finds out too late about a wait that is not durable
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
-from types import coroutine
+from collections.abc import Coroutine, Generator
 from typing import Any
 
 from restate.exceptions import TerminalError
 
 from restate_nb.errors import InvalidInput, JournalMismatch, NotDurable
 from restate_nb.patterns.aftermath import bury
-from restate_nb.patterns.fibre import Fibre, Group, name_of
-from restate_nb.patterns.guard import OperationLoop, not_durable, running
+from restate_nb.patterns.fibre import Fibre, Group, name_of, operate
+from restate_nb.patterns.guard import OperationLoop, refusal, running
 from restate_nb.patterns.outcome import Outcome
 from restate_nb.patterns.sdk import (
     PASS_THROUGH,
@@ -40,11 +38,10 @@ from restate_nb.patterns.sdk import (
     Wiring,
     context_of,
     first_of,
-    is_call_future,
     is_sdk_coroutine,
     unresolved,
 )
-from restate_nb.patterns.shared import Park, Shared
+from restate_nb.patterns.shared import Foreign, Park, Shared, pause
 
 _KEY = "_restate_nb_scheduler"
 
@@ -62,21 +59,6 @@ def scheduler_of(ctx: object) -> Scheduler:
         found = vars(ctx)[_KEY] = Scheduler(wiring)
     assert isinstance(found, Scheduler)
     return found
-
-
-class Foreign:
-    """A future of asyncio that the SDK itself waits for: the whole invocation waits with it."""
-
-    __slots__ = ("future",)
-
-    def __init__(self, future: object) -> None:
-        self.future = future
-
-
-@coroutine
-def _yield(value: object) -> Generator[Any, Any, Any]:
-    """Hand `value` to whoever steps this coroutine."""
-    return (yield value)
 
 
 class Scheduler:
@@ -114,7 +96,7 @@ class Scheduler:
         self._admit(group)
         try:
             if not group.finished:
-                await _yield(group)
+                await pause(group)
         finally:
             fibre.child = None
 
@@ -133,7 +115,7 @@ class Scheduler:
                     continue
                 fibre = self._ready.popleft()
                 while (foreign := self._step(fibre, guard)) is not None:
-                    await _yield(foreign.future)
+                    await pause(foreign.future)
         finally:
             self._driving = False
             self._wiring.unshadow()
@@ -197,7 +179,7 @@ class Scheduler:
         elif step is None:  # asyncio.sleep(0): let the others go first
             self._ready.append(fibre)
         elif not isinstance(step, Group):  # a fibre that waits for a group is woken when that has finished
-            fibre.throw = _refused(fibre, step)
+            fibre.throw = refusal(str(fibre), step)
             self._ready.appendleft(fibre)
 
     # How operations begin and end.
@@ -206,7 +188,7 @@ class Scheduler:
         while len(group.running) < group.window and group.following < len(group.operations):
             operation = group.operations[group.following]
             fibre = Fibre(group, group.following, name_of(operation))
-            fibre.coroutine = _operate(fibre, operation)
+            fibre.coroutine = operate(fibre, operation)
             group.following += 1
             group.running[fibre] = None
             self._ready.append(fibre)
@@ -297,7 +279,7 @@ class Scheduler:
         """Shadows the context's own wait while operations run."""
         if self._current is None:
             raise self._outside()
-        await _yield(Park(tree))
+        await pause(Park(tree))
 
     def _send(self, coroutine: Coroutine[Any, Any, Any]) -> object:
         """Step a coroutine of the SDK: unlike an operation, it may wait for asyncio (for a journal codec)."""
@@ -316,29 +298,6 @@ class Scheduler:
             "ctx was used outside of the operation that it belongs to, in a ctx.run action or in an asyncio task, "
             "while operations run. Use it in the handler or directly in an operation."
         )
-
-
-async def _operate(fibre: Fibre, operation: Callable[[], object]) -> object:
-    try:
-        value = operation()
-        if inspect.isawaitable(value):
-            if is_call_future(value) and value not in fibre.calls:
-                fibre.called(value)
-            value = await value
-    except TerminalError:
-        await fibre.cancel_calls()
-        raise
-    await fibre.cancel_calls()
-    return value
-
-
-def _refused(fibre: Fibre, step: object) -> NotDurable:
-    if asyncio.isfuture(step):
-        step._asyncio_future_blocking = False  # it was yielded to nobody; others may still await it
-    if isinstance(step, asyncio.Task) and is_sdk_coroutine(step.get_coro()):
-        step.cancel()  # or it would go on reading this invocation's journal
-        return not_durable(str(fibre), "awaited a durable future that an asyncio task waits for already")
-    return not_durable(str(fibre), "awaited a future or a task that is not durable")
 
 
 def _mismatch(fibre: Fibre, error: Exception) -> JournalMismatch:

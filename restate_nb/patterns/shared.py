@@ -1,8 +1,9 @@
-"""The coroutine behind a durable future, driven without an asyncio task."""
+"""The coroutine behind a durable future, driven without an asyncio task; and what coroutines yield to be woken."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
+from types import coroutine
 from typing import Any
 
 from restate_nb.patterns.sdk import Tree
@@ -15,6 +16,21 @@ class Park:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
+
+
+class Foreign:
+    """A future of asyncio that the SDK itself waits for: the whole invocation waits with it."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: object) -> None:
+        self.future = future
+
+
+@coroutine
+def pause(value: object) -> Generator[Any, Any, Any]:
+    """Hand `value` to whoever steps this coroutine."""
+    return (yield value)
 
 
 class Shared:
