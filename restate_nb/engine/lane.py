@@ -59,7 +59,7 @@ class Lane:
         self.open = {entry.position for entry in self.pending}
         self._fresh: deque[Attempt] = deque()
         self._offered: dict[tuple[int, int], Attempt] = {}
-        self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     @property
     def unrecorded(self) -> bool:
@@ -73,12 +73,11 @@ class Lane:
         if attempt.final:
             self.open.discard(attempt.position)
         self._fresh.append(attempt)
-        waiting = self._waiting
-        if waiting is not None:
-            self._waiting = None
-            loop, event = waiting
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(event.set)
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for loop, event in waiting:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(event.set)
 
     async def take(self) -> bytes:
         """Wait for outcomes, and return a group of all that are there, within bounds.
@@ -87,10 +86,11 @@ class Lane:
         """
         while not self._offered:
             event = asyncio.Event()
-            self._waiting = asyncio.get_running_loop(), event  # before the look, or an outcome could slip in between
+            # Before the look, or an outcome could slip in between. There may be two who wait: an attempt of the handler
+            # that does not know yet that it is over, and the next one.
+            self._waiting.append((asyncio.get_running_loop(), event))
             if not self._fresh:
                 await event.wait()
-            self._waiting = None
             self._offer()
         return encode_group(self._offered.values())
 

@@ -406,3 +406,20 @@ async def test_threads_end_when_the_pool_is_closed() -> None:
         if not any(each.name.startswith("rnb-ending") for each in threading.enumerate()):
             return
     raise AssertionError("a thread of the pool lives on")
+
+
+async def test_an_attempt_that_is_over_never_takes_the_wake_up_of_the_next(pool: Pool) -> None:
+    """Two wait for outcomes: the attempt whose connection broke, and the next one."""
+    lane = lane_of(*range(3))
+    over, following = asyncio.create_task(lane.take()), asyncio.create_task(lane.take())
+    await asyncio.sleep(0)
+    lane.put(Attempt(0, 1, OK, 1.0, 0.0))
+    group = decode_group(await asyncio.wait_for(following, 1))
+    lane.acknowledge(group)
+    following = asyncio.create_task(lane.take())
+    await asyncio.wait_for(over, 1)
+    late = asyncio.create_task(lane.take())  # it asks once more before it learns that it is over
+    await asyncio.sleep(0)
+    lane.put(Attempt(1, 1, OK, 1.0, 0.0))
+    assert [each.position for each in decode_group(await asyncio.wait_for(following, 1))] == [1]
+    await asyncio.wait_for(late, 1)
