@@ -1,0 +1,55 @@
+"""The notebook that the kill tests kill: `python -m tests.durability.notebook FOLDER TOTAL`.
+
+Every execution of an item is a line of FOLDER/runs (item, process), on disk before the item returns; every outcome that
+the job calls recorded is a line of FOLDER/recorded. Prints `submitted`, `attached COUNT`, and `finished` at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from pathlib import Path
+
+import restate_nb as rnb
+from restate_nb.engine.record import OK
+
+CONCURRENCY = 20
+FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
+RUNS = os.open(FOLDER / "runs", os.O_CREAT | os.O_WRONLY | os.O_APPEND) if len(sys.argv) > 1 else -1
+
+
+async def work(item: int) -> int:
+    await asyncio.sleep(0.02)
+    os.write(RUNS, b"%d %d\n" % (item, os.getpid()))
+    os.fsync(RUNS)
+    return item * item
+
+
+def main() -> None:
+    total = int(sys.argv[2])
+    with rnb.start("killed", data_dir=FOLDER / ".restate"):
+        job = rnb.map(work, range(total), concurrency=CONCURRENCY, show=False)
+        print("submitted", flush=True)
+        threading.Thread(target=watch, args=(job, FOLDER / "recorded"), daemon=True).start()
+        frame = job.result(timeout=300)
+        assert frame["value"].tolist() == [item * item for item in range(total)]
+        assert frame["status"].eq("ok").all()
+        print("attached", job.attached, flush=True)
+        print("finished", flush=True)
+
+
+def watch(job: rnb.Job[int], path: Path) -> None:
+    told: set[int] = set()
+    with path.open("a") as file:
+        while True:
+            recorded = set(job._ledger.positions(OK))  # what job.frame() shows, without a second of loading pandas
+            file.writelines(f"{position}\n" for position in sorted(recorded - told))
+            file.flush()
+            told = recorded
+            threading.Event().wait(0.005)
+
+
+if __name__ == "__main__":
+    main()
