@@ -79,7 +79,7 @@ def recorded_items(folder: Path) -> set[int]:
 
 
 def check(folder: Path, total: int, recorded: list[tuple[set[int], set[int]]]) -> str:
-    """What was recorded before a kernel died never ran in a later one: `recorded` has items, and who was dead by then."""
+    """What was recorded before a kernel died never ran in a later one. `recorded`: (items, dead processes)."""
     runs = executions(folder)
     assert {item for item, _ in runs} == set(range(total))
     for items, dead in recorded:
