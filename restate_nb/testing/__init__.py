@@ -1,4 +1,28 @@
-"""For tests of handlers: a context in memory, and a real server as a pytest fixture."""
+"""For tests of handlers: a context in memory, and a real server as a pytest fixture.
+
+In memory, in milliseconds, with a virtual clock; `ctx.mock` is what the test holds on to:
+
+    async def test_order() -> None:
+        ctx = mock_context(services=[inventory], stubs={"Payment/Verify": True})
+        assert await validate_order(ctx, order) is None
+        assert ctx.mock.journal.names("call") == ["Inventory/Check", "Payment/Verify"]
+
+    async def test_order_is_deterministic() -> None:
+        ctx = mock_context(services=[inventory], stubs={"Payment/Verify": True}, replay=True)
+        await ctx.mock.invoke(validate_order, order)  # JournalMismatch shows both journals if it is not
+
+    async def test_a_bank_that_is_down() -> None:
+        ctx = mock_context(services=[payment])
+        ctx.mock.fail("ask the bank", OSError("line cut"), times=2)
+        ...
+
+On the real restate-server, plain and with every wait replayed:
+
+    restate_server = server(orders, inventory, payment, always_replay=True)
+
+    async def test_order(restate_server: LocalServer) -> None:
+        assert await restate_server.call(validate_order, order) is None
+"""
 
 from __future__ import annotations
 

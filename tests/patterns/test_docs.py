@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import pkgutil
+import subprocess
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -47,3 +50,12 @@ def test_functions_that_run_operations_have_an_example() -> None:
         if not isinstance(found, type) or not issubclass(found, BaseException):
             has = ">>>" in (found.__doc__ or "")
             assert has or name in {"FanOutTuple", "Outcome"}, name
+
+
+@pytest.mark.parametrize("name", ["restate_nb.patterns", "restate_nb.testing"])
+def test_importing_them_brings_no_notebook_and_no_server(name: str) -> None:
+    """A service that uses the helpers pays for restate-sdk (which brings hypercorn if it is there), not for pandas."""
+    code = f"import json, sys, {name}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    heavy = {"pandas", "matplotlib", "ipywidgets", "aiohttp", "restate_nb.notebook", "restate_nb.server"}
+    assert not heavy & set(json.loads(done.stdout))
