@@ -42,8 +42,10 @@ class Spy:
 
     async def on_loop(self, item: int) -> int:
         self.enter()
-        await asyncio.sleep(self._wait)
-        self.leave()
+        try:
+            await asyncio.sleep(self._wait)
+        finally:
+            self.leave()
         return item * 2
 
     def in_thread(self, item: int) -> int:
