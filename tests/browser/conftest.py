@@ -18,15 +18,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A running JupyterLab: its address with a place for the path, and the folder it shows."""
     with jupyterlab(tmp_path_factory.mktemp("jupyter")) as lab:
         yield lab
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # it holds the thread's event loop: tests elsewhere need theirs
 def browser() -> Iterator[Any]:
+    """A headless Chromium."""
     with chromium() as browser:
         yield browser
 

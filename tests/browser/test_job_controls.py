@@ -1,4 +1,4 @@
-"""The panel of a real job on the real server does in JupyterLab what it says: the slider, cancel and retry."""
+"""In JupyterLab the panel of a real job does what it says: slider, pause, resume, cancel and retry."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def slow(page: int) -> int:
 """
 
 
-def test_the_slider_sets_the_jobs_concurrency_and_cancel_ends_the_job(opened, pictures):
+def test_the_slider_sets_the_concurrency_and_the_buttons_pause_resume_and_cancel(opened, pictures):
     notebook = opened(
         START, "job = rnb.map(slow, range(5_000), concurrency=10)", "print(job.concurrency)", "print(job)"
     )
@@ -48,6 +48,11 @@ def test_the_slider_sets_the_jobs_concurrency_and_cancel_ends_the_job(opened, pi
     expect(notebook.output(2).first).to_have_text("13\n")
     expect(panel).to_contain_text("13 running")
     notebook.outputs(1).screenshot(path=pictures / "job-running.png")
+
+    live.get_by_role("button", name="Pause").click()
+    expect(panel).to_contain_text("Paused", timeout=20_000)
+    live.get_by_role("button", name="Resume").click()
+    expect(panel).to_contain_text("Running", timeout=20_000)
 
     live.get_by_role("button", name="Cancel").click()
     live.get_by_role("button", name="Click again to cancel").click()

@@ -185,7 +185,7 @@ def to_html(progress: Progress, *, trend: Sequence[float] = (), spread: tuple[fl
         "</div>",
         _bar(progress),
         _legend(progress, trend),
-        _line(" \N{MIDDLE DOT} ".join(facts(progress, spread)), "opacity:0.85;font-variant-numeric:tabular-nums"),
+        _facts(progress, spread),
         *(_line(remark) for remark in remarks(progress)),
         _errors(progress),
         _link(progress),
@@ -196,6 +196,11 @@ def to_html(progress: Progress, *, trend: Sequence[float] = (), spread: tuple[fl
 
 def _line(text: str, style: str = "") -> str:
     return f'<div style="overflow-wrap:anywhere;{style}">{escape(text)}</div>'
+
+
+def _facts(progress: Progress, spread: tuple[float, float] | None) -> str:
+    said = (f'<span style="white-space:nowrap">{escape(fact)}</span>' for fact in facts(progress, spread))
+    return f'<div style="opacity:0.85;font-variant-numeric:tabular-nums">{" · ".join(said)}</div>'
 
 
 def _bar(progress: Progress) -> str:
