@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from restate_nb.notebook.job import Job
     from restate_nb.notebook.loops import run
     from restate_nb.notebook.session import Session
-    from restate_nb.notebook.start import job, jobs, start
+    from restate_nb.notebook.start import compare, job, jobs, start
     from restate_nb.notebook.verbs import call, map, starmap
     from restate_nb.policy import Retry, RunPolicy
 
@@ -49,6 +49,7 @@ __all__ = [
     "ServerError",
     "Session",
     "call",
+    "compare",
     "job",
     "jobs",
     "map",
@@ -73,7 +74,7 @@ _HOMES = {
     "notebook.job": ("Job",),
     "notebook.loops": ("run",),
     "notebook.session": ("Session",),
-    "notebook.start": ("job", "jobs", "start"),
+    "notebook.start": ("compare", "job", "jobs", "start"),
     "notebook.verbs": ("call", "map", "starmap"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

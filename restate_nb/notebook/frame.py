@@ -12,6 +12,7 @@ import pandas as pd
 
 from restate_nb.engine.codec import encode
 from restate_nb.engine.record import OK, STATUS_NAMES, Attempt
+from restate_nb.errors import NotEncodable
 from restate_nb.notebook.ledger import PENDING, Ledger
 
 COLUMNS = [
@@ -121,6 +122,70 @@ def expanded(frame: pd.DataFrame) -> pd.DataFrame:
         columns[f"value_{name}" if name in COLUMNS else str(name)] = _typed(column)
     rest = {name: frame[name] for name in COLUMNS if name not in ("item", "value")}
     return pd.DataFrame({**columns, **rest}, index=frame.index)
+
+
+def joined(source: Any, outcomes: pd.DataFrame, index: pd.Index[Any]) -> pd.DataFrame:
+    """The input's columns, and beside them what became of each row; by position, so that labels may be there twice.
+
+    Args:
+        source: the DataFrame or Series that the items came from, or None.
+        outcomes: the job's frame.
+        index: the index of the input.
+    """
+    if isinstance(source, pd.DataFrame):
+        left = source
+    elif isinstance(source, pd.Series):
+        left = source.to_frame("item" if source.name is None else source.name)
+    else:
+        left = outcomes[["item"]]
+    right = outcomes.drop(columns="item")
+    right = right.rename(columns={name: f"{name}_result" for name in right.columns if name in left.columns})
+    both = pd.concat([left.reset_index(drop=True), right.reset_index(drop=True)], axis=1)
+    return both.set_axis(index, axis=0)
+
+
+def compared(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Two jobs' frames side by side, by their index, or by item where an index is not unique.
+
+    Returns:
+        One row a label of either: `status_a`, `status_b`, `value_a`, `value_b`, `run_s_a`, `run_s_b`, `change` (one of
+        same, changed, fixed, newly failed, still failing, only a, only b) and `speedup` (`run_s_a / run_s_b`).
+    """
+    keyed = [_keyed(each, one.index.is_unique and other.index.is_unique) for each in (one, other)]
+    kept = [each[["status", "value", "run_s"]].astype({"status": object}) for each in keyed]
+    both = pd.concat([kept[0].add_suffix("_a"), kept[1].add_suffix("_b")], axis=1)
+    both["change"] = [
+        _change(*row) for row in zip(both["status_a"], both["status_b"], both["value_a"], both["value_b"], strict=True)
+    ]
+    both["speedup"] = both["run_s_a"] / both["run_s_b"]
+    return both[["change", "status_a", "status_b", "value_a", "value_b", "run_s_a", "run_s_b", "speedup"]]
+
+
+def _keyed(frame: pd.DataFrame, by_index: bool) -> pd.DataFrame:
+    if by_index:
+        return frame
+    items = [encode(item).decode() for item in frame["item"]]
+    times = pd.Series(items).groupby(items).cumcount()
+    return frame.set_index(pd.MultiIndex.from_arrays([items, times], names=["item", "occurrence"]))
+
+
+def _change(status_a: Any, status_b: Any, value_a: Any, value_b: Any) -> str:
+    if not isinstance(status_a, str):
+        return "only b"
+    if not isinstance(status_b, str):
+        return "only a"
+    if (status_a == "ok") != (status_b == "ok"):
+        return "fixed" if status_b == "ok" else "newly failed"
+    if status_a != "ok":
+        return "still failing"
+    return "same" if _same(value_a, value_b) else "changed"
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        return bool(encode(one) == encode(other))
+    except NotEncodable:  # a value of a class that the other job rebuilt otherwise
+        return bool(one == other)
 
 
 def _fields(value: Any) -> dict[Any, Any] | None:

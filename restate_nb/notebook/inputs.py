@@ -22,11 +22,13 @@ class Items:
         originals: the items as the user gave them, in order.
         encoded: the same as JSON.
         labels: the user's index, or None for 0, 1, 2, ...
+        source: the DataFrame or Series that the items came from; None for other input.
     """
 
     originals: Sequence[Any]
     encoded: list[bytes]
     labels: Any = field(default=None)
+    source: Any = field(default=None)
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -66,7 +68,8 @@ def read_items(items: object, target: Target) -> Items:
             raise InvalidInput(f"{where.capitalize()}, {_short(item)}, cannot be sent: {error}") from None
         target.check_item(position, item, raw)
         encoded.append(raw)
-    return Items(originals, encoded, labels)
+    source = items if _is_pandas(items, "DataFrame") or _is_pandas(items, "Series") else None
+    return Items(originals, encoded, labels, source)
 
 
 def _originals(items: Any) -> tuple[Sequence[Any], Sequence[Hashable] | None]:

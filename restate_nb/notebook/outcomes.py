@@ -68,6 +68,16 @@ class Outcomes:
         )
         return expanded(frame) if expand else frame
 
+    def join(self, *, expand: bool = True) -> pd.DataFrame:
+        """The input with what became of each row beside it, on the input's own index.
+
+        Args:
+            expand: as in `frame`. A column that the input has, too, becomes `<column>_result`.
+        """
+        from restate_nb.notebook.frame import joined  # noqa: PLC0415 - loads pandas
+
+        return joined(self._items.source, self.frame(expand=expand), self._items.index())
+
     def errors(self) -> pd.DataFrame:
         """The failed items grouped by what went wrong, the most frequent first.
 

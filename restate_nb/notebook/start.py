@@ -60,7 +60,9 @@ def start(
             return _current
         name = default_session_name() if name is None else check_session_name(name)
         _current = Session(name, directory, listen=listen, retention=retention)
-        return _current
+    import restate_nb.notebook.accessor  # noqa: F401, PLC0415 - df.restate; loads pandas, so not before it is asked for
+
+    return _current
 
 
 def current() -> Session:
@@ -103,3 +105,29 @@ def job(name: str, session: Session | None = None) -> Job[Any]:
         InvalidInput: there is no such job, or not all of its items were submitted.
     """
     return (session or current()).job(name)
+
+
+def compare(a: Job[Any], b: Job[Any]) -> pd.DataFrame:
+    """Two jobs side by side: what changed, what newly failed, what was fixed, what got faster.
+
+    Rows are matched by index label; by item where an index has a label twice.
+
+    Args:
+        a: the job before.
+        b: the job after.
+
+    Returns:
+        Columns `change` (same, changed, fixed, newly failed, still failing, only a, only b), `status_a`, `status_b`,
+        `value_a`, `value_b`, `run_s_a`, `run_s_b` and `speedup` (`run_s_a / run_s_b`).
+
+    Example:
+        import restate_nb as rnb
+
+        rnb.start()
+        before, after = rnb.map(str, [1, 2], name="before"), rnb.map(float, [1, 2], name="after")
+        before.result(), after.result()
+        print(rnb.compare(before, after)["change"].value_counts())
+    """
+    from restate_nb.notebook.frame import compared  # noqa: PLC0415 - loads pandas
+
+    return compared(a.frame(), b.frame())
