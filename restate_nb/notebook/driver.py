@@ -107,8 +107,9 @@ class Driver:
             cancelled=counts[CANCELLED],
             at=self._ledger.last_end or time.time(),
         )
+        gave_up = self._ledger.gave_up(len(self.manifest.rounds) - 1) is not None
         if self.manifest.summary != summary:
-            await self._change(summary=summary)
+            await self._change(summary=summary, cancelled=True if gave_up else None)
 
     async def delete(self) -> None:
         """Drop everything that Restate keeps of the job."""

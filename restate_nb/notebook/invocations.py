@@ -10,10 +10,10 @@ from typing import Final
 
 import msgspec
 
-from restate_nb.engine.lane import cancelled
+from restate_nb.engine.lane import FAIL_FAST, cancelled
 from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure
 from restate_nb.engine.target import Passing, Target
-from restate_nb.limit import Concurrency, concurrency_range
+from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
@@ -41,7 +41,11 @@ class Invocations:
         self._running: dict[asyncio.Task[None], int] = {}
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        self._ending = False  # nothing more is begun
         self._cancelled = False
+        self._begun: frozenset[str] = frozenset()  # when it was cancelled
+        self._gave_up: str | None = None
+        self._rule: StopRule | None = None
         self._paused = False
         self._restarting: dict[int, str] = {}
 
@@ -60,6 +64,7 @@ class Invocations:
         self._passing = target.passing
         self._connection.functions.provide(self._key, target.fn, policy.retry)
         self._limit = concurrency_range("concurrency", policy.concurrency).high
+        self._rule = stop_rule(policy.fail_fast)
 
     def listen(self) -> None:
         """Nothing to do: outcomes come as the answers to calls."""
@@ -84,22 +89,25 @@ class Invocations:
         self._loop.call_soon_threadsafe(self._changed.set)
 
     async def cancel(self) -> None:
-        self._cancelled = True
-        self._changed.set()
+        self._ending = True
         found = await self._connection.admin.query(
-            "select id from sys_invocation where status != 'completed' and target_service_name = "
+            "select id, status, idempotency_key from sys_invocation where target_service_name = "
             f"{sql_literal(self._service)} and starts_with(idempotency_key, {sql_literal(self._key + '/')})"
         )
+        self._begun = frozenset(row["idempotency_key"] for row in found)
+        self._cancelled = True
+        self._changed.set()
         slots = asyncio.Semaphore(_CANCEL_AT_ONCE)
 
         async def end(invocation: str) -> None:
             async with slots:
                 await self._connection.admin.cancel(invocation)
 
-        await asyncio.gather(*(end(row["id"]) for row in found))
+        await asyncio.gather(*(end(row["id"]) for row in found if row["status"] != "completed"))
 
     def reopen(self) -> None:
-        self._cancelled = False
+        self._ending = self._cancelled = False
+        self._gave_up = None
 
     async def finish(
         self, round_: int, positions: Sequence[int], submitted: Callable[[], Awaitable[None]] | None
@@ -112,20 +120,31 @@ class Invocations:
         async with asyncio.TaskGroup() as group:
             while pending or self._running:
                 self._changed.clear()
-                if self._cancelled:
-                    never = [cancelled(position, 1) for position in pending]
+                if self._cancelled:  # what was begun has an outcome, which Restate is asked for like any other
+                    never = [each for each in pending if self._name(round_, each) not in self._begun]
+                    pending = deque(each for each in pending if self._name(round_, each) in self._begun)
+                    self._ledger.apply(round_, [cancelled(position, 1) for position in never], 0)
+                elif self._gave_up is not None:
+                    never = list(pending)
                     pending.clear()
-                    self._ledger.apply(round_, never, 0)
-                while pending and not self._paused and len(self._running) < self._limit:
+                    reason = self._gave_up
+                    given_up = [cancelled(position, 1, reason=reason, kind=FAIL_FAST) for position in never]
+                    self._ledger.apply(round_, given_up, 0)
+                held = self._paused or (self._ending and not self._cancelled)
+                while pending and not held and len(self._running) < self._limit:
                     position = pending.popleft()
                     task = group.create_task(self._invoke(round_, position))
                     self._running[task] = position
                     task.add_done_callback(self._ended)
-                await self._changed.wait()
+                if pending or self._running:
+                    await self._changed.wait()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
         self._changed.set()
+
+    def _name(self, round_: int, position: int) -> str:
+        return f"{self._key}/{round_}/{position}"
 
     async def _invoke(self, round_: int, position: int) -> None:
         request = DurableRequest(
@@ -135,7 +154,7 @@ class Invocations:
             passing=self._passing,
             item=msgspec.Raw(self._encoded[position]),
         )
-        key = f"{self._key}/{round_}/{position}"
+        key = self._name(round_, position)
         began = time.time()
         try:
             body = await self._call(key, request)
@@ -146,6 +165,8 @@ class Invocations:
         else:
             attempt = attempt_decoder.decode(body)
         self._ledger.apply(round_, [msgspec.structs.replace(attempt, number=1)], time.time())
+        if self._rule is not None and self._gave_up is None:
+            self._gave_up = self._rule.broken(*self._ledger.tally(round_))
 
     async def _call(self, key: str, request: DurableRequest) -> bytes:
         """Call the function, and again from the beginning when its invocation was ended to restart it."""

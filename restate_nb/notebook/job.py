@@ -10,10 +10,11 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from restate_nb.engine.lane import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput, JobError
-from restate_nb.limit import Concurrency, concurrency_range
+from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
 from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.ledger import Ledger
@@ -52,6 +53,7 @@ class Job(Outcomes, Generic[T]):
         self._ended: Future[None] = Future()
         self._following: Future[None] | None = None
         self._note = ""
+        self._rule: StopRule | None = None
         self._panel: Panel | None = None
         self._showing: threading.Thread | None = None
 
@@ -141,7 +143,7 @@ class Job(Outcomes, Generic[T]):
 
         Raises:
             TimeoutError: it took longer.
-            JobError: the job could not be followed to its end.
+            JobError: the job could not be followed to its end, or gave up: see `fail_fast` of `rnb.map`.
         """
         if not self.wait(timeout):
             raise TimeoutError(
@@ -168,7 +170,27 @@ class Job(Outcomes, Generic[T]):
                 f"The job could not be followed to its end: {error}. What is recorded is safe; run its cell again.",
                 self.frame(),
             ) from error
+        self._see_that_it_went_on()
         return self.frame()
+
+    def _see_that_it_went_on(self) -> None:
+        last = len(self._driver.manifest.rounds) - 1
+        gave_up = self._ledger.gave_up(last)
+        if gave_up is None and self._rule is not None:
+            gave_up = self._rule.broken(*self._ledger.tally(last))  # with nothing left to cancel
+        if gave_up is None:
+            return
+        counts = self._ledger.counts
+        raise JobError(
+            f"{gave_up} {counts[OK]:,} have a value, {counts[CANCELLED]:,} were cancelled. {self._kinds()}\n"
+            "job.errors() groups the failures; the frame is job.frame(), and `frame` of this error. "
+            "Repair what failed, run the cell of the function, and job.retry_failed() goes on.",
+            self.frame(),
+        )
+
+    def _kinds(self) -> str:
+        kinds = [each for each in self._ledger.error_groups() if each.error_type != FAIL_FAST]
+        return "; ".join(f"{each.count:,} x {each.error_type}: {each.message}" for each in kinds[:3])
 
     # ------------------------------------------------------------ outcomes
 
@@ -181,11 +203,8 @@ class Job(Outcomes, Generic[T]):
         frame = self.result()
         bad = self._ledger.total - self._ledger.counts[OK]
         if bad:
-            kinds = ", ".join(
-                f"{each.count} x {each.error_type}: {each.message}" for each in self._ledger.error_groups(3)
-            )
             raise JobError(
-                f"{bad:,} of {self._ledger.total:,} items have no value ({kinds}). "
+                f"{bad:,} of {self._ledger.total:,} items have no value ({self._kinds()}). "
                 "job.errors() groups them, job.retry_failed() runs them again, job.frame() has the others' values.",
                 frame,
             )
@@ -278,6 +297,7 @@ class Job(Outcomes, Generic[T]):
         else:
             self._note = ""
         self._code = code
+        self._rule = stop_rule(policy.fail_fast)
         self._driver.work.provide(target, policy)
         again = self._following is not None
         self._attach(target, items)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from restate_nb.engine.lane import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, OK, Attempt, Failure
 from restate_nb.notebook.kinds import kind_of
 from restate_nb.notebook.progress import ErrorGroup
@@ -52,6 +53,7 @@ class Ledger:
         self.last_end = 0.0  # seconds since 1970
         self.attached_at = 0.0  # seconds since 1970: what ended before then was done by an earlier process
         self.attached = 0
+        self._tallies: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
         self._lock = threading.Lock()
 
     def begin_round(self, number: int, positions: Iterable[int]) -> None:
@@ -134,6 +136,10 @@ class Ledger:
         self.last_end = max(self.last_end, end)
         self.attached += end < self.attached_at
         failure = attempt.failure
+        if attempt.status != CANCELLED:
+            tally = self._tallies[round_]
+            tally[0] += failure is not None
+            tally[1] += 1
         if failure is None:
             self.values[position] = attempt.value
             self._durations.append(self.ran_in_all[position])
@@ -156,6 +162,18 @@ class Ledger:
             self.values[position] or msgspec.Raw(b"null"),
             self.failures.get(position),
         )
+
+    def tally(self, round_: int) -> tuple[int, int]:
+        """How many items failed in a round, and how many ended in it, cancelled ones left out."""
+        failed, ended = self._tallies[round_]
+        return failed, ended
+
+    def gave_up(self, round_: int) -> str | None:
+        """Why the job stopped in that round, when it did: too many of its items had failed."""
+        for position, failure in self.failures.items():
+            if failure.type == FAIL_FAST and self.status[position] == CANCELLED and self._round[position] == round_:
+                return failure.message
+        return None
 
     def knows(self, positions: Iterable[int]) -> bool:
         """Whether all of these items have ended."""

@@ -12,7 +12,7 @@ import msgspec
 from restate_nb.engine.lane import cancelled
 from restate_nb.engine.record import Attempt
 from restate_nb.engine.target import Target
-from restate_nb.limit import Concurrency
+from restate_nb.limit import Concurrency, StopRule, stop_rule
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
@@ -45,6 +45,8 @@ class Shards:
         self._service = items_service(connection.session)
         self._run = connection.runs.get(manifest.name, manifest.generation)
         self._slots = asyncio.Semaphore(_SUBMIT_AT_ONCE)
+        self._rule: StopRule | None = None
+        self._latest = len(manifest.rounds) - 1  # round
 
     @property
     def concurrency(self) -> int:
@@ -57,11 +59,17 @@ class Shards:
         return self._run.pool.running_positions()
 
     def provide(self, target: Target, policy: RunPolicy) -> None:
+        self._rule = stop_rule(policy.fail_fast)
         self._run.provide(target.work(), policy)
 
     def listen(self) -> None:
         def told(round_: int, attempts: Sequence[Attempt]) -> None:
             self._ledger.apply(round_, attempts, time.time())
+            if self._rule is not None and round_ == self._latest and not self._run.pool.stopped:
+                # the pool has counted too, but not what an earlier process recorded
+                reason = self._rule.broken(*self._ledger.tally(round_))
+                if reason is not None:
+                    self._run.stop(reason)
 
         self._run.listen(told)
 
@@ -87,6 +95,7 @@ class Shards:
     async def finish(
         self, round_: int, positions: Sequence[int], submitted: Callable[[], Awaitable[None]] | None
     ) -> None:
+        self._latest = max(self._latest, round_)
         shards = self._cut(positions)
         async with asyncio.TaskGroup() as group:
             sending: list[asyncio.Task[None] | None] = [None] * len(shards)

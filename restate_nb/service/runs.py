@@ -80,6 +80,10 @@ class JobRun:
             for lane in self._lanes.values():
                 self.pool.soon(self.pool.cancel, lane)
 
+    def stop(self, reason: str) -> None:
+        """Start no further item, in shards that are still to come either: they end as cancelled, for this reason."""
+        self.pool.soon(self.pool.stop, reason)
+
     def pause(self) -> None:
         """Start nothing more, until `resume`; what runs goes on."""
         self.pool.soon(self.pool.pause)
@@ -89,9 +93,10 @@ class JobRun:
         self.pool.soon(self.pool.resume)
 
     def reopen(self) -> None:
-        """Take `cancel` back, for a further round."""
+        """Take `cancel` and `stop` back, for a further round."""
         with self._lock:
             self._cancelled = False
+        self.pool.soon(self.pool.reopen)
 
     def finish(self, shard: ShardId) -> None:
         """The shard is done: its lane is not needed any more."""
