@@ -180,6 +180,7 @@ class Notebook:
         self.page.wait_for_function(
             "(light) => document.body.dataset.jpThemeLight === light", arg=str(name == "Light").lower()
         )
+        self.page.locator("#jupyterlab-splash").wait_for(state="detached")  # it would lie over every picture
 
     def output(self, cell: int) -> Any:
         """The outputs of a code cell."""
