@@ -10,10 +10,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from restate_nb.engine.codec import encode
 from restate_nb.engine.lane import Entry
-from restate_nb.engine.record import TIMEOUT
+from restate_nb.engine.record import OK, TIMEOUT, Attempt
 from restate_nb.engine.threads import Threads
-from restate_nb.engine.trial import Report, try_once, went_well, went_wrong
+from restate_nb.engine.trial import Report, try_once, went_wrong
 from restate_nb.errors import ItemTimeout
 from restate_nb.policy import NO_RETRY, Retry
 
@@ -72,7 +75,8 @@ class Attempts:
             else:
                 async with asyncio.timeout(self.timeout) as deadline:
                     value = await _within(context, awaitable)
-            return went_well(entry.position, entry.number, value, started=started, clock=clock)
+            ran = time.perf_counter() - clock
+            return Report(Attempt(entry.position, entry.number, OK, started, ran, msgspec.Raw(encode(value))))
         except BaseException as error:
             if isinstance(error, GeneratorExit) or (
                 isinstance(error, asyncio.CancelledError) and _is_being_cancelled()

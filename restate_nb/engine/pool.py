@@ -257,7 +257,10 @@ class Pool:
             else:
                 report = await self._gated(self._gate, self._work, entry)
             self._running[task] = None
-            self._settle(lane, entry, report.attempt)
+            if report.attempt.failure is None and self._rule is None:
+                lane.put(report.attempt)
+            else:
+                self._settle(lane, entry, report.attempt)
             if task.cancelling():
                 return  # the item did not let itself be cancelled; this task must not go on half-cancelled
             if time.perf_counter() - self._turn > _TURN:

@@ -26,23 +26,6 @@ class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
     pushback: float | None = None
 
 
-def went_well(position: int, number: int, value: object, *, started: float, clock: float) -> Report:
-    """The report of an attempt that returned `value`.
-
-    Args:
-        position: the item's.
-        number: the attempt's, from 1.
-        value: what the function returned.
-        started: seconds since 1970.
-        clock: the same moment on `time.perf_counter`.
-
-    Raises:
-        NotEncodable: the value has no JSON form.
-    """
-    ran = time.perf_counter() - clock  # encoding is not the function's time
-    return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(encode(value))))
-
-
 def went_wrong(
     position: int,
     number: int,
@@ -53,7 +36,17 @@ def went_wrong(
     clock: float,
     status: int = ERROR,
 ) -> Report:
-    """The report of an attempt that raised `error`; see `went_well`."""
+    """The report of an attempt that raised `error`.
+
+    Args:
+        position: the item's.
+        number: the attempt's, from 1.
+        error: what it raised.
+        retry: whether another attempt follows.
+        started: when, in seconds since 1970.
+        clock: the same moment on `time.perf_counter`.
+        status: `ERROR` or `TIMEOUT`.
+    """
     ran = time.perf_counter() - clock
     failure = describe(error, retry.delay_after(number, error))
     return Report(Attempt(position, number, status, started, ran, failure=failure), pushback(error))
@@ -66,8 +59,9 @@ def try_once(
     started, clock = time.time(), time.perf_counter()
     try:
         value = call(payload)
-        return (
-            value if isinstance(value, Awaitable) else went_well(position, number, value, started=started, clock=clock)
-        )
+        if isinstance(value, Awaitable):
+            return value
+        ran = time.perf_counter() - clock  # encoding is not the function's time
+        return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(encode(value))))
     except BaseException as error:  # SystemExit too: it must not end this thread
         return went_wrong(position, number, error, retry, started=started, clock=clock)
