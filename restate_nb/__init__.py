@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ServerError,
     )
     from restate_nb.limit import Limit
+    from restate_nb.notebook.completed import as_completed
     from restate_nb.notebook.job import Job
     from restate_nb.notebook.loops import run
     from restate_nb.notebook.session import Session
@@ -48,6 +49,7 @@ __all__ = [
     "RunPolicy",
     "ServerError",
     "Session",
+    "as_completed",
     "call",
     "compare",
     "job",
@@ -71,6 +73,7 @@ _HOMES = {
     ),
     "limit": ("Limit",),
     "policy": ("Retry", "RunPolicy"),
+    "notebook.completed": ("as_completed",),
     "notebook.job": ("Job",),
     "notebook.loops": ("run",),
     "notebook.session": ("Session",),

@@ -39,6 +39,7 @@ class Ledger:
         self.ran_in_all = array("d", bytes(8 * total))
         self.values: list[msgspec.Raw | None] = [None] * total
         self.failures: dict[int, Failure] = {}
+        self.order = array("I")  # positions as they ended
         self.earlier: list[Attempt] = []  # all attempts but the last of each item
         self.counts = Counter[int]()
         self.retries = 0
@@ -149,6 +150,7 @@ class Ledger:
             if len(self._kinds) < _SAMPLE or kind in self._kinds:
                 self._kinds[kind] += 1
                 self._examples.setdefault(kind, failure.message)
+        self.order.append(position)
         return 1
 
     def last(self, position: int) -> Attempt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.kinds import kind_of
 from restate_nb.notebook.ledger import Ledger
+from restate_nb.notebook.loops import run
 
 if TYPE_CHECKING:
     import os
@@ -118,6 +120,36 @@ class Outcomes:
             raise KeyError(f"{label!r} is not the label of a failed item: job.frame() shows the status of each.")
         failure = self._ledger.failures[min(found)]
         return failure.traceback or f"{failure.type}: {failure.message}"
+
+    def rerun_locally(self, label: Any, *, debug: bool = False) -> Any:
+        """Run one item here and now, in this cell: nothing is recorded. Returns what the function returns.
+
+        Args:
+            label: the item's index label.
+            debug: open the debugger where it raises.
+
+        Raises:
+            KeyError: there is no such item.
+            InvalidInput: the function takes a Restate context; `rnb.call` runs it.
+            Whatever the function raises.
+        """
+        index = self._items.index()
+        if label not in index:
+            raise KeyError(f"{label!r} is not the label of an item.")
+        if self._target.durable:
+            raise InvalidInput(
+                f"{self._target.name} takes a Restate context. Run it with rnb.call({self._target.name}, ...)."
+            )
+        position = int(index.get_indexer_for(index[index == label][:1])[0])
+        try:
+            value = self._target.caller()(self._items.encoded[position])
+            return run(value) if inspect.isawaitable(value) else value
+        except Exception as error:
+            if debug:
+                import pdb  # noqa: PLC0415 - asked for
+
+                pdb.post_mortem(error.__traceback__)
+            raise
 
     def attempts(self) -> pd.DataFrame:
         """Every attempt, one row each, on the input's index: `position, attempt, status, error_type, error, started_at,

@@ -6,12 +6,15 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import restate
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from restate.endpoint import Endpoint as RestateEndpoint
+
+_PATIENCE: Final = 2.0  # seconds for the streams to end
+_log = logging.getLogger("restate_nb.endpoint")
 
 Definition = restate.Service | restate.VirtualObject | restate.Workflow
 
@@ -29,7 +32,7 @@ class Endpoint:
         self._endpoint.identity_key(identity_key)
         self._stop = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
-        self._receiving: set[asyncio.Future[Any]] = set()
+        self._receiving: set[asyncio.Task[Any]] = set()
         self._port: int | None = None
 
     @property
@@ -64,7 +67,7 @@ class Endpoint:
         config.keep_alive_max_requests = 2**31 - 1
         config.keep_alive_timeout = 10**9
         config.graceful_timeout = 0.5
-        config.errorlog = logging.getLogger("restate_nb.endpoint")
+        config.errorlog = _log
         config.accesslog = None
         self._app: Any = self._endpoint.app()  # type: ignore[no-untyped-call]
         self._serving = asyncio.create_task(serve(self._answer, config, mode="asgi", shutdown_trigger=self._stop.wait))
@@ -87,25 +90,29 @@ class Endpoint:
         """
         if self._stop.is_set():
             return {"type": "http.disconnect"}
-        message = asyncio.ensure_future(receive())
-        self._receiving.add(message)
+        task = asyncio.current_task()  # the SDK's, which reads one request
+        assert task is not None
+        self._receiving.add(task)
         try:
-            return await message
+            return await receive()
         except asyncio.CancelledError:
-            if self._stop.is_set():
-                return {"type": "http.disconnect"}
-            raise
+            if not self._stop.is_set():
+                raise
+            task.uncancel()
+            return {"type": "http.disconnect"}
         finally:
-            self._receiving.discard(message)
+            self._receiving.discard(task)
 
     async def close(self) -> None:
         """Stop to listen, and end what runs: restate-server will have it run again elsewhere."""
         self._stop.set()
-        for message in self._receiving:
-            message.cancel()
+        for task in self._receiving:
+            task.cancel()
         if self._serving is not None:
-            try:
-                await asyncio.wait_for(self._serving, timeout=5)
-            except TimeoutError:
+            _, running = await asyncio.wait({self._serving}, timeout=_PATIENCE)
+            if running:  # a stream whose client was killed may never end; cancelled, hypercorn fails on itself
                 self._serving.cancel()
+                await asyncio.wait({self._serving})
+            if not self._serving.cancelled() and (error := self._serving.exception()) is not None:
+                _log.info("The endpoint ended with an error: %r", error)
         self._port = None

@@ -365,6 +365,57 @@ def test_files_hold_the_frame_with_nested_values_as_json(session: Session, tmp_p
     assert pd.read_parquet(plain.to_parquet(tmp_path / "plain.parquet"))["value"].tolist() == ["A", "B"]
 
 
+def test_items_can_be_had_as_they_end(session: Session) -> None:
+    gates = [threading.Event() for _ in range(4)]
+
+    def work(item: int) -> int:
+        gates[item].wait(20)
+        if item == 2:
+            raise ValueError("two")
+        return item * 10
+
+    job = submit(session, work, {"a": 0, "b": 1, "c": 2, "d": 3}, concurrency=4)
+    seen = []
+    gates[3].set()
+    for row in rnb.as_completed(job):
+        seen.append((row.index, row.item, row.value, row.status, row.error_type))
+        if len(seen) < 4:
+            gates[3 - len(seen)].set()
+    assert seen == [
+        ("d", 3, 30, "ok", None),
+        ("c", 2, None, "error", "ValueError"),
+        ("b", 1, 10, "ok", None),
+        ("a", 0, 0, "ok", None),
+    ]
+
+    async def main() -> list[Any]:
+        return [row.index async for row in rnb.as_completed(job)]
+
+    assert asyncio.run(main()) == ["d", "c", "b", "a"], "those that are done come at once"
+    gates[2].set()
+    job.retry_failed().result(10)
+    assert [row.index for row in rnb.as_completed(job)][-1] == "c"
+
+
+def test_one_item_can_be_run_again_in_the_cell(session: Session) -> None:
+    def work(item: int) -> float:
+        return 1 / item
+
+    async def on_loop(item: int) -> int:
+        await asyncio.sleep(0)
+        return item
+
+    job = submit(session, work, {"zero": 0, "one": 1})
+    job.result(10)
+    assert job.rerun_locally("one") == 1.0
+    with pytest.raises(ZeroDivisionError):
+        job.rerun_locally("zero")
+    with pytest.raises(KeyError, match="not the label"):
+        job.rerun_locally("two")
+    assert submit(session, on_loop, [5]).rerun_locally(0) == 5
+    assert job.frame()["attempts"].tolist() == [1, 1], "nothing is recorded"
+
+
 def test_retry_is_refused_while_the_job_runs(session: Session) -> None:
     async def slow(item: int) -> int:
         await asyncio.sleep(0.2)
