@@ -1,0 +1,107 @@
+"""`as_completed`: the items of a job as they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from restate_nb.engine.record import OK, STATUS_NAMES, AttemptStatus
+from restate_nb.notebook.job import Job
+
+_LOOK_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One item that has ended.
+
+    Attributes:
+        index: its label in the input's index.
+        item: as it was given.
+        value: what the function returned; None when it failed.
+        status: `ok`, `error`, `timeout` or `cancelled`.
+        error_type: the exception's class name; None when there was none.
+        error: its message.
+        attempts: how many were made.
+        run_s: seconds spent running, all attempts together.
+    """
+
+    index: Any
+    item: Any
+    value: Any
+    status: AttemptStatus
+    error_type: str | None
+    error: str | None
+    attempts: int
+    run_s: float
+
+
+class Completed:
+    """Iterates over a job's items in the order in which they ended; see `restate_nb.as_completed`."""
+
+    def __init__(self, job: Job[Any]) -> None:
+        self._job = job
+
+    def __len__(self) -> int:
+        return len(self._job)
+
+    def __iter__(self) -> Iterator[Row]:
+        seen = 0
+        while True:
+            over = self._job.done()  # before the look, or what ends in between would be missed
+            seen, rows = self._since(seen)
+            yield from rows
+            if over:
+                return
+            if not rows:
+                self._job.wait(_LOOK_SECONDS)
+
+    async def __aiter__(self) -> AsyncIterator[Row]:
+        seen = 0
+        while True:
+            over = self._job.done()
+            seen, rows = self._since(seen)
+            for row in rows:
+                yield row
+            if over:
+                return
+            if not rows:
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    def _since(self, seen: int) -> tuple[int, list[Row]]:
+        """What has ended after the first `seen` items: how many there are now, and their rows."""
+        positions = self._job._ledger.order[seen:]
+        index = self._job._items.index()
+        return seen + len(positions), [self._row(position, index[position]) for position in positions]
+
+    def _row(self, position: int, label: Any) -> Row:
+        last = self._job._ledger.last(position)
+        failure = last.failure
+        return Row(
+            label,
+            self._job._items.originals[position],
+            self._job._target.value(last.value) if last.status == OK else None,
+            STATUS_NAMES[last.status],
+            failure.type if failure is not None else None,
+            failure.message if failure is not None else None,
+            last.number,
+            self._job._ledger.ran_in_all[position],
+        )
+
+
+def as_completed(job: Job[Any]) -> Completed:
+    """Iterate over a job's items as they end: `for row in rnb.as_completed(job)`, or `async for`.
+
+    Rows come in the order in which items ended; those that are done already come first. An item that `retry_failed`
+    runs again comes once more.
+
+    Example:
+        import restate_nb as rnb
+
+        rnb.start()
+        for row in rnb.as_completed(rnb.map(str, [1, 2, 3])):
+            print(row.index, row.value)
+    """
+    return Completed(job)
