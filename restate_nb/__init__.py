@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from restate_nb.errors import (
         InvalidInput,
+        InvocationFailed,
         ItemTimeout,
         JobError,
         JobMismatch,
+        JournalMismatch,
         NotDurable,
         NotEncodable,
         RestateNbError,
         ServerError,
+        UnsupportedSdk,
     )
     from restate_nb.limit import Limit
     from restate_nb.notebook.completed import as_completed
@@ -37,10 +40,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "InvalidInput",
+    "InvocationFailed",
     "ItemTimeout",
     "Job",
     "JobError",
     "JobMismatch",
+    "JournalMismatch",
     "Limit",
     "NotDurable",
     "NotEncodable",
@@ -49,6 +54,7 @@ __all__ = [
     "RunPolicy",
     "ServerError",
     "Session",
+    "UnsupportedSdk",
     "as_completed",
     "call",
     "compare",
@@ -63,13 +69,16 @@ __all__ = [
 _HOMES = {
     "errors": (
         "InvalidInput",
+        "InvocationFailed",
         "ItemTimeout",
         "JobError",
         "JobMismatch",
+        "JournalMismatch",
         "NotDurable",
         "NotEncodable",
         "RestateNbError",
         "ServerError",
+        "UnsupportedSdk",
     ),
     "limit": ("Limit",),
     "policy": ("Retry", "RunPolicy"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +12,23 @@ if TYPE_CHECKING:
 
 class RestateNbError(Exception):
     """The base of every error of this package."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the lines of the user and the message, and not the inside of this package."""
+        from IPython import get_ipython  # noqa: PLC0415 - whoever calls this is IPython
+
+        package = str(Path(__file__).parent)
+
+        def users(trace: TracebackType | None) -> TracebackType | None:
+            if trace is None or trace.tb_frame.f_code.co_filename.startswith(package):
+                return None
+            return TracebackType(users(trace.tb_next), trace.tb_frame, trace.tb_lasti, trace.tb_lineno)
+
+        trace = self.__traceback__
+        while trace is not None and "IPython" in Path(trace.tb_frame.f_code.co_filename).parts:
+            trace = trace.tb_next
+        lines: list[str] = get_ipython().InteractiveTB.structured_traceback(type(self), self, users(trace))
+        return lines
 
 
 class ServerError(RestateNbError, RuntimeError):
@@ -44,6 +63,10 @@ class ItemTimeout(RestateNbError, TimeoutError):
     """An item ran longer than its `timeout`."""
 
 
+class WorkerDied(RestateNbError, RuntimeError):
+    """The process in which an item ran has ended: a crash of native code, `os._exit`, or no memory left."""
+
+
 class NotDurable(RestateNbError, RuntimeError):
     """An operation awaited something that Restate does not record."""
 
@@ -54,3 +77,19 @@ class JournalMismatch(RestateNbError, RuntimeError):
 
 class UnsupportedSdk(RestateNbError, ImportError):
     """The installed restate-sdk lacks what `restate_nb.patterns` builds on."""
+
+
+class InvocationFailed(RestateNbError, RuntimeError):
+    """An invocation ended with a terminal error.
+
+    Attributes:
+        code: Restate's error code, which follows HTTP: 409 after a cancellation, 500 unless the handler chose another.
+        reason: the error's message.
+        invocation_id: which invocation.
+    """
+
+    def __init__(self, code: int, reason: str, invocation_id: str) -> None:
+        super().__init__(f"The invocation {invocation_id} failed with code {code}: {reason}")
+        self.code = code
+        self.reason = reason
+        self.invocation_id = invocation_id

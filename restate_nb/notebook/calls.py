@@ -10,8 +10,8 @@ from restate.handler import Handler, handler_from_callable
 
 from restate_nb.engine.codec import encode
 from restate_nb.engine.target import Target, name_of
-from restate_nb.errors import InvalidInput
-from restate_nb.server.ingress import Ingress, InvocationFailed
+from restate_nb.errors import InvalidInput, InvocationFailed
+from restate_nb.server.ingress import Ingress
 from restate_nb.service.durable import (
     DURABLE_HANDLER,
     DurableRequest,

@@ -13,12 +13,12 @@ import msgspec
 from restate_nb.engine.lane import FAIL_FAST, cancelled
 from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure
 from restate_nb.engine.target import Passing, Target
+from restate_nb.errors import InvocationFailed
 from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
 from restate_nb.server.admin import sql_literal
-from restate_nb.server.ingress import InvocationFailed
 from restate_nb.service.durable import DURABLE_HANDLER, DurableRequest, attempt_decoder
 from restate_nb.service.wire import Manifest, encode, items_service, job_key
 

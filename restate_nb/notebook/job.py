@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -35,6 +36,10 @@ _PANEL_SECONDS = 0.2  # five updates a second: the page stays quick, and the eye
 _LAST_PANEL_SECONDS = 1.0  # a cell that has ended may store no more output, so the last panel goes first
 
 
+class _SessionStopped(RuntimeError):
+    """Nobody follows the job any longer; it stays where it is."""
+
+
 class Job(Outcomes, Generic[T]):
     """A running or finished job. Made by `restate_nb.map` and its kin.
 
@@ -55,19 +60,22 @@ class Job(Outcomes, Generic[T]):
         self._note = ""
         self._rule: StopRule | None = None
         self._panel: Panel | None = None
+        self._shown_in: int | None = None  # the number of the cell that has the live panel
         self._showing: threading.Thread | None = None
 
     # ------------------------------------------------------------ what it is
 
     @property
     def status(self) -> str:
-        """One of `submitting`, `waiting` (nothing runs yet), `running`, `paused`, `finished`, `cancelled`, `failed`.
+        """One of `submitting`, `waiting` (nothing runs yet), `running`, `paused`, `finished`, `cancelled`, `stopped`,
+        `failed`.
 
-        A job with failed items is `finished`; `failed` is a job that could not be followed to its end.
+        A job with failed items is `finished`; one whose session was stopped is `stopped`, and goes on when its cell is
+        run again; `failed` is a job that could not be followed to its end.
         """
         if self._ended.done():
             if self._ended.exception() is not None:
-                return "failed"
+                return "stopped" if isinstance(self._ended.exception(), _SessionStopped) else "failed"
             return "cancelled" if self._ledger.counts[CANCELLED] else "finished"
         if not self._driver.manifest.rounds[-1].submitted:
             return "submitting"
@@ -129,11 +137,14 @@ class Job(Outcomes, Generic[T]):
         except FutureTimeoutError:
             return False
         except KeyboardInterrupt:
-            print(f"Stopped waiting; the job goes on. {self.name!r}: job.result() waits again, job.cancel() ends it.")
+            self._say_it_goes_on()
             raise
         if self._showing is not None:
             self._showing.join(_LAST_PANEL_SECONDS)
         return True
+
+    def _say_it_goes_on(self) -> None:
+        print(f"Stopped waiting; the job goes on. {self.name!r}: job.result() waits again, job.cancel() ends it.")
 
     def result(self, timeout: float | None = None) -> pd.DataFrame:
         """Wait until every item has an outcome, and return the frame. Failed items are rows, not exceptions.
@@ -158,6 +169,10 @@ class Job(Outcomes, Generic[T]):
     async def _awaited(self) -> pd.DataFrame:
         try:
             await until_done(self._ended)
+        except asyncio.CancelledError:
+            if _this_cell() is not None:  # in a notebook that is Ctrl-C; elsewhere a caller's own timeout
+                self._say_it_goes_on()
+            raise
         except Exception:  # told with its cause by _result
             self._ended.exception()
         self.wait()  # for the last panel; the job has ended
@@ -328,7 +343,7 @@ class Job(Outcomes, Generic[T]):
                     raise RuntimeError(f"{self._ledger.total - self._ledger.done} items have no outcome")
                 await self._driver.conclude()
             except asyncio.CancelledError:
-                ended.set_exception(RuntimeError("the session was stopped"))
+                ended.set_exception(_SessionStopped("the session was stopped"))
                 raise
             except Exception as error:
                 ended.set_exception(error)
@@ -342,7 +357,21 @@ class Job(Outcomes, Generic[T]):
         from restate_nb.notebook.panel import make_panel  # noqa: PLC0415 - not in scripts that show nothing
 
         self._panel = make_panel(self._progress(), self)
+        self._shown_in = _this_cell()
         self._keep_up()
+
+    def _ipython_display_(self) -> None:
+        """What a cell that ends with the job shows: the panel as it is now, or nothing if the live one is above."""
+        from restate_nb.notebook.panel import to_html  # noqa: PLC0415 - only where something is shown
+        from restate_nb.notebook.panel.place import in_notebook  # noqa: PLC0415
+
+        if not in_notebook():
+            print(repr(self))
+        elif self._shown_in is None or self._shown_in != _this_cell():
+            from IPython.display import display  # noqa: PLC0415 - only where a notebook is
+
+            show: Any = display  # IPython has no types for it
+            show({"text/html": to_html(self._progress()), "text/plain": repr(self)}, raw=True)
 
     def _keep_up(self) -> None:
         panel, ended = self._panel, self._ended
@@ -368,7 +397,9 @@ class Job(Outcomes, Generic[T]):
                 f"{stuck:,} in flight no longer match their journal, since {self._target.name} was changed. "
                 "job.restart() runs them from the beginning"
             )
-        return self._note
+        if self.status == "stopped":
+            return "the session was stopped, what is done is kept: rnb.start(), then run the job's cell again"
+        return "" if self.done() else self._note  # of a job that has ended nothing is still to start
 
     def _progress(self) -> Progress:
         ledger, counts, now = self._ledger, self.counts, time.time()
@@ -396,6 +427,13 @@ class Job(Outcomes, Generic[T]):
             note=self._remark(),
             errors=ledger.error_groups(),
         )
+
+
+def _this_cell() -> int | None:
+    """The number of the cell that runs; None outside of IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell.execution_count if shell is not None else None
 
 
 def _wait(future: Future[None], seconds: float) -> bool:

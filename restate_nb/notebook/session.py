@@ -258,7 +258,13 @@ class Session:
     def __repr__(self) -> str:
         if self._closed:
             return f"<Session {self.name!r}: stopped>"
-        return f"<Session {self.name!r}: live, {len(self._jobs)} jobs, data in {self.data_dir}>"
+        count, data, here = len(self._jobs), self.data_dir, Path.cwd()
+        if data.is_relative_to(here):  # a saved notebook need not tell where it was run
+            data = data.relative_to(here)
+        return f"<Session {self.name!r}: live, {count} {'job' if count == 1 else 'jobs'}, data in {data}>"
+
+    def __dir__(self) -> list[str]:
+        return ["call", "data_dir", "job", "jobs", "live", "name", "serve", "server", "stop"]
 
 
 def _mix(*parts: str) -> str:

@@ -12,11 +12,11 @@ import msgspec
 from restate_nb.engine.lane import cancelled
 from restate_nb.engine.record import Attempt
 from restate_nb.engine.target import Target
+from restate_nb.errors import InvocationFailed
 from restate_nb.limit import Concurrency, StopRule, stop_rule
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
-from restate_nb.server.ingress import InvocationFailed
 from restate_nb.service.wire import (
     SHARD_HANDLER,
     Manifest,

@@ -9,28 +9,12 @@ from datetime import timedelta
 from typing import Self
 from urllib.parse import quote
 
-from restate_nb.errors import InvalidInput, RestateNbError
+from restate_nb.errors import InvalidInput, InvocationFailed
 from restate_nb.server.address import Address
 from restate_nb.server.http import DEFAULT_PATIENCE, Answer, HttpClient, Rejected, UnknownInvocation, segment
 
 NOT_READY = 470
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
-
-
-class InvocationFailed(RestateNbError, RuntimeError):
-    """An invocation ended with a terminal error.
-
-    Attributes:
-        code: Restate's error code, which follows HTTP: 409 after a cancellation, 500 unless the handler chose another.
-        reason: the error's message.
-        invocation_id: which invocation.
-    """
-
-    def __init__(self, code: int, reason: str, invocation_id: str) -> None:
-        super().__init__(f"The invocation {invocation_id} failed with code {code}: {reason}")
-        self.code = code
-        self.reason = reason
-        self.invocation_id = invocation_id
 
 
 def written_key(key: str) -> str:

@@ -59,7 +59,7 @@ class LocalServer:
             idempotency_key: calls with one key are one invocation.
 
         Raises:
-            restate_nb.server.ingress.InvocationFailed: with the `code` and the `reason` of its TerminalError.
+            restate_nb.errors.InvocationFailed: with the `code` and the `reason` of its TerminalError.
         """
         service, name = target_of(handler).split("/")
         body = encode(arg) if isinstance(handler, str) else _io(handler).input_serde.serialize(arg)
@@ -78,7 +78,7 @@ class LocalServer:
         """Wait for the result of an invocation, decoded from JSON.
 
         Raises:
-            restate_nb.server.ingress.InvocationFailed: it failed.
+            restate_nb.errors.InvocationFailed: it failed.
         """
         return decode(await self._on_loop(self._ingress.attach_id(invocation_id)))
 

@@ -18,9 +18,9 @@ import restate
 from restate import Context, TerminalError
 
 import restate_nb as rnb
+from restate_nb.errors import InvocationFailed
 from restate_nb.notebook.session import Session
 from restate_nb.patterns import run_each
-from restate_nb.server.ingress import InvocationFailed
 
 CALLS: Counter[int] = Counter()
 service = restate.Service("RunEach")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from restate import TerminalError
 
-from restate_nb.server.ingress import InvocationFailed
+from restate_nb.errors import InvocationFailed
 from restate_nb.testing import mock_context, running_server
 from tests.examples import examples
 from tests.examples.examples import (

@@ -15,9 +15,9 @@ import restate
 from restate import Context, ObjectContext, TerminalError, WorkflowContext
 
 import restate_nb as rnb
+from restate_nb.errors import InvocationFailed
 from restate_nb.notebook.session import Session
 from restate_nb.patterns import fan_out, map_concurrent
-from restate_nb.server.ingress import InvocationFailed
 
 
 @dataclass

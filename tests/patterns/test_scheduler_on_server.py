@@ -17,8 +17,8 @@ import pytest
 import restate
 from restate import TerminalError
 
+from restate_nb.errors import InvocationFailed
 from restate_nb.patterns import OperationFailed, fan_out, fan_out_fail, map_concurrent
-from restate_nb.server.ingress import InvocationFailed
 from restate_nb.testing import LocalServer, running_server
 from tests.patterns.kill_server import stress
 from tests.patterns.stress_program import attempts, crashes, echo_service, program_service

@@ -16,10 +16,11 @@ import pytest
 import restate
 from serverlab import endpoint
 
+from restate_nb.errors import InvocationFailed
 from restate_nb.server.admin import Admin, sql_literal
 from restate_nb.server.http import Rejected, UnknownInvocation
 from restate_nb.server.identity import base58
-from restate_nb.server.ingress import Ingress, InvocationFailed
+from restate_nb.server.ingress import Ingress
 from restate_nb.server.process import ServerHandle, start_server
 
 DAY = timedelta(days=1)

@@ -17,11 +17,11 @@ import pytest
 import restate
 from serverlab import endpoint, eventually
 
-from restate_nb.errors import InvalidInput
+from restate_nb.errors import InvalidInput, InvocationFailed
 from restate_nb.server.address import Address
 from restate_nb.server.admin import Admin
 from restate_nb.server.http import Rejected, UnknownInvocation, Unreachable
-from restate_nb.server.ingress import Ingress, InvocationFailed, written_key
+from restate_nb.server.ingress import Ingress, written_key
 from restate_nb.server.process import ServerHandle, start_server
 
 DAY = timedelta(days=1)
