@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
@@ -12,7 +10,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from restate_nb.engine.lane import FAIL_FAST
-from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
+from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput, JobError
 from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
@@ -20,27 +18,21 @@ from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.loops import LoopThread, until_done
-from restate_nb.notebook.outcomes import Outcomes, Where
-from restate_nb.notebook.progress import Progress
+from restate_nb.notebook.outcomes import Where
+from restate_nb.notebook.visible import SessionStopped, Visible, this_cell
 from restate_nb.policy import RunPolicy
 from restate_nb.service.digest import code_digest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from restate_nb.notebook.panel import Panel
 
 T = TypeVar("T")
 
-_PANEL_SECONDS = 0.2  # five updates a second: the page stays quick, and the eye sees no steps
 _LAST_PANEL_SECONDS = 1.0  # a cell that has ended may store no more output, so the last panel goes first
 
 
-class _SessionStopped(RuntimeError):
-    """Nobody follows the job any longer; it stays where it is."""
-
-
-class Job(Outcomes, Generic[T]):
+class Job(Visible, Generic[T]):
     """A running or finished job. Made by `restate_nb.map` and its kin.
 
     It goes on whether or not anyone looks. `result()` waits and gives the DataFrame, so does `await job`; `frame()`
@@ -59,48 +51,8 @@ class Job(Outcomes, Generic[T]):
         self._following: Future[None] | None = None
         self._note = ""
         self._rule: StopRule | None = None
-        self._panel: Panel | None = None
-        self._shown_in: int | None = None  # the number of the cell that has the live panel
-        self._showing: threading.Thread | None = None
 
-    # ------------------------------------------------------------ what it is
-
-    @property
-    def status(self) -> str:
-        """One of `submitting`, `waiting` (nothing runs yet), `running`, `paused`, `finished`, `cancelled`, `stopped`,
-        `failed`.
-
-        A job with failed items is `finished`; one whose session was stopped is `stopped`, and goes on when its cell is
-        run again; `failed` is a job that could not be followed to its end.
-        """
-        if self._ended.done():
-            if self._ended.exception() is not None:
-                return "stopped" if isinstance(self._ended.exception(), _SessionStopped) else "failed"
-            return "cancelled" if self._ledger.counts[CANCELLED] else "finished"
-        if not self._driver.manifest.rounds[-1].submitted:
-            return "submitting"
-        if self._driver.manifest.paused:
-            return "paused"
-        return "running" if self._driver.work.running_positions() or self._ledger.done else "waiting"
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many items are `pending`, `running`, `ok`, `error`, `timeout` and `cancelled`; together, all of them."""
-        counts = self._ledger.counts
-        ended = {"ok": counts[OK], "error": counts[ERROR], "timeout": counts[TIMEOUT], "cancelled": counts[CANCELLED]}
-        open_items = self._ledger.total - sum(ended.values())
-        running = min(len(self._driver.work.running_positions()), open_items)
-        return {"pending": open_items - running, "running": running, **ended}
-
-    @property
-    def failed(self) -> int:
-        """How many items ended with an error or a timeout."""
-        return self._ledger.failed
-
-    @property
-    def attached(self) -> int:
-        """How many items were done already when this process attached to the job, or when its cell was run again."""
-        return self._ledger.attached
+    # ------------------------------------------------------------ how much at once
 
     @property
     def concurrency(self) -> int:
@@ -170,7 +122,7 @@ class Job(Outcomes, Generic[T]):
         try:
             await until_done(self._ended)
         except asyncio.CancelledError:
-            if _this_cell() is not None:  # in a notebook that is Ctrl-C; elsewhere a caller's own timeout
+            if this_cell() is not None:  # in a notebook that is Ctrl-C; elsewhere a caller's own timeout
                 self._say_it_goes_on()
             raise
         except Exception:  # told with its cause by _result
@@ -343,7 +295,7 @@ class Job(Outcomes, Generic[T]):
                     raise RuntimeError(f"{self._ledger.total - self._ledger.done} items have no outcome")
                 await self._driver.conclude()
             except asyncio.CancelledError:
-                ended.set_exception(_SessionStopped("the session was stopped"))
+                ended.set_exception(SessionStopped("the session was stopped"))
                 raise
             except Exception as error:
                 ended.set_exception(error)
@@ -352,93 +304,7 @@ class Job(Outcomes, Generic[T]):
 
         self._following = self._io.start(follow())
 
-    def show(self) -> None:
-        """Show the live panel here, and keep it up to date until the job has ended."""
-        from restate_nb.notebook.panel import make_panel  # noqa: PLC0415 - not in scripts that show nothing
-
-        self._panel = make_panel(self._progress(), self)
-        self._shown_in = _this_cell()
-        self._keep_up()
-
-    def _ipython_display_(self) -> None:
-        """What a cell that ends with the job shows: the panel as it is now, or nothing if the live one is above."""
-        from restate_nb.notebook.panel import to_html  # noqa: PLC0415 - only where something is shown
-        from restate_nb.notebook.panel.place import in_notebook  # noqa: PLC0415
-
-        if not in_notebook():
-            print(repr(self))
-        elif self._shown_in is None or self._shown_in != _this_cell():
-            from IPython.display import display  # noqa: PLC0415 - only where a notebook is
-
-            show: Any = display  # IPython has no types for it
-            show({"text/html": to_html(self._progress()), "text/plain": repr(self)}, raw=True)
-
-    def _keep_up(self) -> None:
-        panel, ended = self._panel, self._ended
-        assert panel is not None
-
-        def keep_up() -> None:
-            while not _wait(ended, _PANEL_SECONDS):
-                panel.update(self._progress())
-            panel.finish(self._progress())
-
-        self._showing = threading.Thread(target=keep_up, name=f"rnb-panel-{self.name}", daemon=True)
-        self._showing.start()
-
     def _leave(self) -> None:
         """Stop following the job; it stays where it is."""
         if self._following is not None:
             self._following.cancel()
-
-    def _remark(self) -> str:
-        stuck = self._driver.work.mismatched
-        if stuck and not self.done():
-            return (
-                f"{stuck:,} in flight no longer match their journal, since {self._target.name} was changed. "
-                "job.restart() runs them from the beginning"
-            )
-        if self.status == "stopped":
-            return "the session was stopped, what is done is kept: rnb.start(), then run the job's cell again"
-        return "" if self.done() else self._note  # of a job that has ended nothing is still to start
-
-    def _progress(self) -> Progress:
-        ledger, counts, now = self._ledger, self.counts, time.time()
-        rate = None if self.done() else ledger.rate(now)
-        left = ledger.total - ledger.done
-        p50, p95 = ledger.percentiles()
-        last = max(ledger.last_end, self._driver.manifest.created)
-        return Progress(
-            name=self.name,
-            function=self._target.name,
-            status=self.status,
-            total=ledger.total,
-            ok=counts["ok"],
-            failed=ledger.failed,
-            cancelled=counts["cancelled"],
-            running=counts["running"],
-            attached=ledger.attached,
-            retries=ledger.retries,
-            elapsed=(last if self.done() else now) - self._driver.manifest.created,
-            rate=rate,
-            eta=left / rate if rate else None,
-            p50=p50,
-            p95=p95,
-            concurrency=self.concurrency,
-            note=self._remark(),
-            errors=ledger.error_groups(),
-        )
-
-
-def _this_cell() -> int | None:
-    """The number of the cell that runs; None outside of IPython."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell.execution_count if shell is not None else None
-
-
-def _wait(future: Future[None], seconds: float) -> bool:
-    try:
-        future.exception(seconds)
-    except FutureTimeoutError:
-        return False
-    return True

@@ -60,7 +60,7 @@ class Shards:
 
     def provide(self, target: Target, policy: RunPolicy) -> None:
         self._rule = stop_rule(policy.fail_fast)
-        self._run.provide(target.work(), policy)
+        self._run.provide(target.work(policy.retry), policy)
 
     def listen(self) -> None:
         def told(round_: int, attempts: Sequence[Attempt]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar, cast, overload
 
-from restate_nb.engine.target import Passing, Target, name_of
+from restate_nb.engine.processes import cpus
+from restate_nb.engine.target import Executor, Passing, Target, name_of
 from restate_nb.errors import InvalidInput
 from restate_nb.limit import Concurrency, PerSecond, concurrency_range
 from restate_nb.notebook.inputs import passing_of, read_items
@@ -24,12 +25,13 @@ def map(
     items: Iterable[Any],
     *,
     name: str | None = None,
-    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    concurrency: Concurrency | None = None,
     max_per_second: PerSecond | None = None,
     limit: Limit | None = None,
     retry: Retry = NO_RETRY,
     timeout: Seconds | None = None,
     fail_fast: bool | float = False,
+    executor: Executor = "auto",
     fresh: bool = False,
     show: bool = True,
     session: Session | None = None,
@@ -40,12 +42,13 @@ def map(
     items: Iterable[Any],
     *,
     name: str | None = None,
-    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    concurrency: Concurrency | None = None,
     max_per_second: PerSecond | None = None,
     limit: Limit | None = None,
     retry: Retry = NO_RETRY,
     timeout: Seconds | None = None,
     fail_fast: bool | float = False,
+    executor: Executor = "auto",
     fresh: bool = False,
     show: bool = True,
     session: Session | None = None,
@@ -55,12 +58,13 @@ def map(
     items: Iterable[Any],
     *,
     name: str | None = None,
-    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    concurrency: Concurrency | None = None,
     max_per_second: PerSecond | None = None,
     limit: Limit | None = None,
     retry: Retry = NO_RETRY,
     timeout: Seconds | None = None,
     fail_fast: bool | float = False,
+    executor: Executor = "auto",
     fresh: bool = False,
     show: bool = True,
     session: Session | None = None,
@@ -79,7 +83,7 @@ def map(
         name: the job. Without it the job is known by the function's code and the items, so that any change of either
             makes a new one.
         concurrency: how many items run at once: a number, or a range such as `(2, 100)`, or "auto", to find out while
-            it runs. It then grows as long as that helps, and falls when answers take longer or say "slow down" (an
+            it runs; 50 by default, and with processes as many as there are processors. "auto" and a range grow as long as that helps, and falls when answers take longer or say "slow down" (an
             error with `retry_after`, HTTP 429 or 503); an answer with `Retry-After` holds up all items for so long.
         max_per_second: how many attempts start in any second, or `(count, seconds)`, retries included; evenly spaced.
         limit: a limit that several jobs share, such as `rnb.Limit("openai", concurrency=20, per_second=5)`.
@@ -89,6 +93,12 @@ def map(
             or their share of the items that have ended, such as 0.05 (looked at from 20 items on). Items that run are
             let end, the rest are cancelled, and `result()` raises `JobError`, which has the frame.
             `job.retry_failed()` goes on from there.
+        executor: where items run. "auto": a coroutine function on a background loop, a plain function in a thread.
+            "thread": a coroutine function in a thread too, with a loop of its own for each item. "process": in worker
+            processes, for CPU-bound work and for calls that hang or crash: a worker that dies fails the attempt that
+            was in it, and a timeout ends it. What the function uses of the notebook is pickled when the cell runs;
+            changes that it makes to globals stay in the worker, and context variables of the cell are not seen there.
+            A coroutine function runs on a loop that its worker keeps.
         fresh: drop the job of this name and its outcomes, and start again.
         show: show the live panel (in a terminal, a progress bar).
         session: the session to use; the live one by default.
@@ -104,8 +114,8 @@ def map(
         job = rnb.map(len, ["a", "bb", "ccc"])
         frame = job.result()
     """
-    policy = RunPolicy(concurrency, retry, timeout, max_per_second, limit, fail_fast)
-    target = _target(fn, passing_of(items), policy)
+    policy = RunPolicy(_concurrency(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
+    target = _target(fn, passing_of(items), policy, executor)
     job = (session or current()).submit(target, read_items(items, target), policy, name=name, fresh=fresh)
     if show:
         job.show()
@@ -117,12 +127,13 @@ def starmap(
     items: Iterable[tuple[Any, ...] | list[Any]],
     *,
     name: str | None = None,
-    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    concurrency: Concurrency | None = None,
     max_per_second: PerSecond | None = None,
     limit: Limit | None = None,
     retry: Retry = NO_RETRY,
     timeout: Seconds | None = None,
     fail_fast: bool | float = False,
+    executor: Executor = "auto",
     fresh: bool = False,
     show: bool = True,
     session: Session | None = None,
@@ -140,17 +151,38 @@ def starmap(
         job = rnb.starmap(pow, [(2, 3), (3, 2)])
         frame = job.result()
     """
-    policy = RunPolicy(concurrency, retry, timeout, max_per_second, limit, fail_fast)
-    target = _target(fn, "args", policy)
+    policy = RunPolicy(_concurrency(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
+    target = _target(fn, "args", policy, executor)
     job = (session or current()).submit(target, read_items(items, target), policy, name=name, fresh=fresh)
     if show:
         job.show()
     return job
 
 
-def _target(fn: Callable[..., Any], passing: Passing, policy: RunPolicy) -> Target:
+def _concurrency(concurrency: Concurrency | None, executor: Executor) -> Concurrency:
+    if executor not in ("auto", "thread", "process"):
+        raise InvalidInput(
+            'executor is "auto" (coroutine functions on a loop, plain functions in threads), "thread" or "process", '
+            f"not {executor!r}."
+        )
+    if concurrency is None:
+        return cpus() if executor == "process" else DEFAULT_CONCURRENCY
+    if concurrency == "auto" and executor == "process":
+        return 1, cpus()
+    return concurrency
+
+
+def _target(fn: Callable[..., Any], passing: Passing, policy: RunPolicy, executor: Executor) -> Target:
     if not callable(fn) or not takes_context(fn):
-        return Target(fn, passing)
+        target = Target(fn, passing, executor=executor)
+        if executor == "process":
+            target.work(policy.retry)  # refuses what cannot be sent there
+        return target
+    if executor != "auto":
+        raise InvalidInput(
+            f"{name_of(fn)} is a durable function: it runs where Restate calls it, so it takes no executor. Send what "
+            'is CPU-bound in it to a thread, or map it as a plain function with executor="process".'
+        )
     if policy.timeout is not None:
         raise InvalidInput(
             f"{name_of(fn)} is a durable function, which can outlive this process; its timeouts are written in it: "

@@ -1,0 +1,160 @@
+"""What a job shows of itself: its state in words and counts, its panel, its representation in a cell."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any
+
+from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
+from restate_nb.notebook.outcomes import Outcomes
+from restate_nb.notebook.progress import Progress
+
+if TYPE_CHECKING:
+    from restate_nb.notebook.panel import Panel
+
+_PANEL_SECONDS = 0.2  # five updates a second: the page stays quick, and the eye sees no steps
+
+
+class SessionStopped(RuntimeError):
+    """Nobody follows the job any longer; it stays where it is."""
+
+
+class Visible(Outcomes):
+    """The side of a job that people look at."""
+
+    _ended: Future[None]
+    _note: str
+    _panel: Panel | None = None
+    _shown_in: int | None = None  # the number of the cell that has the live panel
+    _showing: threading.Thread | None = None
+
+    # ------------------------------------------------------------ what it is
+
+    @property
+    def status(self) -> str:
+        """One of `submitting`, `waiting` (nothing runs yet), `running`, `paused`, `finished`, `cancelled`, `stopped`,
+        `failed`.
+
+        A job with failed items is `finished`; one whose session was stopped is `stopped`, and goes on when its cell is
+        run again; `failed` is a job that could not be followed to its end.
+        """
+        if self._ended.done():
+            if self._ended.exception() is not None:
+                return "stopped" if isinstance(self._ended.exception(), SessionStopped) else "failed"
+            return "cancelled" if self._ledger.counts[CANCELLED] else "finished"
+        if not self._driver.manifest.rounds[-1].submitted:
+            return "submitting"
+        if self._driver.manifest.paused:
+            return "paused"
+        return "running" if self._driver.work.running_positions() or self._ledger.done else "waiting"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many items are `pending`, `running`, `ok`, `error`, `timeout` and `cancelled`; together, all of them."""
+        counts = self._ledger.counts
+        ended = {"ok": counts[OK], "error": counts[ERROR], "timeout": counts[TIMEOUT], "cancelled": counts[CANCELLED]}
+        open_items = self._ledger.total - sum(ended.values())
+        running = min(len(self._driver.work.running_positions()), open_items)
+        return {"pending": open_items - running, "running": running, **ended}
+
+    @property
+    def failed(self) -> int:
+        """How many items ended with an error or a timeout."""
+        return self._ledger.failed
+
+    @property
+    def attached(self) -> int:
+        """How many items were done already when this process attached to the job, or when its cell was run again."""
+        return self._ledger.attached
+
+    # ------------------------------------------------------------ the panel
+
+    def show(self) -> None:
+        """Show the live panel here, and keep it up to date until the job has ended."""
+        from restate_nb.notebook.panel import make_panel  # noqa: PLC0415 - not in scripts that show nothing
+
+        self._panel = make_panel(self._progress(), self)
+        self._shown_in = this_cell()
+        self._keep_up()
+
+    def _ipython_display_(self) -> None:
+        """What a cell that ends with the job shows: the panel as it is now, or nothing if the live one is above."""
+        from restate_nb.notebook.panel import to_html  # noqa: PLC0415 - only where something is shown
+        from restate_nb.notebook.panel.place import in_notebook  # noqa: PLC0415
+
+        if not in_notebook():
+            print(repr(self))
+        elif self._shown_in is None or self._shown_in != this_cell():
+            from IPython.display import display  # noqa: PLC0415 - only where a notebook is
+
+            show: Any = display  # IPython has no types for it
+            show({"text/html": to_html(self._progress()), "text/plain": repr(self)}, raw=True)
+
+    def _keep_up(self) -> None:
+        panel, ended = self._panel, self._ended
+        assert panel is not None
+
+        def keep_up() -> None:
+            while not _wait(ended, _PANEL_SECONDS):
+                panel.update(self._progress())
+            panel.finish(self._progress())
+
+        self._showing = threading.Thread(target=keep_up, name=f"rnb-panel-{self.name}", daemon=True)
+        self._showing.start()
+
+    def _remark(self) -> str:
+        stuck = self._driver.work.mismatched
+        if stuck and not self._ended.done():
+            return (
+                f"{stuck:,} in flight no longer match their journal, since {self._target.name} was changed. "
+                "job.restart() runs them from the beginning"
+            )
+        if self.status == "stopped":
+            return "the session was stopped, what is done is kept: rnb.start(), then run the job's cell again"
+        return "" if self._ended.done() else self._note  # of a job that has ended nothing is still to start
+
+    def _progress(self) -> Progress:
+        ledger, counts, now = self._ledger, self.counts, time.time()
+        rate = None if self._ended.done() else ledger.rate(now)
+        left = ledger.total - ledger.done
+        p50, p95 = ledger.percentiles()
+        last = max(ledger.last_end, self._driver.manifest.created)
+        return Progress(
+            name=self.name,
+            function=self._target.name,
+            status=self.status,
+            total=ledger.total,
+            ok=counts["ok"],
+            failed=ledger.failed,
+            cancelled=counts["cancelled"],
+            running=counts["running"],
+            attached=ledger.attached,
+            retries=ledger.retries,
+            elapsed=(last if self._ended.done() else now) - self._driver.manifest.created,
+            rate=rate,
+            eta=left / rate if rate else None,
+            p50=p50,
+            p95=p95,
+            concurrency=self._driver.work.concurrency,
+            note=self._remark(),
+            errors=ledger.error_groups(),
+        )
+
+
+def this_cell() -> int | None:
+    """The number of the cell that runs; None outside of IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell.execution_count if shell is not None else None
+
+
+def _wait(future: Future[None], seconds: float) -> bool:
+    try:
+        future.exception(seconds)
+    except FutureTimeoutError:
+        return False
+    return True
