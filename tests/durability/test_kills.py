@@ -151,3 +151,19 @@ def test_twenty_kills_at_random_moments(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(100, 110))
 def test_a_hundred_kills_at_random_moments(tmp_path: Path, seed: int) -> None:
     loop(tmp_path, seed, total=20_000, kills=100)
+
+
+def test_a_data_directory_that_was_moved_while_nothing_ran_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """As after a reboot: all processes are gone, and the directory is there, under another name."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    first = Notebook(before, 400)
+    first.wait_for(200)
+    first.kill()
+    recorded = recorded_items(before)
+    deadline = time.monotonic() + 10
+    while server_status(before / ".restate") is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    before.rename(after)
+    assert Notebook(after, 400).finish() >= len(recorded) > 100
+    print(check(after, 400, [(recorded, {first.process.pid})]))
