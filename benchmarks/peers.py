@@ -1,4 +1,4 @@
-"""One peer doing one piece of work, as a process of its own: `python -m benchmarks.peers PEER WORK ITEMS CONCURRENCY`."""
+"""One peer doing one piece of work, as a process of its own: `python -m benchmarks.peers PEER WORK ITEMS AT_ONCE`."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ if __name__ == "__main__":
     peer, work, items, concurrency = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     if peer != "asyncio":
         import pandas  # noqa: F401 - what is loaded anyway is not counted
-        import restate  # noqa: F401
+        import restate
 
         import restate_nb.notebook.session  # noqa: F401
     before = memory()
