@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         RestateNbError,
         ServerError,
         UnsupportedSdk,
+        WorkerDied,
     )
     from restate_nb.limit import Limit
     from restate_nb.notebook.completed import as_completed
@@ -55,6 +56,7 @@ __all__ = [
     "ServerError",
     "Session",
     "UnsupportedSdk",
+    "WorkerDied",
     "as_completed",
     "call",
     "compare",
@@ -79,6 +81,7 @@ _HOMES = {
         "RestateNbError",
         "ServerError",
         "UnsupportedSdk",
+        "WorkerDied",
     ),
     "limit": ("Limit",),
     "policy": ("Retry", "RunPolicy"),

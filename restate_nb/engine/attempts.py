@@ -1,4 +1,4 @@
-"""Where an attempt runs: on the pool's loop, or in a thread. Each way has its timeout, and gives a report."""
+"""Where an attempt runs: on the pool's loop, in a thread or in a process. Each way has its timeout."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import msgspec
 
 from restate_nb.engine.codec import encode
 from restate_nb.engine.lane import Entry
+from restate_nb.engine.processes import IDLE, Processes, Remote, Trip
 from restate_nb.engine.record import OK, TIMEOUT, Attempt
 from restate_nb.engine.threads import Threads
 from restate_nb.engine.trial import Report, try_once, went_wrong
@@ -29,11 +30,13 @@ class Work:
         call: called with the item's payload.
         is_async: it returns a coroutine, to be run on the pool's loop; otherwise it is called in a thread.
         context: the context variables that items see; each has its own copy.
+        remote: what worker processes call instead, which see no context.
     """
 
     call: Callable[[Any], Any]
     is_async: bool
     context: contextvars.Context
+    remote: Remote | None = None
 
 
 class Attempts:
@@ -49,19 +52,27 @@ class Attempts:
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self._loop = loop
         self._threads = Threads(f"rnb-{name}")
+        self._processes: Processes | None = None
+        self._idling: asyncio.TimerHandle | None = None
         self.retry: Retry = NO_RETRY
         self.timeout: float | None = None
         self.hung = 0
         self.bearable = 1
 
     def close(self) -> None:
-        """Let every thread end once its item has."""
+        """Let every thread end once its item has; kill all worker processes."""
         self._threads.close()
+        if self._idling is not None:
+            self._idling.cancel()
+        if self._processes is not None:
+            self._processes.close()
 
     async def run(self, work: Work, entry: Entry) -> Report:
         """One attempt at an item. Raises only CancelledError, when the task that calls it is cancelled."""
         if work.is_async:
             return await self._on_loop(work, entry)
+        if work.remote is not None:
+            return await self._in_process(work.remote, entry)
         return await self._in_thread(work, entry)
 
     async def _on_loop(self, work: Work, entry: Entry) -> Report:
@@ -118,6 +129,47 @@ class Attempts:
             return result
         awaitable = result
         return await self._on_loop(Work(lambda _: awaitable, True, work.context), entry)
+
+    async def _in_process(self, remote: Remote, entry: Entry) -> Report:
+        processes = self._processes = self._processes or Processes()
+        done: asyncio.Future[Report] = self._loop.create_future()
+        trip, retry, timeout = Trip(), self.retry, self.timeout
+        started, clock = time.time(), time.perf_counter()
+
+        def begun() -> None:
+            nonlocal started, clock
+            if timeout is not None and not done.done():
+                started, clock = time.time(), time.perf_counter()
+                deadline.reschedule(self._loop.time() + timeout)
+
+        def tell(call: Callable[..., object], *args: object) -> None:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(call, *args)
+
+        def job() -> None:
+            report = processes.run(remote, entry, retry=retry, trip=trip, began=lambda: tell(begun))
+            tell(lambda: None if done.done() else done.set_result(report))
+
+        self._threads.run(job)
+        deadline = asyncio.timeout(None)  # the function may have to be loaded first, which is not the item's time
+        try:
+            async with deadline:
+                return await done
+        except TimeoutError:
+            trip.abandon()
+            return self._timed_out(entry, started, clock)
+        except asyncio.CancelledError:
+            trip.abandon()
+            raise
+        finally:
+            done.cancel()
+            if self._idling is None:
+                self._idling = self._loop.call_later(IDLE, self._end_idle, processes)
+
+    def _end_idle(self, processes: Processes) -> None:
+        self._idling = None
+        if processes.end_idle():
+            self._idling = self._loop.call_later(IDLE, self._end_idle, processes)
 
     def _timed_out(self, entry: Entry, started: float, clock: float) -> Report:
         says = f"The item ran longer than timeout={self.timeout:g} seconds."

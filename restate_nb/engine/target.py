@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import functools
 import inspect
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
+from restate_nb.engine import worker
 from restate_nb.engine.attempts import Work
 from restate_nb.engine.codec import decode
+from restate_nb.engine.processes import Remote
 from restate_nb.engine.rebuild import Rebuild, parameter_annotations, rebuilder
 from restate_nb.errors import InvalidInput
+from restate_nb.policy import NO_RETRY, Retry
 
 Passing = Literal["value", "args", "kwargs"]
 """How an item is passed: as the one argument, as positional arguments, or as keyword arguments."""
+
+
+Executor = Literal["auto", "thread", "process"]
+"""Where items run: "auto" is the background loop for coroutine functions and a thread for plain ones."""
 
 
 def name_of(fn: Callable[..., Any]) -> str:
@@ -43,7 +51,14 @@ class Target:
         InvalidInput: it is no function, or a kind of function that gives no single value.
     """
 
-    def __init__(self, fn: Callable[..., Any], passing: Passing = "value", *, durable: bool = False) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        passing: Passing = "value",
+        *,
+        durable: bool = False,
+        executor: Executor = "auto",
+    ) -> None:
         """`durable`: its first parameter is a Restate context, which comes not from the item."""
         if not callable(fn):
             raise InvalidInput(f"The function comes first, and {fn!r} is none. Write: rnb.map(function, items).")
@@ -54,6 +69,7 @@ class Target:
         self.name = name_of(fn)
         self.is_async = is_async(fn)
         self.durable = durable
+        self.executor = executor
         self._signature = _signature(functools.partial(fn, None) if durable else fn)
         self._fitting: set[Hashable] = set()
         hints = parameter_annotations(fn)
@@ -65,9 +81,50 @@ class Target:
                 if rebuild is not None:
                     self._rebuilds[parameter.name if passing == "kwargs" else place] = rebuild
 
-    def work(self) -> Work:
-        """What a pool runs, in the context of the caller. Its payloads are encoded items."""
-        return Work(self.caller(), self.is_async, contextvars.copy_context())
+    def work(self, retry: Retry = NO_RETRY) -> Work:
+        """What a pool runs, in the context of the caller. Its payloads are encoded items.
+
+        Args:
+            retry: for worker processes, which see the exceptions themselves.
+
+        Raises:
+            InvalidInput: the function cannot be sent to a process.
+        """
+        call, context = self.caller(), contextvars.copy_context()
+        if self.executor == "process":
+            return Work(call, False, context, self._remote(retry))
+        if self.executor == "thread" and self.is_async:
+            return Work(lambda raw: asyncio.run(_awaited(call(raw))), False, context)
+        return Work(call, self.is_async, context)
+
+    def _remote(self, retry: Retry) -> Remote:
+        from restate_nb.engine.pickling import dumps  # noqa: PLC0415 - few jobs use processes
+
+        takes = {"value": worker.call_value, "args": worker.call_args, "kwargs": worker.call_kwargs}[self.passing]
+        pack: Callable[[bytes], bytes] = bytes
+        if self._rebuilds:  # annotations of a notebook's own classes can be resolved here, and not there
+            takes, pack = worker.call_pickled, self._pickled
+        try:
+            return Remote(dumps((functools.partial(takes, self.fn), retry)), pack)
+        except Exception as error:
+            raise InvalidInput(
+                f"{self.name} cannot be sent to a process: {error}. What it uses of its cell must be picklable: open "
+                "files, connections, locks and models inside the function, or in a module that it imports."
+            ) from error
+
+    def _pickled(self, raw: bytes) -> bytes:
+        from restate_nb.engine.pickling import dumps  # noqa: PLC0415
+
+        value = decode(raw)
+        args: tuple[Any, ...] = ()
+        kwargs: Mapping[Any, Any] = {}
+        if self.passing == "value":
+            args = tuple(_rebuilt([(0, value)], self._rebuilds).values())
+        elif self.passing == "args":
+            args = tuple(_rebuilt(enumerate(value), self._rebuilds).values())
+        else:
+            kwargs = _rebuilt(value.items(), self._rebuilds)
+        return dumps((args, kwargs))
 
     def value(self, raw: bytes | msgspec.Raw) -> Any:
         """A recorded value as the function returned it; plain data where it does not fit the annotation."""
@@ -160,6 +217,10 @@ class Target:
         if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
             advice += f"; or spread each item over the parameters: rnb.starmap({self.name}, items)"
         return f"{call} cannot be called with an item: {why}. {advice}."
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 def _rebuilt(parts: Any, rebuilds: Mapping[Any, Rebuild]) -> dict[Any, Any]:

@@ -83,8 +83,9 @@ def map(
         name: the job. Without it the job is known by the function's code and the items, so that any change of either
             makes a new one.
         concurrency: how many items run at once: a number, or a range such as `(2, 100)`, or "auto", to find out while
-            it runs; 50 by default, and with processes as many as there are processors. "auto" and a range grow as long as that helps, and falls when answers take longer or say "slow down" (an
-            error with `retry_after`, HTTP 429 or 503); an answer with `Retry-After` holds up all items for so long.
+            it runs. By default 50; with processes, as many as there are processors. A range grows as long as that
+            helps, and falls when answers take longer or say "slow down" (an error with `retry_after`, HTTP 429 or
+            503); an answer with `Retry-After` holds up all items for so long, at most a minute.
         max_per_second: how many attempts start in any second, or `(count, seconds)`, retries included; evenly spaced.
         limit: a limit that several jobs share, such as `rnb.Limit("openai", concurrency=20, per_second=5)`.
         retry: when a failed item is tried again; not at all by default.

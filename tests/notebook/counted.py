@@ -1,0 +1,34 @@
+"""Counts calls over processes, in a file. A module of its own, so that a worker process which needs it starts fast."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from contextvars import ContextVar
+from pathlib import Path
+
+
+class Calls:
+    """What was noted, by whichever process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def note(self, what: object) -> None:
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(descriptor, f"{what}\n".encode())
+        os.close(descriptor)
+
+    def counts(self) -> Counter[str]:
+        return Counter(self.path.read_text().split("\n")[:-1]) if self.path.exists() else Counter()
+
+
+variable: ContextVar[str] = ContextVar("variable", default="unset")
+
+
+def look(item: int) -> str:
+    return variable.get()
+
+
+async def look_awaited(item: int) -> str:
+    return variable.get()
