@@ -16,8 +16,9 @@ import restate_nb as rnb
 from restate_nb.engine.record import OK
 
 CONCURRENCY = 20
-FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
-RUNS = os.open(FOLDER / "runs", os.O_CREAT | os.O_WRONLY | os.O_APPEND) if len(sys.argv) > 1 else -1
+if __name__ == "__main__":
+    FOLDER = Path(sys.argv[1])
+    RUNS = os.open(FOLDER / "runs", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
 
 async def work(item: int) -> int:
