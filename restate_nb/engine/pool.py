@@ -138,6 +138,9 @@ class Pool:
         self._set_concurrency(concurrency)
         if self._adaptive is not None and self._gate is None:
             self._gate = Gate(self._loop, self._woken)
+        if self._gate is not None:
+            self._gate.hold_until = 0.0
+            self._gate.withdraw()
         self._start_workers()
 
     def pause(self) -> None:

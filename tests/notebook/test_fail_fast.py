@@ -1,4 +1,4 @@
-"""Proves the stop rules: a job that gives up starts nothing more, keeps what is done, says so, and can be gone on with."""
+"""Proves the stop rules: a job that gives up starts nothing more, keeps what is done, says so, and can be resumed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def test_the_first_failure_ends_the_job_with_what_is_done(any_session: Session) 
         return item
 
     job = submit(any_session, work, range(1000), concurrency=1, fail_fast=True, name="first")
-    with pytest.raises(rnb.JobError, match="(?s)fail_fast=True, after 1 of 31 items.*30 have a value.*no thirty") as got:
+    with pytest.raises(
+        rnb.JobError, match=r"(?s)fail_fast=True, after 1 of 31 items.*30 have a value.*no thirty"
+    ) as got:
         job.result(20)
     assert calls == list(range(31))
     frame = got.value.frame
@@ -115,9 +117,8 @@ def test_a_job_that_gave_up_is_found_so_by_the_next_session_and_goes_on_there(da
 
         return work
 
-    with Session("stops", data_dir) as session:
-        with pytest.raises(rnb.JobError):
-            submit(session, work_of(True), range(100), concurrency=1, fail_fast=True, name="job").result(20)
+    with Session("stops", data_dir) as session, pytest.raises(rnb.JobError):
+        submit(session, work_of(True), range(100), concurrency=1, fail_fast=True, name="job").result(20)
     with Session("stops", data_dir) as session:
         job = submit(session, work_of(False), range(100), name="job")
         with pytest.raises(rnb.JobError, match="fail_fast=True, after 1 of 13"):
