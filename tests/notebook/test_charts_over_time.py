@@ -1,5 +1,6 @@
 """Throughput, failures and the overview; and how charts appear in a notebook."""
 
+import asyncio
 import io
 
 import nbformat
@@ -129,7 +130,7 @@ def test_a_chart_appears_under_its_cell_once_and_nothing_stays_open(request):
     folder = str(request.path.parents[2])
     cells = [nbformat.v4.new_code_cell(CELLS[0].format(folder=folder)), *map(nbformat.v4.new_code_cell, CELLS[1:])]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    asyncio.run(NotebookClient(notebook, timeout=60, kernel_name="python3").async_execute())
     pictures = [["image/png" in output.get("data", {}) for output in cell.outputs] for cell in notebook.cells]
     assert [sum(shown) for shown in pictures] == [0, 1, 1, 0]
     assert notebook.cells[3].outputs[0]["data"]["text/plain"] == "[]"

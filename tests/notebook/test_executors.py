@@ -256,7 +256,7 @@ def test_functions_and_classes_of_a_notebook_work_and_can_be_redefined(tmp_path:
     again = NOTEBOOK.replace("FACTOR = 3", "FACTOR = 4").replace("Size(3))", "Size(4))")
     cells = [NOTEBOOK, "rnb.start()\ncheck()", f"{again}\ncheck()", "rnb.start().stop()"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in cells])
-    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    asyncio.run(NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).async_execute())
     said = [each.get("text", "") for cell in notebook.cells for each in cell.outputs]
     assert "".join(said).count("fine") == 2
 

@@ -1,5 +1,7 @@
 """The panel in a real kernel: what it stores in the notebook, and how many messages it sends."""
 
+import asyncio
+
 import nbformat
 from nbclient import NotebookClient
 
@@ -31,7 +33,7 @@ def test_a_notebook_keeps_the_last_panel_as_html_and_text():
     cells = [nbformat.v4.new_code_cell(CELL), nbformat.v4.new_code_cell("import time; time.sleep(0.3)")]
     notebook = nbformat.v4.new_notebook(cells=cells)
     client = Counting(notebook, timeout=60, kernel_name="python3")
-    client.execute()
+    asyncio.run(client.async_execute())
     (output,) = notebook.cells[0].outputs
     assert notebook.cells[1].outputs == []
     assert set(output["data"]) == {"text/html", "text/plain"}
@@ -44,7 +46,7 @@ def test_a_panel_is_brought_up_to_date_from_the_cells_that_follow():
     start, end = CELL.split("time.sleep(0.3)")
     cells = [nbformat.v4.new_code_cell(cell) for cell in (start, end)]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    asyncio.run(NotebookClient(notebook, timeout=60, kernel_name="python3").async_execute())
     assert "Finished, 3 failed" in notebook.cells[0].outputs[0]["data"]["text/plain"]
     assert notebook.cells[1].outputs == []
 
@@ -101,7 +103,7 @@ time.sleep(0.5)
 def test_controls_do_what_the_job_offers_and_leave_nothing_in_the_saved_notebook():
     cells = [nbformat.v4.new_code_cell(cell) for cell in (CONTROLLED, CLICKS)]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    asyncio.run(NotebookClient(notebook, timeout=60, kernel_name="python3").async_execute())
     assert notebook.cells[1].outputs[0]["text"].strip() == (
         "['pause', 'resume', 7, 'cancel'] ['Resume', 'Pause', 7, 200] ['Retry failed'] "
         + "ValueError: &lt;not&gt; now False"
@@ -121,7 +123,7 @@ def test_a_panel_goes_on_in_its_place_when_the_job_does():
         "print(names)"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    asyncio.run(NotebookClient(notebook, timeout=60, kernel_name="python3").async_execute())
     panel, controls, printed = notebook.cells[0].outputs
     assert printed["text"].strip() == "['IntSlider', 'Button', 'Button', 'HTML']"
     assert panel["data"]["text/plain"].startswith("pages (fetch): Finished, 10 of 10 done")
@@ -131,5 +133,5 @@ def test_a_panel_goes_on_in_its_place_when_the_job_does():
 def test_nobody_gets_buttons_where_nobody_can_click():
     code = CONTROLLED.replace('os.environ["JPY_SESSION_NAME"] =', "nobody =")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    asyncio.run(NotebookClient(notebook, timeout=60, kernel_name="python3").async_execute())
     assert len(notebook.cells[0].outputs) == 1

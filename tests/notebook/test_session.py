@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from restate_nb.server.process import stop_server
 
 def traces() -> tuple[set[str], list[int], int]:
     """The threads of ours, the child processes, and how many file descriptors are open."""
+    gc.collect()  # what other tests left to the collector
     threads = {each.name for each in threading.enumerate() if each.name.startswith("rnb")}
     return threads, [each.pid for each in psutil.Process().children(recursive=True)], psutil.Process().num_fds()
 
