@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -168,12 +169,15 @@ def test_a_second_start_returns_the_live_session_and_another_name_is_refused(tmp
 
 
 def test_a_coroutine_of_the_cell_can_be_waited_for_inside_a_running_loop() -> None:
-    async def inner() -> int:
-        await asyncio.sleep(0)
-        return 3
-
-    async def cell() -> int:
-        return rnb.run(inner())
-
-    assert rnb.run(inner()) == 3
-    assert asyncio.run(cell()) == 3
+    """In a process of its own: nesting loops patches asyncio for good."""
+    code = """
+import asyncio, restate_nb as rnb
+async def inner():
+    await asyncio.sleep(0)
+    return 3
+async def cell():
+    return rnb.run(inner())
+print(rnb.run(inner()), asyncio.run.__module__, asyncio.run(cell()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "asyncio.runners", "3"]
