@@ -178,21 +178,6 @@ class Job(Visible, Generic[T]):
         raws = self._ledger.values
         return [self._target.value(raw) for raw in raws if raw is not None]
 
-    def steps(self) -> pd.DataFrame:
-        """Every durable step of a job over a durable function, one row each, on the input's index.
-
-        Columns: `position`; `step` (its name) and `kind` (run, sleep, call, ...); `status` (ok, error, pending);
-        `started_at`; `run_s` (seconds until its result was recorded); `finished_at`. Read from Restate's journals.
-
-        Raises:
-            InvalidInput: the function takes no Restate context, so it has no steps.
-        """
-        if not self._target.durable:
-            raise InvalidInput(
-                f"{self._target.name} is a plain function and has no durable steps; job.attempts() has its timings."
-            )
-        return self._io.run(self._driver.steps(self._items.index()))
-
     # ------------------------------------------------------------ steering
 
     def cancel(self) -> None:

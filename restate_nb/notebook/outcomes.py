@@ -14,7 +14,7 @@ from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.kinds import kind_of
 from restate_nb.notebook.ledger import Ledger
-from restate_nb.notebook.loops import run
+from restate_nb.notebook.loops import LoopThread, run
 
 if TYPE_CHECKING:
     import os
@@ -33,6 +33,7 @@ class Outcomes:
     """The readable side of a job: all of it can be asked at any time, and shows what is recorded by then."""
 
     _driver: Driver
+    _io: LoopThread
     _ledger: Ledger
     _items: Items
     _target: Target
@@ -158,6 +159,21 @@ class Outcomes:
 
         return attempts_frame(self._ledger, self._items.index())
 
+    def steps(self) -> pd.DataFrame:
+        """Every durable step of a job over a durable function, one row each, on the input's index.
+
+        Columns: `position`; `step` (its name) and `kind` (run, sleep, call, ...); `status` (ok, error, pending);
+        `started_at`; `run_s` (seconds until its result was recorded); `finished_at`. Read from Restate's journals.
+
+        Raises:
+            InvalidInput: the function takes no Restate context, so it has no steps.
+        """
+        if not self._target.durable:
+            raise InvalidInput(
+                f"{self._target.name} is a plain function and has no durable steps; job.attempts() has its timings."
+            )
+        return self._io.run(self._driver.steps(self._items.index()))
+
     def _chosen(self, where: Where) -> list[int]:
         """The positions of the failed and cancelled items that `where` chooses."""
         import pandas as pd  # noqa: PLC0415 - heavy, loaded on first use
@@ -220,10 +236,12 @@ class Outcomes:
         label: str | Sequence[object] | None = None,
         ax: Axes | None = None,
         title: str | None = None,
+        steps: bool = False,
     ) -> Axes:
         """Draw when each item waited, ran and failed.
 
         Args:
+            steps: draw the durable steps of each item in place of its attempts; for durable functions.
             sort: the order of rows: by "start", "duration" or "index", or "lane" for rows shared as items end.
             label: what names the rows: a column of the frame, or one value an item.
             ax: where to draw; a new figure by default.
@@ -231,7 +249,11 @@ class Outcomes:
         """
         from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
 
-        return charts.timeline(*self._drawn(), sort=sort, label=label, ax=ax, title=title, submitted_at=self._created)
+        frame, attempts = self._drawn()
+        if steps:
+            done = self.steps().dropna(subset=["finished_at"])
+            attempts = done.assign(attempt=done.groupby("position").cumcount() + 1, error_type=None, error=None)
+        return charts.timeline(frame, attempts, sort=sort, label=label, ax=ax, title=title, submitted_at=self._created)
 
     def durations(self, *, ax: Axes | None = None, title: str | None = None) -> Axes:
         """Draw how long items ran: histogram, cumulative share, and the percentiles 50, 95 and 99.

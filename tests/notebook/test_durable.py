@@ -105,6 +105,9 @@ def test_the_steps_of_each_item_are_read_from_its_journal(session: Session) -> N
     naps = steps[steps["kind"] == "sleep"]
     assert (naps["run_s"] >= 0.029).all()
     assert (steps["finished_at"] >= steps["started_at"]).all()
+    axes = job.timeline(steps=True)
+    assert "time since submission" in axes.get_xlabel()
+    assert len([bar for drawn in axes.collections for bar in drawn.get_paths()]) >= 6, "a bar a step"
     with pytest.raises(rnb.InvalidInput, match="plain function"):
         rnb.map(len, ["a"], session=session, show=False).steps()
 
