@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from restate.handler import Handler, handler_from_callable
@@ -11,6 +12,7 @@ from restate.handler import Handler, handler_from_callable
 from restate_nb.engine.codec import encode
 from restate_nb.engine.target import Target, name_of
 from restate_nb.errors import InvalidInput, InvocationFailed
+from restate_nb.server.admin import Admin, sql_literal
 from restate_nb.server.ingress import Ingress
 from restate_nb.service.durable import (
     DURABLE_HANDLER,
@@ -21,9 +23,16 @@ from restate_nb.service.durable import (
 from restate_nb.service.wire import encode as encode_request
 from restate_nb.service.wire import items_service
 
+_QUIET_SECONDS: Final = 2.0  # that a call may take without a word
+
 
 async def call_handler(
-    ingress: Ingress, function: Callable[..., Any], arg: tuple[Any, ...], key: str | None, idempotency_key: str | None
+    ingress: Ingress,
+    admin: Admin,
+    function: Callable[..., Any],
+    arg: tuple[Any, ...],
+    key: str | None,
+    idempotency_key: str | None,
 ) -> Any:
     """Call a handler by its function."""
     handler = _handler(function)
@@ -35,8 +44,33 @@ async def call_handler(
         wanted = "one argument, its input" if handler.arity == 2 else "no argument"
         raise InvalidInput(f"{tag.name}/{handler.name} takes {wanted}, and {len(arg)} were given.")
     body = handler.handler_io.input_serde.serialize(arg[0]) if arg else b""
-    answer = await ingress.call(tag.name, handler.name, bytes(body), key=key, idempotency_key=idempotency_key)
-    return handler.handler_io.output_serde.deserialize(answer)
+    call = asyncio.create_task(
+        ingress.call(tag.name, handler.name, bytes(body), key=key, idempotency_key=idempotency_key)
+    )
+    try:
+        await _tell_of_failures(call, admin, tag.name, handler.name)
+        return handler.handler_io.output_serde.deserialize(await call)
+    finally:
+        call.cancel()
+
+
+async def _tell_of_failures(call: asyncio.Task[bytes], admin: Admin, service: str, handler: str) -> None:
+    """Until the call has ended, say which attempts fail: Restate tries again for ever, and the caller would not know."""
+    told = None
+    await asyncio.wait({call}, timeout=_QUIET_SECONDS)
+    while not call.done():
+        rows = await admin.query(
+            "select retry_count, last_failure from sys_invocation where status = 'backing-off' "
+            f"and target_service_name = {sql_literal(service)} and target_handler_name = {sql_literal(handler)} "
+            "order by modified_at desc limit 1"
+        )
+        if rows and rows[0]["last_failure"] != told:
+            told = rows[0]["last_failure"]
+            print(
+                f"{service}/{handler}: attempt {rows[0]['retry_count']} failed, Restate tries again: {told}\n"
+                "Mend the handler and serve it again; or interrupt, and the invocation goes on without you."
+            )
+        await asyncio.wait({call}, timeout=_QUIET_SECONDS)
 
 
 def _handler(function: Callable[..., Any]) -> Handler[Any, Any]:

@@ -193,6 +193,8 @@ class Session:
     ) -> Any:
         """Call a handler, and wait for what it returns. Ctrl-C ends the waiting; the invocation goes on.
 
+        A handler that raises is tried again by Restate, for ever; after some seconds that is printed, and why.
+
         Args:
             handler: the handler function of a service, virtual object or workflow.
             arg: its input, where it takes one.
@@ -203,7 +205,7 @@ class Session:
             InvalidInput: it is no handler, or its key or its input is missing or too much.
             InvocationFailed: it ended with an error.
         """
-        return self._io.run(call_handler(self._ingress, handler, arg, key, idempotency_key))
+        return self._io.run(call_handler(self._ingress, self._admin, handler, arg, key, idempotency_key))
 
     def call_durable(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a durable function once, and wait for what it returns; see `restate_nb.call`."""

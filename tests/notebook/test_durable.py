@@ -198,6 +198,37 @@ def test_the_users_own_services_are_served_called_and_replaced(session: Session)
         session.serve(greet)
 
 
+def test_a_call_tells_of_attempts_that_fail_and_ends_when_the_handler_is_mended(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(mended: bool) -> Any:
+        service = restate.Service("Broken")
+
+        @service.handler()
+        async def go(ctx: Context, item: int) -> int:
+            if not mended:
+                raise KeyError("typo")
+            return item
+
+        return service, go
+
+    service, go = broken(False)
+    session.serve(service)
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(session.call, go, 1)
+        said, deadline = "", time.monotonic() + 15
+        while "typo" not in said and time.monotonic() < deadline:
+            time.sleep(0.1)
+            said += capsys.readouterr().out
+        assert "Broken/go: attempt" in said
+        assert "KeyError('typo')" in said
+        assert "serve it again" in said
+        session.serve(broken(True)[0])
+        assert answer.result(30) == 1
+
+
 def test_what_is_in_flight_goes_on_when_its_service_is_replaced(session: Session) -> None:
     gate = asyncio.Event()
 
