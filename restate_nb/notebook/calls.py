@@ -31,6 +31,7 @@ async def call_handler(
     admin: Admin,
     function: Callable[..., Any],
     arg: tuple[Any, ...],
+    *,
     key: str | None,
     idempotency_key: str | None,
 ) -> Any:
@@ -55,7 +56,7 @@ async def call_handler(
 
 
 async def _tell_of_failures(call: asyncio.Task[bytes], admin: Admin, service: str, handler: str) -> None:
-    """Until the call has ended, say which attempts fail: Restate tries again for ever, and the caller would not know."""
+    """Until the call has ended, say which attempts fail: Restate tries again for ever, and nobody would know."""
     told = None
     await asyncio.wait({call}, timeout=_QUIET_SECONDS)
     while not call.done():

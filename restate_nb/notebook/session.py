@@ -205,7 +205,9 @@ class Session:
             InvalidInput: it is no handler, or its key or its input is missing or too much.
             InvocationFailed: it ended with an error.
         """
-        return self._io.run(call_handler(self._ingress, self._admin, handler, arg, key, idempotency_key))
+        return self._io.run(
+            call_handler(self._ingress, self._admin, handler, arg, key=key, idempotency_key=idempotency_key)
+        )
 
     def call_durable(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a durable function once, and wait for what it returns; see `restate_nb.call`."""
