@@ -44,11 +44,18 @@ def workers() -> list[psutil.Process]:
     return found
 
 
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it may end between the two questions
+        return False
+
+
 def gone(pids: Any, seconds: float = 5) -> bool:
     """Whether these end in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+        if not any(map(alive, pids)):
             return True
         time.sleep(0.02)
     return False
