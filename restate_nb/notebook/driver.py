@@ -149,15 +149,18 @@ class Driver:
 
 
 async def _ask(connection: Connection, handler: str, name: str, asked: Open | Change) -> Manifest:
-    answer = await connection.ingress.call(jobs_service(connection.session), handler, encode(asked), key=name)
+    # With a key of its own the request can be sent again when its answer is lost, and still counts once.
+    answer = await connection.ingress.call(
+        jobs_service(connection.session), handler, encode(asked), key=name, idempotency_key=uuid4().hex
+    )
     return manifest_decoder.decode(answer)
 
 
 def _mismatch(there: Manifest, wanted: Manifest) -> str:
     if there.total != wanted.total:
-        what = f"{there.total:,} items, and these are {wanted.total:,}"
+        what = f"{there.total:,} {'item' if there.total == 1 else 'items'}, and these are {wanted.total:,}"
     elif there.items != wanted.items:
-        what = f"{there.total:,} other items"
+        what = f"{there.total:,} other {'item' if there.total == 1 else 'items'}"
     else:
         what = "the same items, passed in another way or to another kind of function"
     return (

@@ -55,6 +55,7 @@ class Ledger:
         self.attached_at = 0.0  # seconds since 1970: what ended before then was done by an earlier process
         self.attached = 0
         self._tallies: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
+        self._ends: defaultdict[int, float] = defaultdict(float)  # by round
         self._lock = threading.Lock()
 
     def begin_round(self, number: int, positions: Iterable[int]) -> None:
@@ -135,6 +136,7 @@ class Ledger:
         self.done += 1
         end = attempt.started + attempt.ran
         self.last_end = max(self.last_end, end)
+        self._ends[round_] = max(self._ends[round_], end)
         self.attached += end < self.attached_at
         failure = attempt.failure
         if attempt.status != CANCELLED:
@@ -169,6 +171,18 @@ class Ledger:
         """How many items failed in a round, and how many ended in it, cancelled ones left out."""
         failed, ended = self._tallies[round_]
         return failed, ended
+
+    def busy(self, begins: Sequence[float], now: float | None) -> float:
+        """For how many seconds rounds went on; the time between the end of one and the next does not count.
+
+        Args:
+            begins: when each round began, in seconds since 1970.
+            now: the end of the last one, which still goes on; None when it has ended.
+        """
+        ends = [self._ends[number] for number in range(len(begins))]
+        if now is not None:
+            ends[-1] = now
+        return sum(max(end - begin, 0.0) for begin, end in zip(begins, ends, strict=True))
 
     def gave_up(self, round_: int) -> str | None:
         """Why the job stopped in that round, when it did: too many of its items had failed."""

@@ -162,8 +162,9 @@ class Outcomes:
     def steps(self) -> pd.DataFrame:
         """Every durable step of a job over a durable function, one row each, on the input's index.
 
-        Columns: `position`; `step` (its name) and `kind` (run, sleep, call, ...); `status` (ok, error, pending);
-        `started_at`; `run_s` (seconds until its result was recorded); `finished_at`. Read from Restate's journals.
+        Columns: `position`; `step` (its name, or the target of a call) and `kind` (run, sleep, call, send, ...);
+        `status` (ok, error, pending, or cancelled when its invocation ended first); `started_at`; `run_s` (seconds
+        until its result was recorded, or its invocation ended); `finished_at`. Read from Restate's journals.
 
         Raises:
             InvalidInput: the function takes no Restate context, so it has no steps.

@@ -10,10 +10,11 @@ from typing import Final
 import msgspec
 
 from restate_nb.engine.lane import cancelled
+from restate_nb.engine.pace import Adaptive
 from restate_nb.engine.record import Attempt
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvocationFailed
-from restate_nb.limit import Concurrency, StopRule, stop_rule
+from restate_nb.limit import Concurrency, Range, StopRule, concurrency_range, stop_rule
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
@@ -47,13 +48,25 @@ class Shards:
         self._slots = asyncio.Semaphore(_SUBMIT_AT_ONCE)
         self._rule: StopRule | None = None
         self._latest = len(manifest.rounds) - 1  # round
+        self._asked: Range | None = None  # what the pool has not taken up yet
 
     @property
     def concurrency(self) -> int:
-        return self._run.pool.concurrency
+        asked = self._asked
+        return self._run.pool.concurrency if asked is None else Adaptive(asked).limit
 
     def set_concurrency(self, concurrency: Concurrency) -> None:
         self._run.pool.soon(self._run.pool.set_concurrency, concurrency)
+        self._ask(concurrency)
+
+    def _ask(self, concurrency: Concurrency) -> None:
+        asked = self._asked = concurrency_range("concurrency", concurrency)
+
+        def taken() -> None:
+            if self._asked is asked:
+                self._asked = None
+
+        self._run.pool.soon(taken)
 
     def running_positions(self) -> frozenset[int]:
         return self._run.pool.running_positions()
@@ -61,6 +74,7 @@ class Shards:
     def provide(self, target: Target, policy: RunPolicy) -> None:
         self._rule = stop_rule(policy.fail_fast)
         self._run.provide(target.work(policy.retry), policy)
+        self._ask(policy.concurrency)
 
     def listen(self) -> None:
         def told(round_: int, attempts: Sequence[Attempt]) -> None:

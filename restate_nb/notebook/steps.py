@@ -13,6 +13,21 @@ from restate_nb.server.admin import Admin, sql_literal
 COLUMNS: Final = ["position", "step", "kind", "status", "started_at", "run_s", "finished_at"]
 
 _NO_STEPS: Final = {"Input", "Output"}
+_KINDS: Final = {
+    "OneWayCall": "send",
+    "SendSignal": "signal",
+    "CompleteAwakeable": "resolve",
+    "CompletePromise": "resolve",
+    "GetState": "get",
+    "GetLazyState": "get",
+    "GetEagerState": "get",
+    "GetLazyStateKeys": "get",
+    "GetEagerStateKeys": "get",
+    "SetState": "set",
+    "ClearState": "clear",
+    "ClearAllState": "clear",
+}
+"""What is not called as it is in the journal, in lower case."""
 
 
 async def read_steps(admin: Admin, key: str, index: pd.Index[Any]) -> pd.DataFrame:
@@ -24,11 +39,13 @@ async def read_steps(admin: Admin, key: str, index: pd.Index[Any]) -> pd.DataFra
         index: the index of the job's input.
 
     Returns:
-        Columns `position`, `step` (its name, or its kind), `kind` (run, sleep, call, ...), `status` (ok, error,
-        pending), `started_at`, `run_s` (seconds until its result was recorded), `finished_at`.
+        Columns `position`, `step` (its name; the target of a call; or its kind), `kind` (run, sleep, call, send, ...),
+        `status` (ok, error, pending, or cancelled when its invocation ended first), `started_at`, `run_s` (seconds
+        until its result was recorded, or its invocation ended), `finished_at`.
     """
     entries = await admin.query(
-        "select i.idempotency_key, j.index, j.name, j.entry_lite_json, j.appended_at from sys_journal j "
+        "select i.idempotency_key, i.status, i.completed_at, j.index, j.name, j.entry_lite_json, j.appended_at "
+        "from sys_journal j "
         "join sys_invocation i on i.id = j.id "
         f"where starts_with(i.idempotency_key, {sql_literal(key + '/')}) order by i.idempotency_key, j.index"
     )
@@ -57,8 +74,9 @@ def _steps(journal: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             (kind, details), *_ = content.items()
             if kind in _NO_STEPS:
                 continue
-            began = entry["appended_at"]
-            step = {"step": entry["name"] or kind, "kind": kind.lower(), "status": "pending", "started_at": began}
+            began, named = entry["appended_at"], entry.get("name") or _target(details)
+            called = _KINDS.get(kind, kind.lower())
+            step = {"step": named or called, "kind": called, "status": "pending", "started_at": began}
             completion = _completion_id(details)
             if completion is None:  # such as a state's change: done with its entry
                 step |= {"status": "ok", "finished_at": began}
@@ -70,7 +88,20 @@ def _steps(journal: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if done is not None:
                 failed = content.get("result") == "Failure"
                 done |= {"status": "error" if failed else "ok", "finished_at": entry["appended_at"]}
+    if journal[-1]["status"] == "completed":  # nobody waits for the rest any more
+        ended = journal[-1].get("completed_at") or journal[-1]["appended_at"]
+        for step in waiting.values():
+            step |= {"status": "cancelled", "finished_at": ended}
     return steps
+
+
+def _target(details: Any) -> str:
+    """What a call calls, such as `counter/key/add`; empty for what calls nothing."""
+    targets = details.get("invocation_target") if isinstance(details, dict) else None
+    if not isinstance(targets, dict):
+        return ""
+    (target, *_) = targets.values()
+    return "/".join(target[each] for each in ("name", "key", "handler") if target.get(each))
 
 
 def _completion_id(details: Any) -> int | None:

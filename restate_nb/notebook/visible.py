@@ -122,7 +122,7 @@ class Visible(Outcomes):
         rate = None if self._ended.done() else ledger.rate(now)
         left = ledger.total - ledger.done
         p50, p95 = ledger.percentiles()
-        last = max(ledger.last_end, self._driver.manifest.created)
+        begins = [each.started for each in self._driver.manifest.rounds]
         return Progress(
             name=self.name,
             function=self._target.name,
@@ -134,7 +134,7 @@ class Visible(Outcomes):
             running=counts["running"],
             attached=ledger.attached,
             retries=ledger.retries,
-            elapsed=(last if self._ended.done() else now) - self._driver.manifest.created,
+            elapsed=ledger.busy(begins, None if self._ended.done() else now),
             rate=rate,
             eta=left / rate if rate else None,
             p50=p50,

@@ -112,6 +112,38 @@ def test_the_steps_of_each_item_are_read_from_its_journal(session: Session) -> N
         rnb.map(len, ["a"], session=session, show=False).steps()
 
 
+doubler = restate.Service("doubler")
+
+
+@doubler.handler()
+async def twice(ctx: Context, number: int) -> int:
+    return 2 * number
+
+
+async def calls_and_waits(ctx: Context, item: int) -> int:
+    await ctx.service_call(twice, item)
+    ctx.service_send(twice, item)
+    await ctx.sleep(timedelta(hours=1))
+    return item
+
+
+def test_steps_name_what_was_called_and_none_is_pending_once_its_invocation_has_ended(session: Session) -> None:
+    session.serve(doubler)
+    job = rnb.map(calls_and_waits, [3], session=session, show=False)
+    end = time.monotonic() + 20
+    while len(steps := job.steps()) < 3:
+        assert time.monotonic() < end
+    assert steps["step"].tolist() == ["doubler/twice", "doubler/twice", "sleep"]
+    assert steps["kind"].tolist() == ["call", "send", "sleep"]
+    assert steps["status"].tolist()[1:] == ["ok", "pending"]
+    job.cancel()
+    job.result(20)
+    while (steps := job.steps())["status"].tolist()[:3] != ["ok", "ok", "cancelled"]:
+        assert time.monotonic() < end, steps
+    assert steps["run_s"].iloc[2] >= 0
+    assert "pending" not in set(steps["status"])
+
+
 def test_as_many_invocations_run_at_once_as_are_allowed(session: Session) -> None:
     now = peak = 0
 

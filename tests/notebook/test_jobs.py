@@ -148,6 +148,9 @@ def test_a_name_that_belongs_to_other_items_is_a_mismatch_and_fresh_starts_over(
         submit(session, str, [1, 3], name="taken")
     with pytest.raises(rnb.JobMismatch, match=r"2 items, and these are 3"):
         submit(session, str, [1, 2, 3], name="taken")
+    submit(session, str, [1], name="taken alone")
+    with pytest.raises(rnb.JobMismatch, match=r"over 1 item, and these are 2\."):
+        submit(session, str, [1, 2], name="taken alone")
     job = submit(session, str, [1, 3], name="taken", fresh=True)
     assert job.values() == ["1", "3"]
     assert job.attached == 0

@@ -112,3 +112,14 @@ def test_a_position_out_of_range_is_ignored() -> None:
     ledger = Ledger(1)
     ledger.apply(0, [success(5), success(-1)], 0)
     assert ledger.done == 0
+
+
+def test_the_time_between_a_round_and_its_retry_does_not_count_as_work() -> None:
+    ledger = Ledger(2)
+    ledger.apply(0, [success(0, started=100.0), failure(1, started=102.0)], 0)
+    assert ledger.busy([99.0], None) == 3.5
+    ledger.begin_round(1, [1])
+    assert ledger.busy([99.0, 5000.0], 5001.0) == 4.5
+    ledger.apply(1, [success(1, started=5002.0)], 0)
+    assert ledger.busy([99.0, 5000.0], None) == 6.0
+    assert ledger.busy([99.0, 5000.0, 9000.0], None) == 6.0, "a round that has not run took no time"

@@ -137,3 +137,11 @@ def test_durable_functions_are_limited_by_a_number(session: Session, options: An
 def test_a_limit_that_is_none_is_refused(arguments: Any, says: str) -> None:
     with pytest.raises(rnb.InvalidInput, match=says):
         rnb.Limit(*arguments)
+
+
+def test_concurrency_reads_as_it_was_asked_for_at_once(session: Session) -> None:
+    for asked in (3, (2, 7), 60):
+        job = rnb.map(lambda item: item, [1], concurrency=asked, name="asked", session=session, show=False)  # type: ignore[arg-type]
+        assert job.concurrency == {3: 3, (2, 7): 7, 60: 60}[asked]  # type: ignore[index]
+    job.concurrency = 5
+    assert job.concurrency == 5
