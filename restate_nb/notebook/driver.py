@@ -149,10 +149,7 @@ class Driver:
 
 
 async def _ask(connection: Connection, handler: str, name: str, asked: Open | Change) -> Manifest:
-    # With a key of its own the request can be sent again when its answer is lost, and still counts once.
-    answer = await connection.ingress.call(
-        jobs_service(connection.session), handler, encode(asked), key=name, idempotency_key=uuid4().hex
-    )
+    answer = await connection.ingress.call(jobs_service(connection.session), handler, encode(asked), key=name)
     return manifest_decoder.decode(answer)
 
 
