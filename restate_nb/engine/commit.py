@@ -21,8 +21,13 @@ from restate_nb.engine.record import Attempt, decode_group
 class Lanes(Protocol):
     """Where the commit loop finds its lane: that of an earlier attempt of the handler, or a new one."""
 
-    def lane(self, open_positions: set[int], failed: Mapping[int, Attempt]) -> Lane:
-        """The lane for these positions; called only once all that the journal has was read."""
+    def lane(self, ended: set[int], failed: Mapping[int, Attempt]) -> Lane:
+        """The lane of what is left; called only once all that the journal has was read.
+
+        Args:
+            ended: the positions that have their outcome.
+            failed: the last attempt of those that are to be tried again.
+        """
         ...
 
     def acknowledge(self, recorded: Iterable[Attempt]) -> None:
@@ -36,23 +41,23 @@ OnGroup = Callable[[bytes, list[Attempt]], bool]
 """Told of each recorded group: as it is in the journal, and decoded. False ends the loop early."""
 
 
-async def commit(ctx: Any, positions: Iterable[int], lanes: Lanes, on_group: OnGroup) -> bool:
-    """Record attempts until every position has its final one, or until `on_group` says so.
+async def commit(ctx: Any, count: int, lanes: Lanes, on_group: OnGroup) -> bool:
+    """Record attempts until `count` positions have their final one, or until `on_group` says so.
 
     Returns:
         Whether the invocation was cancelled; then the open items were recorded as cancelled.
     """
-    open_positions = set(positions)
+    ended: set[int] = set()
     failed: dict[int, Attempt] = {}
     cancelled = False
 
     async def next_group() -> bytes:
-        lane = lanes.lane(open_positions, failed)
+        lane = lanes.lane(ended, failed)
         if cancelled:
             lanes.cancel()
         return await lane.take()
 
-    while open_positions:
+    while len(ended) < count:
         future = ctx.run_typed("commit", next_group, RunOptions(serde=BytesSerde()))
         while True:
             try:
@@ -65,7 +70,7 @@ async def commit(ctx: Any, positions: Iterable[int], lanes: Lanes, on_group: OnG
         attempts = decode_group(group)
         for attempt in attempts:
             if attempt.final:
-                open_positions.discard(attempt.position)
+                ended.add(attempt.position)
                 failed.pop(attempt.position, None)
             else:
                 failed[attempt.position] = attempt

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,30 +41,47 @@ class Entry:
     not_before: float = 0.0
 
 
-class Lane:
-    """One shard's entries and its outbox."""
+def entries(payloads: Mapping[int, Any], failed: Mapping[int, Attempt]) -> Iterator[Entry]:
+    """What waits: `payloads` by position, in order; `failed` holds the last attempt of those that were tried before."""
+    for position, payload in payloads.items():
+        last = failed.get(position)
+        if last is None:
+            yield Entry(position, payload)
+        else:
+            assert last.failure is not None
+            yield Entry(position, payload, last.number + 1, last.started + last.ran + (last.failure.retry_in or 0.0))
 
-    def __init__(self, payloads: Mapping[int, Any], failed: Mapping[int, Attempt]) -> None:
-        """`payloads` by position, in order; `failed`: the last attempt of those that were tried before."""
+
+class Lane:
+    """One shard's entries and its outbox.
+
+    The entries are loaded when their turn comes: of a job with a million items, few shards are being worked on.
+    """
+
+    def __init__(self, count: int, load: Callable[[], Iterable[Entry]]) -> None:
+        """`count` entries, which `load` brings; it is called once, on the pool's loop."""
+        self._count = count
+        self._load: Callable[[], Iterable[Entry]] | None = load
         self.pending: deque[Entry] = deque()
-        for position, payload in payloads.items():
-            last = failed.get(position)
-            if last is None:
-                self.pending.append(Entry(position, payload))
-            else:
-                assert last.failure is not None
-                due = last.started + last.ran + (last.failure.retry_in or 0.0)
-                self.pending.append(Entry(position, payload, last.number + 1, due))
         self.resting: dict[int, Entry] = {}  # wait for their next attempt
-        self.open = {entry.position for entry in self.pending}
+        self.open: set[int] = set()
         self._fresh: deque[Attempt] = deque()
         self._offered: dict[tuple[int, int], Attempt] = {}
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     @property
-    def unrecorded(self) -> bool:
-        """Whether there are outcomes that are not acknowledged."""
-        return bool(self._fresh or self._offered)
+    def waits(self) -> int:
+        """How many entries wait to be started."""
+        return len(self.pending) if self._load is None else self._count
+
+    def begin(self) -> bool:
+        """Load the entries; says whether that was still to do."""
+        if self._load is None:
+            return False
+        load, self._load = self._load, None
+        self.pending.extend(load())
+        self.open.update(entry.position for entry in self.pending)
+        return True
 
     def put(self, attempt: Attempt) -> None:
         """Add an outcome. An item that has its final one already (it was cancelled) gets no other."""
@@ -116,6 +133,7 @@ class Lane:
         Args:
             running: what to record of the items that are running, by position.
         """
+        self.begin()
         numbers = {entry.position: entry.number for entry in (*self.pending, *self.resting.values())}
         self.pending.clear()
         self.resting.clear()
@@ -124,6 +142,7 @@ class Lane:
 
     def stop(self, reason: str) -> None:
         """Give every item that does not run now the outcome `cancelled`, for this reason."""
+        self.begin()
         waiting = [*self.pending, *self.resting.values()]
         self.pending.clear()
         self.resting.clear()

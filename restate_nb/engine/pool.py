@@ -205,7 +205,7 @@ class Pool:
             return
         wanted = 0
         for lane in self._queue:
-            wanted += len(lane.pending)
+            wanted += lane.waits
             if wanted >= self._limit:
                 break
         new = min(wanted, self._limit - len(self._running))
@@ -234,7 +234,8 @@ class Pool:
             while self._queue:
                 lane = self._queue[0]
                 if not lane.pending:
-                    self._queue.popleft()
+                    if not lane.begin():
+                        self._queue.popleft()
                     continue
                 entry = lane.pending[0]
                 if entry.not_before and (wait := entry.not_before - time.time()) > 0:

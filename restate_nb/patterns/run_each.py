@@ -13,7 +13,7 @@ from restate import Context, TerminalError
 
 from restate_nb.engine.codec import decode
 from restate_nb.engine.commit import commit
-from restate_nb.engine.lane import Lane
+from restate_nb.engine.lane import Lane, entries
 from restate_nb.engine.pool import Pool, Work
 from restate_nb.engine.rebuild import parameter_annotations, rebuilder
 from restate_nb.engine.record import Attempt
@@ -79,7 +79,7 @@ async def run_each(
         return True
 
     try:
-        cancelled = await commit(ctx, range(len(payloads)), crew, on_group)
+        cancelled = await commit(ctx, len(payloads), crew, on_group)
     except BaseException:
         crew.orphan(lambda: _crews.pop(key, None))  # the next attempt of the handler finds it
         raise
@@ -108,9 +108,10 @@ class _Crew:
         self._lane: Lane | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
-    def lane(self, open_positions: set[int], failed: Mapping[int, Attempt]) -> Lane:
+    def lane(self, ended: set[int], failed: Mapping[int, Attempt]) -> Lane:
         if self._lane is None:
-            self._lane = Lane({position: self._payloads[position] for position in sorted(open_positions)}, failed)
+            left = {position: item for position, item in enumerate(self._payloads) if position not in ended}
+            self._lane = Lane(len(left), lambda: entries(left, failed))
             self._pool.add(self._lane)
         return self._lane
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -11,9 +11,9 @@ from restate import Context, InvocationRetryPolicy, ObjectContext, Service, Term
 from restate.serde import BytesSerde
 
 from restate_nb.engine.commit import commit
-from restate_nb.engine.lane import Lane
-from restate_nb.engine.record import WIRE_VERSION, Attempt
-from restate_nb.service.runs import JobRun, JobRuns
+from restate_nb.engine.lane import Entry, Lane, entries
+from restate_nb.engine.record import WIRE_VERSION, Attempt, decode_group
+from restate_nb.service.runs import JobRuns
 from restate_nb.service.wire import (
     SHARD_HANDLER,
     Change,
@@ -67,31 +67,13 @@ def items_of(session: str, runs: JobRuns, *, retention: timedelta, patient: bool
 
     @service.handler(SHARD_HANDLER, accept="*/*", input_serde=BytesSerde(), output_serde=BytesSerde())
     async def shard(ctx: Context, body: bytes) -> bytes:
-        request = _read(body)
-        run = runs.get(request.job, request.generation)
-        payloads = dict(zip(request.positions, map(bytes, request.items), strict=True))
-        groups: list[bytes] = []
-
-        def on_group(group: bytes, attempts: list[Attempt]) -> bool:
-            groups.append(group)
-            run.publish(request.round, attempts)
-            for attempt in attempts:
-                if attempt.final:
-                    del payloads[attempt.position]
-            return sum(map(len, groups)) < HANDOVER_BYTES
-
-        await commit(ctx, request.positions, _ShardLanes(run, request, payloads), on_group)
-        if not payloads:
-            run.finish((request.round, request.shard))
-            return encode_output(groups, None)
-        rest = msgspec.structs.replace(
-            request,
-            part=request.part + 1,
-            positions=list(payloads),
-            items=[msgspec.Raw(each) for each in payloads.values()],
-        )
+        request = _Shard(runs, body)
+        await commit(ctx, request.count, request, request.on_group)
+        rest = request.rest()
+        if rest is None:
+            return encode_output(request.groups, None)
         ctx.generic_send(items_service(session), SHARD_HANDLER, encode(rest), idempotency_key=rest.key())
-        return encode_output(groups, rest.key())
+        return encode_output(request.groups, rest.key())
 
     return service
 
@@ -108,22 +90,54 @@ def _read(body: bytes) -> ShardRequest:
     return request
 
 
-class _ShardLanes:
-    """How the commit loop of one shard finds its lane in the run."""
+class _Shard:
+    """One attempt of a shard's handler. It keeps the request as it came, and reads it again when its turn comes."""
 
-    def __init__(self, run: JobRun, request: ShardRequest, payloads: Mapping[int, bytes]) -> None:
-        self._run = run
+    def __init__(self, runs: JobRuns, body: bytes) -> None:
+        request = _read(body)
+        self.count = len(request.positions)
+        self.groups: list[bytes] = []
+        self._body = body
+        self._run = runs.get(request.job, request.generation)
+        self._round = request.round
         self._id = request.round, request.shard
-        self._payloads = payloads
+        self._size = 0
+        self._open = self.count
 
-    def lane(self, open_positions: set[int], failed: Mapping[int, Attempt]) -> Lane:
-        return self._run.lane(self._id, self._payloads, failed)
+    def lane(self, ended: set[int], failed: Mapping[int, Attempt]) -> Lane:
+        def load() -> Iterable[Entry]:
+            return entries(_items(request_decoder.decode(self._body), ended), failed)
+
+        return self._run.lane(self._id, self.count - len(ended), load)
 
     def acknowledge(self, recorded: Iterable[Attempt]) -> None:
         self._run.acknowledge(self._id, recorded)
 
     def cancel(self) -> None:
         self._run.cancel_shard(self._id)
+
+    def on_group(self, group: bytes, attempts: list[Attempt]) -> bool:
+        self.groups.append(group)
+        self._size += len(group)
+        self._open -= sum(attempt.final for attempt in attempts)
+        self._run.publish(self._round, attempts)
+        return self._size < HANDOVER_BYTES
+
+    def rest(self) -> ShardRequest | None:
+        """The request for what has no outcome yet. Without any, None, and the lane is let go."""
+        if not self._open:
+            self._run.finish(self._id)
+            return None
+        ended = {attempt.position for group in self.groups for attempt in decode_group(group) if attempt.final}
+        request = request_decoder.decode(self._body)
+        left = _items(request, ended)
+        items = list(map(msgspec.Raw, left.values()))
+        return msgspec.structs.replace(request, part=request.part + 1, positions=list(left), items=items)
+
+
+def _items(request: ShardRequest, without: Container[int]) -> dict[int, bytes]:
+    pairs = zip(request.positions, request.items, strict=True)
+    return {position: bytes(item) for position, item in pairs if position not in without}
 
 
 def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from restate_nb.engine.lane import Lane
+from restate_nb.engine.lane import Entry, Lane
 from restate_nb.engine.pool import Pool, Work
 from restate_nb.engine.record import Attempt
 from restate_nb.policy import RunPolicy
@@ -50,12 +50,12 @@ class JobRun:
             else:
                 self._untold.append((round_, attempts))
 
-    def lane(self, shard: ShardId, payloads: Mapping[int, bytes], failed: Mapping[int, Attempt]) -> Lane:
-        """The shard's lane: taken over from an earlier attempt of its handler, or begun with these items."""
+    def lane(self, shard: ShardId, count: int, load: Callable[[], Iterable[Entry]]) -> Lane:
+        """The shard's lane: taken over from an earlier attempt of its handler, or a new one; see `Lane`."""
         with self._lock:
             lane = self._lanes.get(shard)
             if lane is None:
-                lane = self._lanes[shard] = Lane(payloads, failed)
+                lane = self._lanes[shard] = Lane(count, load)
                 self.pool.soon(self.pool.add, lane)
                 if self._cancelled:
                     self.pool.soon(self.pool.cancel, lane)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from restate_nb.engine.codec import decode, encode
-from restate_nb.engine.lane import MAX_GROUP_BYTES, Lane
+from restate_nb.engine.lane import MAX_GROUP_BYTES, Lane, entries
 from restate_nb.engine.pool import Pool
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, Attempt, Failure, decode_group
 from restate_nb.engine.target import Target
@@ -56,7 +56,8 @@ class Spy:
 
 
 def lane_of(*items: Any) -> Lane:
-    return Lane({position: encode(item) for position, item in enumerate(items)}, {})
+    payloads = {position: encode(item) for position, item in enumerate(items)}
+    return Lane(len(payloads), lambda: entries(payloads, {}))
 
 
 @pytest.fixture
@@ -67,10 +68,18 @@ async def pool() -> AsyncIterator[Pool]:
     await asyncio.sleep(0)
 
 
+def unrecorded(lane: Lane) -> bool:
+    return bool(lane._fresh or lane._offered)
+
+
+def unsettled(lane: Lane) -> bool:
+    return bool(lane.waits or lane.open) or unrecorded(lane)
+
+
 async def outcomes(lane: Lane) -> list[Attempt]:
     """All attempts of a lane, in the order in which they ended."""
     attempts: list[Attempt] = []
-    while lane.open or lane.unrecorded:
+    while unsettled(lane):
         group = decode_group(await asyncio.wait_for(lane.take(), 10))
         lane.acknowledge(group)
         attempts += group
@@ -360,7 +369,7 @@ async def test_an_outcome_is_offered_until_it_is_acknowledged(pool: Pool) -> Non
     first = await lane.take()
     assert decode_group(await lane.take())[: len(decode_group(first))] == decode_group(first)
     lane.acknowledge(decode_group(first))
-    while lane.open or lane.unrecorded:
+    while unsettled(lane):
         lane.acknowledge(decode_group(await lane.take()))
 
 
@@ -369,9 +378,9 @@ async def test_a_group_is_bounded_in_bytes(pool: Pool) -> None:
     lane = lane_of(*range(6))
     pool.add(lane)
     pool.provide(Target(lambda _: "x" * (MAX_GROUP_BYTES // 2)).work(), RunPolicy())
-    while lane.open:
+    while lane.waits or lane.open:
         await asyncio.sleep(0.01)
-    while lane.unrecorded:
+    while unrecorded(lane):
         group = await lane.take()
         assert len(group) < 2 * MAX_GROUP_BYTES
         attempts_in_groups.append(len(decode_group(group)))
@@ -388,7 +397,7 @@ async def test_a_lane_goes_on_from_the_attempts_that_are_recorded(pool: Pool) ->
         raise OSError
 
     before = Attempt(0, 2, ERROR, time.time(), 0.0, failure=Failure("OSError", "", retry_in=0.05))
-    lane = Lane({0: encode(0)}, {0: before})
+    lane = Lane(1, lambda: entries({0: encode(0)}, {0: before}))
     started = time.perf_counter()
     pool.add(lane)
     pool.provide(Target(fails).work(), RunPolicy(retry=FAST_RETRY))
@@ -413,6 +422,7 @@ async def test_threads_end_when_the_pool_is_closed() -> None:
 async def test_an_attempt_that_is_over_never_takes_the_wake_up_of_the_next(pool: Pool) -> None:
     """Two wait for outcomes: the attempt whose connection broke, and the next one."""
     lane = lane_of(*range(3))
+    lane.begin()
     over, following = asyncio.create_task(lane.take()), asyncio.create_task(lane.take())
     await asyncio.sleep(0)
     lane.put(Attempt(0, 1, OK, 1.0, 0.0))
