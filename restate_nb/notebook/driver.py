@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import msgspec
 
@@ -60,6 +61,7 @@ class Driver:
             JobMismatch: the one that is there is over other items, or runs them in another way.
         """
         there = await _ask(connection, "open", wanted.name, Open(manifest=wanted, fresh=fresh))
+        await connection.attend()
         if (there.items, there.options, there.total) != (wanted.items, wanted.options, wanted.total):
             raise JobMismatch(_mismatch(there, wanted))
         created = there.created == wanted.created
@@ -126,6 +128,7 @@ class Driver:
         """Open these items again, and return the number of the round that is for them."""
         self.work.reopen()
         await self._change(add_round=Round(positions=positions, code=code, started=time.time()))
+        await self._connection.attend()
         number = len(self.manifest.rounds) - 1
         self._ledger.begin_round(number, positions)
         return number
@@ -149,7 +152,10 @@ class Driver:
 
 
 async def _ask(connection: Connection, handler: str, name: str, asked: Open | Change) -> Manifest:
-    answer = await connection.ingress.call(jobs_service(connection.session), handler, encode(asked), key=name)
+    # With a key of its own the request can be sent again when its answer is lost, and still counts once.
+    answer = await connection.ingress.call(
+        jobs_service(connection.session), handler, encode(asked), key=name, idempotency_key=uuid4().hex
+    )
     return manifest_decoder.decode(answer)
 
 

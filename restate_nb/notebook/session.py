@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from restate_nb.engine.codec import decode
 from restate_nb.engine.target import Target, name_of
+from restate_nb.notebook.attendance import Attendance
 from restate_nb.errors import InvalidInput
 from restate_nb.notebook.calls import call_durable, call_handler
 from restate_nb.notebook.driver import Driver
@@ -86,22 +87,19 @@ class Session:
         await self._endpoint.open()
         self._admin = Admin(self.server.admin)
         self._ingress = Ingress(self.server.ingress)
-        self._connection = Connection(self.name, self._ingress, self._admin, self._runs, self._functions)
-        await self._resume()
+        self._attendance = Attendance(self._admin, self._endpoint)
+        self._connection = Connection(
+            self.name, self._ingress, self._admin, self._runs, self._functions, self._attendance.take
+        )
+        await (self._attendance.take_if_free if self.server.adopted else self._attendance.register)()
+        self._attendance.watch()
 
     def revive(self) -> None:
         """Start the server again if someone ended it, as `restate-nb server stop` does; jobs find it where it was."""
         if not self.server.alive:
             self.server.close()
             self.server = self._start_server()
-            self._io.run(self._resume())
-
-    async def _resume(self) -> None:
-        await self._admin.resume_stuck(await self._register())
-
-    async def _register(self) -> str:
-        """Tell the server where this process serves, and what; return the deployment's id."""
-        return await self._admin.point(self._endpoint.service_names, self._endpoint.url)
+            self._io.run(self._attendance.register())
 
     def submit(self, target: Target, items: Items, policy: RunPolicy, *, name: str | None, fresh: bool) -> Job[Any]:
         """Begin a job, or attach to the one that is there.
@@ -186,7 +184,7 @@ class Session:
                     f"Names with rnb- in front are restate_nb's own: rename the service {service.name!r}."
                 )
         self._endpoint.serve(*services)
-        self._io.run(self._register())
+        self._io.run(self._attendance.register())
 
     def call(
         self, handler: Callable[..., Any], *arg: Any, key: str | None = None, idempotency_key: str | None = None
@@ -209,6 +207,7 @@ class Session:
             call_handler(self._ingress, self._admin, handler, arg, key=key, idempotency_key=idempotency_key)
         )
 
+        self._io.run(self._attendance.take())
     def call_durable(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a durable function once, and wait for what it returns; see `restate_nb.call`."""
         self._functions.provide(name_of(fn), fn)
@@ -216,6 +215,7 @@ class Session:
 
     # ------------------------------------------------------------ life
 
+        self._io.run(self._attendance.take())
     @property
     def live(self) -> bool:
         """Whether the session was not stopped."""
@@ -242,7 +242,7 @@ class Session:
         self._work.close()
         for job in self.jobs:
             job._leave()
-        self._io.run(self._close("_ingress", "_admin"))
+        self._io.run(self._close("_attendance", "_ingress", "_admin"))
         self.server.close()  # before the endpoint: a server that has ended sends it nothing more
         self._io.run(self._close("_endpoint"))
         self._io.close()

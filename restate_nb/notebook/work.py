@@ -17,13 +17,18 @@ from restate_nb.service.runs import JobRuns
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What a job needs of its session: its name, the way to Restate, and what runs in this process."""
+    """What a job needs of its session: its name, the way to Restate, and what runs in this process.
+
+    Attributes:
+        attend: has Restate send what is new to this process; see `attendance.py`.
+    """
 
     session: str
     ingress: Ingress
     admin: Admin
     runs: JobRuns
     functions: DurableFunctions
+    attend: Callable[[], Awaitable[None]]
 
 
 class Work(Protocol):

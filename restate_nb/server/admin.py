@@ -49,7 +49,7 @@ class Admin:
     def __init__(
         self, address: Address, *, token: str | None = None, patience: float | None = DEFAULT_PATIENCE
     ) -> None:
-        self._http = HttpClient(address, token=token)
+        self._http = HttpClient(address, health="/health", token=token)
         self._patience = patience
 
     async def version(self) -> str:
@@ -183,7 +183,7 @@ class Admin:
 
     async def healthy(self) -> bool:
         """Whether the server answers now."""
-        return await self._http.answers("/health")
+        return await self._http.healthy()
 
     async def close(self) -> None:
         """Close all connections."""

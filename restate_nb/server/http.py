@@ -85,11 +85,13 @@ class HttpClient:
 
     Args:
         address: where the server is.
+        health: the path that answers 200 while the server does.
         token: is sent as a bearer token, for a server that asks for one.
     """
 
-    def __init__(self, address: Address, *, token: str | None = None) -> None:
+    def __init__(self, address: Address, *, health: str, token: str | None = None) -> None:
         self.address = address
+        self._health = health
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         if address.socket is not None:
             self._headers["Accept-Encoding"] = "identity"  # nothing is gained by compressing for one's own machine
@@ -123,20 +125,23 @@ class HttpClient:
             Unreachable: patience is at its end, or the connection broke and the request is not repeatable.
         """
         url = URL(self.address.url.rstrip("/") + path, encoded=True)
+        silence = SILENCE_TIMEOUT if patience is None else min(SILENCE_TIMEOUT, max(patience, PROBE_TIMEOUT))
         silent_since = time.monotonic()
         wait = FIRST_WAIT
         while True:
             sent = time.monotonic()
             try:
-                answer = await self._once(method, url, body, headers, SILENCE_TIMEOUT if repeatable else None)
+                answer = await self._once(method, url, body, headers, silence if repeatable else None)
                 if not (repeatable and busy(answer)):
                     return answer
                 problem = f"it answers {answer.status}: {answer.reason}"
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 problem = str(error)  # refused, no such file, or no answer: nothing was sent
             except aiohttp.SocketTimeoutError:  # only where it is repeatable
-                silent_since = time.monotonic()
-                continue  # still waiting for an invocation; a fresh connection finds out whether the server lives
+                if patience is None or await self.healthy():
+                    silent_since = time.monotonic()
+                    continue  # it takes its time; a fresh connection finds out whether the server lives
+                problem = "it takes connections and does not answer: it hangs, or its process is stopped"
             except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
                 problem = str(error) or type(error).__name__
                 if not repeatable:
@@ -156,12 +161,13 @@ class HttpClient:
             await asyncio.sleep(pause if patience is None else min(pause, patience - elapsed))
             wait = min(wait * 1.6, LONGEST_WAIT)
 
-    async def answers(self, path: str) -> bool:
-        """Whether a GET of this path succeeds now."""
+    async def healthy(self) -> bool:
+        """Whether the server answers now."""
+        url = URL(self.address.url.rstrip("/") + self._health, encoded=True)
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
-                return (await self.request("GET", path, patience=0.0)).status == 200
-        except (Unreachable, TimeoutError):
+                return (await self._once("GET", url, None, None, PROBE_TIMEOUT)).status == 200
+        except (aiohttp.ClientError, OSError):
             return False
 
     async def _once(

@@ -49,7 +49,7 @@ class Ingress:
     """
 
     def __init__(self, address: Address, *, token: str | None = None) -> None:
-        self._http = HttpClient(address, token=token)
+        self._http = HttpClient(address, health="/restate/health", token=token)
 
     async def send(
         self,
@@ -156,7 +156,7 @@ class Ingress:
 
     async def healthy(self) -> bool:
         """Whether the server answers now."""
-        return await self._http.answers("/restate/health")
+        return await self._http.healthy()
 
     async def close(self) -> None:
         """Close all connections."""
