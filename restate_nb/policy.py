@@ -157,3 +157,10 @@ class RunPolicy:
                 "How many items of this job run at once is concurrency=."
             )
         stop_rule(self.fail_fast)
+
+    @property
+    def per_second(self) -> float | None:
+        """Below how many attempts a second these items stay, all in all; None when no rate limits them."""
+        shared = None if self.limit is None else self.limit.per_second
+        rates = [rate("per_second", each) for each in (self.max_per_second, shared) if each is not None]
+        return min((each.starts / each.seconds for each in rates), default=None)

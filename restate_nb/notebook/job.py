@@ -250,6 +250,7 @@ class Job(Visible, Generic[T]):
             self._note = ""
         self._code = code
         self._rule = stop_rule(policy.fail_fast)
+        self._per_second = policy.per_second
         self._driver.work.provide(target, policy)
         again = self._following is not None
         self._attach(target, items)

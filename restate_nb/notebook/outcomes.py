@@ -37,6 +37,7 @@ class Outcomes:
     _ledger: Ledger
     _items: Items
     _target: Target
+    _per_second: float | None = None  # the rate that limits the job, where one does
 
     @property
     def name(self) -> str:
@@ -175,6 +176,23 @@ class Outcomes:
             )
         return self._io.run(self._driver.steps(self._items.index()))
 
+    def logs(self) -> pd.DataFrame:
+        """What the items printed and logged in this process and its workers, one row a line, on the input's index.
+
+        It is shown under the cell that submitted the job, too, as long as that takes more output. The last 50,000 lines
+        are kept, until this process ends. What threads of your own print, and programs that run in no worker process,
+        is not known to be an item's: it shows up in the cell that runs.
+
+        Columns: `position`, `stream` (stdout, stderr), `at` (UTC), `text`.
+
+        Example:
+            print("\n".join(job.logs()["text"]))
+            job.logs().loc["Bonn"]  # what the item with this index label printed
+        """
+        from restate_nb.notebook.logs import logs_frame  # noqa: PLC0415 - loads pandas
+
+        return logs_frame(self._driver.work.prints.lines(), self._items.index())
+
     def _chosen(self, where: Where) -> list[int]:
         """The positions of the failed and cancelled items that `where` chooses."""
         import pandas as pd  # noqa: PLC0415 - heavy, loaded on first use
@@ -268,7 +286,7 @@ class Outcomes:
         return charts.durations(self.frame(), ax=ax, title=title)
 
     def throughput(self, *, ax: Axes | None = None, title: str | None = None) -> Axes:
-        """Draw how many items ended a second over time, and how many ran at once.
+        """Draw how many items ended a second over time, how many ran at once, and the rate limit, if there is one.
 
         Args:
             ax: where to draw; a new figure by default.
@@ -278,7 +296,7 @@ class Outcomes:
 
         frame, attempts = self._drawn()
         return charts.throughput(
-            frame, attempts, limit=self._driver.work.concurrency, ax=ax, title=title, submitted_at=self._created
+            frame, attempts, limit=self._per_second, ax=ax, title=title, submitted_at=self._created
         )
 
     def failures(self, *, ax: Axes | None = None, title: str | None = None) -> Axes:

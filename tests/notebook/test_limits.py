@@ -51,6 +51,22 @@ def test_the_rate_holds_over_shards_and_retries(any_session: Session, monkeypatc
     assert starts.at[-1] - starts.at[0] > 0.3 * (len(starts.at) / 12 - 1) * 0.9
 
 
+@pytest.mark.parametrize(
+    ("options", "drawn"),
+    [
+        ({"concurrency": 7}, []),
+        ({"max_per_second": 200.0}, [200]),
+        ({"max_per_second": 200.0, "limit": rnb.Limit("drawn", per_second=(50, 0.5))}, [100]),
+    ],
+)
+def test_the_chart_of_throughput_has_the_rate_limit_and_not_the_concurrency(
+    session: Session, options: Any, drawn: list[float]
+) -> None:
+    job = submit(session, Starts(), range(20), name=f"drawn {drawn}", **options)
+    job.result()
+    assert [line.get_ydata()[0] for line in job.throughput().lines if line.get_label() == "limit"] == drawn
+
+
 def test_jobs_that_share_a_limit_stay_within_it_together(session: Session) -> None:
     starts = Starts(takes=0.005)
     jobs = [
