@@ -203,19 +203,19 @@ class Session:
             InvalidInput: it is no handler, or its key or its input is missing or too much.
             InvocationFailed: it ended with an error.
         """
+        self._io.run(self._attendance.take())
         return self._io.run(
             call_handler(self._ingress, self._admin, handler, arg, key=key, idempotency_key=idempotency_key)
         )
 
-        self._io.run(self._attendance.take())
     def call_durable(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a durable function once, and wait for what it returns; see `restate_nb.call`."""
         self._functions.provide(name_of(fn), fn)
+        self._io.run(self._attendance.take())
         return self._io.run(call_durable(self._ingress, self.name, fn, args, kwargs))
 
     # ------------------------------------------------------------ life
 
-        self._io.run(self._attendance.take())
     @property
     def live(self) -> bool:
         """Whether the session was not stopped."""
