@@ -7,6 +7,7 @@ version that was released.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -103,9 +104,13 @@ def describe(error: BaseException, retry_in: float | None = None) -> Failure:
         type(error).__qualname__,
         _text(error)[:_MAX_MESSAGE],
         _where(own_code),
-        "".join(lines).encode("utf-8", "replace").decode()[-_MAX_TRACEBACK:],
+        _CELL_FILE.sub('File "cell"', "".join(lines)).encode("utf-8", "replace").decode()[-_MAX_TRACEBACK:],
         retry_in,
     )
+
+
+_CELL_FILE = re.compile(r'\bFile "[^"\n]*ipykernel_\d+[^"\n]*"')
+"""The file that a kernel makes believe a cell is, named after the process and a digest: it tells nobody anything."""
 
 
 def _text(error: BaseException) -> str:
