@@ -65,6 +65,8 @@ class Lane:
         self.pending: deque[Entry] = deque()
         self.resting: dict[int, Entry] = {}  # wait for their next attempt
         self.open: set[int] = set()
+        self._put = self._put_bytes = 0  # counted by the pool's thread
+        self._recorded = self._recorded_bytes = 0  # counted by the handler's
         self._fresh: deque[Attempt] = deque()
         self._offered: dict[tuple[int, int], Attempt] = {}
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
@@ -83,12 +85,18 @@ class Lane:
         self.open.update(entry.position for entry in self.pending)
         return True
 
+    def backlog(self) -> tuple[int, int]:
+        """How many outcomes, and how many bytes of values, are not recorded yet."""
+        return self._put - self._recorded, self._put_bytes - self._recorded_bytes
+
     def put(self, attempt: Attempt) -> None:
         """Add an outcome. An item that has its final one already (it was cancelled) gets no other."""
         if attempt.position not in self.open:
             return
         if attempt.final:
             self.open.discard(attempt.position)
+        self._put += 1
+        self._put_bytes += len(memoryview(attempt.value))
         self._fresh.append(attempt)
         if self._waiting:
             waiting, self._waiting = self._waiting, []
@@ -125,7 +133,9 @@ class Lane:
     def acknowledge(self, recorded: Iterable[Attempt]) -> None:
         """These are in the journal: they need not be offered again."""
         for attempt in recorded:
-            self._offered.pop((attempt.position, attempt.number), None)
+            if self._offered.pop((attempt.position, attempt.number), None) is not None:
+                self._recorded += 1
+                self._recorded_bytes += len(memoryview(attempt.value))
 
     def cancel(self, running: Mapping[int, Attempt]) -> None:
         """Give every item that has no outcome the outcome `cancelled`; nothing that comes later is listened to.

@@ -28,6 +28,14 @@ from restate_nb.policy import RunPolicy, seconds
 
 __all__ = ["Pool", "Work"]
 
+MAX_BACKLOG: Final = 20_000
+MAX_BACKLOG_BYTES: Final = 32 * 1024 * 1024
+"""Outcomes, and bytes of their values, that may wait to be recorded. With more, no item is started: they would fill the
+memory, and be lost if the process died."""
+
+_LOOK: Final = 16
+"""Items that end between two looks at the backlog; each may have a value of 16 MiB."""
+
 _TURN: Final = 0.005
 """Seconds that items which never wait may keep the loop for themselves."""
 
@@ -62,6 +70,8 @@ class Pool:
         self._paused = False
         self._closed = False
         self._turn = 0.0
+        self._credit = 0  # items that may end before the backlog is looked at
+        self._overfull = False
         self._ended_items = self._failed_items = 0  # since the start, or since `reopen`
         self.stopped = ""  # why no item is started any more
 
@@ -95,6 +105,16 @@ class Pool:
     def waits_for(self) -> str:
         """Which limit, other than concurrency, holds items up now; empty when none does."""
         return "" if self._gate is None else self._gate.waits_for
+
+    @property
+    def overfull(self) -> bool:
+        """Whether items are held up, since too many outcomes wait to be recorded."""
+        return self._overfull
+
+    def recorded(self) -> None:
+        """Outcomes of its lanes were recorded."""
+        if self._overfull:
+            self.soon(self._start_workers)
 
     def soon(self, call: Callable[..., None], *args: object) -> None:
         """Call a method of this pool on its own loop."""
@@ -201,7 +221,7 @@ class Pool:
     # ------------------------------------------------------------ workers
 
     def _start_workers(self) -> None:
-        if self._work is None or self._paused or self._closed:
+        if self._work is None or self._paused or self._closed or not self._room():
             return
         wanted = 0
         for lane in self._queue:
@@ -229,8 +249,22 @@ class Pool:
             raise error  # a defect of this module: the loop's exception handler reports it
         self._start_workers()
 
+    def _room(self) -> bool:
+        if self._credit > 0:
+            return True
+        share = 2 if self._overfull else 1  # once too much, it has to fall by half
+        self._overfull = True  # before the look, or what is recorded meanwhile would wake nobody
+        count = size = 0
+        for lane in self._lanes:
+            waits, of_bytes = lane.backlog()
+            count, size = count + waits, size + of_bytes
+        self._overfull = count * share >= MAX_BACKLOG or size * share >= MAX_BACKLOG_BYTES
+        if not self._overfull:
+            self._credit = _LOOK
+        return not self._overfull
+
     def _next(self) -> tuple[Lane, Entry] | None:
-        if not (self._paused or self._closed or len(self._running) > self._limit):
+        if not (self._paused or self._closed or len(self._running) > self._limit) and self._room():
             while self._queue:
                 lane = self._queue[0]
                 if not lane.pending:
@@ -261,6 +295,7 @@ class Pool:
             else:
                 report = await self._gated(self._gate, self._work, entry)
             self._running[task] = None
+            self._credit -= 1
             if report.attempt.failure is None and self._rule is None:
                 lane.put(report.attempt)
             else:

@@ -153,6 +153,17 @@ class Target:
             return lambda raw: fn(**decode(raw))
         return lambda raw: fn(**_rebuilt(decode(raw).items(), rebuilds))
 
+    def item(self, raw: bytes) -> Any:
+        """An encoded item as the function gets it."""
+        value = decode(raw)
+        if self.passing == "value":
+            return self._rebuilds[0](value) if 0 in self._rebuilds else value
+        if not self._rebuilds:
+            return value
+        if self.passing == "args":
+            return type(value)(_rebuilt(enumerate(value), self._rebuilds).values())
+        return _rebuilt(value.items(), self._rebuilds)
+
     # ------------------------------------------------------------ before anything is started
 
     def check_item(self, position: int, item: Any, raw: bytes) -> None:

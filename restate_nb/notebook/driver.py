@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -13,7 +12,9 @@ from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.errors import JobMismatch
 from restate_nb.notebook.invocations import Invocations
 from restate_nb.notebook.ledger import Ledger
+from restate_nb.notebook.lookout import Lookout
 from restate_nb.notebook.shards import Shards
+from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.work import Connection, Work
 from restate_nb.server.admin import sql_literal
 from restate_nb.service.wire import (
@@ -40,6 +41,7 @@ class Driver:
         manifest: the job as Restate knows it.
         work: how its items are run.
         created: whether this process began the job, rather than found it.
+        lookout: finds out why nothing is recorded.
     """
 
     def __init__(
@@ -50,18 +52,19 @@ class Driver:
         self.manifest = manifest
         self.work = work
         self.created = created
+        self.lookout = Lookout(connection.trouble)
 
     @classmethod
     async def open(
-        cls, connection: Connection, wanted: Manifest, encoded: Sequence[bytes], ledger: Ledger, *, fresh: bool
+        cls, connection: Connection, wanted: Manifest, encoded: Spool, ledger: Ledger, *, fresh: bool
     ) -> Driver:
         """Begin the job, or find the one that has its name.
 
         Raises:
             JobMismatch: the one that is there is over other items, or runs them in another way.
         """
-        there = await _ask(connection, "open", wanted.name, Open(manifest=wanted, fresh=fresh))
         await connection.attend()
+        there = await _ask(connection, "open", wanted.name, Open(manifest=wanted, fresh=fresh))
         if (there.items, there.options, there.total) != (wanted.items, wanted.options, wanted.total):
             raise JobMismatch(_mismatch(there, wanted))
         created = there.created == wanted.created
@@ -71,7 +74,7 @@ class Driver:
 
     @classmethod
     async def of(
-        cls, connection: Connection, there: Manifest, encoded: Sequence[bytes], ledger: Ledger, *, created: bool
+        cls, connection: Connection, there: Manifest, encoded: Spool, ledger: Ledger, *, created: bool
     ) -> Driver:
         """The way of a job that Restate knows."""
         kind: type[Shards] | type[Invocations] = Invocations if there.durable else Shards
@@ -127,8 +130,8 @@ class Driver:
     async def add_round(self, positions: list[int], code: str) -> int:
         """Open these items again, and return the number of the round that is for them."""
         self.work.reopen()
-        await self._change(add_round=Round(positions=positions, code=code, started=time.time()))
         await self._connection.attend()
+        await self._change(add_round=Round(positions=positions, code=code, started=time.time()))
         number = len(self.manifest.rounds) - 1
         self._ledger.begin_round(number, positions)
         return number

@@ -37,7 +37,7 @@ def job_frame(
     ledger: Ledger,
     index: pd.Index[Any],
     originals: Sequence[Any],
-    value_of: Callable[[msgspec.Raw], Any],
+    value_of: Callable[[bytes], Any],
     *,
     running: frozenset[int],
     submitted: float,
@@ -216,13 +216,15 @@ def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return plain
 
 
-def _values(ledger: Ledger, status: Any, value_of: Callable[[msgspec.Raw], Any]) -> Any:
-    return _typed(
-        [
-            value_of(raw) if code == OK and raw is not None else None
-            for code, raw in zip(status.tolist(), ledger.values, strict=True)
-        ]
-    )
+def _values(ledger: Ledger, status: Any, value_of: Callable[[bytes], Any]) -> Any:
+    positions = np.flatnonzero(status == OK).tolist()
+    known = map(value_of, ledger.raws(positions))
+    if len(positions) == ledger.total:
+        return _typed(list(known))
+    values: list[Any] = [None] * ledger.total
+    for position, value in zip(positions, known, strict=True):
+        values[position] = value
+    return _typed(values)
 
 
 def _typed(values: Sequence[Any]) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from restate_nb.engine.codec import encode
 from restate_nb.engine.target import Passing, Target
 from restate_nb.errors import InvalidInput, NotEncodable
+from restate_nb.notebook.spool import Spool
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,14 +20,15 @@ class Items:
     """The items of a job.
 
     Attributes:
-        originals: the items as the user gave them, in order.
+        originals: the items as the user gave them, in order; those of an iterator, which can be read only once, are
+            not kept, but decoded when they are asked for.
         encoded: the same as JSON.
         labels: the user's index, or None for 0, 1, 2, ...
         source: the DataFrame or Series that the items came from; None for other input.
     """
 
     originals: Sequence[Any]
-    encoded: list[bytes]
+    encoded: Spool
     labels: Any = field(default=None)
     source: Any = field(default=None)
 
@@ -42,6 +44,25 @@ class Items:
         return self.labels if isinstance(self.labels, pd.Index) else pd.Index(self.labels)
 
 
+class Decoded(Sequence[Any]):
+    """Encoded items, as the function gets them."""
+
+    def __init__(self, target: Target, encoded: Spool) -> None:
+        self._target = target
+        self._encoded = encoded
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self._target.item(raw) for raw in self._encoded[at]]
+        return self._target.item(self._encoded[at])
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self._target.item(raw) for raw in self._encoded)
+
+
 def passing_of(items: object) -> Passing:
     """How `map` passes the items of this input to the function."""
     return "kwargs" if _is_pandas(items, "DataFrame") else "value"
@@ -54,7 +75,7 @@ def read_items(items: object, target: Target) -> Items:
         InvalidInput: what is no collection of items, an item that has no JSON form, or one that does not fit.
     """
     originals, labels = _originals(items)
-    encoded: list[bytes] = []
+    encoded = Spool()
     for position, item in enumerate(originals):
         if target.passing == "args" and not isinstance(item, (tuple, list)):
             raise InvalidInput(
@@ -69,10 +90,12 @@ def read_items(items: object, target: Target) -> Items:
         target.check_item(position, item, raw)
         encoded.append(raw)
     source = items if _is_pandas(items, "DataFrame") or _is_pandas(items, "Series") else None
+    if not isinstance(originals, Sequence):
+        originals = Decoded(target, encoded)
     return Items(originals, encoded, labels, source)
 
 
-def _originals(items: Any) -> tuple[Sequence[Any], Sequence[Hashable] | None]:
+def _originals(items: Any) -> tuple[Iterable[Any], Sequence[Hashable] | None]:
     if _is_pandas(items, "DataFrame"):
         return _rows(items), items.index
     if _is_pandas(items, "Series"):
@@ -92,7 +115,7 @@ def _originals(items: Any) -> tuple[Sequence[Any], Sequence[Hashable] | None]:
     if isinstance(items, (list, tuple, range)):
         return items, None
     if isinstance(items, Iterable):
-        return list(items), None
+        return items, None
     raise InvalidInput(f"items must be a list, an iterable, a Series, a DataFrame or a dict, not {_short(items)}.")
 
 

@@ -11,11 +11,14 @@ from typing import Final
 import msgspec
 
 from restate_nb.engine.lane import FAIL_FAST, cancelled
+from restate_nb.engine.prints import Prints
 from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure
 from restate_nb.engine.target import Passing, Target
 from restate_nb.errors import InvocationFailed
 from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
 from restate_nb.notebook.ledger import Ledger
+from restate_nb.notebook.panel.place import in_notebook
+from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
 from restate_nb.server.admin import sql_literal
@@ -29,13 +32,14 @@ _CANCELLED_CODE: Final = 409
 class Invocations:
     """The invocations of one job; see `work.Work`."""
 
-    def __init__(self, connection: Connection, manifest: Manifest, encoded: Sequence[bytes], ledger: Ledger) -> None:
+    def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
         self._connection = connection
         self._manifest = manifest
         self._encoded = encoded
         self._ledger = ledger
         self._service = items_service(connection.session)
         self._key = job_key(manifest.name, manifest.generation)
+        self.prints = Prints()
         self._limit = DEFAULT_CONCURRENCY
         self._passing: Passing = "value"
         self._running: dict[asyncio.Task[None], int] = {}
@@ -62,7 +66,8 @@ class Invocations:
 
     def provide(self, target: Target, policy: RunPolicy) -> None:
         self._passing = target.passing
-        self._connection.functions.provide(self._key, target.fn, policy.retry)
+        context = self.prints.context(bounded=in_notebook())
+        context.run(self._connection.functions.provide, self._key, target.fn, policy.retry)
         self._limit = concurrency_range("concurrency", policy.concurrency).high
         self._rule = stop_rule(policy.fail_fast)
 

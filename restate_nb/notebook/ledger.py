@@ -11,12 +11,11 @@ from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 
-import msgspec
-
 from restate_nb.engine.lane import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, OK, Attempt, Failure
 from restate_nb.notebook.kinds import kind_of
 from restate_nb.notebook.progress import ErrorGroup
+from restate_nb.notebook.spool import Spool
 
 PENDING = 255
 
@@ -37,7 +36,8 @@ class Ledger:
         self.started = array("d", bytes(8 * total))  # of the last attempt
         self.ran = array("d", bytes(8 * total))  # of the last attempt
         self.ran_in_all = array("d", bytes(8 * total))
-        self.values: list[msgspec.Raw | None] = [None] * total
+        self._values = Spool()
+        self._value_at = array("q", bytes(8 * total))  # where in the spool, from 1; 0 for none
         self.failures: dict[int, Failure] = {}
         self.order = array("I")  # positions as they ended
         self.earlier: list[Attempt] = []  # all attempts but the last of each item
@@ -74,7 +74,7 @@ class Ledger:
             self.counts[self.status[position]] -= 1
             self.done -= 1
             self.status[position] = PENDING
-            self.values[position] = None
+            self._value_at[position] = 0
             failure = self.failures.pop(position, None)
             if failure is not None:
                 self._kinds[failure.type, kind_of(failure.message)] -= 1
@@ -144,7 +144,7 @@ class Ledger:
             tally[0] += failure is not None
             tally[1] += 1
         if failure is None:
-            self.values[position] = attempt.value
+            self._value_at[position] = self._values.append(memoryview(attempt.value)) + 1
             self._durations.append(self.ran_in_all[position])
         else:
             self.failures[position] = failure
@@ -156,16 +156,19 @@ class Ledger:
         return 1
 
     def last(self, position: int) -> Attempt:
-        """The last attempt at an item that has ended."""
+        """The last attempt at an item that has ended, without its value."""
         return Attempt(
             position,
             self.attempts[position],
             self.status[position],
             self.started[position],
             self.ran[position],
-            self.values[position] or msgspec.Raw(b"null"),
-            self.failures.get(position),
+            failure=self.failures.get(position),
         )
+
+    def raws(self, positions: Iterable[int]) -> list[bytes]:
+        """The recorded values of items that went well, encoded."""
+        return self._values.take(self._value_at[position] - 1 for position in positions)
 
     def tally(self, round_: int) -> tuple[int, int]:
         """How many items failed in a round, and how many ended in it, cancelled ones left out."""

@@ -8,6 +8,7 @@ import msgspec
 
 from restate_nb.engine.target import Passing, Target
 from restate_nb.errors import InvalidInput
+from restate_nb.notebook.spool import Spool
 from restate_nb.server.admin import Admin, sql_literal
 from restate_nb.service.durable import request_decoder as durable_decoder
 from restate_nb.service.wire import Manifest, job_key, jobs_service, manifest_decoder, request_decoder
@@ -26,7 +27,7 @@ async def read_manifests(admin: Admin) -> list[tuple[str, Manifest]]:
     return found
 
 
-async def read_items_back(admin: Admin, manifest: Manifest) -> list[bytes]:
+async def read_items_back(admin: Admin, manifest: Manifest) -> Spool:
     """A job's encoded items, from the inputs of its invocations.
 
     Raises:
@@ -51,7 +52,7 @@ async def read_items_back(admin: Admin, manifest: Manifest) -> list[bytes]:
             f"Of {manifest.total:,} items of {manifest.name!r} {len(items):,} were submitted when its process ended. "
             "Run its cell again, which has the rest."
         )
-    return [items[position] for position in range(manifest.total)]
+    return Spool(items[position] for position in range(manifest.total))
 
 
 def unknown_function(manifest: Manifest) -> Target:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
 
 from restate_nb.engine.lane import cancelled
 from restate_nb.engine.pace import Adaptive
+from restate_nb.engine.prints import Prints
 from restate_nb.engine.record import Attempt
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvocationFailed
 from restate_nb.limit import Concurrency, Range, StopRule, concurrency_range, stop_rule
 from restate_nb.notebook.ledger import Ledger
+from restate_nb.notebook.panel.place import in_notebook
+from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
 from restate_nb.service.wire import (
@@ -38,13 +41,14 @@ _SUBMIT_AT_ONCE: Final = 4
 class Shards:
     """The shards of one job; see `work.Work`."""
 
-    def __init__(self, connection: Connection, manifest: Manifest, encoded: Sequence[bytes], ledger: Ledger) -> None:
+    def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
         self._connection = connection
         self._manifest = manifest
         self._encoded = encoded
         self._ledger = ledger
         self._service = items_service(connection.session)
         self._run = connection.runs.get(manifest.name, manifest.generation)
+        self.prints = Prints()
         self._slots = asyncio.Semaphore(_SUBMIT_AT_ONCE)
         self._rule: StopRule | None = None
         self._latest = len(manifest.rounds) - 1  # round
@@ -73,7 +77,8 @@ class Shards:
 
     def provide(self, target: Target, policy: RunPolicy) -> None:
         self._rule = stop_rule(policy.fail_fast)
-        self._run.provide(target.work(policy.retry), policy)
+        context = self.prints.context(bounded=in_notebook())
+        self._run.provide(context.run(target.work, policy.retry), policy)
         self._ask(policy.concurrency)
 
     def listen(self) -> None:
@@ -120,35 +125,38 @@ class Shards:
             for shard, each in enumerate(shards):
                 group.create_task(self._follow(round_, shard, each, sending[shard]))
 
-    def _cut(self, positions: Iterable[int]) -> list[list[int]]:
+    def _cut(self, positions: Sequence[int]) -> list[Sequence[int]]:
         """The positions of each shard."""
-        shards: list[list[int]] = []
-        size = 0
-        for position in positions:
-            length = len(self._encoded[position])
-            if not shards or len(shards[-1]) >= MAX_SHARD_ITEMS or size + length > MAX_SHARD_BYTES:
-                shards.append([])
-                size = 0
-            shards[-1].append(position)
+        shards: list[Sequence[int]] = []
+        begin = size = 0
+        for at, position in enumerate(positions):
+            length = self._encoded.size(position)
+            if at > begin and (at - begin >= MAX_SHARD_ITEMS or size + length > MAX_SHARD_BYTES):
+                shards.append(positions[begin:at])
+                begin, size = at, 0
             size += length
+        if begin < len(positions):
+            shards.append(positions[begin:])
         return shards
 
-    async def _submit(self, round_: int, shard: int, positions: list[int]) -> None:
-        request = ShardRequest(
-            job=self._manifest.name,
-            generation=self._manifest.generation,
-            round=round_,
-            shard=shard,
-            function=self._manifest.function,
-            positions=positions,
-            items=[msgspec.Raw(self._encoded[position]) for position in positions],
-        )
-        async with self._slots:
+    async def _submit(self, round_: int, shard: int, positions: Sequence[int]) -> None:
+        async with self._slots:  # so that few requests are in memory
+            request = ShardRequest(
+                job=self._manifest.name,
+                generation=self._manifest.generation,
+                round=round_,
+                shard=shard,
+                function=self._manifest.function,
+                positions=list(positions),
+                items=list(map(msgspec.Raw, self._encoded.take(positions))),
+            )
             await self._connection.ingress.send(
                 self._service, SHARD_HANDLER, encode(request), idempotency_key=request.key(), patience=None
             )
 
-    async def _follow(self, round_: int, shard: int, positions: list[int], sending: asyncio.Task[None] | None) -> None:
+    async def _follow(
+        self, round_: int, shard: int, positions: Sequence[int], sending: asyncio.Task[None] | None
+    ) -> None:
         if sending is not None:
             await sending
         key: str | None = shard_key(self._manifest.name, self._manifest.generation, round_, shard)
@@ -156,6 +164,7 @@ class Shards:
             try:
                 body = await self._connection.ingress.attach(self._service, SHARD_HANDLER, key)
             except InvocationFailed as failure:
+                self._run.drop((round_, shard))
                 self._give_up(round_, positions, failure)
                 return
             key = _next_decoder.decode(body).next
@@ -163,7 +172,7 @@ class Shards:
                 for group in output_decoder.decode(body).groups:
                     self._ledger.apply(round_, group, 0)
 
-    def _give_up(self, round_: int, positions: list[int], failure: InvocationFailed) -> None:
+    def _give_up(self, round_: int, positions: Sequence[int], failure: InvocationFailed) -> None:
         """The shard was ended from outside, in the Restate UI or CLI: its open items will have no outcome."""
         lost = [position for position in positions if not self._ledger.knows([position])]
         reason = f"Restate ended this part of the job: {failure}"

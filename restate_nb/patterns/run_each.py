@@ -118,6 +118,7 @@ class _Crew:
     def acknowledge(self, recorded: Iterable[Attempt]) -> None:
         if self._lane is not None:
             self._lane.acknowledge(recorded)
+            self._pool.recorded()
 
     def cancel(self) -> None:
         if self._lane is not None:

@@ -66,12 +66,18 @@ class JobRun:
         lane = self._lanes.get(shard)
         if lane is not None:
             lane.acknowledge(recorded)
+            self.pool.recorded()
 
     def cancel_shard(self, shard: ShardId) -> None:
         """End the items of one shard."""
         lane = self._lanes.get(shard)
         if lane is not None:
             self.pool.soon(self.pool.cancel, lane)
+
+    def drop(self, shard: ShardId) -> None:
+        """The shard was ended from outside: its items are of no use any more."""
+        self.cancel_shard(shard)
+        self.finish(shard)
 
     def cancel(self) -> None:
         """End all items, those of shards that are still to come included."""

@@ -435,3 +435,23 @@ async def test_an_attempt_that_is_over_never_takes_the_wake_up_of_the_next(pool:
     lane.put(Attempt(1, 1, OK, 1.0, 0.0))
     assert [each.position for each in decode_group(await asyncio.wait_for(following, 1))] == [1]
     await asyncio.wait_for(late, 1)
+
+
+async def test_no_item_starts_while_too_many_outcomes_wait_to_be_recorded(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("restate_nb.engine.pool.MAX_BACKLOG", 100)
+    lanes = [lane_of(*range(150)), lane_of(*range(150))]
+    for lane in lanes:
+        pool.add(lane)
+    pool.provide(Target(lambda item: item).work(), RunPolicy(concurrency=3))
+    while not pool.overfull:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    waiting = sum(lane.backlog()[0] for lane in lanes)
+    assert 100 <= waiting <= 100 + 16 + 3  # it looks every 16 items, and lets three end
+    for lane in lanes:
+        while unsettled(lane):
+            lane.acknowledge(decode_group(await asyncio.wait_for(lane.take(), 10)))
+            pool.recorded()
+    assert all(lane.backlog() == (0, 0) for lane in lanes)

@@ -1,0 +1,84 @@
+"""Proves that a spool gives back what was put into it, in memory and in its file, while others append."""
+
+from __future__ import annotations
+
+import errno
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from restate_nb.notebook import spool as module
+from restate_nb.notebook.spool import Spool
+
+
+@pytest.mark.parametrize("in_memory", [10, 1_000, 10**9], ids=["file at once", "file later", "no file"])
+@pytest.mark.parametrize("seed", range(5))
+def test_it_gives_back_what_was_appended(monkeypatch: pytest.MonkeyPatch, in_memory: int, seed: int) -> None:
+    print("seed", seed)
+    monkeypatch.setattr(module, "_TAIL", 64)
+    rng = random.Random(seed)
+    raws = [rng.randbytes(rng.choice([0, 1, 7, 200])) for _ in range(200)]
+    spool = Spool(in_memory=in_memory)
+    for position, raw in enumerate(raws):
+        assert spool.append(memoryview(raw)) == position
+        assert spool[rng.randrange(position + 1)] in raws
+    assert len(spool) == 200 and list(spool) == raws and spool[-1] == raws[-1] and spool[5:20:3] == raws[5:20:3]
+    assert list(spool.sizes()) == [spool.size(each) for each in range(200)] == list(map(len, raws))
+    assert b"".join(spool.chunks()) == b"".join(raws)
+    chosen = rng.sample(range(200), 50)
+    assert spool.take(chosen) == [raws[each] for each in chosen]
+    with pytest.raises(IndexError):
+        spool[200]
+
+
+def test_an_empty_one_has_nothing() -> None:
+    assert list(Spool()) == [] == list(Spool().chunks()) == Spool().take([])
+
+
+def test_readers_see_whole_items_while_others_append(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TAIL", 1_000)
+    spool, over, wrong = Spool(in_memory=1_000), threading.Event(), list[bytes]()
+
+    def read() -> None:
+        while not over.is_set():
+            known = len(spool)
+            wrong.extend(raw for raw in spool[max(0, known - 50) : known] if raw != bytes([raw[0]]) * (raw[0] + 1))
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number in range(20_000):
+        spool.append(bytes([number % 100]) * (number % 100 + 1))
+    over.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong and spool[12_345] == bytes([45]) * 46
+
+
+def test_what_is_large_goes_to_a_file_that_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = psutil.Process().num_fds()
+    spool = Spool([b"x" * 1_000] * 5_000, in_memory=1_000_000)
+    assert psutil.Process().num_fds() == before + 1 and not list(tmp_path.iterdir())
+    assert len(spool._tail) <= 1_000_000 + module._TAIL
+    assert spool[0] == spool[4_999] == b"x" * 1_000
+    del spool
+    assert psutil.Process().num_fds() == before
+
+
+def test_without_room_for_a_file_memory_has_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def full(**_: Any) -> Any:
+        asked.append(1)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    raws = [bytes([each]) * 100 for each in range(100)]
+    spool = Spool(raws, in_memory=200)
+    assert list(spool) == raws
+    assert 1 < len(asked) < 10  # tried again, but not at each item
