@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import ssl
 import stat
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from restate_nb.errors import ServerError
@@ -23,10 +24,12 @@ class Address:
     Attributes:
         url: the base url, without a slash at its end; `http://localhost` when it is reached through a socket.
         socket: the Unix socket to connect to, or None for TCP.
+        tls: whom to trust where the url begins with `https`; None for those whom the operating system trusts.
     """
 
     url: str
     socket: Path | None = None
+    tls: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return self.url if self.socket is None else f"unix:{self.socket}"

@@ -6,11 +6,27 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+import msgspec
 
 from restate_nb.server.address import Address
-from restate_nb.server.http import DEFAULT_PATIENCE, Answer, HttpClient, Rejected, UnknownInvocation, is_503, segment
+from restate_nb.server.http import (
+    DEFAULT_PATIENCE,
+    WHO_ANSWERS,
+    Answer,
+    BadAnswer,
+    HttpClient,
+    Rejected,
+    UnknownInvocation,
+    is_503,
+    segment,
+)
+from restate_nb.server.secret import Secret
 
+T = TypeVar("T")
+
+MAX_ROWS_BYTES = 1 << 30  # of an SQL query; the items of a large job come back as rows
 AT_ONCE = 50  # requests, where one is needed for each of many invocations
 
 
@@ -47,9 +63,9 @@ class Admin:
     """
 
     def __init__(
-        self, address: Address, *, token: str | None = None, patience: float | None = DEFAULT_PATIENCE
+        self, address: Address, *, token: Secret | None = None, patience: float | None = DEFAULT_PATIENCE
     ) -> None:
-        self._http = HttpClient(address, health="/health", token=token)
+        self._http = HttpClient(address, health="/health", token=token, longest=MAX_ROWS_BYTES)
         self._patience = patience
 
     async def version(self) -> str:
@@ -58,7 +74,7 @@ class Admin:
         Raises:
             Unreachable: the server did not answer.
         """
-        return str((await self._json("GET", "/version"))["version"])
+        return (await self._asked("GET", "/version", _Version)).version
 
     async def deployments(self) -> list[dict[str, Any]]:
         """All deployments: `id`, `uri`, `created_at`, `services` (each with `name` and `revision`) and more.
@@ -66,7 +82,7 @@ class Admin:
         Raises:
             Unreachable: the server did not answer.
         """
-        return list((await self._json("GET", "/deployments"))["deployments"])
+        return (await self._asked("GET", "/deployments", _Deployments)).deployments
 
     async def point(self, service_names: Collection[str], uri: str) -> str:
         """Have these services served by the endpoint at `uri`, and return the deployment's id.
@@ -94,10 +110,11 @@ class Admin:
         pointed = ""
         for known in sorted(serving, key=lambda known: str(known["created_at"])):  # the latest last: it serves new ones
             pointed = str(known["id"])
-            await self._json("PATCH", f"/deployments/{segment(pointed)}", {"uri": uri, "overwrite": True})
+            changed = {"uri": uri, "overwrite": True}
+            await self._asked("PATCH", f"/deployments/{segment(pointed)}", _Anything, changed)
         if pointed:
             return pointed
-        return str((await self._json("POST", "/deployments", {"uri": uri}))["id"])
+        return (await self._asked("POST", "/deployments", _Deployment, {"uri": uri})).id
 
     async def delete_deployment(self, deployment_id: str) -> None:
         """Remove a deployment, and the services that only it serves; its unfinished invocations can never go on.
@@ -106,7 +123,7 @@ class Admin:
             Rejected: there is no such deployment.
             Unreachable: the server did not answer.
         """
-        await self._json("DELETE", f"/deployments/{segment(deployment_id)}?force=true")
+        await self._asked("DELETE", f"/deployments/{segment(deployment_id)}?force=true", _Anything)
 
     async def resume_stuck(self, deployment_id: str, *, paused: bool = True) -> int:
         """Let invocations that wait for their next attempt go on at once, and return how many there were.
@@ -145,7 +162,7 @@ class Admin:
             Rejected: the query is not valid.
             Unreachable: the server did not answer.
         """
-        return list((await self._json("POST", "/query", {"query": sql}, busy=_cannot_query_yet))["rows"])
+        return (await self._asked("POST", "/query", _Rows, {"query": sql}, busy=_cannot_query_yet)).rows
 
     async def invocation(self, invocation_id: str) -> dict[str, Any] | None:
         """The row of `sys_invocation` for this invocation; None when there is none.
@@ -204,14 +221,20 @@ class Admin:
         _accept(answer, f"to {verb} {invocation_id}")
         return True
 
-    async def _json(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, busy: Callable[[Answer], bool] = is_503
-    ) -> dict[str, Any]:
+    async def _asked(
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        body: Mapping[str, Any] | None = None,
+        busy: Callable[[Answer], bool] = is_503,
+    ) -> T:
         answer = await self._request(method, path, body, busy)
         _accept(answer, f"{method} {path}")
-        found = json.loads(answer.body or b"{}")
-        assert isinstance(found, dict)
-        return found
+        try:
+            return msgspec.json.decode(answer.body or b"{}", type=kind)
+        except (ValueError, RecursionError):
+            raise BadAnswer(f"Asked {method} {path}, the server gave {answer.in_words()}. {WHO_ANSWERS}") from None
 
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, busy: Callable[[Answer], bool] = is_503
@@ -221,6 +244,35 @@ class Admin:
             headers["Content-Type"] = "application/json"
         content = None if body is None else json.dumps(body).encode()
         return await self._http.request(method, path, body=content, headers=headers, patience=self._patience, busy=busy)
+
+
+class _Anything(msgspec.Struct):
+    """An answer of which nothing is needed."""
+
+
+class _Version(msgspec.Struct):
+    version: str
+
+
+class _Deployment(msgspec.Struct):
+    id: str
+
+
+class _Deployments(msgspec.Struct):
+    deployments: list[dict[str, Any]]
+
+    def __post_init__(self) -> None:
+        msgspec.convert(self.deployments, list[_Known])
+
+
+class _Known(msgspec.Struct):
+    id: str
+    created_at: str
+    services: list[dict[str, Any]]
+
+
+class _Rows(msgspec.Struct):
+    rows: list[dict[str, Any]]
 
 
 def _accept(answer: Answer, request: str) -> None:

@@ -8,9 +8,9 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 import aiohttp
@@ -18,6 +18,7 @@ from yarl import URL
 
 from restate_nb.errors import ServerError
 from restate_nb.server.address import Address
+from restate_nb.server.secret import Secret
 
 CONNECT_TIMEOUT = 5.0  # seconds; the answer itself may take for ever
 SILENCE_TIMEOUT = 300.0  # then a waiting request is sent anew: a network may drop an idle connection without a word
@@ -25,8 +26,14 @@ PROBE_TIMEOUT = 2.0  # a server that is stopped takes the connection and does no
 STREAMED_BYTES = 1 << 20  # larger bodies are written in pieces, so that the event loop is not held up
 FIRST_WAIT = 0.02
 LONGEST_WAIT = 1.0
+BODY_TIMEOUT = 120.0  # seconds for an answer that has begun
+MAX_ANSWER: Final = 64 * 1024 * 1024  # bytes; restate-server itself moves at most 32 MiB
 DEFAULT_PATIENCE = 30.0
 
+
+_SHOWN = 500  # bytes of an answer
+_LONGEST_REASON = 2_000  # characters
+WHO_ANSWERS: Final = "Is it Restate that answers there, or a proxy or a login page? Check the address."
 
 _jitter = random.Random()  # our own: a user's seeded numbers must not depend on what the network did
 
@@ -49,6 +56,10 @@ class Rejected(ServerError):
         self.reason = reason
 
 
+class BadAnswer(ServerError):
+    """What came back is no answer of Restate, or larger than any: something else answers at that address."""
+
+
 class UnknownInvocation(ServerError, LookupError):
     """No such invocation: never submitted, or its result is no longer kept."""
 
@@ -58,16 +69,46 @@ class Answer:
     """A complete answer of the server."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    secret: Secret | None = None
 
     @property
     def reason(self) -> str:
-        """What an answer that reports an error says."""
+        """What an answer that reports an error says, without the token."""
         try:
-            return str(json.loads(self.body)["message"])
-        except (ValueError, KeyError, TypeError):
-            return self.body[:500].decode(errors="replace")
+            says = str(json.loads(self.body)["message"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            says = self.body[:_SHOWN].decode(errors="replace")
+        return says[:_LONGEST_REASON] if self.secret is None else self.secret.hide(says)[:_LONGEST_REASON]
+
+    def json(self, request: str, *names: str) -> Any:
+        """The JSON of an answer, or the field of it that the names lead to.
+
+        Args:
+            request: what was asked for, for the message.
+            names: of fields, from the outermost.
+
+        Raises:
+            BadAnswer: it is no JSON, or has no such field.
+        """
+        try:
+            found = json.loads(self.body or b"{}")
+            for name in names:
+                found = found[name]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise BadAnswer(f"Asked {request}, the server gave {self.in_words()}. {WHO_ANSWERS}") from None
+        return found
+
+    def in_words(self) -> str:
+        """What kind of answer it is, and how it begins."""
+        kind = self.headers.get("Content-Type", "no content type")
+        begins = self.body[:_SHOWN].decode(errors="replace")
+        if self.secret is not None:
+            kind, begins = self.secret.hide(kind), self.secret.hide(begins)
+        return (
+            f"no answer of Restate, but status {self.status}, {kind[:80]}, {len(self.body):,} bytes: {begins[:120]!r}"
+        )
 
 
 def is_503(answer: Answer) -> bool:
@@ -87,12 +128,25 @@ class HttpClient:
         address: where the server is.
         health: the path that answers 200 while the server does.
         token: is sent as a bearer token, for a server that asks for one.
+        longest: the most bytes that an answer may have.
+        patience: seconds to go on trying where the caller would for ever; None for ever.
     """
 
-    def __init__(self, address: Address, *, health: str, token: str | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        health: str,
+        token: Secret | None = None,
+        longest: int = MAX_ANSWER,
+        patience: float | None = None,
+    ) -> None:
         self.address = address
         self._health = health
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._secret = token
+        self._longest = longest
+        self._patience = patience
+        self._headers = {} if token is None else {"Authorization": token.header()}
         if address.socket is not None:
             self._headers["Accept-Encoding"] = "identity"  # nothing is gained by compressing for one's own machine
         self._session: aiohttp.ClientSession | None = None
@@ -123,7 +177,9 @@ class HttpClient:
 
         Raises:
             Unreachable: patience is at its end, or the connection broke and the request is not repeatable.
+            BadAnswer: the answer is too large.
         """
+        patience = self._patience if patience is None else patience
         url = URL(self.address.url.rstrip("/") + path, encoded=True)
         silence = SILENCE_TIMEOUT if patience is None else min(SILENCE_TIMEOUT, max(patience, PROBE_TIMEOUT))
         silent_since = time.monotonic()
@@ -148,8 +204,9 @@ class HttpClient:
                     raise Unreachable(
                         f"The connection to restate-server at {self.address} broke ({problem}); whether it took the "
                         f"request is unknown."
-                    ) from error
-                if time.monotonic() - sent > LONGEST_WAIT:  # it was there until now
+                    ) from None  # the frames of the client have the request's headers in their variables
+                lasted = time.monotonic() - sent > LONGEST_WAIT  # then it was there until now
+                if lasted and not isinstance(error, aiohttp.ClientPayloadError):
                     silent_since, wait = time.monotonic(), FIRST_WAIT
             elapsed = time.monotonic() - silent_since
             if patience is not None and elapsed >= patience:
@@ -179,12 +236,35 @@ class HttpClient:
         async with self._open().request(
             method, url, data=data, headers=headers, allow_redirects=False, timeout=timeout
         ) as response:
-            return Answer(response.status, response.headers, await response.read())
+            try:
+                async with asyncio.timeout(BODY_TIMEOUT):
+                    body = await self._body(response)
+            except TimeoutError:
+                raise aiohttp.ClientPayloadError(
+                    f"the answer began, and was not complete {BODY_TIMEOUT:g} s later"
+                ) from None
+            return Answer(response.status, response.headers, body, self._secret)
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        length = response.content_length
+        if length is not None and length <= self._longest and "Content-Encoding" not in response.headers:
+            return await response.read()
+        parts = bytearray()
+        if length is None or length <= self._longest:
+            async for part in response.content.iter_any():
+                parts += part
+                if len(parts) > self._longest:
+                    break
+            else:
+                return bytes(parts)
+        raise BadAnswer(
+            f"The server at {self.address} gave an answer of more than {self._longest >> 20} MiB. {WHO_ANSWERS}"
+        )
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
             connector = (
-                aiohttp.TCPConnector(limit=0)
+                aiohttp.TCPConnector(limit=0, ssl=True if self.address.tls is None else self.address.tls)
                 if self.address.socket is None
                 else aiohttp.UnixConnector(str(self.address.socket), limit=0)
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Self
 from urllib.parse import quote
@@ -12,9 +13,27 @@ from urllib.parse import quote
 from restate_nb.errors import InvalidInput, InvocationFailed
 from restate_nb.server.address import Address
 from restate_nb.server.http import DEFAULT_PATIENCE, Answer, HttpClient, Rejected, UnknownInvocation, segment
+from restate_nb.server.secret import Secret
 
 NOT_READY = 470
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The result of an invocation.
+
+    Attributes:
+        invocation_id: which invocation.
+        body: what its handler returned.
+        content_type: of the body; empty when there is none.
+        again: whether the invocation had ended before it was asked for.
+    """
+
+    invocation_id: str
+    body: bytes = field(repr=False)
+    content_type: str = ""
+    again: bool = False
 
 
 def written_key(key: str) -> str:
@@ -41,6 +60,7 @@ class Ingress:
     Args:
         address: where the server listens for invocations.
         token: is sent as a bearer token, for a server that asks for one.
+        longest_patience: seconds that stand for `None` where requests would be repeated for ever.
 
     Example:
         >>> async def greet(address: Address) -> bytes:
@@ -48,8 +68,8 @@ class Ingress:
         ...         return await ingress.call("Greeter", "greet", b'"Ada"')
     """
 
-    def __init__(self, address: Address, *, token: str | None = None) -> None:
-        self._http = HttpClient(address, health="/restate/health", token=token)
+    def __init__(self, address: Address, *, token: Secret | None = None, longest_patience: float | None = None) -> None:
+        self._http = HttpClient(address, health="/restate/health", token=token, patience=longest_patience)
 
     async def send(
         self,
@@ -86,7 +106,7 @@ class Ingress:
         answer = await self._submit(path, body, idempotency_key, headers, patience)
         if answer.status >= 300:
             raise Rejected(f"to send to {service}/{handler}", answer.status, answer.reason)
-        return str(json.loads(answer.body)["invocationId"])
+        return str(answer.json(f"to send to {service}/{handler}", "invocationId"))
 
     async def call(
         self,
@@ -106,9 +126,26 @@ class Ingress:
             Rejected: the server refused it.
             Unreachable: the server did not answer, or the connection broke and there is no idempotency key.
         """
+        reply = await self.invoke(
+            service, handler, body, key=key, idempotency_key=idempotency_key, headers=headers, patience=patience
+        )
+        return reply.body
+
+    async def invoke(
+        self,
+        service: str,
+        handler: str,
+        body: bytes,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: float | None = DEFAULT_PATIENCE,
+    ) -> Reply:
+        """Like `call`, and tell which invocation it was."""
         path = f"/restate/call/{_target(service, handler, key)}"
         answer = await self._submit(path, body, idempotency_key, headers, patience)
-        return _result(answer, f"to call {service}/{handler}")
+        return _reply(answer, f"to call {service}/{handler}")
 
     async def attach(
         self,
@@ -132,6 +169,10 @@ class Ingress:
         """Wait for the result of this invocation; see `attach`."""
         return await self._attach(invocation_id, patience)
 
+    async def attach_reply(self, invocation_id: str, *, patience: float | None = None) -> Reply:
+        """Like `attach_id`, and tell what else the answer says."""
+        return await self._attached(invocation_id, patience)
+
     async def output(
         self,
         service: str,
@@ -153,6 +194,35 @@ class Ingress:
     async def output_id(self, invocation_id: str, *, patience: float | None = DEFAULT_PATIENCE) -> bytes | None:
         """The result of this invocation, or None while it is not finished; see `output`."""
         return await self._output(invocation_id, patience)
+
+    async def lookup(self, service: str, handler: str, idempotency_key: str, key: str | None = None) -> str:
+        """The id that the invocation with this idempotency key has, or would have.
+
+        Raises:
+            Rejected: there is no such service or handler.
+            Unreachable: the server did not answer.
+        """
+        answer = await self._ask("lookup", _by_key(service, handler, idempotency_key, key), DEFAULT_PATIENCE)
+        if answer.status >= 300:
+            raise Rejected(f"to look up an invocation of {service}/{handler}", answer.status, answer.reason)
+        return str(answer.json("to look up an invocation", "invocationId"))
+
+    async def services(self, *, patience: float | None = DEFAULT_PATIENCE) -> list[str]:
+        """The names of the services that can be called.
+
+        Raises:
+            Rejected: the server does not let us in.
+            Unreachable: the server did not answer.
+        """
+        answer = await self._http.request("GET", "/restate/health", patience=patience, busy=_is_busy)
+        if answer.status != 200:
+            raise Rejected("to say how it is", answer.status, answer.reason)
+        return [str(name) for name in answer.json("how it is", "services")]
+
+    async def is_current(self) -> bool:
+        """Whether the server is new enough to say where an error comes from, which restate-server 1.7 and later do."""
+        answer = await self._http.request("GET", "/restate/output/inv_none", busy=_is_busy)
+        return "x-restate-error-source" in answer.headers
 
     async def healthy(self) -> bool:
         """Whether the server answers now."""
@@ -191,17 +261,20 @@ class Ingress:
         )
 
     async def _attach(self, target: str | dict[str, str], patience: float | None) -> bytes:
+        return (await self._attached(target, patience)).body
+
+    async def _attached(self, target: str | dict[str, str], patience: float | None) -> Reply:
         answer = await self._ask("attach", target, patience)
         if answer.status == 404 and answer.reason == "not found":
             # The same answer for an invocation that failed with these words and for one that does not exist.
             answer = await self._ask("output", target, patience)
-        return _result(answer, "to attach", target)
+        return _reply(answer, "to attach", target)
 
     async def _output(self, target: str | dict[str, str], patience: float | None) -> bytes | None:
         answer = await self._ask("output", target, patience)
         if answer.status == NOT_READY and not _from_invocation(answer):
             return None
-        return _result(answer, "to give an output", target)
+        return _reply(answer, "to give an output", target).body
 
     async def _ask(self, verb: str, target: str | dict[str, str], patience: float | None) -> Answer:
         if isinstance(target, str):
@@ -245,11 +318,13 @@ def _is_busy(answer: Answer) -> bool:
     return answer.status in (502, 503, 504) and not _from_invocation(answer)
 
 
-def _result(answer: Answer, request: str, target: str | Mapping[str, str] | None = None) -> bytes:
-    if answer.status < 300:
-        return answer.body
+def _reply(answer: Answer, request: str, target: str | Mapping[str, str] | None = None) -> Reply:
+    headers = answer.headers
+    if answer.status == 200:
+        again = "idempotency-expires" in headers
+        return Reply(headers.get("x-restate-id", ""), answer.body, headers.get("Content-Type", ""), again)
     if _from_invocation(answer):
-        raise InvocationFailed(answer.status, answer.reason, answer.headers.get("x-restate-id", "unknown"))
+        raise InvocationFailed(answer.status, answer.reason, headers.get("x-restate-id", "unknown"))
     if target is not None and answer.status in (400, 404):
         name = target if isinstance(target, str) else f"with the idempotency key {target['idempotencyKey']!r}"
         raise UnknownInvocation(
