@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from restate_nb.engine.codec import decode
 from restate_nb.engine.target import Target, name_of
-from restate_nb.notebook.attendance import Attendance
 from restate_nb.errors import InvalidInput
+from restate_nb.notebook.attendance import Attendance
 from restate_nb.notebook.calls import call_durable, call_handler
 from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
@@ -28,6 +28,7 @@ from restate_nb.notebook.names import check_job_name
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
 from restate_nb.server.admin import Admin
+from restate_nb.server.health import trouble
 from restate_nb.server.ingress import Ingress
 from restate_nb.server.process import ServerHandle, start_server
 from restate_nb.service.digest import code_digest, items_digest
@@ -89,7 +90,13 @@ class Session:
         self._ingress = Ingress(self.server.ingress)
         self._attendance = Attendance(self._admin, self._endpoint)
         self._connection = Connection(
-            self.name, self._ingress, self._admin, self._runs, self._functions, self._attendance.take
+            self.name,
+            self._ingress,
+            self._admin,
+            self._runs,
+            self._functions,
+            self._attendance.take,
+            lambda: trouble(self.server),
         )
         await (self._attendance.take_if_free if self.server.adopted else self._attendance.register)()
         self._attendance.watch()

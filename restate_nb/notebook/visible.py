@@ -115,6 +115,9 @@ class Visible(Outcomes):
             )
         if self.status == "stopped":
             return "the session was stopped, what is done is kept: rnb.start(), then run the job's cell again"
+        trouble = "" if self._ended.done() else self._driver.lookout.report(self._ledger.done)
+        if trouble:
+            return f"nothing is recorded: {trouble}"
         return "" if self._ended.done() else self._note  # of a job that has ended nothing is still to start
 
     def _progress(self) -> Progress:

@@ -21,6 +21,7 @@ class Connection:
 
     Attributes:
         attend: has Restate send what is new to this process; see `attendance.py`.
+        trouble: what is wrong with the server, in words; empty when nothing is.
     """
 
     session: str
@@ -29,6 +30,7 @@ class Connection:
     runs: JobRuns
     functions: DurableFunctions
     attend: Callable[[], Awaitable[None]]
+    trouble: Callable[[], str]
 
 
 class Work(Protocol):

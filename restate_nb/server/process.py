@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import http.client
 import os
 import socket
 import subprocess
@@ -16,9 +15,10 @@ from typing import Any
 
 from restate_nb.errors import ServerError
 from restate_nb.server import datadir, settings, supervisor
-from restate_nb.server.address import Address, link_path, needs_link, short_path
+from restate_nb.server.address import link_path, needs_link, short_path
 from restate_nb.server.binary import binary_version, ensure_binary
 from restate_nb.server.handle import END_TIMEOUT, ServerHandle, ServerStatus, addresses, read_status, release
+from restate_nb.server.health import answers
 from restate_nb.server.holding import Connection, Gone
 from restate_nb.server.identity import identity_key
 from restate_nb.server.settings import Listen
@@ -28,7 +28,6 @@ START_ATTEMPTS = 3
 EXITS_AT_START = 2  # in a row, until a server is given up
 KILLS_AT_START = 4  # more than a restless user does, but not more than a machine without memory
 START_TIMEOUT = 30.0  # seconds for everything but the installation
-ANSWER_TIMEOUT = 2.0  # a server that is stopped (SIGSTOP, suspended machine) accepts and does not answer
 
 Progress = Callable[[str], None]
 
@@ -214,7 +213,7 @@ def _wait_until_ready(data_dir: Path, connection: Connection) -> dict[str, Any]:
             raise _failure(data_dir, f"restate-server dies at start: {answer['last_end']}.")
         if answer["pid"] is not None:
             ingress, admin = addresses(data_dir, answer["shared"])
-            if _answers(admin, "/health") and _answers(ingress, "/restate/health"):
+            if answers(admin, "/health") and answers(ingress, "/restate/health"):
                 shared = answer["shared"]
                 assert isinstance(shared, dict)
                 return shared
@@ -239,20 +238,3 @@ def _check_settings(data_dir: Path, running: Mapping[str, str], asked: Mapping[s
             f"The server of {data_dir} runs already, with other settings ({', '.join(differing)}). Stop it first "
             f"(restate-nb server stop --data-dir {data_dir}), or choose another data_dir."
         )
-
-
-def _answers(address: Address, path: str) -> bool:
-    """Whether a GET of this path succeeds now."""
-    host = address.url.removeprefix("http://")
-    connection = http.client.HTTPConnection(host, timeout=ANSWER_TIMEOUT)
-    try:
-        if address.socket is not None:
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.settimeout(ANSWER_TIMEOUT)
-            connection.sock.connect(os.fspath(address.socket))
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
