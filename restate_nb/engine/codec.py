@@ -94,8 +94,10 @@ def _plain(value: Any, lone_surrogates: bool = False) -> Any:
                 return {_safe_key(key): _plain(each, True) for key, each in value.items()}
             return {key: _plain(each) for key, each in value.items()}
         return _tagged("dict", [[_plain(k, lone_surrogates), _plain(v, lone_surrogates)] for k, v in value.items()])
-    if kind in (tuple, set, frozenset):
-        return _tagged(kind.__name__, [_plain(each, lone_surrogates) for each in value])
+    if kind is tuple:
+        return _tagged("tuple", [_plain(each, lone_surrogates) for each in value])
+    if kind in (set, frozenset):  # in one order in every process, so that a job finds its items again
+        return _tagged(kind.__name__, sorted((_plain(each, lone_surrogates) for each in value), key=_encoder.encode))
     writer = _WRITERS.get(kind)
     if writer is not None:
         return writer(value)

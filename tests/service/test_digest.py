@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from restate_nb.service.digest import code_digest, items_digest
+from restate_nb.service.digest import code_digest, code_of, items_digest
 
 _cells = itertools.count()
 
@@ -150,16 +150,213 @@ def test_two_equal_lambdas_on_other_lines_are_the_same() -> None:
     assert code_digest(one) == code_digest(other)
 
 
+CHANGES = {
+    "a decorator of the notebook": (
+        """
+        import functools
+        def twice(fn):
+            @functools.wraps(fn)
+            def inner(x):
+                return fn(x) * 2
+            return inner
+        @twice
+        def f(x):
+            return x
+        """,
+        "* 2",
+    ),
+    "what a decorator decorates": (
+        """
+        import functools
+        def twice(fn):
+            @functools.wraps(fn)
+            def inner(x):
+                return fn(x) + fn(x)
+            return inner
+        @twice
+        def f(x):
+            return x * 2
+        """,
+        "* 2",
+    ),
+    "a cached helper": (
+        """
+        import functools
+        @functools.cache
+        def helper(x):
+            return x * 2
+        def f(x):
+            return helper(x)
+        """,
+        "* 2",
+    ),
+    "a nested function": (
+        """
+        def f(x):
+            def inner():
+                return x * 2
+            return inner()
+        """,
+        "* 2",
+    ),
+    "a lambda in the notebook": ("double = lambda x: x * 2\ndef f(x):\n    return double(x)\n", "* 2"),
+    "a lambda in a lambda": ("f = lambda x: (lambda y: y * 2)(x)\n", "* 2"),
+    "a default of a lambda": ("f = lambda x, by=2: x * by\n", "by=2"),
+    "the type of a field": (
+        """
+        class Row:
+            amount: 'int2'
+        def f(x: Row):
+            return x
+        """,
+        "int2",
+    ),
+    "a method": (
+        """
+        class Model:
+            def predict(self, x):
+                return x * 2
+        f = Model().predict
+        """,
+        "* 2",
+    ),
+    "a method of a base class": (
+        """
+        class Base:
+            def predict(self, x):
+                return x * 2
+        class Model(Base):
+            pass
+        f = Model().predict
+        """,
+        "* 2",
+    ),
+    "a property": (
+        """
+        class Model:
+            @property
+            def factor(self):
+                return 1 * 2
+        def f(x):
+            return x * Model().factor
+        """,
+        "* 2",
+    ),
+    "a cached property": (
+        """
+        import functools
+        class Model:
+            @functools.cached_property
+            def factor(self):
+                return 1 * 2
+        def f(x):
+            return x * Model().factor
+        """,
+        "* 2",
+    ),
+    "the class of a global object": (
+        """
+        class Model:
+            def predict(self, x):
+                return x * 2
+        model = Model()
+        def f(x):
+            return model.predict(x)
+        """,
+        "* 2",
+    ),
+    "a callable object": (
+        """
+        class Model:
+            def __call__(self, x):
+                return x * 2
+        f = Model()
+        """,
+        "* 2",
+    ),
+    "a class named by an annotation": (
+        """
+        import dataclasses
+        @dataclasses.dataclass
+        class Row:
+            amount: int = 2
+        def f(x: list[Row]) -> None:
+            return x
+        """,
+        "= 2",
+    ),
+    "a class named by an annotation that is text": (
+        """
+        from __future__ import annotations
+        class Row:
+            amount: int = 2
+        def f(x: list[Row] | None):
+            return x
+        """,
+        "= 2",
+    ),
+    "a partial with a list": ("import functools\nf = functools.partial(max, [1, 2])\n", ", 2]"),
+    "a partial with a dict": ("import functools\nf = functools.partial(print, end={'a': 2})\n", ": 2"),
+    "a set among constants": ("f = lambda x: x in {'a', 2}\n", ", 2}"),
+    "a frozenset of tuples": ("ALLOWED = frozenset({('a', 2)})\ndef f(x):\n    return x in ALLOWED\n", ", 2)"),
+}
+
+
+@pytest.mark.parametrize("where", CHANGES)
+def test_a_change_is_seen_wherever_the_notebook_has_the_code(where: str) -> None:
+    code, part = CHANGES[where]
+    assert part in code
+    assert digest(code) == digest("\n\n" + code)
+    assert digest(code) != digest(code.replace(part, part.replace("2", "3")))
+
+
+def test_a_decorator_that_was_imported_counts_by_its_name() -> None:
+    source = "@decorate\ndef f(x):\n    return x * 2\n"
+    library = "import functools\ndef decorate(fn):\n    @functools.wraps(fn)\n    def inner(x):\n        return fn(x)\n"
+    library += "    return inner\n"
+    one = cell(library, __name__="library")["decorate"]
+    upgraded = cell(library.replace("return fn(x)", "result = fn(x); return result"), __name__="library")["decorate"]
+    assert digest(source, decorate=one) == digest(source, decorate=upgraded)
+    assert digest(source, decorate=one) != digest(source.replace("2", "3"), decorate=one)
+
+
+def test_things_that_are_named_twice_are_told_apart_by_which_is_named_again() -> None:
+    def g() -> None: ...
+    def h() -> int:
+        return 1
+
+    def f(*args: Any) -> None: ...
+
+    assert code_digest(functools.partial(f, g, h, g)) != code_digest(functools.partial(f, g, h, h))
+
+
+def test_a_version_stands_for_the_code() -> None:
+    one, other = (lambda: 1), (lambda: 2)
+    assert code_of([one], "a") == code_of([other, one], "a")
+    assert code_of([one], 1) != code_of([one], 2)
+    assert code_of([one], None) == code_digest(one)
+    assert code_of([one, other, one], None) != code_of([one, other, other], None)
+
+
 def test_every_process_finds_the_same_digest(tmp_path: Path) -> None:
     script = tmp_path / "digests.py"
     script.write_text(
         textwrap.dedent(
             """
+            import functools
+            from restate_nb.engine.codec import encode
             from restate_nb.service.digest import code_digest, items_digest
             LIMITS = {"a", "b", "c", "d"}
             def helper(x): return x in {"p", "q", "r"}
             def f(x): return helper(x) or x in LIMITS
-            print(code_digest(f), code_digest(lambda x: x in {"a", "b", "c"}), items_digest([b"1", b"22"]))
+            FROZEN = frozenset({("a", 1), ("b", 2), "c"})
+            class Model:
+                allowed = frozenset({"x", "y", "z"})
+                def check(self, x): return x in self.allowed
+            def g(x, model=object()): return x in FROZEN or (lambda y: y in {"p", "q", "r"})(x)
+            print(code_digest(f), code_digest(lambda x: x in {"a", "b", "c"}), items_digest([1, 2], [b"1", b"22"]),
+                  code_digest(functools.partial(f, {"tags": {"a", "b", "c"}})), encode({"a", "b", "c", ("d", 1)}),
+                  code_digest(Model().check), code_digest(g))
             """
         )
     )
@@ -177,5 +374,7 @@ def test_every_process_finds_the_same_digest(tmp_path: Path) -> None:
 
 
 def test_items_are_told_apart_by_content_order_and_borders() -> None:
-    digests = {items_digest(each) for each in ([b"1", b"2"], [b"2", b"1"], [b"12"], [b"1", b"2", b""], [])}
+    digests = {
+        items_digest(map(len, each), each) for each in ([b"1", b"2"], [b"2", b"1"], [b"12"], [b"1", b"2", b""], [])
+    }
     assert len(digests) == 5
