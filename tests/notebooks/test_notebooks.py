@@ -14,6 +14,36 @@ import pytest
 from tests.notebooks.execution import FOLDER, NOTEBOOKS, copied, execute, local_names, texts
 
 QUICKSTART = FOLDER / "01_quickstart.ipynb"
+SHOWN = {
+    "03_crash_and_resume": (
+        r"300 calls for 300 items, and 300 of them different\.",
+        r"attached: \d+ of 300 were already done",
+        r"Recorded before the crash: [1-9]\d+\. Of these, 0 ran again\.",
+        r"Ran twice: \[(\d+, ){0,14}\d*\]\n",
+        r"300 of 300 were done already\. Calls in all: still 3(0\d|1[0-5])\.",
+    ),
+    "04_rate_limited_api": (
+        r"too-fast \(locate\): Finished, \d+ failed(.|\n)*429, message='Too Many Requests'",
+        r"(try-again|keep-to-it|find-it) \(locate\): Finished, 300 of 300 done.* retr",
+        r"find-it \(locate\): Finished, 400 of 400 done",
+        r"places \(locate\): Finished, 150 of 150 done",
+        r"heights \(height\): Finished, 150 of 150 done",
+    ),
+    "05_charts_and_comparison": (
+        r"\b20 +LookupError +there is no street \d+ +cell:7 in find",
+        r"0 of 400 are still failed\. Only 20 items were run again\.",
+        r"same +372\nnewly failed +28\n",
+    ),
+    "06_cpu_bound": (
+        r"in threads \(draw\): Finished, 360 of 360 done(.|\n)*in processes \(draw\): Finished, 360 of 360 done",
+        r"times as fast\.\n",
+        r"hangs \(collatz\): Finished, 1 failed, 4 of 4 done",
+        r"1 × WorkerDied: The worker process was ended by SIGABRT\.",
+        r"3 +9 +ok +2 (.|\n)*7 +<NA> +error +2 ",
+    ),
+}
+"""What a notebook says when it has run, whatever the machine: what it is there to show."""
+
 WIDGET = "application/vnd.jupyter.widget-view+json"
 DEAD = re.compile(r"\b(HBox|VBox|HTML|IntSlider|Button)\(|^ *\d+%\|", re.MULTILINE)
 """How a widget or a progress bar looks that was stored as text."""
@@ -60,6 +90,8 @@ def test_a_notebook_runs_to_its_end_and_keeps_its_panels_and_charts(notebook, tm
     before = listing(FOLDER)
     made = execute(copied(notebook, tmp_path))
     drawn = check_outputs(made)
+    said = "\n".join(texts(made))
+    assert [text for text in SHOWN.get(notebook.stem, ()) if not re.search(text, said)] == []
     if notebook == QUICKSTART:
         assert drawn == 3
         assert FINISHED.match(panels(made)[0]["text/plain"])
@@ -73,6 +105,8 @@ def test_a_committed_notebook_is_rendered_and_tells_nothing_of_its_machine(noteb
     stored = nbformat.read(notebook, 4)
     nbformat.validate(stored)
     check_outputs(stored)
+    said = "\n".join(texts(stored))
+    assert [text for text in SHOWN.get(notebook.stem, ()) if not re.search(text, said)] == []
     assert local_names(stored) == []
     code = [cell for cell in stored.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
