@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from restate_nb.notebook.start import compare, job, jobs, start
     from restate_nb.notebook.verbs import call, map, starmap
     from restate_nb.policy import Retry, RunPolicy
+    from restate_nb.versions import show_versions
 
 __version__ = "0.1.0"
 
@@ -64,6 +65,7 @@ __all__ = [
     "jobs",
     "map",
     "run",
+    "show_versions",
     "starmap",
     "start",
 ]
@@ -85,6 +87,7 @@ _HOMES = {
     ),
     "limit": ("Limit",),
     "policy": ("Retry", "RunPolicy"),
+    "versions": ("show_versions",),
     "notebook.completed": ("as_completed",),
     "notebook.job": ("Job",),
     "notebook.loops": ("run",),

@@ -6,9 +6,9 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Protocol, cast
 
+from restate_nb import __version__
 from restate_nb.errors import RestateNbError
 
 COMMANDS = {
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 failed, 2 wrong usage."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="restate-nb", description="Durable fan-out and batch work from a notebook.")
-    parser.add_argument("--version", action="version", version=f"restate-nb {metadata.version('restate-nb')}")
+    parser.add_argument("--version", action="version", version=f"restate-nb {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen: Command | None = None
     for name, (module, text) in COMMANDS.items():
