@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import time
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -14,6 +15,7 @@ import msgspec
 
 from restate_nb.engine.codec import encode
 from restate_nb.engine.lane import Entry
+from restate_nb.engine.prints import at_item
 from restate_nb.engine.processes import IDLE, Processes, Remote, Trip
 from restate_nb.engine.record import OK, TIMEOUT, Attempt
 from restate_nb.engine.threads import Threads
@@ -72,7 +74,7 @@ class Attempts:
         if work.is_async:
             return await self._on_loop(work, entry)
         if work.remote is not None:
-            return await self._in_process(work.remote, entry)
+            return await self._in_process(work.remote, work.context, entry)
         return await self._in_thread(work, entry)
 
     async def _on_loop(self, work: Work, entry: Entry) -> Report:
@@ -80,7 +82,7 @@ class Attempts:
         started, clock = time.time(), time.perf_counter()
         deadline: asyncio.Timeout | None = None
         try:
-            awaitable = context.run(work.call, entry.payload)
+            awaitable = context.run(at_item, entry.position, work.call, entry.payload)
             if self.timeout is None:
                 value = await _within(context, awaitable)
             else:
@@ -109,8 +111,8 @@ class Attempts:
                 self.hung -= 1
 
         def job() -> None:
-            context = work.context.copy()
-            result = context.run(try_once, work.call, entry.position, entry.number, entry.payload, retry)
+            call = functools.partial(at_item, entry.position, work.call)
+            result = work.context.copy().run(try_once, call, entry.position, entry.number, entry.payload, retry)
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(settle, result)
 
@@ -130,7 +132,7 @@ class Attempts:
         awaitable = result
         return await self._on_loop(Work(lambda _: awaitable, True, work.context), entry)
 
-    async def _in_process(self, remote: Remote, entry: Entry) -> Report:
+    async def _in_process(self, remote: Remote, context: contextvars.Context, entry: Entry) -> Report:
         processes = self._processes = self._processes or Processes()
         done: asyncio.Future[Report] = self._loop.create_future()
         trip, retry, timeout = Trip(), self.retry, self.timeout
@@ -146,8 +148,11 @@ class Attempts:
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(call, *args)
 
+        def attempt(_: object) -> Report:
+            return processes.run(remote, entry, retry=retry, trip=trip, began=lambda: tell(begun))
+
         def job() -> None:
-            report = processes.run(remote, entry, retry=retry, trip=trip, began=lambda: tell(begun))
+            report = context.copy().run(at_item, entry.position, attempt, None)
             tell(lambda: None if done.done() else done.set_result(report))
 
         self._threads.run(job)

@@ -6,7 +6,9 @@ it, and a single hung worker cannot be ended.
 
 from __future__ import annotations
 
+import codecs
 import os
+import selectors
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from restate_nb.engine.lane import Entry
+from restate_nb.engine.prints import forward
 from restate_nb.engine.trial import Report, went_wrong
 from restate_nb.engine.worker import command, framed, item_frame, receive, report_of
 from restate_nb.errors import WorkerDied
@@ -28,6 +31,7 @@ IDLE: Final = 10.0
 """Seconds after which a worker with nothing to do is ended: it may hold much memory."""
 
 _LOOK: Final = 1.0  # seconds between looks at whether a silent worker lives: its children may hold the pipe open
+_READS: Final = 100  # of at most 64 KiB, after an item
 _TRIES: Final = 3  # workers that end before an item reaches them
 
 
@@ -53,6 +57,9 @@ class Remote:
     pack: Callable[[Any], bytes]
 
 
+_decoders = codecs.getincrementaldecoder("utf-8")
+
+
 class Ended(Exception):
     """The worker is gone."""
 
@@ -65,10 +72,13 @@ class Worker:
         self.free_since = 0.0
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(_LOOK)
+        self._outputs: dict[int, tuple[str, codecs.IncrementalDecoder]] = {}
         try:
             self._process = subprocess.Popen(
                 command(theirs.fileno()),
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
                 process_group=0,  # Ctrl-C is not for it, and what it starts is ended with it
             )
@@ -77,6 +87,12 @@ class Worker:
             raise
         finally:
             theirs.close()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._socket, selectors.EVENT_READ)
+        for stream, pipe in (("stdout", self._process.stdout), ("stderr", self._process.stderr)):
+            assert pipe is not None
+            self._outputs[pipe.fileno()] = stream, _decoders(errors="replace")
+            self._selector.register(pipe.fileno(), selectors.EVENT_READ)
         with suppress(Ended):  # which `begin` will find
             self._send(function)
 
@@ -101,6 +117,7 @@ class Worker:
             frame = None
         if frame is None:
             raise Ended
+        self._print()  # what the item has printed was written before its report
         return frame
 
     def _send(self, frame: bytes) -> None:
@@ -116,13 +133,36 @@ class Worker:
 
     def _receive(self, size: int) -> bytes:
         while True:
-            try:
+            ready = [key.fd for key, _ in self._selector.select(_LOOK)]
+            for descriptor in ready:
+                self._forward(descriptor)
+            if self._socket.fileno() in ready:
                 return self._socket.recv(size)
-            except TimeoutError:
-                if self._process.poll() is not None:
-                    with suppress(TimeoutError):
-                        return self._socket.recv(size)  # what it wrote at last
-                    return b""
+            if not ready and self._process.poll() is not None:
+                with suppress(TimeoutError):
+                    return self._socket.recv(size)  # what it wrote at last
+                return b""
+
+    def _print(self) -> None:
+        """Forward what is there, but not for ever: what the function has started may print on."""
+        for _ in range(_READS):
+            ready = [key.fd for key, _ in self._selector.select(0) if key.fd in self._outputs]
+            if not ready:
+                return
+            for descriptor in ready:
+                self._forward(descriptor)
+
+    def _forward(self, descriptor: int) -> None:
+        """Print here, in the context of the thread that waits for the item, what it has printed there."""
+        if descriptor not in self._outputs:
+            return
+        stream, decoder = self._outputs[descriptor]
+        data = os.read(descriptor, 1 << 16)
+        if not data:
+            self._selector.unregister(descriptor)
+            del self._outputs[descriptor]
+        if text := decoder.decode(data, final=not data):
+            forward(stream, text)
 
     def end(self) -> None:
         """Let it end by itself, as it does when the socket is closed."""
@@ -146,7 +186,12 @@ class Worker:
             self.kill()
             code = self._process.wait()
         self._kill_group()  # what it has started
+        self._print()  # its last words
+        self._selector.close()
         self._socket.close()
+        for pipe in (self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            pipe.close()
         if code == -signal.SIGKILL:
             return "was killed (SIGKILL), which is what happens when memory runs out"
         if code < 0:

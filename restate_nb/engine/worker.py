@@ -7,6 +7,7 @@ item. An item is answered by an empty frame when the function is about to be cal
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import pickle
 import signal
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Final
 
@@ -100,6 +102,9 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)  # else what the function starts would keep it open
+    for file in (sys.stdout, sys.stderr):
+        assert isinstance(file, io.TextIOWrapper)  # pipes to the parent, which prints what it reads
+        file.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=False)
     inbox: SimpleQueue[bytes | None] = SimpleQueue()
     threading.Thread(target=_watch, args=(sock, inbox), daemon=True).start()
     function = inbox.get()
@@ -111,9 +116,17 @@ def main(descriptor: int) -> None:
         work.load()
         try:
             sock.sendall(framed(b""))
-            sock.sendall(framed(_encoder.encode(work.run(position, number, frame[_ITEM.size :]))))
+            report = work.run(position, number, frame[_ITEM.size :])
+            _flush()  # before the report: what is printed is then known to be this item's
+            sock.sendall(framed(_encoder.encode(report)))
         except OSError:  # the parent is gone
             return
+
+
+def _flush() -> None:
+    for file in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # the function may have put something else there
+            file.flush()
 
 
 def _watch(sock: socket.socket, inbox: SimpleQueue[bytes | None]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from restate_nb.engine.prints import Prints
 from restate_nb.engine.target import Target
 from restate_nb.limit import Concurrency
 from restate_nb.policy import RunPolicy
@@ -34,7 +35,13 @@ class Connection:
 
 
 class Work(Protocol):
-    """One way of running a job's items. The coroutines belong to the session's own loop, the rest to any thread."""
+    """One way of running a job's items. The coroutines belong to the session's own loop, the rest to any thread.
+
+    Attributes:
+        prints: what the items print.
+    """
+
+    prints: Prints
 
     @property
     def concurrency(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import inspect
 import time
@@ -14,6 +15,7 @@ from restate import Context, Service, TerminalError
 from restate.exceptions import RetryableError, SdkInternalBaseException
 from restate.serde import BytesSerde
 
+from restate_nb.engine import prints
 from restate_nb.engine.codec import encode
 from restate_nb.engine.record import ERROR, OK, WIRE_VERSION, Attempt, describe
 from restate_nb.engine.target import Passing, Target, is_async, name_of
@@ -76,13 +78,13 @@ class DurableFunctions:
     """The durable functions that this process knows; those to come replace those that are there."""
 
     def __init__(self) -> None:
-        self._functions: dict[str, tuple[Callable[..., Any], Retry]] = {}
+        self._functions: dict[str, tuple[Callable[..., Any], Retry, contextvars.Context]] = {}
         self._failed: dict[str, int] = {}  # how many attempts of an invocation failed in this process
         self._mismatched: dict[str, dict[str, int]] = {}  # by key: invocations and their positions
 
     def provide(self, key: str, fn: Callable[..., Any], retry: Retry = NO_RETRY) -> None:
-        """Set the function of that key."""
-        self._functions[key] = fn, retry
+        """Set the function of that key; what it prints is printed in the context of the caller."""
+        self._functions[key] = fn, retry, contextvars.copy_context()
 
     def ended(self, key: str, invocation: str) -> None:
         """The invocation was ended from outside."""
@@ -105,7 +107,8 @@ class DurableFunctions:
                 f"Waiting for the function {request.name}: run the cell that defines and uses it.",
                 retry_after=_MISSING_AGAIN,
             )
-        fn, retry = known
+        fn, retry, context = known
+        prints.enter(context, request.position)
         invocation = ctx.request().id
         started, clock = time.time(), time.perf_counter()
         number = self._failed.get(invocation, 0) + 1

@@ -1,0 +1,201 @@
+"""What the items of a job print and log: shown in the output of the cell that submitted it, and kept by item.
+
+Items run in the context of their job's cell, and Jupyter sends what is written in a context to the cell that it belongs
+to. So all that is done here is to look at what passes through `sys.stdout` and `sys.stderr`: to keep it, and to stop
+showing it before a million lines end the page.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeVar
+
+KEPT_LINES: Final = 50_000
+"""Of a job, the latest."""
+
+_SOON = 0.1  # seconds until a line without an end is shown
+_LONGEST = 10_000  # characters of a line that is kept
+_SHOWN_LINES: Final = 1_000
+_SHOWN_CHARACTERS: Final = 200_000
+"""After which a cell shows no more: a page with megabytes of text scrolls no longer."""
+
+T = TypeVar("T")
+
+_job: contextvars.ContextVar[Prints | None] = contextvars.ContextVar("restate_nb_prints", default=None)
+_position: contextvars.ContextVar[int] = contextvars.ContextVar("restate_nb_position", default=-1)
+
+
+class Line(NamedTuple):
+    """A line that an item printed.
+
+    Attributes:
+        position: the item's; -1 when it is not known.
+        stream: `stdout` or `stderr`.
+        at: when it was begun, in seconds since 1970.
+        text: without its line break.
+    """
+
+    position: int
+    stream: str
+    at: float
+    text: str
+
+
+class Prints:
+    """What the items of one job print."""
+
+    def __init__(self) -> None:
+        self._lines: deque[Line] = deque(maxlen=KEPT_LINES)
+        self._begun: dict[tuple[int, str], Line] = {}  # lines without an end so far
+        self._held: dict[tuple[int, str], str] = {}  # of these lines, what was not shown yet
+        self._soon: set[str] = set()  # streams of which it will be
+        self._lock = threading.Lock()
+        self._bounded = False
+        self._lines_left, self._characters_left = _SHOWN_LINES, _SHOWN_CHARACTERS
+
+    def context(self, *, bounded: bool) -> contextvars.Context:
+        """A copy of the caller's context, in which what is printed counts as this job's.
+
+        Args:
+            bounded: whether to stop showing it after 1,000 lines, as in a notebook.
+        """
+        for name in ("stdout", "stderr"):
+            _watch(getattr(sys, name), name)
+        self._bounded = bounded
+        self._lines_left, self._characters_left = _SHOWN_LINES, _SHOWN_CHARACTERS
+        context = contextvars.copy_context()
+        context.run(_job.set, self)
+        return context
+
+    def lines(self) -> list[Line]:
+        """The latest lines, those without an end included, in the order of their ends."""
+        with self._lock:
+            return [*self._lines, *self._begun.values()]
+
+    def write(self, stream: str, text: str, show: Callable[[str], Any]) -> None:
+        """Keep what an item has written, and show it: whole lines at once, others soon, so that lines of threads are
+        not mixed up."""
+        key = _position.get(), stream
+        with self._lock:
+            self._keep(*key, text)
+            lines, end, rest = (self._held.pop(key, "") + text).rpartition("\n")
+            if rest:
+                self._held[key] = rest
+                if stream not in self._soon:
+                    self._soon.add(stream)
+                    show_rest = contextvars.copy_context().run
+                    threading.Timer(_SOON, show_rest, (self._show_rest, stream, show)).start()
+            shown = self._fitting(lines + end)
+        if shown:
+            show(shown)
+
+    def _show_rest(self, stream: str, show: Callable[[str], Any]) -> None:
+        with self._lock:
+            self._soon.discard(stream)
+            held = [key for key in self._held if key[1] == stream]
+            shown = self._fitting("".join(self._held.pop(key) for key in held))
+        if shown:
+            show(shown)
+
+    def _fitting(self, text: str) -> str:
+        """What of it is still to be shown."""
+        if not self._bounded or not text:
+            return text
+        if self._lines_left <= 0 or self._characters_left <= 0:
+            return ""
+        shown = text[: self._characters_left]
+        self._lines_left -= text.count("\n")
+        self._characters_left -= len(text)
+        if self._lines_left <= 0 or self._characters_left <= 0:
+            shown += (
+                f"\n[no more is shown here of what the items print: job.logs() has the last {KEPT_LINES:,} lines]\n"
+            )
+        return shown
+
+    def _keep(self, position: int, stream: str, text: str) -> None:
+        key = position, stream
+        begun = self._begun.pop(key, None)
+        *ended, rest = text.split("\n")
+        now = time.time()
+        for part in ended:
+            self._lines.append(_longer(begun, position, stream, now, part))
+            begun = None
+        if rest or begun is not None:
+            self._begun[key] = _longer(begun, position, stream, now, rest)
+
+
+def _longer(begun: Line | None, position: int, stream: str, now: float, text: str) -> Line:
+    if begun is None:
+        return Line(position, stream, now, text[:_LONGEST])
+    return begun._replace(text=(begun.text + text)[:_LONGEST])
+
+
+def at_item(position: int, call: Callable[[Any], T], payload: Any) -> T:
+    """Call with the payload of the item at that position: what it prints is known to be this item's."""
+    _position.set(position)
+    return call(payload)
+
+
+def enter(context: contextvars.Context, position: int) -> None:
+    """Print from here on as in that context, for the item at that position."""
+    for variable, value in context.items():
+        if not variable.name.startswith("restate_context"):  # the SDK's own, of the handler that runs here
+            variable.set(value)
+    _position.set(position)
+
+
+def forward(stream: str, text: str) -> None:
+    """Print what a worker process has printed."""
+    getattr(sys, stream).write(text)
+
+
+class _Write:
+    """The `write` of a file that is watched."""
+
+    __slots__ = ("stream", "write")
+
+    def __init__(self, stream: str, write: Callable[[str], Any]) -> None:
+        self.stream = stream
+        self.write = write
+
+    def __call__(self, text: str) -> int:
+        prints = _job.get()
+        if prints is None or getattr(_showing, "now", False):
+            return int(self.write(text) or 0)
+        _showing.now = True  # what is shown may pass through here once more, when one `write` wraps another
+        try:
+            prints.write(self.stream, text, self.write)
+        finally:
+            _showing.now = False
+        return len(text)
+
+
+_showing = threading.local()
+
+
+def _watch(file: Any, stream: str) -> None:
+    """Let jobs know of what is written to this file."""
+    kind = type(file)
+    if file is None or isinstance(getattr(file, "write", None), _Write):
+        return
+
+    # The file stays the same object, since handlers of `logging` and others hold on to it. While a cell runs, IPython
+    # sets a `write` of its own on it, and afterwards sets what it found there: so it must not be ours that is replaced.
+    def get(self: Any) -> _Write:
+        return _Write(stream, vars(self).get("write") or functools.partial(kind.write, self))
+
+    def put(self: Any, write: Callable[[str], Any]) -> None:
+        while isinstance(write, _Write):
+            write = write.write
+        vars(self)["write"] = write
+
+    try:
+        file.__class__ = type(kind.__name__, (kind,), {"write": property(get, put), "__module__": kind.__module__})
+    except TypeError:  # the file of a terminal, whose class is not written in Python
+        file.write = _Write(stream, file.write)
