@@ -82,7 +82,7 @@ class Completed:
         return Row(
             label,
             self._job._items.originals[position],
-            self._job._target.value(self._job._ledger.raws([position])[0]) if last.status == OK else None,
+            self._job._target.value(next(self._job._ledger.raws([position])), position) if last.status == OK else None,
             STATUS_NAMES[last.status],
             failure.type if failure is not None else None,
             failure.message if failure is not None else None,

@@ -35,6 +35,10 @@ MAX_SHARD_ITEMS: Final = 10_000
 MAX_SHARD_BYTES: Final = 8 * 1024 * 1024
 """Bounds of a shard's input: far from the 32 MiB of a message, and enough shards for many workers."""
 
+MAX_UNFINISHED_BYTES: Final = 48 * 1024 * 1024
+"""Input of shards that Restate has and that have not ended: restate-server hands all of them to this process at once,
+and gives up on invocations for which its memory (128 MiB for this in a managed server) has no room."""
+
 _SUBMIT_AT_ONCE: Final = 4
 
 
@@ -50,6 +54,8 @@ class Shards:
         self._run = connection.runs.get(manifest.name, manifest.generation)
         self.prints = Prints()
         self._slots = asyncio.Semaphore(_SUBMIT_AT_ONCE)
+        self._unfinished = 0  # bytes
+        self._room = asyncio.Condition()
         self._rule: StopRule | None = None
         self._latest = len(manifest.rounds) - 1  # round
         self._asked: Range | None = None  # what the pool has not taken up yet
@@ -140,6 +146,7 @@ class Shards:
         return shards
 
     async def _submit(self, round_: int, shard: int, positions: Sequence[int]) -> None:
+        await self._wait_for_room(sum(map(self._encoded.size, positions)))
         async with self._slots:  # so that few requests are in memory
             request = ShardRequest(
                 job=self._manifest.name,
@@ -154,11 +161,29 @@ class Shards:
                 self._service, SHARD_HANDLER, encode(request), idempotency_key=request.key(), patience=None
             )
 
+    async def _wait_for_room(self, size: int) -> None:
+        async with self._room:
+            while self._unfinished and self._unfinished + size > MAX_UNFINISHED_BYTES:
+                await self._room.wait()
+            self._unfinished += size
+
+    async def _make_room(self, size: int) -> None:
+        async with self._room:
+            self._unfinished -= size
+            self._room.notify_all()
+
     async def _follow(
         self, round_: int, shard: int, positions: Sequence[int], sending: asyncio.Task[None] | None
     ) -> None:
         if sending is not None:
             await sending
+        try:
+            await self._see_through(round_, shard, positions)
+        finally:
+            if sending is not None:
+                await self._make_room(sum(map(self._encoded.size, positions)))
+
+    async def _see_through(self, round_: int, shard: int, positions: Sequence[int]) -> None:
         key: str | None = shard_key(self._manifest.name, self._manifest.generation, round_, shard)
         while key is not None:
             try:

@@ -19,6 +19,21 @@ _log = logging.getLogger("restate_nb.endpoint")
 Definition = restate.Service | restate.VirtualObject | restate.Workflow
 
 
+def _was_hung_up(error: BaseException | None) -> bool:
+    """Whether the SDK failed since restate-server broke a request off, to make it again; nobody need be told."""
+    return "input was closed" in str(error)
+
+
+class _HungUp(logging.Filter):
+    """Leaves such failures out of what the SDK logs, which a notebook prints."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.exc_info is None or not _was_hung_up(record.exc_info[1])
+
+
+logging.getLogger("restate.server").addFilter(_HungUp())
+
+
 class Endpoint:
     """Serves Restate services from the loop on which it is opened.
 
@@ -75,7 +90,11 @@ class Endpoint:
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI app: the SDK's, and an answer to the lifespan messages, at which the SDK's raises."""
         if scope["type"] != "lifespan":
-            await self._app(scope, lambda: self._receive(receive), send)
+            try:
+                await self._app(scope, lambda: self._receive(receive), send)
+            except Exception as error:
+                if not _was_hung_up(error):
+                    raise
             while self._stop.is_set() and (await receive())["type"] != "http.disconnect":
                 pass  # hypercorn fails on data for a stream that it has closed, so the client closes it
             return
