@@ -175,8 +175,7 @@ class Job(Visible, Generic[T]):
                 "job.errors() groups them, job.retry_failed() runs them again, job.frame() has the others' values.",
                 frame,
             )
-        raws = self._ledger.values
-        return [self._target.value(raw) for raw in raws if raw is not None]
+        return [self._target.value(raw) for raw in self._ledger.raws(range(self._ledger.total))]
 
     # ------------------------------------------------------------ steering
 

@@ -13,13 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from restate_nb.engine.codec import decode
 from restate_nb.engine.target import Target, name_of
 from restate_nb.errors import InvalidInput
 from restate_nb.notebook.attendance import Attendance
 from restate_nb.notebook.calls import call_durable, call_handler
 from restate_nb.notebook.driver import Driver
-from restate_nb.notebook.inputs import Items
+from restate_nb.notebook.inputs import Decoded, Items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.loops import LoopThread
@@ -117,7 +116,8 @@ class Session:
         """
         if self._closed:
             raise InvalidInput("This session was stopped. Run rnb.start() again.")
-        code, digest, now = code_digest(target.fn), items_digest(items.encoded), time.time()
+        digest = items_digest(items.encoded.sizes(), items.encoded.chunks())
+        code, now = code_digest(target.fn), time.time()
         wanted = Manifest(
             name=check_job_name(name) if name is not None else f"{target.name}-{_mix(code, digest, target.passing)}",
             function=target.name,
@@ -153,11 +153,12 @@ class Session:
             )
         manifest = manifests[name]
         encoded = self._io.run(read_items_back(self._admin, manifest))
-        items = Items([decode(each) for each in encoded], encoded)
+        target = unknown_function(manifest)
+        items = Items(Decoded(target, encoded), encoded)
         ledger = Ledger(manifest.total)
         driver = self._io.run(Driver.of(self._connection, manifest, encoded, ledger, created=False))
         job = self._jobs[name, manifest.generation] = Job(driver, self._io, ledger, self._forget)
-        job._attach(unknown_function(manifest), items)
+        job._attach(target, items)
         return job
 
     def list_jobs(self) -> pd.DataFrame:
@@ -279,4 +280,5 @@ class Session:
 
 
 def _mix(*parts: str) -> str:
-    return items_digest([part.encode() for part in parts])[:10]
+    encoded = [part.encode() for part in parts]
+    return items_digest(map(len, encoded), encoded)[:10]
