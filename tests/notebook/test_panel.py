@@ -130,6 +130,11 @@ def test_the_text_of_a_running_job():
     ]
 
 
+def test_a_paused_job_promises_no_end():
+    paused = to_text(progress(status="paused", ok=400, running=0, rate=38.2, eta=15.7, elapsed=9.0))
+    assert paused == "pages (fetch): Paused, 400 of 1,000 done, 9 s so far"
+
+
 def test_a_finished_job_has_no_time_left():
     text = to_text(progress(status="finished", ok=990, failed=10, elapsed=10, rate=5, eta=3, concurrency=50))
     assert text == "pages (fetch): Finished, 10 failed, 1,000 of 1,000 done, in 10 s, 100/s"

@@ -99,6 +99,7 @@ class Live:
         return {"application/vnd.jupyter.widget-view+json": view, **_NOTHING}
 
     def _leave(self) -> None:
+        self._row.children = []  # Voilà goes on showing the row
         self._handle.update(_NOTHING, raw=True)
 
     @staticmethod

@@ -96,11 +96,12 @@ def facts(progress: Progress, spread: tuple[float, float] | None = None) -> list
         spread: the shortest and the longest time left that the recent rates suggest, in seconds.
     """
     ended = progress.status in {"finished", "cancelled", "failed", "stopped"}
+    goes_on = not ended and progress.status != "paused"  # a job that is paused is done when somebody lets it
     done = progress.ok + progress.failed
     said = []
-    if progress.rate and not ended:
+    if progress.rate and goes_on:
         said.append(rate(progress.rate))
-    if progress.eta is not None and not ended:
+    if progress.eta is not None and goes_on:
         left = f"about {duration(progress.eta)} left"
         low, high = (duration(bound) for bound in spread) if spread else ("", "")
         said.append(left if low == high else f"{left} ({low} to {high})")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from restate_nb.notebook.panel.controls import offered
 from restate_nb.notebook.panel.live import Live
 from restate_nb.notebook.panel.markup import to_html, to_text
-from restate_nb.notebook.panel.place import somebody_can_click
+from restate_nb.notebook.panel.output import Output, Stored, Streamed
+from restate_nb.notebook.panel.place import in_voila, somebody_can_click
 from restate_nb.notebook.panel.pump import INTERVAL, Pump
 from restate_nb.notebook.panel.trend import Trend
 from restate_nb.notebook.progress import Progress
@@ -17,16 +16,14 @@ class NotebookPanel:
     """Shows a job under the cell that made the panel.
 
     The output has a display id: nbclient, JupyterLab and whatever else follows the protocol store the last update in
-    the notebook. So a saved notebook ends with the final numbers, as HTML and as text, and never with a widget.
+    the notebook. So a saved notebook ends with the final numbers, as HTML and as text, and never with a widget. Voilà
+    sends each cell to the page when it has ended, and stores nothing: there the output is a widget.
     """
 
     def __init__(self, progress: Progress, controls: object = None, interval: float = INTERVAL) -> None:
-        from IPython.display import display  # noqa: PLC0415 - only where a notebook is
-
         self._trend = Trend()
         self._trend.add(progress)
-        show: Any = display  # IPython has no types for it
-        self._handle = show(self._bundle(progress), raw=True, display_id=True)
+        self._output: Output = (Streamed if in_voila() else Stored)(self._bundle(progress))
         actions = offered(controls) if controls is not None and somebody_can_click() else {}
         self._live = Live(actions, progress) if actions else None
         self._pump = Pump(self._show, interval)
@@ -47,7 +44,7 @@ class NotebookPanel:
 
     def _show(self, progress: Progress) -> None:
         self._trend.add(progress)
-        self._handle.update(self._bundle(progress), raw=True)
+        self._output.update(self._bundle(progress))
         if self._live is not None:
             self._live.update(progress)
 

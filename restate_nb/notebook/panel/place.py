@@ -19,10 +19,15 @@ def in_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
+def in_voila() -> bool:
+    """Whether Voilà runs this notebook as a page: there nothing but widgets changes once its cell has ended."""
+    return os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")
+
+
 def somebody_can_click() -> bool:
     """Whether a person may look at this kernel's notebook while it runs.
 
     nbclient, papermill and `jupyter nbconvert --execute` start kernels themselves; what a Jupyter server starts has a
     session name, and VS Code and Colab start kernels in ways of their own.
     """
-    return "JPY_SESSION_NAME" in os.environ or "JPY_PARENT_PID" not in os.environ
+    return "JPY_SESSION_NAME" in os.environ or "JPY_PARENT_PID" not in os.environ or in_voila()
