@@ -186,7 +186,7 @@ class Outcomes:
         Columns: `position`, `stream` (stdout, stderr), `at` (UTC), `text`.
 
         Example:
-            print("\n".join(job.logs()["text"]))
+            print(*job.logs()["text"])
             job.logs().loc["Bonn"]  # what the item with this index label printed
         """
         from restate_nb.notebook.logs import logs_frame  # noqa: PLC0415 - loads pandas

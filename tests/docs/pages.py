@@ -103,12 +103,16 @@ class Page:
     def __enter__(self) -> Page:
         self._before = Path.cwd(), sys.modules["__main__"]
         os.chdir(self._directory)
+        sys.path.insert(0, str(self._directory))
         sys.modules["__main__"] = self._module
         return self
 
     def __exit__(self, *_: object) -> None:
         os.chdir(self._before[0])
+        sys.path.remove(str(self._directory))
         sys.modules["__main__"] = self._before[1]
+        for name in [each.stem for each in self._directory.glob("*.py")]:
+            sys.modules.pop(name, None)
         self._runner.close()
 
     def run(self) -> int:
