@@ -91,6 +91,7 @@ _HOMES = {
     "notebook.completed": ("as_completed",),
     "notebook.job": ("Job",),
     "notebook.loops": ("run",),
+    "notebook.magics": ("load_ipython_extension", "unload_ipython_extension"),  # called by %load_ext, and no one else
     "notebook.session": ("Session",),
     "notebook.start": ("compare", "job", "jobs", "start"),
     "notebook.verbs": ("call", "map", "starmap"),
