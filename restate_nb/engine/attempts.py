@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import threading
 import time
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -33,12 +34,14 @@ class Work:
         is_async: it returns a coroutine, to be run on the pool's loop; otherwise it is called in a thread.
         context: the context variables that items see; each has its own copy.
         remote: what worker processes call instead, which see no context.
+        pick: gives what is done with an item by its payload, where that differs from item to item.
     """
 
     call: Callable[[Any], Any]
     is_async: bool
     context: contextvars.Context
     remote: Remote | None = None
+    pick: Callable[[Any], Work] | None = None
 
 
 class Attempts:
@@ -48,6 +51,7 @@ class Attempts:
         retry: when a failed attempt is followed by another.
         timeout: seconds that one attempt may take; None for no limit.
         hung: threads whose item timed out and that run on.
+        threads: the thread (its ident) in which an attempt runs, by position and number; hung ones too.
         bearable: with as many hung threads, timeouts say what to do about it.
     """
 
@@ -60,6 +64,7 @@ class Attempts:
         self.timeout: float | None = None
         self.hung = 0
         self.bearable = 1
+        self.threads: dict[tuple[int, int], int] = {}
 
     def close(self) -> None:
         """Let every thread end once its item has; kill all worker processes."""
@@ -71,6 +76,8 @@ class Attempts:
 
     async def run(self, work: Work, entry: Entry) -> Report:
         """One attempt at an item. Raises only CancelledError, when the task that calls it is cancelled."""
+        if work.pick is not None:
+            work = work.pick(entry.payload)
         if work.is_async:
             return await self._on_loop(work, entry)
         if work.remote is not None:
@@ -111,8 +118,10 @@ class Attempts:
                 self.hung -= 1
 
         def job() -> None:
+            self.threads[entry.position, entry.number] = threading.get_ident()
             call = functools.partial(at_item, entry.position, work.call)
             result = work.context.copy().run(try_once, call, entry.position, entry.number, entry.payload, retry)
+            self.threads.pop((entry.position, entry.number), None)
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(settle, result)
 

@@ -18,6 +18,8 @@ from typing import Final
 import msgspec
 
 from restate_nb.engine.attempts import Attempts, Work
+from restate_nb.engine.backlog import Backlog
+from restate_nb.engine.doings import Doing, doings
 from restate_nb.engine.gate import Gate
 from restate_nb.engine.lane import Entry, Lane, cancelled
 from restate_nb.engine.pace import Adaptive
@@ -27,14 +29,6 @@ from restate_nb.limit import Concurrency, StopRule, concurrency_range, rate, sto
 from restate_nb.policy import RunPolicy, seconds
 
 __all__ = ["Pool", "Work"]
-
-MAX_BACKLOG: Final = 20_000
-MAX_BACKLOG_BYTES: Final = 32 * 1024 * 1024
-"""Outcomes, and bytes of their values, that may wait to be recorded. With more, no item is started: they would fill the
-memory, and be lost if the process died."""
-
-_LOOK: Final = 16
-"""Items that end between two looks at the backlog; each may have a value of 16 MiB."""
 
 _TURN: Final = 0.005
 """Seconds that items which never wait may keep the loop for themselves."""
@@ -62,7 +56,8 @@ class Pool:
         self._rule: StopRule | None = None
         self._set_policy(RunPolicy())
         self._work: Work | None = None
-        self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
+        self._lanes: weakref.WeakValueDictionary[int, Lane] = weakref.WeakValueDictionary()  # by id
+        self._backlog = Backlog(self._lanes)
         self._queue: deque[Lane] = deque()  # lanes with pending entries
         self._running: dict[asyncio.Task[None], _Running | None] = {}
         self._fresh = 0  # workers that have not looked for an item yet
@@ -70,8 +65,6 @@ class Pool:
         self._paused = False
         self._closed = False
         self._turn = 0.0
-        self._credit = 0  # items that may end before the backlog is looked at
-        self._overfull = False
         self._ended_items = self._failed_items = 0  # since the start, or since `reopen`
         self.stopped = ""  # why no item is started any more
 
@@ -107,13 +100,29 @@ class Pool:
         return "" if self._gate is None else self._gate.waits_for
 
     @property
+    def paused(self) -> bool:
+        """Whether it was told to start nothing."""
+        return self._paused
+
+    @property
+    def resting(self) -> list[float]:
+        """When items that failed are tried again, in seconds since 1970."""
+        lanes = [lane for each in self._lanes.valuerefs() if (lane := each()) is not None]
+        return [entry.not_before for lane in lanes for entry in list(lane.resting.values())]
+
+    def doings(self) -> list[Doing]:
+        """What runs now, and threads that run on after their item timed out; the longest first."""
+        running = [(task, each.entry, each.started) for task, each in list(self._running.items()) if each is not None]
+        return doings(running, dict(self._attempts.threads))
+
+    @property
     def overfull(self) -> bool:
         """Whether items are held up, since too many outcomes wait to be recorded."""
-        return self._overfull
+        return self._backlog.full
 
     def recorded(self) -> None:
         """Outcomes of its lanes were recorded."""
-        if self._overfull:
+        if self._backlog.full:
             self.soon(self._start_workers)
 
     def soon(self, call: Callable[..., None], *args: object) -> None:
@@ -174,7 +183,7 @@ class Pool:
 
     def add(self, lane: Lane) -> None:
         """Take up a lane's entries."""
-        self._lanes.add(lane)
+        self._lanes[id(lane)] = lane
         if self.stopped:
             lane.stop(self.stopped)
         self._queue.append(lane)
@@ -185,7 +194,7 @@ class Pool:
         reason. What runs is let end."""
         if not self.stopped:
             self.stopped = reason
-            for lane in list(self._lanes):
+            for lane in list(self._lanes.values()):
                 lane.stop(reason)
 
     def reopen(self) -> None:
@@ -221,7 +230,7 @@ class Pool:
     # ------------------------------------------------------------ workers
 
     def _start_workers(self) -> None:
-        if self._work is None or self._paused or self._closed or not self._room():
+        if self._work is None or self._paused or self._closed or not self._backlog.has_room():
             return
         wanted = 0
         for lane in self._queue:
@@ -249,22 +258,8 @@ class Pool:
             raise error  # a defect of this module: the loop's exception handler reports it
         self._start_workers()
 
-    def _room(self) -> bool:
-        if self._credit > 0:
-            return True
-        share = 2 if self._overfull else 1  # once too much, it has to fall by half
-        self._overfull = True  # before the look, or what is recorded meanwhile would wake nobody
-        count = size = 0
-        for lane in self._lanes:
-            waits, of_bytes = lane.backlog()
-            count, size = count + waits, size + of_bytes
-        self._overfull = count * share >= MAX_BACKLOG or size * share >= MAX_BACKLOG_BYTES
-        if not self._overfull:
-            self._credit = _LOOK
-        return not self._overfull
-
     def _next(self) -> tuple[Lane, Entry] | None:
-        if not (self._paused or self._closed or len(self._running) > self._limit) and self._room():
+        if not (self._paused or self._closed or len(self._running) > self._limit) and self._backlog.has_room():
             while self._queue:
                 lane = self._queue[0]
                 if not lane.pending:
@@ -295,7 +290,7 @@ class Pool:
             else:
                 report = await self._gated(self._gate, self._work, entry)
             self._running[task] = None
-            self._credit -= 1
+            self._backlog.grow()
             if report.attempt.failure is None and self._rule is None:
                 lane.put(report.attempt)
             else:
@@ -349,7 +344,7 @@ class Pool:
         """Bring the entry back later."""
         if entry.position not in lane.open:
             return
-        lane.resting[entry.position] = entry
+        lane.resting[entry.position] = Entry(entry.position, entry.payload, entry.number, time.time() + seconds)
 
         def ready() -> None:
             self._timers.discard(timer)

@@ -440,7 +440,7 @@ async def test_an_attempt_that_is_over_never_takes_the_wake_up_of_the_next(pool:
 async def test_no_item_starts_while_too_many_outcomes_wait_to_be_recorded(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("restate_nb.engine.pool.MAX_BACKLOG", 100)
+    monkeypatch.setattr("restate_nb.engine.backlog.MAX_COUNT", 100)
     lanes = [lane_of(*range(150)), lane_of(*range(150))]
     for lane in lanes:
         pool.add(lane)

@@ -1,0 +1,48 @@
+"""How much waits to be recorded: with too much, no item is started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from restate_nb.engine.lane import Lane
+
+MAX_COUNT: Final = 20_000
+MAX_BYTES: Final = 32 * 1024 * 1024
+"""Outcomes, and bytes of their values, that may wait to be recorded. More would fill the memory, and be lost if the
+process died."""
+
+_LOOK: Final = 16
+"""Items that end between two looks; each may have a value of 16 MiB."""
+
+
+class Backlog:
+    """What the lanes of one pool have not had recorded. Used on the pool's loop; `full` may be read anywhere.
+
+    Attributes:
+        full: whether items are held up by it.
+    """
+
+    def __init__(self, lanes: Mapping[int, Lane]) -> None:
+        self._lanes = lanes
+        self._credit = 0  # items that may end before the next look
+        self.full = False
+
+    def grow(self) -> None:
+        """An item has ended."""
+        self._credit -= 1
+
+    def has_room(self) -> bool:
+        """Whether an item may be started. Once it may not, not before half of what waits is recorded."""
+        if self._credit > 0:
+            return True
+        share = 2 if self.full else 1
+        self.full = True  # before the look, or what is recorded meanwhile would wake nobody
+        count = size = 0
+        for lane in self._lanes.values():
+            waits, of_bytes = lane.backlog()
+            count, size = count + waits, size + of_bytes
+        self.full = count * share >= MAX_COUNT or size * share >= MAX_BYTES
+        if not self.full:
+            self._credit = _LOOK
+        return not self.full
