@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 
 import restate_nb
 
@@ -21,6 +24,7 @@ default_role = "code"  # docstrings write `name` for code, as Markdown does
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+smartquotes_action = "D"  # dashes only: messages are searched for with the quotes that they have
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -44,22 +48,42 @@ html_theme_options = {
 copybutton_exclude = ".linenos, .gp, .go"
 
 
-def _show_code(*event: object) -> None:
-    """Mark what follows `Example:` as code."""
-    lines = cast("list[str]", event[-1])
+_properties: dict[str, list[str]] = {}
+
+
+def _before_napoleon(app: Sphinx, what: str, name: str, *event: list[str]) -> None:
+    """Mark what follows `Example:` as code; keep napoleon from reading types into properties."""
+    lines = event[-1]
     shown: list[str] = []
-    indent: int | None = None
     for line in lines:
-        if indent is not None and line.strip() and len(line) - len(line.lstrip()) <= indent:
-            indent = None
         if line.strip() == "Example:":
-            indent = len(line) - len(line.lstrip())
-            shown += [" " * indent + ".. rubric:: Example", "", " " * indent + ".. code-block:: python", ""]
-            continue
-        shown.append(line)
+            indent = line[: len(line) - len(line.lstrip())]
+            shown += [f"{indent}.. rubric:: Example", "", f"{indent}.. code-block:: python", ""]
+        else:
+            shown.append(line)
     lines[:] = [*shown, ""]
+    if what == "property":
+        _properties[name] = lines[:]
+        lines.clear()
 
 
-def setup(app: object) -> None:
-    """Called by Sphinx. Before napoleon (500), which would make prose of an example."""
-    app.connect("autodoc-process-docstring", _show_code, priority=400)  # type: ignore[attr-defined]
+def _after_napoleon(app: Sphinx, what: str, name: str, *event: list[str]) -> None:
+    if what == "property":
+        event[-1][:] = _properties.pop(name)
+
+
+def _without_overloads(analyze: Callable[[ModuleAnalyzer], None]) -> Callable[[ModuleAnalyzer], None]:
+    """Overloads are for type checkers; a reader wants one signature."""
+
+    def analyzed(self: ModuleAnalyzer) -> None:
+        analyze(self)
+        self.overloads = {}
+
+    return analyzed
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx. Napoleon's own priority is 500."""
+    ModuleAnalyzer.analyze = _without_overloads(ModuleAnalyzer.analyze)  # type: ignore[method-assign]
+    app.connect("autodoc-process-docstring", _before_napoleon, priority=400)
+    app.connect("autodoc-process-docstring", _after_napoleon, priority=600)

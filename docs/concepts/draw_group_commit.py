@@ -7,7 +7,7 @@ from pathlib import Path
 
 WIDTH, ROW, LEFT = 760, 15, 96
 WORKERS = 7
-COMMITS = (190, 290, 400, 505, 620, 715)
+COMMITS = (190, 290, 400, 505, 615, 705)
 COMMIT_TAKES = 26
 
 rng = random.Random(4)
