@@ -1,0 +1,31 @@
+"""What Restate itself keeps of a job: how many final outcomes each item has in the outputs of its shards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import restate_nb as rnb
+from restate_nb.notebook.session import Session
+from restate_nb.service.wire import SHARD_HANDLER, items_service, output_decoder, shard_key
+
+
+def final_outcomes(session: Session, job: rnb.Job[Any], round_: int = 0) -> Counter[int]:
+    """By position, for one round of a finished job."""
+    manifest = job._driver.manifest
+    counts = Counter[int]()
+
+    async def read() -> None:
+        for shard in range(10**6):
+            key: str | None = shard_key(manifest.name, manifest.generation, round_, shard)
+            while key is not None:
+                try:
+                    body = await session._ingress.attach(items_service(session.name), SHARD_HANDLER, key)
+                except LookupError:  # there is no such shard: the one before was the last
+                    return
+                output = output_decoder.decode(body)
+                counts.update(each.position for group in output.groups for each in group if each.final)
+                key = output.next
+
+    session._io.run(read())
+    return counts
