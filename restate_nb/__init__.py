@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from restate_nb.notebook.job import Job
     from restate_nb.notebook.loops import run
     from restate_nb.notebook.session import Session
-    from restate_nb.notebook.start import compare, job, jobs, start
+    from restate_nb.notebook.start import compare, compare_chart, job, jobs, start
     from restate_nb.notebook.verbs import call, map, starmap
     from restate_nb.policy import Retry, RunPolicy
     from restate_nb.versions import show_versions
@@ -61,6 +61,7 @@ __all__ = [
     "as_completed",
     "call",
     "compare",
+    "compare_chart",
     "job",
     "jobs",
     "map",
@@ -93,7 +94,7 @@ _HOMES = {
     "notebook.loops": ("run",),
     "notebook.magics": ("load_ipython_extension", "unload_ipython_extension"),  # called by %load_ext, and no one else
     "notebook.session": ("Session",),
-    "notebook.start": ("compare", "job", "jobs", "start"),
+    "notebook.start": ("compare", "compare_chart", "job", "jobs", "start"),
     "notebook.verbs": ("call", "map", "starmap"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

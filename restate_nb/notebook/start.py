@@ -14,6 +14,7 @@ from restate_nb.notebook.session import RETENTION, Session
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
     from restate_nb.notebook.job import Job
 
@@ -131,3 +132,27 @@ def compare(a: Job[Any], b: Job[Any]) -> pd.DataFrame:
     from restate_nb.notebook.frame import compared  # noqa: PLC0415 - loads pandas
 
     return compared(a.frame(), b.frame())
+
+
+def compare_chart(a: Job[Any], b: Job[Any], *, ax: Axes | None = None, title: str | None = None) -> Axes:
+    """Draw two jobs side by side: each item at its run time in the one and in the other, marked by what changed.
+
+    What got faster is under the line, what got slower above it. An interactive backend tells the item under the mouse.
+
+    Args:
+        a: the job before.
+        b: the job after.
+        ax: where to draw; a new figure by default.
+        title: the chart's title.
+
+    Example:
+        import restate_nb as rnb
+
+        rnb.start()
+        before, after = rnb.map(str, [1, 2], name="before"), rnb.map(float, [1, 2], name="after")
+        before.result(), after.result()
+        rnb.compare_chart(before, after)
+    """
+    from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
+
+    return charts.compare(compare(a, b), (a.name, b.name), ax=ax, title=title)

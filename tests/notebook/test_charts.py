@@ -103,8 +103,22 @@ def test_many_items_are_drawn_as_a_density():
     assert not [c for c in ax.collections if isinstance(c, PolyCollection)]
     (picture,) = ax.images
     assert picture.get_array().shape[0] <= 500
-    assert crosses(ax) == frame["status"].isin(["error", "timeout"]).sum()
+    assert 10 < crosses(ax) == frame["status"].isin(["error", "timeout"]).sum() <= 300
     assert ax.get_ylabel() == "items, in order of start"
+
+
+def test_many_failures_are_a_margin_that_hides_nothing():
+    frame, attempts = simulate(20_000, **JOBS["flaky"] | {"fail": 0.4})
+    ax = timeline(frame, attempts, sort="index")
+    failed = frame["status"].isin(["error", "timeout"]).to_numpy()
+    assert crosses(ax) == 0
+    (margin,) = [image for image in ax.images if image.get_label() == "failed for good"]
+    strength = margin.get_array()[:, 0, 3]
+    per_cell = np.bincount(np.flatnonzero(failed) * len(strength) // 20_000, minlength=len(strength))
+    assert 0.2 < strength[per_cell > 0].min() < strength.max() <= 1
+    assert (strength[np.argsort(per_cell, kind="stable")] == np.sort(strength)).all(), "the more failed, the stronger"
+    assert margin.get_extent()[0] > attempts["finished_at"].sub(SUBMITTED).dt.total_seconds().max() / 60
+    assert "failed, at the right edge too" in legend_words(ax)
 
 
 @pytest.mark.parametrize("kind", JOBS)
@@ -196,6 +210,14 @@ def test_the_place_under_the_mouse_is_read_out():
     ax = timeline(frame, attempts, sort="index", label="item")
     assert ax.format_coord(10.0, 1234.2) == "https://example.org/page/1234: ok, ran 1 s, at 10 min 00 s"
     assert ax.format_coord(10.0, -5) == "10 min 00 s"
+
+
+def test_in_lanes_the_attempt_under_the_mouse_is_read_out():
+    frame, attempts = simulate(50, run=1, spread=0, concurrency=5, index=pd.Index([f"city {i}" for i in range(50)]))
+    ax = timeline(frame, attempts, sort="lane")
+    assert ax.format_coord(0.5, 2) == "city 2: ok, ran 1 s, at 500 ms"
+    assert ax.format_coord(7.5, 0).startswith("city 35: ok")
+    assert ax.format_coord(100, 0) == ax.format_coord(10.0, 7) == "10 s"
 
 
 def test_a_chart_is_drawn_on_the_axes_given_and_leaves_pyplot_alone():

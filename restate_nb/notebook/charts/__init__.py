@@ -1,9 +1,10 @@
 """Charts of a job, drawn with matplotlib from its frames; each returns its Axes."""
 
+from restate_nb.notebook.charts.compare import compare
 from restate_nb.notebook.charts.durations import durations
 from restate_nb.notebook.charts.failures import failures
 from restate_nb.notebook.charts.overview import overview
 from restate_nb.notebook.charts.throughput import throughput
 from restate_nb.notebook.charts.timeline import Sort, timeline
 
-__all__ = ["Sort", "durations", "failures", "overview", "throughput", "timeline"]
+__all__ = ["Sort", "compare", "durations", "failures", "overview", "throughput", "timeline"]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 BARS_AT_MOST = 3000
 """Beyond it a bar is thinner than a pixel in any order, and drawing each takes seconds."""
 
+CROSSES_AT_MOST = 300
+"""Beyond it crosses make a wall, which one failure in a hundred does not deserve."""
+
 _PIXELS = (420, 1100)  # rows and columns of a density picture
 _THINNEST = 3  # columns; a hairline would be lost
 
@@ -166,8 +169,11 @@ def _cover(canvas: Canvas, strips: Strips, height: int, columns: int) -> Floats:
 
 
 def mark_failures(canvas: Canvas, strips: Strips) -> None:
-    """A cross at the end of each final failure."""
+    """A cross at the end of each final failure; where these would hide what they stand on, a margin of the rows."""
     if not len(strips):
+        return
+    if len(strips) > CROSSES_AT_MOST and canvas.rows > CROSSES_AT_MOST:
+        _failed_margin(canvas, strips)
         return
     size, edge = (6.0, 1.6) if canvas.few else (4.0, 1.0) if len(strips) <= 300 else (2.5, 0.6)
     colours = canvas.colours
@@ -178,6 +184,24 @@ def mark_failures(canvas: Canvas, strips: Strips) -> None:
     )  # fmt: skip
 
 
+def _failed_margin(canvas: Canvas, strips: Strips) -> None:
+    """At the right edge, as strong as the share of the rows there that failed; a single one leaves a trace."""
+    height = min(canvas.rows, _PIXELS[0])
+    per_cell = np.bincount(strips.row * height // canvas.rows, minlength=height)
+    share = per_cell * height / canvas.rows
+    picture = np.zeros((height, 1, 4))
+    picture[..., :3] = to_rgb(canvas.colours.failed)
+    picture[:, 0, 3] = np.where(per_cell, np.minimum(0.2 + 0.8 * np.sqrt(share), 1), 0)
+    canvas.ax.imshow(
+        picture,
+        extent=(1.005 * canvas.width, 1.02 * canvas.width, canvas.rows - 0.5, -0.5),
+        aspect="auto",
+        interpolation="nearest",
+        zorder=2,
+        label="failed for good",
+    )
+
+
 def legend_handles(canvas: Canvas, kinds: Ints, waits: bool) -> list[Artist]:
     """What the legend shows: only what is there."""
     handles: list[Artist] = []
@@ -186,6 +210,9 @@ def legend_handles(canvas: Canvas, kinds: Ints, waits: bool) -> list[Artist]:
         handles.append(Line2D([], [], color=colours.idle, alpha=0.6, lw=1.6, label="waiting"))
     for code, look in looks(colours).items():
         if not (kinds == code).any():
+            continue
+        if code == FAILED and (kinds == FAILED).sum() > CROSSES_AT_MOST and canvas.rows > CROSSES_AT_MOST:
+            handles.append(Patch(fc=look.colour, label="failed, at the right edge too"))
             continue
         if code == FAILED:
             mark = colours.text if few else colours.failed

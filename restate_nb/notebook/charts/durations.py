@@ -16,6 +16,8 @@ from restate_nb.notebook.charts.style import axes_for, legend, palette, say_empt
 from restate_nb.notebook.panel.words import counted, duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
@@ -47,7 +49,8 @@ def durations(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | None 
     ended = status.isin(["ok", "error", "timeout"]).to_numpy() & ~np.isnan(ran)
     failed = (status != "ok").to_numpy()[ended]
     seconds = np.maximum(ran[ended], 0.0)
-    tidy(ax, title if title is not None else _title(seconds), grid="y")
+    marked = [(p, float(np.percentile(seconds, p, method="inverted_cdf"))) for p in PERCENTILES if len(seconds)]
+    tidy(ax, title if title is not None else _title(len(seconds), marked), grid="y")
     ax.set_ylabel("items")
     ax.set_xlabel("run time per item")
     if not len(seconds):
@@ -78,15 +81,17 @@ def durations(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | None 
     ax.set_ylim(0, counts.max() * 1.12)
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
-    _curve(ax, seconds, edges)
+    _curve(ax, seconds, edges, marked)
     handles.append(Line2D([], [], color=colours.text, lw=1.3, label="share done within"))
     legend(ax, handles)
     _time_axis(ax, edges, logarithmic)
     return ax
 
 
-def _title(seconds: Floats) -> str:
-    return f"Run time of {counted(len(seconds), 'item')}" if len(seconds) else "Run time"
+def _title(items: int, marked: Sequence[tuple[int, float]]) -> str:
+    # The percentiles are told here and not beside their points, which lie on one another more often than not.
+    said = ", ".join(f"p{percentile} {duration(value)}" for percentile, value in marked)
+    return f"Run time of {counted(items, 'item')}: {said}" if items else "Run time"
 
 
 def _wants_log(seconds: Floats) -> bool:
@@ -110,7 +115,7 @@ def _edges(seconds: Floats, logarithmic: bool) -> Floats:
     return np.linspace(low, high, bins + 1)
 
 
-def _curve(ax: Axes, seconds: Floats, edges: Floats) -> None:
+def _curve(ax: Axes, seconds: Floats, edges: Floats, marked: Sequence[tuple[int, float]]) -> None:
     """The cumulative share on an axis of its own, and the percentiles on it."""
     text = palette(ax).text
     shares = ax.twinx()
@@ -127,19 +132,11 @@ def _curve(ax: Axes, seconds: Floats, edges: Floats) -> None:
     shares.yaxis.set_major_formatter(PercentFormatter(1.0))
     shares.set_ylabel("share of items done within")
     shares.spines["top"].set_visible(False)
-    said = []
-    for percentile in PERCENTILES:
-        value = float(np.percentile(seconds, percentile, method="inverted_cdf"))
+    for percentile, value in marked:
         shares.plot(
             [value, value], [0, percentile / 100], color=text, lw=1, ls=(0, (4, 3)), marker="o", markevery=[1],
             markersize=4, label=f"p{percentile}",
         )  # fmt: skip
-        said.append(f"p{percentile}  {duration(value)}")
-    # In a box and not beside the points: the upper percentiles lie on one another more often than not.
-    shares.text(
-        0.985, 0.5, "\n".join(said), transform=shares.transAxes, ha="right", va="center", fontsize="small", color=text,
-        bbox={"boxstyle": "round,pad=0.4", "fc": ax.get_facecolor(), "ec": palette(ax).idle, "alpha": 0.85, "lw": 0.6},
-    )  # fmt: skip
 
 
 def _time_axis(ax: Axes, edges: Floats, logarithmic: bool) -> None:
@@ -148,8 +145,7 @@ def _time_axis(ax: Axes, edges: Floats, logarithmic: bool) -> None:
         ax.set_xscale("log")
         ax.set_xlim(low / 1.08, high * 1.08)
         ax.set_xlabel("run time per item (logarithmic)")
-        ticks = [t for t in _LOG_TICKS if low / 1.08 <= t <= high * 1.08]
-        ax.xaxis.set_major_locator(FixedLocator(ticks if len(ticks) <= 9 else [t for t in ticks if _is_decade(t)]))
+        ax.xaxis.set_major_locator(FixedLocator(log_ticks(low / 1.08, high * 1.08)))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(FuncFormatter(lambda t, _: duration(t)))
         return
@@ -160,6 +156,12 @@ def _time_axis(ax: Axes, edges: Floats, logarithmic: bool) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda t, _: f"{t * factor:,.6g}"))
     ax.set_xlabel(f"run time per item ({unit})")
+
+
+def log_ticks(low: float, high: float, most: int = 9) -> list[float]:
+    """Where to read off a logarithmic axis of time: at most so many places, in seconds."""
+    ticks = [t for t in _LOG_TICKS if low <= t <= high]
+    return ticks if len(ticks) <= most else [t for t in ticks if _is_decade(t)]
 
 
 def _is_decade(seconds: float) -> bool:

@@ -100,7 +100,7 @@ def timeline(
     legend(ax, legend_handles(canvas, spans.kind, len(waits) > 0))
     if not len(strips):
         say_empty(ax, "nothing has run yet" if len(frame) else "no items")
-    ax.format_coord = _reader(names, frame, item_row, clock, sort)  # type: ignore[assignment, method-assign]
+    ax.format_coord = _reader(names, frame, item_row, clock, (spans, strips) if sort == "lane" else None)  # type: ignore[assignment, method-assign]
     return ax
 
 
@@ -204,17 +204,23 @@ def _count_rows(ax: Axes, sort: Sort) -> None:
 
 
 def _reader(
-    names: list[str], frame: pd.DataFrame, item_row: Ints, clock: Clock, sort: Sort
+    names: list[str], frame: pd.DataFrame, item_row: Ints, clock: Clock, lanes: tuple[Spans, Strips] | None
 ) -> Callable[[float, float], str]:
-    """What an interactive backend says about the place under the mouse."""
+    """What an interactive backend says about the place under the mouse; in lanes, by the attempt that is there."""
     order = np.argsort(item_row, kind="stable")
     status, ran = frame["status"].astype(str).to_numpy(), frame["run_s"].to_numpy(dtype=float, na_value=np.nan)
 
     def read(x: float, y: float) -> str:
         when, row = duration(clock.at(x)), round(y)
-        if sort == "lane" or not 0 <= row < len(order):
+        if lanes is not None:
+            spans, strips = lanes
+            there = np.flatnonzero((strips.row == row) & (strips.left <= x) & (strips.right >= x))
+            found = spans.position[there[:1]]
+        else:
+            found = order[row : row + 1] if row >= 0 else order[:0]
+        if not len(found):
             return when
-        item = int(order[row])
+        item = int(found[0])
         said = f"{names[item]}: {status[item]}" + ("" if np.isnan(ran[item]) else f", ran {duration(ran[item])}")
         return f"{said}, at {when}"
 
