@@ -1,7 +1,8 @@
 """The notebook that the kill tests kill: `python -m tests.durability.notebook FOLDER TOTAL`.
 
-Every execution of an item is a line of FOLDER/runs (item, process), on disk before the item returns; every outcome that
-the job calls recorded is a line of FOLDER/recorded. Prints `submitted`, `attached COUNT`, and `finished` at the end.
+Every execution of an item is a line of FOLDER/runs, on disk before the item goes on: `begin ITEM ATTEMPT PROCESS` and
+`end ITEM ATTEMPT PROCESS`, where ATTEMPT counts the executions of the item in this process. Every outcome that the job
+calls recorded is a line of FOLDER/recorded. Prints `submitted`, `attached COUNT`, and `finished` at the end.
 """
 
 from __future__ import annotations
@@ -10,33 +11,46 @@ import asyncio
 import os
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import restate_nb as rnb
 from restate_nb.engine.record import OK
+from tests.durability.outcomes import final_outcomes
 
 CONCURRENCY = 20
+SECONDS = 0.05
 if __name__ == "__main__":
     FOLDER = Path(sys.argv[1])
     RUNS = os.open(FOLDER / "runs", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
 
+ATTEMPTS = Counter[int]()
+
+
 async def work(item: int) -> int:
-    await asyncio.sleep(0.02)
-    os.write(RUNS, b"%d %d\n" % (item, os.getpid()))
-    os.fsync(RUNS)
+    ATTEMPTS[item] += 1
+    note("begin", item)
+    await asyncio.sleep(SECONDS)
+    note("end", item)
     return item * item
+
+
+def note(what: str, item: int) -> None:
+    os.write(RUNS, f"{what} {item} {ATTEMPTS[item]} {os.getpid()}\n".encode())
+    os.fsync(RUNS)
 
 
 def main() -> None:
     total = int(sys.argv[2])
-    with rnb.start("killed", data_dir=FOLDER / ".restate"):
+    with rnb.start("killed", data_dir=FOLDER / ".restate") as session:
         job = rnb.map(work, range(total), concurrency=CONCURRENCY, show=False)
         print("submitted", flush=True)
         threading.Thread(target=watch, args=(job, FOLDER / "recorded"), daemon=True).start()
         frame = job.result(timeout=300)
         assert frame["value"].tolist() == [item * item for item in range(total)]
         assert frame["status"].eq("ok").all()
+        assert final_outcomes(session, job) == dict.fromkeys(range(total), 1)
         print("attached", job.attached, flush=True)
         print("finished", flush=True)
 
