@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from restate_nb.notebook.loops import run
     from restate_nb.notebook.session import Session
     from restate_nb.notebook.start import compare, compare_chart, job, jobs, start
-    from restate_nb.notebook.verbs import call, map, starmap
+    from restate_nb.notebook.verbs import batch, call, fan_out, map, starmap
     from restate_nb.policy import Retry, RunPolicy
     from restate_nb.versions import show_versions
 
@@ -59,9 +59,11 @@ __all__ = [
     "UnsupportedSdk",
     "WorkerDied",
     "as_completed",
+    "batch",
     "call",
     "compare",
     "compare_chart",
+    "fan_out",
     "job",
     "jobs",
     "map",
@@ -95,7 +97,7 @@ _HOMES = {
     "notebook.magics": ("load_ipython_extension", "unload_ipython_extension"),  # called by %load_ext, and no one else
     "notebook.session": ("Session",),
     "notebook.start": ("compare", "compare_chart", "job", "jobs", "start"),
-    "notebook.verbs": ("call", "map", "starmap"),
+    "notebook.verbs": ("batch", "call", "fan_out", "map", "starmap"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -58,8 +58,10 @@ class Target:
         *,
         durable: bool = False,
         executor: Executor = "auto",
+        version: str | int | None = None,
     ) -> None:
-        """`durable`: its first parameter is a Restate context, which comes not from the item."""
+        """`durable`: its first parameter is a Restate context, which comes not from the item. `version`: stands for
+        its code."""
         if not callable(fn):
             raise InvalidInput(f"The function comes first, and {fn!r} is none. Write: rnb.map(function, items).")
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
@@ -70,6 +72,7 @@ class Target:
         self.is_async = is_async(fn)
         self.durable = durable
         self.executor = executor
+        self.version = version
         self._signature = _signature(functools.partial(fn, None) if durable else fn)
         self._fitting: set[Hashable] = set()
         hints = parameter_annotations(fn)
@@ -80,6 +83,16 @@ class Target:
                 rebuild = rebuilder(hints[parameter.name])
                 if rebuild is not None:
                     self._rebuilds[parameter.name if passing == "kwargs" else place] = rebuild
+
+    @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        """What it calls."""
+        return (self.fn,)
+
+    @property
+    def options(self) -> str:
+        """How it is called, as far as that makes the job another one."""
+        return f"{self.passing}, durable" if self.durable else self.passing
 
     def work(self, retry: Retry = NO_RETRY) -> Work:
         """What a pool runs, in the context of the caller. Its payloads are encoded items.
@@ -126,8 +139,13 @@ class Target:
             kwargs = _rebuilt(value.items(), self._rebuilds)
         return dumps((args, kwargs))
 
-    def value(self, raw: bytes | msgspec.Raw) -> Any:
-        """A recorded value as the function returned it; plain data where it does not fit the annotation."""
+    def value(self, raw: bytes | msgspec.Raw, position: int = 0) -> Any:
+        """A recorded value as the function returned it; plain data where it does not fit the annotation.
+
+        Args:
+            raw: the value, as `codec.encode` wrote it.
+            position: of which item it is the value.
+        """
         value = decode(raw)
         if self._rebuild_value is not None:
             try:
@@ -195,6 +213,21 @@ class Target:
                     f"Item {position} does not fit {what} of {self.name}: {error}. "
                     "Change the annotation, or the item; without an annotation items are passed as plain data."
                 ) from None
+
+    def check_call(self, key: object) -> None:
+        """See that the function can be called without arguments; `key` says which one it is.
+
+        Raises:
+            InvalidInput: it needs some.
+        """
+        try:
+            if self._signature is not None:
+                self._signature.bind()
+        except TypeError as error:
+            raise InvalidInput(
+                f"Operation {key!r}, {self.name}{self._signature}, is called without arguments: {error}. Bind them: "
+                f"functools.partial({self.name}, ...). To call one function with many items use rnb.map."
+            ) from None
 
     def _bind(self, position: int, item: Any) -> None:
         signature = self._signature

@@ -10,6 +10,7 @@ import msgspec
 
 from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.errors import JobMismatch
+from restate_nb.notebook.batches import Batches
 from restate_nb.notebook.invocations import Invocations
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.lookout import Lookout
@@ -40,6 +41,7 @@ class Driver:
     Attributes:
         manifest: the job as Restate knows it.
         work: how its items are run.
+        batches: sees to it that they are run in batches; None when they are not.
         created: whether this process began the job, rather than found it.
         lookout: finds out why nothing is recorded.
     """
@@ -51,6 +53,7 @@ class Driver:
         self._ledger = ledger
         self.manifest = manifest
         self.work = work
+        self.batches = None if manifest.batch is None else Batches(work, ledger, manifest.batch)
         self.created = created
         self.lookout = Lookout(connection.trouble)
 
@@ -151,7 +154,8 @@ class Driver:
         async def submitted() -> None:
             await self._change(submitted=number)
 
-        await self.work.finish(number, positions, None if round_.submitted else submitted)
+        way = self.work if self.batches is None else self.batches
+        await way.finish(number, positions, None if round_.submitted else submitted)
 
 
 async def _ask(connection: Connection, handler: str, name: str, asked: Open | Change) -> Manifest:
@@ -168,7 +172,7 @@ def _mismatch(there: Manifest, wanted: Manifest) -> str:
     elif there.items != wanted.items:
         what = f"{there.total:,} other {'item' if there.total == 1 else 'items'}"
     else:
-        what = "the same items, passed in another way or to another kind of function"
+        what = "the same items, passed in another way, in other batches, or to another kind of function"
     return (
         f"There is a job {wanted.name!r} over {what}. "
         "Give this one another name=, or drop the old job and its outcomes with fresh=True."

@@ -37,7 +37,7 @@ def job_frame(
     ledger: Ledger,
     index: pd.Index[Any],
     originals: Sequence[Any],
-    value_of: Callable[[bytes], Any],
+    value_of: Callable[[bytes, int], Any],
     *,
     running: frozenset[int],
     submitted: float,
@@ -48,7 +48,7 @@ def job_frame(
         ledger: what is recorded.
         index: the index of the input.
         originals: the items as the user gave them.
-        value_of: decodes a recorded value.
+        value_of: decodes a recorded value, given its position.
         running: positions that run now.
         submitted: when the job was submitted, in seconds since 1970.
     """
@@ -216,9 +216,9 @@ def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return plain
 
 
-def _values(ledger: Ledger, status: Any, value_of: Callable[[bytes], Any]) -> Any:
+def _values(ledger: Ledger, status: Any, value_of: Callable[[bytes, int], Any]) -> Any:
     positions = np.flatnonzero(status == OK).tolist()
-    known = map(value_of, ledger.raws(positions))
+    known = map(value_of, ledger.raws(positions), positions)
     if len(positions) == ledger.total:
         return _typed(list(known))
     values: list[Any] = [None] * ledger.total

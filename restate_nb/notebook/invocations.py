@@ -114,8 +114,17 @@ class Invocations:
         self._ending = self._cancelled = False
         self._gave_up = None
 
+    def gives_up(self, round_: int) -> bool:
+        if self._rule is not None and self._gave_up is None:
+            self._gave_up = self._rule.broken(*self._ledger.tally(round_))
+        return self._ending or self._gave_up is not None
+
     async def finish(
-        self, round_: int, positions: Sequence[int], submitted: Callable[[], Awaitable[None]] | None
+        self,
+        round_: int,
+        positions: Sequence[int],
+        submitted: Callable[[], Awaitable[None]] | None,
+        first: int = 0,
     ) -> None:
         if submitted is not None:
             await (

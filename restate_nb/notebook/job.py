@@ -14,6 +14,7 @@ from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput, JobError
 from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
+from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.ledger import Ledger
@@ -21,7 +22,7 @@ from restate_nb.notebook.loops import LoopThread, until_done
 from restate_nb.notebook.outcomes import Where
 from restate_nb.notebook.visible import SessionStopped, Visible, this_cell
 from restate_nb.policy import RunPolicy
-from restate_nb.service.digest import code_digest
+from restate_nb.service.digest import code_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +176,8 @@ class Job(Visible, Generic[T]):
                 "job.errors() groups them, job.retry_failed() runs them again, job.frame() has the others' values.",
                 frame,
             )
-        return [self._target.value(raw) for raw in self._ledger.raws(range(self._ledger.total))]
+        raws = self._ledger.raws(range(self._ledger.total))
+        return [self._target.value(raw, position) for position, raw in enumerate(raws)]
 
     # ------------------------------------------------------------ steering
 
@@ -239,9 +241,11 @@ class Job(Visible, Generic[T]):
 
     # ------------------------------------------------------------ from the session
 
-    def _provide(self, target: Target, items: Items, policy: RunPolicy) -> None:
+    def _provide(self, target: Target, items: Items, policy: RunPolicy, batch: Batch | None) -> None:
         """Bring the function as it is now, and the index under which the same items were passed this time."""
-        code = code_digest(target.fn)
+        if batch is not None and self._driver.batches is not None:
+            self._driver.batches.pause = batch.pause
+        code = code_of(target.functions, target.version)
         before = self._code or self._driver.manifest.rounds[-1].code
         if code != before and not self.done():
             self._note = f"{target.name} has changed: items that are still to start use it as it is now"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from restate_nb.engine.target import Target, name_of
 from restate_nb.errors import InvalidInput
 from restate_nb.notebook.attendance import Attendance
+from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.calls import call_durable, call_handler
 from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Decoded, Items
@@ -30,7 +31,7 @@ from restate_nb.server.admin import Admin
 from restate_nb.server.health import trouble
 from restate_nb.server.ingress import Ingress
 from restate_nb.server.process import ServerHandle, start_server
-from restate_nb.service.digest import code_digest, items_digest
+from restate_nb.service.digest import code_of, items_digest
 from restate_nb.service.durable import DurableFunctions, add_durable_handler
 from restate_nb.service.endpoint import Definition, Endpoint
 from restate_nb.service.jobs import items_of, jobs_of
@@ -107,7 +108,16 @@ class Session:
             self.server = self._start_server()
             self._io.run(self._attendance.register())
 
-    def submit(self, target: Target, items: Items, policy: RunPolicy, *, name: str | None, fresh: bool) -> Job[Any]:
+    def submit(
+        self,
+        target: Target,
+        items: Items,
+        policy: RunPolicy,
+        *,
+        name: str | None,
+        fresh: bool,
+        batch: Batch | None = None,
+    ) -> Job[Any]:
         """Begin a job, or attach to the one that is there.
 
         Raises:
@@ -117,15 +127,17 @@ class Session:
         if self._closed:
             raise InvalidInput("This session was stopped. Run rnb.start() again.")
         digest = items_digest(items.encoded.sizes(), items.encoded.chunks())
-        code, now = code_digest(target.fn), time.time()
+        code, now = code_of(target.functions, target.version), time.time()
+        options = target.options if batch is None else f"{target.options}, batches of {batch.size}"
         wanted = Manifest(
-            name=check_job_name(name) if name is not None else f"{target.name}-{_mix(code, digest, target.passing)}",
+            name=check_job_name(name) if name is not None else f"{target.name}-{_mix(code, digest, options)}",
             function=target.name,
             items=digest,
-            options=f"{target.passing}, durable" if target.durable else target.passing,
+            options=options,
             total=len(items),
             created=now,
             durable=target.durable,
+            batch=None if batch is None else batch.size,
             rounds=[Round(positions=None, code=code, started=now)],
         )
         ledger = Ledger(len(items))
@@ -134,7 +146,7 @@ class Session:
         job = self._jobs.get(key)
         if job is None:
             job = self._jobs[key] = Job(driver, self._io, ledger, self._forget)
-        job._provide(target, items, policy)
+        job._provide(target, items, policy, batch)
         return job
 
     def job(self, name: str) -> Job[Any]:

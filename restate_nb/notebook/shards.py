@@ -117,19 +117,40 @@ class Shards:
     async def restart(self) -> int:
         return 0
 
+    def gives_up(self, round_: int) -> bool:
+        if self._rule is not None and round_ == self._latest:
+            reason = self._rule.broken(*self._ledger.tally(round_))  # what an earlier process recorded counts too
+            if reason is not None:
+                self._run.stop(reason)
+                return True
+        return self._run.ends
+
     async def finish(
-        self, round_: int, positions: Sequence[int], submitted: Callable[[], Awaitable[None]] | None
+        self,
+        round_: int,
+        positions: Sequence[int],
+        submitted: Callable[[], Awaitable[None]] | None,
+        first: int = 0,
     ) -> None:
         self._latest = max(self._latest, round_)
-        shards = self._cut(positions)
+        shards = self._numbered(positions, first)
         async with asyncio.TaskGroup() as group:
-            sending: list[asyncio.Task[None] | None] = [None] * len(shards)
+            sending: dict[int, asyncio.Task[None]] = {}
             if submitted is not None:
-                sends = [group.create_task(self._submit(round_, shard, each)) for shard, each in enumerate(shards)]
-                sending = list(sends)
-                group.create_task(_after(sends, submitted))
-            for shard, each in enumerate(shards):
-                group.create_task(self._follow(round_, shard, each, sending[shard]))
+                sending = {shard: group.create_task(self._submit(round_, shard, each)) for shard, each in shards}
+                group.create_task(_after(list(sending.values()), submitted))
+            for shard, each in shards:
+                group.create_task(self._follow(round_, shard, each, sending.get(shard)))
+
+    def _numbered(self, positions: Sequence[int], first: int) -> list[tuple[int, Sequence[int]]]:
+        """The positions of each shard, and its number. A batch has shards of its own, numbered from where it begins
+        among the items, so that they have the same numbers whoever cuts them, and whenever."""
+        size = self._manifest.batch or len(positions) or 1
+        return [
+            (first + start + number, shard)
+            for start in range(0, len(positions), size)
+            for number, shard in enumerate(self._cut(positions[start : start + size]))
+        ]
 
     def _cut(self, positions: Sequence[int]) -> list[Sequence[int]]:
         """The positions of each shard."""

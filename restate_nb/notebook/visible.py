@@ -46,7 +46,7 @@ class Visible(Outcomes):
             if self._ended.exception() is not None:
                 return "stopped" if isinstance(self._ended.exception(), SessionStopped) else "failed"
             return "cancelled" if self._ledger.counts[CANCELLED] else "finished"
-        if not self._driver.manifest.rounds[-1].submitted:
+        if not self._driver.manifest.rounds[-1].submitted and self._driver.batches is None:
             return "submitting"
         if self._driver.manifest.paused:
             return "paused"
@@ -118,6 +118,10 @@ class Visible(Outcomes):
         trouble = "" if self._ended.done() else self._driver.lookout.report(self._ledger.done)
         if trouble:
             return f"nothing is recorded: {trouble}"
+        batches = self._driver.batches
+        if batches is not None and batches.until and self._driver.manifest.rounds:
+            until = time.strftime("%H:%M:%S", time.localtime(batches.until))
+            return f"pausing until {until}, before batch {batches.number:,} of {batches.count:,}"
         return "" if self._ended.done() else self._note  # of a job that has ended nothing is still to start
 
     def _progress(self) -> Progress:

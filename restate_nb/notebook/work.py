@@ -62,7 +62,11 @@ class Work(Protocol):
         """Let the ledger hear of outcomes as they are recorded."""
 
     async def finish(
-        self, round_: int, positions: Sequence[int], submitted: Callable[[], Awaitable[None]] | None
+        self,
+        round_: int,
+        positions: Sequence[int],
+        submitted: Callable[[], Awaitable[None]] | None,
+        first: int = 0,
     ) -> None:
         """See the items of a round to their outcomes, wherever they stand.
 
@@ -70,7 +74,12 @@ class Work(Protocol):
             round_: the round's number.
             positions: its items.
             submitted: to be called once Restate has all of them; None when it has them already.
+            first: where the first of these stands among all of the round's items, when they are not all.
         """
+
+    def gives_up(self, round_: int) -> bool:
+        """Whether items of this round that have not begun will end as cancelled."""
+        ...
 
     @property
     def mismatched(self) -> int:

@@ -56,9 +56,7 @@ class JobRun:
             lane = self._lanes.get(shard)
             if lane is None:
                 lane = self._lanes[shard] = Lane(count, load)
-                self.pool.soon(self.pool.add, lane)
-                if self._cancelled:
-                    self.pool.soon(self.pool.cancel, lane)
+                self.pool.soon(self.pool.cancel if self._cancelled else self.pool.add, lane)
             return lane
 
     def acknowledge(self, shard: ShardId, recorded: Iterable[Attempt]) -> None:
@@ -89,6 +87,11 @@ class JobRun:
     def stop(self, reason: str) -> None:
         """Start no further item, in shards that are still to come either: they end as cancelled, for this reason."""
         self.pool.soon(self.pool.stop, reason)
+
+    @property
+    def ends(self) -> bool:
+        """Whether items that have not begun will end as cancelled."""
+        return self._cancelled or bool(self.pool.stopped)
 
     def pause(self) -> None:
         """Start nothing more, until `resume`; what runs goes on."""

@@ -111,6 +111,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     Attributes:
         items: the digest of the encoded items, in order.
         options: what else makes it this job: how items are passed.
+        batch: how many items begin together; None when they need not wait for others.
         durable: whether the function takes a Restate context, so that each item is an invocation of its own.
         total: how many items.
         generation: see `ShardRequest`.
@@ -128,6 +129,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     created: float
     rounds: list[Round]
     durable: bool = False
+    batch: int | None = None
     generation: int = 1
     cancelled: bool = False
     paused: bool = False

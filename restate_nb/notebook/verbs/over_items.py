@@ -1,20 +1,18 @@
-"""The verbs of the notebook: `map` and `starmap` over many items, `call` once."""
+"""`map` and `starmap`: one function over many items."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 
-from restate_nb.engine.processes import cpus
-from restate_nb.engine.target import Executor, Passing, Target, name_of
-from restate_nb.errors import InvalidInput
-from restate_nb.limit import Concurrency, PerSecond, concurrency_range
+from restate_nb.engine.target import Executor
+from restate_nb.limit import Concurrency, PerSecond
 from restate_nb.notebook.inputs import passing_of, read_items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.session import Session
 from restate_nb.notebook.start import current
-from restate_nb.policy import DEFAULT_CONCURRENCY, NO_RETRY, Limit, Retry, RunPolicy, Seconds
-from restate_nb.service.durable import takes_context
+from restate_nb.notebook.verbs.options import concurrency_of, target_of
+from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy, Seconds
 
 T = TypeVar("T")
 
@@ -32,6 +30,7 @@ def map(
     timeout: Seconds | None = None,
     fail_fast: bool | float = False,
     executor: Executor = "auto",
+    version: str | int | None = None,
     fresh: bool = False,
     show: bool = True,
     session: Session | None = None,
@@ -49,6 +48,7 @@ def map(
     timeout: Seconds | None = None,
     fail_fast: bool | float = False,
     executor: Executor = "auto",
+    version: str | int | None = None,
     fresh: bool = False,
     show: bool = True,
     session: Session | None = None,
@@ -65,6 +65,7 @@ def map(
     timeout: Seconds | None = None,
     fail_fast: bool | float = False,
     executor: Executor = "auto",
+    version: str | int | None = None,
     fresh: bool = False,
     show: bool = True,
     session: Session | None = None,
@@ -100,6 +101,10 @@ def map(
             was in it, and a timeout ends it. What the function uses of the notebook is pickled when the cell runs;
             changes that it makes to globals stay in the worker, and context variables of the cell are not seen there.
             A coroutine function runs on a loop that its worker keeps.
+        version: stands for the function's code, so that no change of the code makes another job or is announced. The
+            digest that it replaces covers the function and what it names of its notebook or module: functions, classes,
+            and values that cannot change. It does not see into imported modules, or into lists, dicts and other things
+            that can change: give another version when those matter.
         fresh: drop the job of this name and its outcomes, and start again.
         show: show the live panel (in a terminal, a progress bar).
         session: the session to use; the live one by default.
@@ -115,14 +120,50 @@ def map(
         job = rnb.map(len, ["a", "bb", "ccc"])
         frame = job.result()
     """
-    policy = RunPolicy(_concurrency(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
-    target = _target(fn, passing_of(items), policy, executor)
+    policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
+    target = target_of(fn, passing_of(items), policy, executor, version)
     job = (session or current()).submit(target, read_items(items, target), policy, name=name, fresh=fresh)
     if show:
         job.show()
     return job
 
 
+@overload
+def starmap(
+    fn: Callable[..., Awaitable[T]],
+    items: Iterable[tuple[Any, ...] | list[Any]],
+    *,
+    name: str | None = None,
+    concurrency: Concurrency | None = None,
+    max_per_second: PerSecond | None = None,
+    limit: Limit | None = None,
+    retry: Retry = NO_RETRY,
+    timeout: Seconds | None = None,
+    fail_fast: bool | float = False,
+    executor: Executor = "auto",
+    version: str | int | None = None,
+    fresh: bool = False,
+    show: bool = True,
+    session: Session | None = None,
+) -> Job[T]: ...
+@overload
+def starmap(
+    fn: Callable[..., T],
+    items: Iterable[tuple[Any, ...] | list[Any]],
+    *,
+    name: str | None = None,
+    concurrency: Concurrency | None = None,
+    max_per_second: PerSecond | None = None,
+    limit: Limit | None = None,
+    retry: Retry = NO_RETRY,
+    timeout: Seconds | None = None,
+    fail_fast: bool | float = False,
+    executor: Executor = "auto",
+    version: str | int | None = None,
+    fresh: bool = False,
+    show: bool = True,
+    session: Session | None = None,
+) -> Job[T]: ...
 def starmap(
     fn: Callable[..., Any],
     items: Iterable[tuple[Any, ...] | list[Any]],
@@ -135,6 +176,7 @@ def starmap(
     timeout: Seconds | None = None,
     fail_fast: bool | float = False,
     executor: Executor = "auto",
+    version: str | int | None = None,
     fresh: bool = False,
     show: bool = True,
     session: Session | None = None,
@@ -152,83 +194,9 @@ def starmap(
         job = rnb.starmap(pow, [(2, 3), (3, 2)])
         frame = job.result()
     """
-    policy = RunPolicy(_concurrency(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
-    target = _target(fn, "args", policy, executor)
+    policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
+    target = target_of(fn, "args", policy, executor, version)
     job = (session or current()).submit(target, read_items(items, target), policy, name=name, fresh=fresh)
     if show:
         job.show()
     return job
-
-
-def _concurrency(concurrency: Concurrency | None, executor: Executor) -> Concurrency:
-    if executor not in ("auto", "thread", "process"):
-        raise InvalidInput(
-            'executor is "auto" (coroutine functions on a loop, plain functions in threads), "thread" or "process", '
-            f"not {executor!r}."
-        )
-    if concurrency is None:
-        return cpus() if executor == "process" else DEFAULT_CONCURRENCY
-    if concurrency == "auto" and executor == "process":
-        return 1, cpus()
-    return concurrency
-
-
-def _target(fn: Callable[..., Any], passing: Passing, policy: RunPolicy, executor: Executor) -> Target:
-    if not callable(fn) or not takes_context(fn):
-        target = Target(fn, passing, executor=executor)
-        if executor == "process":
-            target.work(policy.retry)  # refuses what cannot be sent there
-        return target
-    if executor != "auto":
-        raise InvalidInput(
-            f"{name_of(fn)} is a durable function: it runs where Restate calls it, so it takes no executor. Send what "
-            'is CPU-bound in it to a thread, or map it as a plain function with executor="process".'
-        )
-    if policy.timeout is not None:
-        raise InvalidInput(
-            f"{name_of(fn)} is a durable function, which can outlive this process; its timeouts are written in it: "
-            "await restate_nb.patterns.with_timeout(ctx, operation, seconds)."
-        )
-    bounds = concurrency_range("concurrency", policy.concurrency)
-    if policy.max_per_second is not None or policy.limit is not None or bounds.low != bounds.high:
-        raise InvalidInput(
-            f"{name_of(fn)} is a durable function: Restate starts its steps, here or elsewhere. Limit it by a number, "
-            "concurrency=10, and calls inside it by concurrency limits of the service that they go to."
-        )
-    return Target(fn, passing, durable=True)
-
-
-def call(fn: Callable[..., Awaitable[T]], *args: Any, session: Session | None = None, **kwargs: Any) -> T:
-    """Run a durable function once, as an invocation of its own, and wait for what it returns.
-
-    A durable function takes a Restate context first and may take many durable steps: `ctx.run_typed`, `ctx.sleep`,
-    calls, and the helpers of `restate_nb.patterns`. It needs no service: the cell that defines it is enough, and
-    running that cell again replaces it. Ctrl-C ends the waiting; the invocation goes on.
-
-    Args:
-        fn: `async def fn(ctx, ...)`.
-        args: its arguments after the context; or else `kwargs`.
-        session: the session to use; the live one by default.
-        kwargs: its arguments by name.
-
-    Raises:
-        InvalidInput: it is no durable function, or the arguments do not fit.
-        InvocationFailed: it raised; the message has the traceback.
-
-    Example:
-        import restate
-        import restate_nb as rnb
-        from restate_nb.patterns import map_concurrent
-
-        async def total(ctx: restate.Context, numbers: list[int]) -> int:
-            return sum(await map_concurrent(ctx, numbers, lambda n: ctx.run_typed("square", lambda: n * n)))
-
-        rnb.start()
-        rnb.call(total, [1, 2, 3])
-    """
-    if not callable(fn) or not takes_context(fn):
-        raise InvalidInput(
-            "rnb.call runs a durable function: async def fn(ctx, ...), whose first parameter is named ctx or annotated "
-            f"restate.Context. {fn!r} is none; for plain functions use rnb.map."
-        )
-    return cast("T", (session or current()).call_durable(fn, args, kwargs))

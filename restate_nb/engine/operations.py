@@ -1,0 +1,84 @@
+"""Different functions side by side in one job: each of its items is one of them, known by a key."""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import msgspec
+
+from restate_nb.engine.attempts import Work
+from restate_nb.engine.codec import encode
+from restate_nb.engine.processes import Remote
+from restate_nb.engine.target import Executor, Target
+from restate_nb.policy import NO_RETRY, Retry
+
+_NO_ARGUMENTS = b"[]"
+
+
+class Operations(Target):
+    """Functions that take nothing, or only a Restate context. An item is the key of one; its call has no arguments.
+
+    Raises:
+        InvalidInput: one of them is no such function.
+    """
+
+    def __init__(
+        self,
+        functions: Mapping[Hashable, Callable[..., Any]],
+        *,
+        durable: bool = False,
+        executor: Executor = "auto",
+        version: str | int | None = None,
+    ) -> None:
+        """`functions` by key, in the order of the items."""
+        self._parts = {
+            encode(key): Target(fn, "args", durable=durable, executor=executor) for key, fn in functions.items()
+        }
+        self._in_order = list(self._parts.values())
+        for key, part in zip(functions, self._in_order, strict=True):
+            part.check_call(key)
+        super().__init__(self._dispatch if durable else self._call, durable=durable, executor=executor, version=version)
+        self.name = _title([part.name for part in self._in_order])
+
+    @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        """The operations."""
+        return tuple(part.fn for part in self._in_order)
+
+    @property
+    def options(self) -> str:
+        """What tells this job from one over the same keys."""
+        return "operations, durable" if self.durable else "operations"
+
+    def _call(self, key: Any) -> Any:
+        return self._parts[encode(key)].fn()
+
+    async def _dispatch(self, ctx: Any, key: Any) -> Any:
+        return await self._parts[encode(key)].fn(ctx)
+
+    def work(self, retry: Retry = NO_RETRY) -> Work:
+        """What a pool runs: each operation in its own way."""
+        works = {key: _alone(part.work(retry)) for key, part in self._parts.items()}
+        return Work(self.caller(), False, contextvars.copy_context(), pick=lambda payload: works[bytes(payload)])
+
+    def value(self, raw: bytes | msgspec.Raw, position: int = 0) -> Any:
+        """A recorded value as the operation at that position returned it."""
+        return self._in_order[position].value(raw)
+
+
+def _alone(work: Work) -> Work:
+    """The work of one operation, whatever the payload is."""
+    call, remote = work.call, work.remote
+    if remote is not None:
+        pack = remote.pack
+        remote = Remote(remote.function, lambda _: pack(_NO_ARGUMENTS))
+    return dataclasses.replace(work, call=lambda _: call(_NO_ARGUMENTS), remote=remote)
+
+
+def _title(names: list[str]) -> str:
+    """The names of the functions, so far as they can be shown."""
+    names = list(dict.fromkeys(names))
+    return "+".join(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more"]) or "nothing"
