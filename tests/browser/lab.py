@@ -93,12 +93,12 @@ def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A headless browser, which ends with the block."""
+    """A headless browser, which ends with the block; its pages share a cache."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
+        yield browser.new_context(viewport={"width": 1280, "height": 900}, device_scale_factor=2)
         browser.close()
 
 
@@ -114,7 +114,7 @@ class Notebook:
     """A notebook that is open in JupyterLab.
 
     Args:
-        browser: the browser.
+        browser: what `chromium` gave.
         lab: what `jupyterlab` gave.
         file: the notebook, somewhere in the folder that JupyterLab shows.
     """
@@ -122,7 +122,7 @@ class Notebook:
     def __init__(self, browser: Any, lab: tuple[str, Path], file: Path) -> None:
         url, folder = lab
         self.file = file
-        self.page = browser.new_page(viewport={"width": 1280, "height": 900}, device_scale_factor=2)
+        self.page = browser.new_page()
         path = file.relative_to(folder).as_posix()
         self.page.goto(url.format(f"/workspaces/w{time.monotonic_ns()}/tree/{path}"))
         self.page.wait_for_function(
@@ -141,6 +141,14 @@ class Notebook:
         """Run all cells, and wait for the end of them."""
         call = "jupyterapp.commands.execute('notebook:run-all-cells')"
         self.page.evaluate(f"async () => {{ {'await ' if wait else ''}{call} }}")
+
+    def begin(self) -> None:
+        """Run all cells; `ended` waits for the end of them."""
+        self.page.evaluate("() => { window.ran = jupyterapp.commands.execute('notebook:run-all-cells') }")
+
+    def ended(self) -> None:
+        """Wait for the end of what was begun."""
+        self.page.evaluate("async () => { await window.ran }")
 
     def run_cell(self, cell: int) -> None:
         """Run one cell, counted over all cells, and wait for the end of it."""
@@ -181,6 +189,14 @@ class Notebook:
             "(light) => document.body.dataset.jpThemeLight === light", arg=str(name == "Light").lower()
         )
         self.page.locator("#jupyterlab-splash").wait_for(state="detached")  # it would lie over every picture
+
+    def shoot(self, file: Path) -> None:
+        """Take a picture of the whole notebook."""
+        self.page.set_viewport_size({"width": 1280, "height": 9000})  # cells out of sight have no height yet
+        self.page.wait_for_timeout(300)
+        heights = self.page.locator(".jp-Cell").evaluate_all("cells => cells.map(cell => cell.offsetHeight + 8)")
+        self.page.set_viewport_size({"width": 1280, "height": sum(heights) + 120})
+        self.page.screenshot(path=file, scale="css")
 
     def output(self, cell: int) -> Any:
         """The outputs of a code cell."""

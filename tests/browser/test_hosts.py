@@ -64,7 +64,7 @@ def test_a_voila_page_shows_the_final_panel_and_one_that_still_moves(tmp_path, b
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "run"))
     write_cells(tmp_path / "page.ipynb", *CELLS[:-1], LASTING)
     with voila(tmp_path, dict(os.environ)) as address:
-        page = browser.new_page(viewport={"width": 1000, "height": 1000})
+        page = browser.new_page()
         # What the page would load from elsewhere (fonts, MathJax) is not what is tested.
         page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
         page.goto(address, timeout=60_000)

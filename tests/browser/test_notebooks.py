@@ -1,0 +1,34 @@
+"""Every notebook of the repository in a real JupyterLab, all at once: each runs from the top to the end, and shows its
+last panels and its charts. (The quickstart has a test of its own.)"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.lab import CHROMIUM
+from tests.notebooks.execution import NOTEBOOKS, copied
+
+if CHROMIUM is None:
+    pytest.skip("there is no Chromium: apt-get install chromium", allow_module_level=True)
+
+CHARTS = {"02_patterns": 0, "03_crash_and_resume": 1, "04_rate_limited_api": 3, "05_charts_and_comparison": 7}
+CHARTS["06_cpu_bound"] = 2
+
+
+def test_each_notebook_runs_in_jupyterlab_and_shows_its_panels_and_charts(lab, opened, pictures):
+    paths = [path for path in NOTEBOOKS if not path.stem.startswith("01_")]
+    assert {path.stem for path in paths} == set(CHARTS)
+    notebooks = {path.stem: opened.file(copied(path, lab[1] / path.stem)) for path in paths}
+    for notebook in notebooks.values():
+        notebook.page.evaluate("async () => await jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+        notebook.begin()
+    for name, notebook in notebooks.items():
+        notebook.ended()
+        assert notebook.errors() == [], name
+        panels = notebook.page.get_by_role("group", name="job ").all_inner_texts()
+        assert panels, name
+        assert [panel for panel in panels if "Finished" not in panel] == [], name
+        assert notebook.page.locator(".jp-OutputArea-output img").count() == CHARTS[name], name
+        assert notebook.page.get_by_text("Error displaying widget").count() == 0
+        notebook.theme("Dark" if name < "05" else "Light")
+        notebook.shoot(pictures / f"notebook-{name}.png")
