@@ -117,8 +117,9 @@ def check(folder: Path, total: int, deaths: list[Death]) -> str:
     cut_off = sum(not run.ended for run in runs)
     assert cut_off <= CONCURRENCY * len(deaths)
     again = sum(count - 1 for count in counts.values())
-    # A group takes milliseconds, and a server that was killed just before the kernel half a second to be back.
-    assert again <= 2 * CONCURRENCY * len(deaths)
+    # In flight, or ended since the last group: milliseconds ago; more when the server had been killed just before, or
+    # on a busy machine.
+    assert again <= 5 * CONCURRENCY * len(deaths)
     return (
         f"{total} items, {again} re-executions ({cut_off} were cut off in the middle, the others had ended in the "
         f"group that was on its way), at most {max(counts.values())} executions of one item"
