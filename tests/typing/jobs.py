@@ -1,0 +1,53 @@
+"""Types flow from functions to jobs. Type-checked (mypy strict, pyright), never run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import assert_type
+
+from restate import Context
+
+import restate_nb as rnb
+
+
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+def length(text: str) -> int:
+    return len(text)
+
+
+async def price() -> float:
+    return 1.5
+
+
+def stock() -> int:
+    return 7
+
+
+async def order(ctx: Context) -> str:
+    return await ctx.run_typed("order", lambda: "ordered")
+
+
+def maps() -> None:
+    assert_type(rnb.map(fetch, ["a"], version=2), rnb.Job[bytes])
+    assert_type(rnb.map(length, ["a"], version="2026-05").values(), list[int])
+    assert_type(rnb.starmap(fetch, [("a",)], version=2), rnb.Job[bytes])
+    assert_type(rnb.starmap(length, [("a",)]).values(), list[int])
+
+
+def batches() -> None:
+    assert_type(rnb.batch(fetch, ["a"], batch_size=10, pause=timedelta(minutes=1)), rnb.Job[bytes])
+    assert_type(rnb.batch(length, ["a"], batch_size=10, pause=0.5, concurrency=(1, 5)).values(), list[int])
+    rnb.batch(length, ["a"])  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
+def fan_outs() -> None:
+    assert_type(rnb.fan_out([price, price]), rnb.Job[float])
+    assert_type(rnb.fan_out((stock, partial(length, "abc"))), rnb.Job[int])
+    assert_type(rnb.fan_out({"a": price, 2: price}).values(), list[float])
+    assert_type(rnb.fan_out({"a": stock}, version=1), rnb.Job[int])
+    assert_type(rnb.fan_out([order]), rnb.Job[str])
+    rnb.fan_out([1, 2])  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
