@@ -30,7 +30,7 @@ COLUMNS = [
 ATTEMPT_COLUMNS = ["position", "attempt", "status", "error_type", "error", "started_at", "run_s", "finished_at"]
 
 _ITEM_STATUSES = ("pending", "running", *STATUS_NAMES)
-_UTC = pd.DatetimeTZDtype("us", "UTC")
+_NULLABLE = {int: "Int64", bool: "boolean", float: "Float64"}
 
 
 def job_frame(
@@ -216,6 +216,17 @@ def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return plain
 
 
+def records(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its index as columns, as JSON can hold it: nested items and values stay nested."""
+    plain = frame.copy(deep=False)
+    for name in ("item", "value"):
+        if plain[name].dtype == object:
+            plain[name] = _objects([msgspec.json.decode(encode(each)) for each in plain[name]], len(plain))
+    levels = ["index"] if frame.index.nlevels == 1 else [f"index_{n}" for n in range(frame.index.nlevels)]
+    names = [level if name is None else str(name) for level, name in zip(levels, frame.index.names, strict=True)]
+    return plain.reset_index(names=[f"{name}_index" if name in plain.columns else name for name in names])
+
+
 def _values(ledger: Ledger, status: Any, value_of: Callable[[bytes, int], Any]) -> Any:
     positions = np.flatnonzero(status == OK).tolist()
     known = map(value_of, ledger.raws(positions), positions)
@@ -229,12 +240,17 @@ def _values(ledger: Ledger, status: Any, value_of: Callable[[bytes, int], Any]) 
 
 def _typed(values: Sequence[Any]) -> Any:
     """A column with the dtype that fits; numbers and truth values of which some are missing get a nullable one."""
-    kinds = {type(each) for each in values} - {type(None)}
+    kinds = {type(each) for each in values}
+    lacking = kinds & {type(None), type(pd.NA)}
+    kinds -= lacking
     if not kinds or kinds & {list, dict, tuple, set, frozenset, np.ndarray}:
         return _objects(values, len(values))  # pandas would take a list of lists apart
-    if len(kinds) == 1 and kinds <= {int, bool} and None in values:
-        return pd.Series(values).convert_dtypes().array
-    return pd.Series(values).array
+    if len(kinds) == 1 and lacking and (kinds <= {int, bool} or (kinds == {float} and type(pd.NA) in lacking)):
+        return pd.array(values, dtype=_NULLABLE[kinds.pop()])
+    column = pd.Series(values)
+    if kinds == {str} and column.dtype == object:  # pandas 2, which takes text for any object
+        return column.astype("string").array
+    return column.array
 
 
 def _objects(values: Sequence[Any], count: int) -> Any:

@@ -70,6 +70,8 @@ class Outcomes:
             running=self._driver.work.running_positions(),
             submitted=self._created,
         )
+        if hasattr(self._items.source, "array"):  # a Series: its dtype is kept
+            frame["item"] = self._items.source.array
         return expanded(frame) if expand else frame
 
     def join(self, *, expand: bool = True) -> pd.DataFrame:
@@ -104,8 +106,9 @@ class Outcomes:
         columns = ["count", "error_type", "error", "where", "first_at", "last_at", "example", "traceback"]
         frame = pd.DataFrame(rows, columns=columns)
         for name in ("first_at", "last_at"):
-            frame[name] = pd.to_datetime(frame[name], unit="s", utc=True)
-        return frame
+            frame[name] = pd.to_datetime(frame[name], unit="s", utc=True).astype("datetime64[us, UTC]")
+        texts = ("error_type", "error", "where", "traceback")
+        return frame.astype({"count": "int64", **dict.fromkeys(texts, "string")})
 
     def traceback(self, label: Any) -> str:
         """The traceback of a failed item; `print` it.
@@ -244,6 +247,19 @@ class Outcomes:
         from restate_nb.notebook.frame import plain_columns  # noqa: PLC0415 - loads pandas
 
         plain_columns(self.frame()).to_csv(path, **options)
+        return Path(path)
+
+    def to_json(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write the frame as JSON: a list of objects, one an item, the index among their fields.
+
+        Args:
+            path: the file; its directory must exist.
+            options: for `pandas.DataFrame.to_json`, such as `lines=True` for an object a line.
+        """
+        from restate_nb.notebook.frame import records  # noqa: PLC0415 - loads pandas
+
+        frame, known = self.frame(), {"orient": "records", "date_format": "iso", "date_unit": "us"}
+        records(frame).to_json(path, **(known | options))
         return Path(path)
 
     # ------------------------------------------------------------ charts
