@@ -1,8 +1,12 @@
-"""In JupyterLab the panel of a real job does what it says: slider, pause, resume, cancel and retry."""
+"""In JupyterLab the panel of a real job does what it says, by mouse and by keys: slider, pause, resume, cancel, retry.
+
+And the page stays quick while a hundred thousand items run.
+"""
 
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -83,3 +87,72 @@ def test_the_retry_button_runs_the_failed_items_again_with_the_function_as_it_is
     expect(live.get_by_role("button")).to_have_count(0)
     notebook.run_cell(3)
     expect(notebook.output(3).first).to_contain_text("finished, 200 items: 200 ok> [196, 4]")
+
+
+TAB = "() => (document.activeElement.getAttribute('aria-label') || document.activeElement.innerText || '').trim()"
+
+
+def press_tab_until(notebook, words):
+    """Go on with the tab key until the focus is on what has these words."""
+    for _ in range(8):
+        notebook.page.keyboard.press("Tab")
+        if notebook.page.evaluate(TAB) == words:
+            return
+    raise AssertionError(f"the tab key does not come to {words!r}")
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_the_tab_key_comes_to_every_control_and_the_keyboard_works_them(opened, pictures, theme):
+    notebook = opened(START, "job = rnb.map(slow, range(5_000), concurrency=10, fresh=True)")
+    notebook.theme(theme)
+    notebook.run_cell(0)
+    notebook.run_cell(1)
+    panel, live = notebook.output(1).first, notebook.output(1).nth(1)
+    live.get_by_role("slider").focus()
+    notebook.page.keyboard.press("PageUp")
+    expect(panel).not_to_contain_text("10 at once", timeout=20_000)
+    press_tab_until(notebook, "Pause")
+    notebook.page.keyboard.press("Enter")
+    expect(panel).to_contain_text("Paused", timeout=20_000)
+    notebook.outputs(1).screenshot(path=pictures / f"job-focus-{theme}.png")
+    notebook.page.keyboard.press("Space")  # the same button, which says "Resume" now
+    expect(panel).to_contain_text("Running", timeout=20_000)
+    press_tab_until(notebook, "Cancel")
+    notebook.page.keyboard.press("Enter")
+    notebook.page.keyboard.press("Enter")
+    expect(panel).to_contain_text("Cancelled", timeout=20_000)
+
+
+WATCH = """
+() => {
+    window.changes = 0;
+    const panel = document.querySelectorAll('.jp-CodeCell')[1].querySelector('.jp-OutputArea');
+    new MutationObserver(() => { window.changes += 1 }).observe(panel, {childList: true, subtree: true});
+}
+"""
+
+
+def test_the_page_answers_while_a_job_of_a_hundred_thousand_items_runs(opened):
+    notebook = opened(
+        START + "\nasync def quick(n: int) -> int:\n    await asyncio.sleep(0.01)\n    return n",
+        "job = rnb.map(quick, range(100_000), concurrency=300)",
+        "print(job)",
+    )
+    notebook.run_cell(0)
+    notebook.run_cell(1)
+    panel = notebook.output(1).first
+    notebook.page.evaluate(WATCH)
+    began, waits = time.monotonic(), []
+    while "Finished" not in panel.inner_text():
+        asked = time.monotonic()
+        notebook.page.evaluate("() => new Promise(requestAnimationFrame)")
+        waits.append(time.monotonic() - asked)
+        time.sleep(0.05)
+        assert time.monotonic() - began < 120
+    took = time.monotonic() - began
+    print(f"{len(waits)} answers, the slowest in {max(waits) * 1000:.0f} ms")
+    assert len(waits) >= 5
+    assert max(waits) < 5  # a page that is flooded stalls for good
+    assert notebook.page.evaluate("window.changes") < 30 * (took + 1)  # a few changes of the page an update
+    notebook.run_cell(2)
+    expect(notebook.output(2).first).to_contain_text("finished, 100,000 items: 100,000 ok")
