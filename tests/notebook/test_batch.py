@@ -135,6 +135,16 @@ def test_cancel_in_a_pause_ends_the_job_at_once_and_keeps_what_is_done(any_sessi
     assert job.result(20)["status"].tolist()[:5] == ["ok"] * 4 + ["cancelled"]
 
 
+def test_a_job_that_is_paused_can_be_cancelled_between_batches(session: Session) -> None:
+    spy = Spy()
+    job = submit(session, spy, range(6), batch_size=2, pause=600, name="held and cancelled")
+    wait_for(lambda: job._progress().note)
+    job.pause()
+    job.cancel()
+    assert (job.counts["ok"], job.counts["cancelled"]) == (2, 4)
+    assert sorted(spy.calls) == [0, 1]
+
+
 def test_a_job_that_is_paused_in_a_pause_starts_no_batch(session: Session) -> None:
     spy = Spy()
     job = submit(session, spy, range(4), batch_size=2, pause=0.3, name="held")
@@ -220,7 +230,7 @@ runs = os.open(folder / "runs", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
 async def work(item):
     os.write(runs, b"%d %d %f\\n" % (item, os.getpid(), time.time()))
-    await asyncio.sleep(0.3 if item % 2 else 0.05)
+    await asyncio.sleep(1 if item % 2 else 0.05)
     return item * item
 
 with rnb.start("batches", data_dir=folder / ".restate"):
@@ -285,20 +295,21 @@ def check_pauses(kernel: Kernel, ends: list[float], pause: float = PAUSE) -> lis
 def test_a_kernel_that_is_killed_in_a_pause_waits_only_for_what_remains(tmp_path: Path) -> None:
     first = Kernel(tmp_path)
     first.wait_for_runs(2)
-    time.sleep(1.3)
+    time.sleep(1.8)
     first.kill()
     second = Kernel(tmp_path)
+    attached = time.time()
     ends = second.finish()
     assert Counter(item for item, _ in second.runs()) == dict.fromkeys(range(6), 1)
     waits = check_pauses(second, ends)
-    assert waits[0] < 2 * PAUSE, "the pause began anew"
+    assert began(second.runs(), 2) < attached + PAUSE - 0.5, "the pause began anew"
     print(f"pauses of {waits} s")
 
 
 def test_a_kernel_that_is_killed_within_a_batch_ends_that_batch_first(tmp_path: Path) -> None:
     first = Kernel(tmp_path, 0.5)
     first.wait_for_runs(4)
-    time.sleep(0.15)  # the short item of the batch is recorded, the long one runs
+    time.sleep(0.4)  # the short item of the batch is recorded, the long one runs
     first.kill()
     second = Kernel(tmp_path, 0.5)
     ends = second.finish()
@@ -312,7 +323,7 @@ def test_a_kernel_that_is_killed_within_a_batch_ends_that_batch_first(tmp_path: 
 def test_a_server_that_is_killed_makes_nothing_run_twice_and_no_pause_shorter(tmp_path: Path, when: str) -> None:
     kernel = Kernel(tmp_path, 1.0)
     kernel.wait_for_runs(2)
-    time.sleep(0.1 if when == "in a batch" else 0.8)
+    time.sleep(0.4 if when == "in a batch" else 1.4)
     kernel.kill_server()
     ends = kernel.finish()
     assert Counter(item for item, _ in kernel.runs()) == dict.fromkeys(range(6), 1)
@@ -322,7 +333,7 @@ def test_a_server_that_is_killed_makes_nothing_run_twice_and_no_pause_shorter(tm
 def test_kernel_and_server_that_are_killed_in_a_pause_lose_nothing(tmp_path: Path) -> None:
     first = Kernel(tmp_path, 1.5)
     first.wait_for_runs(2)
-    time.sleep(0.8)
+    time.sleep(1.5)
     first.kill_server()
     first.kill()
     second = Kernel(tmp_path, 1.5)
