@@ -208,6 +208,7 @@ class Job(Visible, Generic[T]):
 
         Example:
             job.retry_failed(TimeoutError)
+            job.result()
             job.retry_failed(lambda failed: failed["error"].str.contains("429"))
         """
         if not self.done():

@@ -150,7 +150,11 @@ class Session:
         return job
 
     def job(self, name: str) -> Job[Any]:
-        """The job of that name; see `restate_nb.job`."""
+        """The job of that name; see `restate_nb.job`.
+
+        Raises:
+            InvalidInput: there is no such job, or not all of its items were submitted.
+        """
         found = [job for job in self._jobs.values() if job.name == name]
         if found:
             return found[-1]
