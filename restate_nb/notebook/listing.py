@@ -26,7 +26,8 @@ def listing(manifests: list[tuple[str, Manifest]], live: dict[tuple[str, str, in
     rows = [_row(session, each, live.get((session, each.name, each.generation))) for session, each in manifests]
     frame = pd.DataFrame(rows, columns=COLUMNS).sort_values("started_at", ascending=False, ignore_index=True)
     for name in ("started_at", "finished_at"):
-        frame[name] = pd.to_datetime(frame[name], unit="s", utc=True)
+        micros = (frame[name].astype(float) * 1e6).round().astype("Int64")  # of floats with NaN, pandas 2 warns
+        frame[name] = pd.to_datetime(micros, unit="us", utc=True)
     return frame.astype(dict.fromkeys(("total", "ok", "failed", "cancelled", "rounds"), "Int64"))
 
 

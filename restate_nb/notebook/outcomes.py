@@ -276,11 +276,11 @@ class Outcomes:
         """Draw when each item waited, ran and failed.
 
         Args:
-            steps: draw the durable steps of each item in place of its attempts; for durable functions.
             sort: the order of rows: by "start", "duration" or "index", or "lane" for rows shared as items end.
             label: what names the rows: a column of the frame, or one value an item.
             ax: where to draw; a new figure by default.
             title: the chart's title; the job's name by default.
+            steps: draw the durable steps of each item in place of its attempts; for durable functions.
         """
         from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
 

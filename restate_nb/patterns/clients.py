@@ -130,6 +130,9 @@ class ServiceClient(_Client[I, O]):
             headers: sent along.
             scope: the scope for flow control (restate-server 1.7, preview).
             limit_key: the concurrency limit within the scope.
+
+        Raises:
+            InvalidInput: there is a `limit_key` without a scope.
         """
         future = self._request(
             ctx, "call", arg, scope=scope, limit_key=limit_key, idempotency_key=idempotency_key, headers=headers
@@ -157,6 +160,9 @@ class ServiceClient(_Client[I, O]):
             headers: as for `call`.
             scope: as for `call`.
             limit_key: as for `call`.
+
+        Raises:
+            InvalidInput: there is a `limit_key` without a scope, or the delay is negative.
         """
         options = {"send_delay": _delay(delay), "idempotency_key": idempotency_key, "headers": headers}
         handle = self._request(ctx, "send", arg, scope=scope, limit_key=limit_key, **options)
@@ -177,7 +183,20 @@ class _KeyedClient(_Client[I, O]):
         scope: str | None = None,
         limit_key: str | None = None,
     ) -> RestateDurableCallFuture[O]:
-        """Call the handler of the object or workflow with this key; see `ServiceClient.call`."""
+        """Call the handler of the object or workflow with this key; see `ServiceClient.call`.
+
+        Args:
+            ctx: the caller's context.
+            key: of the object or workflow.
+            arg: the input.
+            idempotency_key: as for `ServiceClient.call`.
+            headers: as for `ServiceClient.call`.
+            scope: as for `ServiceClient.call`.
+            limit_key: as for `ServiceClient.call`.
+
+        Raises:
+            InvalidInput: there is a `limit_key` without a scope.
+        """
         future = self._request(
             ctx, "call", key, arg, scope=scope, limit_key=limit_key, idempotency_key=idempotency_key, headers=headers
         )
@@ -195,7 +214,21 @@ class _KeyedClient(_Client[I, O]):
         scope: str | None = None,
         limit_key: str | None = None,
     ) -> SendHandle:
-        """Send to the handler of the object or workflow with this key; see `ServiceClient.send`."""
+        """Send to the handler of the object or workflow with this key; see `ServiceClient.send`.
+
+        Args:
+            ctx: the caller's context.
+            key: of the object or workflow.
+            arg: the input.
+            delay: seconds (or a timedelta) after which the handler runs.
+            idempotency_key: as for `ServiceClient.call`.
+            headers: as for `ServiceClient.call`.
+            scope: as for `ServiceClient.call`.
+            limit_key: as for `ServiceClient.call`.
+
+        Raises:
+            InvalidInput: there is a `limit_key` without a scope, or the delay is negative.
+        """
         options = {"send_delay": _delay(delay), "idempotency_key": idempotency_key, "headers": headers}
         handle = self._request(ctx, "send", key, arg, scope=scope, limit_key=limit_key, **options)
         return cast("SendHandle", handle)

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import restate_nb.notebook.start
 from tests.docs.pages import ROOT, Block, Page, blocks, pages
-
-
-@pytest.fixture
-def no_session_left() -> Iterator[None]:
-    """Ends the session that a page began, as closing its notebook would."""
-    yield
-    session = restate_nb.notebook.start._current
-    if session is not None:
-        session.stop()
 
 
 @pytest.mark.usefixtures("no_session_left")

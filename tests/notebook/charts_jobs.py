@@ -88,7 +88,8 @@ def simulate(
 
 
 def moment(seconds):
-    return SUBMITTED + pd.to_timedelta(pd.Index(list(seconds), dtype=float), unit="s")
+    micros = (pd.Series(list(seconds), dtype=float) * 1e6).round().astype("Int64")  # floats with NaN: pandas 2 warns
+    return SUBMITTED + pd.to_timedelta(pd.Index(micros), unit="us")
 
 
 JOBS = {
