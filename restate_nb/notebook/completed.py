@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from restate_nb.engine.record import OK, STATUS_NAMES, AttemptStatus
 from restate_nb.notebook.job import Job
+from restate_nb.notebook.visible import this_cell
 
 _LOOK_SECONDS: Final = 0.05
 
@@ -68,7 +69,12 @@ class Completed:
             if over:
                 return
             if not rows:
-                await asyncio.sleep(_LOOK_SECONDS)
+                try:
+                    await asyncio.sleep(_LOOK_SECONDS)
+                except asyncio.CancelledError:
+                    if this_cell() is not None:  # in a notebook that is Ctrl-C
+                        self._job._say_it_goes_on()
+                    raise
 
     def _since(self, seen: int) -> tuple[int, list[Row]]:
         """What has ended after the first `seen` items: how many there are now, and their rows."""

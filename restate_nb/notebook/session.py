@@ -141,7 +141,11 @@ class Session:
             rounds=[Round(positions=None, code=code, started=now)],
         )
         ledger = Ledger(len(items))
-        driver = self._io.run(Driver.open(self._connection, wanted, items.encoded, ledger, fresh=fresh))
+        try:
+            driver = self._io.run(Driver.open(self._connection, wanted, items.encoded, ledger, fresh=fresh))
+        except KeyboardInterrupt:
+            print("Stopped while the job was being submitted: run the cell again, and it is made complete.")
+            raise
         key = wanted.name, driver.manifest.generation
         job = self._jobs.get(key)
         if job is None:
