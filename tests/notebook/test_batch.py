@@ -172,6 +172,16 @@ def test_fail_fast_begins_no_further_batch(any_session: Session) -> None:
     assert sorted(spy.calls) == [0, 1, 2]
 
 
+def test_failures_that_are_recorded_count_when_fail_fast_is_asked_for_in_a_pause(session: Session) -> None:
+    spy = Spy(fails=frozenset({1}))
+    job = submit(session, spy, range(6), batch_size=2, pause=600, name="given up later")
+    wait_for(lambda: job._progress().note)
+    with pytest.raises(rnb.JobError, match="bad item 1"):
+        submit(session, spy, range(6), batch_size=2, pause=600, fail_fast=True, name="given up later").result(20)
+    assert sorted(spy.calls) == [0, 1]
+    assert job.counts["cancelled"] == 4
+
+
 def test_a_further_round_is_cut_into_batches_too(session: Session) -> None:
     fails = Spy(fails=frozenset(range(1, 10, 2)))
     submit(session, fails, range(10), batch_size=4, name="rounds").result(10)
