@@ -132,6 +132,10 @@ class RunPolicy:
 
     Raises:
         InvalidInput: a value is out of range.
+
+    Example:
+        >>> RunPolicy(concurrency=20, timeout=30).timeout
+        30.0
     """
 
     concurrency: Concurrency = DEFAULT_CONCURRENCY

@@ -30,7 +30,7 @@ COLUMNS = [
 ATTEMPT_COLUMNS = ["position", "attempt", "status", "error_type", "error", "started_at", "run_s", "finished_at"]
 
 _ITEM_STATUSES = ("pending", "running", *STATUS_NAMES)
-_NULLABLE = {int: "Int64", bool: "boolean", float: "Float64"}
+_NULLABLE: dict[type, Any] = {int: "Int64", bool: "boolean", float: "Float64"}
 
 
 def job_frame(

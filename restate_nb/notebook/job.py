@@ -38,6 +38,13 @@ class Job(Visible, Generic[T]):
 
     It goes on whether or not anyone looks. `result()` waits and gives the DataFrame, so does `await job`; `frame()`
     gives it as it is now.
+
+    Example:
+        import restate_nb as rnb
+
+        rnb.start()
+        job = rnb.map(len, ["a", "bb"], name="words")
+        job.result()[["item", "value", "run_s"]]
     """
 
     def __init__(self, driver: Driver, io: LoopThread, ledger: Ledger, forget: Callable[[Job[Any]], None]) -> None:
@@ -76,13 +83,21 @@ class Job(Visible, Generic[T]):
     # ------------------------------------------------------------ waiting
 
     def done(self) -> bool:
-        """Whether every item has an outcome."""
+        """Whether every item has an outcome.
+
+        Example:
+            job.done() or job.frame()
+        """
         return self._ended.done()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the job has ended, or for `timeout` seconds; says whether it has ended.
 
         Ctrl-C ends the waiting; the job goes on.
+
+        Example:
+            if not job.wait(timeout=0.5):
+                print(job.counts)
         """
         ended = self._ended
         try:
@@ -108,6 +123,9 @@ class Job(Visible, Generic[T]):
         Raises:
             TimeoutError: it took longer.
             JobError: the job could not be followed to its end, or gave up: see `fail_fast` of `rnb.map`.
+
+        Example:
+            frame = job.result(timeout=60)
         """
         if not self.wait(timeout):
             raise TimeoutError(
@@ -167,6 +185,9 @@ class Job(Visible, Generic[T]):
 
         Raises:
             JobError: an item failed or was cancelled; its `frame` has all outcomes.
+
+        Example:
+            total = sum(job.values())
         """
         frame = self.result()
         bad = self._ledger.total - self._ledger.counts[OK]
@@ -183,17 +204,29 @@ class Job(Visible, Generic[T]):
 
     def cancel(self) -> None:
         """End the job: running coroutines are cancelled, threads are no longer waited for, the rest is not started.
-        What is done stays."""
+        What is done stays.
+
+        Example:
+            job.cancel()
+        """
         if not self.done():
             self._io.run(self._driver.cancel())
             self.wait(30)
 
     def pause(self) -> None:
-        """Start no more items, until `resume()`; what runs goes on. It holds when the kernel is restarted, too."""
+        """Start no more items, until `resume()`; what runs goes on. It holds when the kernel is restarted, too.
+
+        Example:
+            job.pause()
+        """
         self._io.run(self._driver.pause(True))
 
     def resume(self) -> None:
-        """Go on after `pause()`."""
+        """Go on after `pause()`.
+
+        Example:
+            job.resume()
+        """
         self._io.run(self._driver.pause(False))
 
     def retry_failed(self, where: Where = None) -> Job[T]:
@@ -227,7 +260,11 @@ class Job(Visible, Generic[T]):
         return self
 
     def delete(self) -> None:
-        """Drop the job and its outcomes from Restate, after cancelling it if it runs. What this handle has stays."""
+        """Drop the job and its outcomes from Restate, after cancelling it if it runs. What this handle has stays.
+
+        Example:
+            job.delete()
+        """
         self.cancel()
         self._io.run(self._driver.delete())
         self._forget(self)
@@ -237,6 +274,9 @@ class Job(Visible, Generic[T]):
 
         That happens to those in flight when the function's steps are changed: Restate replays the steps that are
         recorded, and finds others. What they did before is done again. Returns how many there were.
+
+        Example:
+            job.restart()
         """
         return self._io.run(self._driver.work.restart())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,8 @@ from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput
 from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
-from restate_nb.notebook.kinds import kind_of
 from restate_nb.notebook.ledger import Ledger
-from restate_nb.notebook.loops import LoopThread, run
+from restate_nb.notebook.loops import LoopThread
 
 if TYPE_CHECKING:
     import os
@@ -59,6 +57,9 @@ class Outcomes:
         Columns: `item`; `value` (what the function returned); `status` (pending, running, ok, error, timeout,
         cancelled); `error_type` and `error`; `attempts` (how many were made); `queued_s` (seconds from submission to
         the first start); `run_s` (seconds spent running, all attempts together); `started_at`, `finished_at` (UTC).
+
+        Example:
+            job.frame()["status"].value_counts()
         """
         from restate_nb.notebook.frame import expanded, job_frame  # noqa: PLC0415 - loads pandas
 
@@ -79,6 +80,9 @@ class Outcomes:
 
         Args:
             expand: as in `frame`. A column that the input has, too, becomes `<column>_result`.
+
+        Example:
+            job.join().to_csv("cities_with_answers.csv")
         """
         from restate_nb.notebook.frame import joined  # noqa: PLC0415 - loads pandas
 
@@ -90,25 +94,13 @@ class Outcomes:
         Failures are of one kind when their type, the last line of your own code and their message agree, names and
         numbers in the message left aside. Columns: `count`, `error_type`, `error` (the first message), `where`,
         `first_at`, `last_at` (UTC), `example` (an index label), `traceback` (of the example).
-        """
-        import pandas as pd  # noqa: PLC0415 - heavy, loaded on first use
 
-        groups: dict[tuple[str, str, str], list[int]] = {}
-        for position, failure in sorted(self._ledger.failures.items()):
-            groups.setdefault((failure.type, kind_of(failure.message), failure.where), []).append(position)
-        index, started, ran = self._items.index(), self._ledger.started, self._ledger.ran
-        rows = []
-        for positions in sorted(groups.values(), key=len, reverse=True):
-            ends = [started[each] + ran[each] for each in positions]
-            failure = self._ledger.failures[positions[0]]
-            about = failure.type, failure.message, failure.where, min(ends), max(ends), index[positions[0]]
-            rows.append((len(positions), *about, failure.traceback))
-        columns = ["count", "error_type", "error", "where", "first_at", "last_at", "example", "traceback"]
-        frame = pd.DataFrame(rows, columns=columns)
-        for name in ("first_at", "last_at"):
-            frame[name] = pd.to_datetime(frame[name], unit="s", utc=True).astype("datetime64[us, UTC]")
-        texts = ("error_type", "error", "where", "traceback")
-        return frame.astype({"count": "int64", **dict.fromkeys(texts, "string")})
+        Example:
+            job.errors()[["count", "error_type", "error", "where"]]
+        """
+        from restate_nb.notebook.failures import errors_frame  # noqa: PLC0415 - loads pandas
+
+        return errors_frame(self._ledger, self._items.index())
 
     def traceback(self, label: Any) -> str:
         """The traceback of a failed item; `print` it.
@@ -117,14 +109,14 @@ class Outcomes:
             label: the item's index label; its position where the index has none.
 
         Raises:
-            KeyError: there is no such item, or it has not failed.
+            InvalidInput: there is no such item, or it has not failed.
+
+        Example:
+            print(job.traceback(job.errors()["example"].iloc[0]))
         """
-        index = self._items.index()
-        found = [position for position in self._ledger.failures if index[position] == label]
-        if not found:
-            raise KeyError(f"{label!r} is not the label of a failed item: job.frame() shows the status of each.")
-        failure = self._ledger.failures[min(found)]
-        return failure.traceback or f"{failure.type}: {failure.message}"
+        from restate_nb.notebook.failures import traceback_text  # noqa: PLC0415 - loads pandas
+
+        return traceback_text(self._ledger, self._items.index(), label)
 
     def rerun_locally(self, label: Any, *, debug: bool = False) -> Any:
         """Run one item here and now, in this cell: nothing is recorded. Returns what the function returns.
@@ -134,31 +126,29 @@ class Outcomes:
             debug: open the debugger where it raises.
 
         Raises:
-            KeyError: there is no such item.
-            InvalidInput: the function takes a Restate context; `rnb.call` runs it.
+            InvalidInput: there is no such item, or the function takes a Restate context; `rnb.call` runs it.
             Whatever the function raises.
+
+        Example:
+            job.rerun_locally(job.frame().index[0])
         """
-        index = self._items.index()
-        if label not in index:
-            raise KeyError(f"{label!r} is not the label of an item.")
+        __tracebackhide__ = True  # IPython and pytest leave this frame out
+        from restate_nb.notebook.failures import positions_of, run_here  # noqa: PLC0415 - loads pandas
+
+        position = positions_of(self._items.index(), label)[0]
         if self._target.durable:
             raise InvalidInput(
                 f"{self._target.name} takes a Restate context. Run it with rnb.call({self._target.name}, ...)."
             )
-        position = int(index.get_indexer_for(index[index == label][:1])[0])
-        try:
-            value = self._target.caller()(self._items.encoded[position])
-            return run(value) if inspect.isawaitable(value) else value
-        except Exception as error:
-            if debug:
-                import pdb  # noqa: PLC0415 - asked for
-
-                pdb.post_mortem(error.__traceback__)
-            raise
+        return run_here(self._target, self._items.encoded[position], debug=debug)
 
     def attempts(self) -> pd.DataFrame:
         """Every attempt, one row each, on the input's index: `position, attempt, status, error_type, error, started_at,
-        run_s, finished_at`."""
+        run_s, finished_at`.
+
+        Example:
+            job.attempts().groupby("attempt")["status"].value_counts()
+        """
         from restate_nb.notebook.frame import attempts_frame  # noqa: PLC0415 - loads pandas
 
         return attempts_frame(self._ledger, self._items.index())
@@ -172,6 +162,9 @@ class Outcomes:
 
         Raises:
             InvalidInput: the function takes no Restate context, so it has no steps.
+
+        Example:
+            job.steps().groupby("step")["run_s"].median()
         """
         if not self._target.durable:
             raise InvalidInput(
@@ -231,6 +224,9 @@ class Outcomes:
         Args:
             path: the file; its directory must exist.
             options: for `pandas.DataFrame.to_parquet`.
+
+        Example:
+            job.to_parquet("answers.parquet")
         """
         from restate_nb.notebook.frame import plain_columns  # noqa: PLC0415 - loads pandas
 
@@ -243,6 +239,9 @@ class Outcomes:
         Args:
             path: the file; its directory must exist.
             options: for `pandas.DataFrame.to_csv`.
+
+        Example:
+            job.to_csv("answers.csv")
         """
         from restate_nb.notebook.frame import plain_columns  # noqa: PLC0415 - loads pandas
 
@@ -255,6 +254,9 @@ class Outcomes:
         Args:
             path: the file; its directory must exist.
             options: for `pandas.DataFrame.to_json`, such as `lines=True` for an object a line.
+
+        Example:
+            job.to_json("answers.jsonl", lines=True)
         """
         from restate_nb.notebook.frame import records  # noqa: PLC0415 - loads pandas
 
@@ -281,6 +283,9 @@ class Outcomes:
             ax: where to draw; a new figure by default.
             title: the chart's title; the job's name by default.
             steps: draw the durable steps of each item in place of its attempts; for durable functions.
+
+        Example:
+            job.timeline(sort="duration", label="item").figure.savefig("timeline.png")
         """
         from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
 
@@ -296,6 +301,9 @@ class Outcomes:
         Args:
             ax: where to draw; a new figure by default.
             title: the chart's title.
+
+        Example:
+            job.durations().figure.savefig("durations.png")
         """
         from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
 
@@ -307,6 +315,9 @@ class Outcomes:
         Args:
             ax: where to draw; a new figure by default.
             title: the chart's title.
+
+        Example:
+            job.throughput()
         """
         from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
 
@@ -321,13 +332,20 @@ class Outcomes:
         Args:
             ax: where to draw; a new figure by default.
             title: the chart's title.
+
+        Example:
+            job.failures(title="What went wrong")
         """
         from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
 
         return charts.failures(*self._drawn(), ax=ax, title=title, submitted_at=self._created)
 
     def overview(self, *, title: str | None = None) -> Any:
-        """Draw the four charts on one figure, and return their Axes as a 2 by 2 array."""
+        """Draw the four charts on one figure, and return their Axes as a 2 by 2 array.
+
+        Example:
+            job.overview()[0, 0].figure.savefig("overview.png")
+        """
         from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
 
         return charts.overview(*self._drawn(), title=title or self.name, submitted_at=self._created)

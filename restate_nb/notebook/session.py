@@ -48,6 +48,12 @@ class Session:
     """A live connection of this process to a local restate-server. Made by `restate_nb.start`.
 
     Use it as a context manager to stop it at the end of a script; a notebook may just let it live.
+
+    Example:
+        import restate_nb as rnb
+
+        session = rnb.start()
+        session.jobs
     """
 
     def __init__(
@@ -158,6 +164,9 @@ class Session:
 
         Raises:
             InvalidInput: there is no such job, or not all of its items were submitted.
+
+        Example:
+            session.job("lengths").status
         """
         found = [job for job in self._jobs.values() if job.name == name]
         if found:
@@ -203,6 +212,18 @@ class Session:
         Raises:
             InvalidInput: it is no Restate service, or has a name that restate_nb uses itself.
             ServerError: restate-server refused them; the message says why.
+
+        Example:
+            import restate
+
+            greeter = restate.Service("greeter")
+
+            @greeter.handler()
+            async def greet(ctx: restate.Context, name: str) -> str:
+                return f"Hello {name}"
+
+            session.serve(greeter)
+            session.call(greet, "Ada")
         """
         for service in services:
             if not isinstance(service, Definition):
@@ -230,6 +251,9 @@ class Session:
         Raises:
             InvalidInput: it is no handler, or its key or its input is missing or too much.
             InvocationFailed: it ended with an error.
+
+        Example:
+            session.call(greet, "Ada")  # greet is a handler of a service that session.serve hosts
         """
         self._io.run(self._attendance.take())
         return self._io.run(
@@ -259,6 +283,9 @@ class Session:
 
         Items that run are cut off, and run again when the job is attached to in the next session; what is done stays.
         A second call does nothing.
+
+        Example:
+            session.stop()
         """
         with self._closing:
             if self._closed:

@@ -88,6 +88,12 @@ def jobs(session: Session | None = None) -> pd.DataFrame:
 
     Raises:
         InvalidInput: there is no session.
+
+    Example:
+        import restate_nb as rnb
+
+        rnb.start()
+        rnb.jobs()[["name", "status", "total", "failed"]]
     """
     return (session or current()).list_jobs()
 
@@ -104,6 +110,13 @@ def job(name: str, session: Session | None = None) -> Job[Any]:
 
     Raises:
         InvalidInput: there is no such job, or not all of its items were submitted.
+
+    Example:
+        import restate_nb as rnb
+
+        rnb.start()
+        rnb.map(str, [1, 2], name="texts").result()
+        rnb.job("texts").frame()
     """
     return (session or current()).job(name)
 

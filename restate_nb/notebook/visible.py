@@ -74,7 +74,11 @@ class Visible(Outcomes):
     # ------------------------------------------------------------ the panel
 
     def show(self) -> None:
-        """Show the live panel here, and keep it up to date until the job has ended."""
+        """Show the live panel here, and keep it up to date until the job has ended.
+
+        Example:
+            job.show()
+        """
         from restate_nb.notebook.panel import make_panel  # noqa: PLC0415 - not in scripts that show nothing
 
         self._panel = make_panel(self._progress(), self)

@@ -346,7 +346,7 @@ def test_failures_are_grouped_by_kind_with_time_place_and_traceback(session: Ses
     assert (errors["first_at"] <= errors["last_at"]).all()
     assert "raise KeyError(user)" in job.traceback("z")
     assert errors["traceback"][1] == job.traceback("z")
-    with pytest.raises(KeyError, match="'nobody' is not the label of a failed item"):
+    with pytest.raises(rnb.InvalidInput, match=r"no item 'nobody'.*index label.*'a', 'b', 'c'"):
         job.traceback("nobody")
 
 
@@ -413,7 +413,7 @@ def test_one_item_can_be_run_again_in_the_cell(session: Session) -> None:
     assert job.rerun_locally("one") == 1.0
     with pytest.raises(ZeroDivisionError):
         job.rerun_locally("zero")
-    with pytest.raises(KeyError, match="not the label"):
+    with pytest.raises(rnb.InvalidInput, match=r"no item 'two'.*'zero', 'one'"):
         job.rerun_locally("two")
     assert submit(session, on_loop, [5]).rerun_locally(0) == 5
     assert job.frame()["attempts"].tolist() == [1, 1], "nothing is recorded"

@@ -1,0 +1,103 @@
+"""The failures of a job as people look into them: in groups, one by one, and run again in the cell."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import pandas as pd
+
+from restate_nb.engine.record import STATUS_NAMES
+from restate_nb.engine.target import Target
+from restate_nb.errors import InvalidInput
+from restate_nb.notebook.kinds import kind_of
+from restate_nb.notebook.ledger import PENDING, Ledger
+from restate_nb.notebook.loops import run
+
+COLUMNS: Final = ["count", "error_type", "error", "where", "first_at", "last_at", "example", "traceback"]
+
+_MACHINERY = (str(Path(__file__).parents[1]), str(Path(asyncio.__file__).parent), "nest_asyncio")
+
+
+def errors_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
+    """One row a kind of failure, the most frequent first; see `Job.errors`."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for position, failure in sorted(ledger.failures.items()):
+        groups.setdefault((failure.type, kind_of(failure.message), failure.where), []).append(position)
+    rows = []
+    for positions in sorted(groups.values(), key=len, reverse=True):
+        ends = [ledger.started[each] + ledger.ran[each] for each in positions]
+        failure = ledger.failures[positions[0]]
+        about = failure.type, failure.message, failure.where, min(ends), max(ends), index[positions[0]]
+        rows.append((len(positions), *about, failure.traceback))
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    for name in ("first_at", "last_at"):
+        frame[name] = pd.to_datetime(frame[name], unit="s", utc=True).astype("datetime64[us, UTC]")
+    texts = dict.fromkeys(("error_type", "error", "where", "traceback"), "string")
+    return frame.astype({"count": "int64", **texts})
+
+
+def traceback_text(ledger: Ledger, index: pd.Index[Any], label: Any) -> str:
+    """The traceback of a failed item.
+
+    Raises:
+        InvalidInput: there is no such item, or it has not failed.
+    """
+    positions = positions_of(index, label)
+    failed = next((position for position in positions if position in ledger.failures), None)
+    if failed is None:
+        code = ledger.status[positions[0]]
+        status = "not done yet" if code == PENDING else STATUS_NAMES[code]
+        raise InvalidInput(
+            f"The item {label!r} has not failed: it is {status}. job.errors() has an example of each kind of failure."
+        )
+    failure = ledger.failures[failed]
+    return failure.traceback or f"{failure.type}: {failure.message}"
+
+
+def positions_of(index: pd.Index[Any], label: Any) -> list[int]:
+    """Where the items with this index label stand.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    if isinstance(index, pd.RangeIndex):
+        found = [range(index.start, index.stop, index.step).index(label)] if label in index else []
+    else:
+        found = [position for position, each in enumerate(index) if each == label]
+    if not found:
+        few = ", ".join(repr(each) for each in index[:3])
+        raise InvalidInput(f"There is no item {label!r}. Items go by their index label in job.frame(): {few}, ...")
+    return found
+
+
+def run_here(target: Target, raw: bytes, *, debug: bool) -> Any:
+    """Run one item in this cell; what it raises is shown as of the user's own code.
+
+    Args:
+        target: the function.
+        raw: the encoded item.
+        debug: open the debugger where it raises.
+    """
+    __tracebackhide__ = True  # IPython and pytest leave this frame out
+    try:
+        value = target.caller()(raw)
+        return run(value) if inspect.isawaitable(value) else value
+    except Exception as error:
+        error.__traceback__ = _users(error.__traceback__)
+        if debug:
+            import pdb  # noqa: PLC0415 - asked for
+
+            pdb.post_mortem(error.__traceback__)
+        raise
+
+
+def _users(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first line of the user's own code on."""
+    own = trace
+    while own is not None and any(part in own.tb_frame.f_code.co_filename for part in _MACHINERY):
+        own = own.tb_next
+    return own or trace
