@@ -117,7 +117,8 @@ class Ledger:
         self._seen.add(key)
         return True
 
-    def _add(self, round_: int, attempt: Attempt) -> int:
+    def _add(self, round_: int, attempt: Attempt) -> bool:
+        """Take it in; whether an item has ended with it in the time of this process."""
         position = attempt.position
         if attempt.started:
             self.attempts[position] += 1
@@ -129,7 +130,7 @@ class Ledger:
             if attempt.started:
                 self.earlier.append(attempt)
             self.retries += not attempt.final
-            return 0
+            return False
         self._number[position] = attempt.number
         self.started[position] = attempt.started
         self.ran[position] = attempt.ran
@@ -139,7 +140,8 @@ class Ledger:
         end = attempt.started + attempt.ran
         self.last_end = max(self.last_end, end)
         self._ends[round_] = max(self._ends[round_], end)
-        self.attached += end < self.attached_at
+        found = end < self.attached_at
+        self.attached += found
         failure = attempt.failure
         if attempt.status != CANCELLED:
             tally = self._tallies[round_]
@@ -155,7 +157,7 @@ class Ledger:
                 self._kinds[kind] += 1
                 self._examples.setdefault(kind, failure.message)
         self.order.append(position)
-        return 1
+        return not found
 
     def last(self, position: int) -> Attempt:
         """The last attempt at an item that has ended, without its value."""

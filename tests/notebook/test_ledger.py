@@ -108,6 +108,17 @@ def test_the_rate_is_of_the_last_ten_seconds() -> None:
     assert 9 <= rate <= 11
 
 
+def test_what_an_earlier_process_did_is_no_part_of_the_rate() -> None:
+    ledger = Ledger(1000)
+    ledger.attached_at = 200.0
+    for group in (range(450), range(450, 900)):
+        ledger.apply(0, [success(n, started=100.0) for n in group], now=201.0)
+    ledger.apply(0, [success(n, started=201.0) for n in range(900, 910)], now=202.0)
+    ledger.apply(0, [success(n, started=202.0) for n in range(910, 920)], now=203.0)
+    assert ledger.attached == 900
+    assert ledger.rate(203.0) == pytest.approx(10.0)
+
+
 def test_a_position_out_of_range_is_ignored() -> None:
     ledger = Ledger(1)
     ledger.apply(0, [success(5), success(-1)], 0)

@@ -314,6 +314,14 @@ def test_a_trend_begins_when_the_job_was_attached_to():
     assert trend.rates()[5:] == pytest.approx([1.0] * (len(trend.rates()) - 5))
 
 
+def test_what_an_earlier_process_did_is_no_throughput_even_when_it_is_heard_of_late():
+    trend = Trend()
+    trend.add(progress(elapsed=500.0))
+    for second in range(20):
+        trend.add(progress(ok=940 + second, attached=940, elapsed=501.0 + second))
+    assert max(trend.rates()) == pytest.approx(1.0)
+
+
 def test_a_script_gets_one_line_at_the_end(capsys):
     panel = make_panel(progress())
     assert isinstance(panel, LinePanel)

@@ -23,14 +23,14 @@ class Trend:
 
     def add(self, progress: Progress) -> None:
         """Note where the job is; times come from its `elapsed`."""
+        ended = progress.done - progress.attached  # what an earlier process did has no times here
         if self._seen is None:
-            # What was done before this process attached has no times; the trend begins with the attaching.
-            self._began = progress.elapsed if progress.attached else 0.0
-            self._seen = (0.0, progress.attached)
-        now, done = max(progress.elapsed - self._began, self._seen[0]), progress.done
-        before, self._seen = self._seen, (now, done)
+            self._began = progress.elapsed
+            self._seen = (0.0, ended)
+        now = max(progress.elapsed - self._began, self._seen[0])
+        before, self._seen = self._seen, (now, ended)
         # Items that went back to waiting (retry_failed) are no negative throughput.
-        self._spread(before[0], now, max(done - before[1], 0))
+        self._spread(before[0], now, max(ended - before[1], 0))
 
     def _spread(self, start: float, end: float, items: int) -> None:
         """Share items out over the slots between two times."""
