@@ -69,6 +69,10 @@ class Batches:
                 return
             start = end
 
+    def pauses_left(self, now: float) -> float:
+        """Seconds of pauses that are still to come in this round."""
+        return (self.count - self.number) * self.pause + (max(self.until - now, 0.0) if self.until else 0.0)
+
     async def _rest(self, round_: int, batch: Sequence[int]) -> None:
         ended = max(self._ledger.started[position] + self._ledger.ran[position] for position in batch)
         try:

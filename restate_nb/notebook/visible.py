@@ -132,6 +132,7 @@ class Visible(Outcomes):
         ledger, counts, now = self._ledger, self.counts, time.time()
         rate = None if self._ended.done() else ledger.rate(now)
         left = ledger.total - ledger.done
+        pauses = 0.0 if self._driver.batches is None else self._driver.batches.pauses_left(now)
         p50, p95 = ledger.percentiles()
         begins = [each.started for each in self._driver.manifest.rounds]
         return Progress(
@@ -147,7 +148,7 @@ class Visible(Outcomes):
             retries=ledger.retries,
             elapsed=ledger.busy(begins, None if self._ended.done() else now),
             rate=rate,
-            eta=left / rate if rate else None,
+            eta=left / rate + pauses if rate else None,
             p50=p50,
             p95=p95,
             concurrency=self._driver.work.concurrency,

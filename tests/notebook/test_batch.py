@@ -123,6 +123,18 @@ def test_the_panel_says_until_when_it_pauses_and_the_pause_can_be_changed(sessio
     assert job._progress().note == ""
 
 
+def test_the_time_that_is_left_includes_the_pauses_to_come(session: Session) -> None:
+    async def work(item: int) -> None:
+        await asyncio.sleep(0.02 + item / 10)  # one by one, or there is no rate to tell
+
+    job = submit(session, work, range(6), batch_size=2, pause=600)
+    wait_for(lambda: job._progress().note)
+    eta = job._progress().eta
+    assert eta is not None
+    assert 1195 < eta < 1205
+    job.cancel()
+
+
 def test_cancel_in_a_pause_ends_the_job_at_once_and_keeps_what_is_done(any_session: Session) -> None:
     spy = Spy()
     job = submit(any_session, spy, range(300), batch_size=2, pause=600, name="cancelled")
