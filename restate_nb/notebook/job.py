@@ -187,7 +187,12 @@ class Job(Visible, Generic[T]):
             JobError: an item failed or was cancelled; its `frame` has all outcomes.
 
         Example:
-            total = sum(job.values())
+            import restate_nb as rnb
+
+            try:
+                total = sum(job.values())
+            except rnb.JobError as error:
+                print(error.frame["status"].value_counts())
         """
         frame = self.result()
         bad = self._ledger.total - self._ledger.counts[OK]

@@ -164,7 +164,18 @@ class Outcomes:
             InvalidInput: the function takes no Restate context, so it has no steps.
 
         Example:
-            job.steps().groupby("step")["run_s"].median()
+            from datetime import timedelta
+
+            import restate_nb as rnb
+
+            async def nap(ctx, item):
+                await ctx.sleep(timedelta(milliseconds=10), name="nap")
+                return item
+
+            rnb.start()
+            job = rnb.map(nap, [1, 2])
+            job.result()
+            job.steps()[["step", "status", "run_s"]]
         """
         if not self._target.durable:
             raise InvalidInput(
