@@ -11,6 +11,7 @@ import msgspec
 from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.errors import JobMismatch
 from restate_nb.notebook.batches import Batches
+from restate_nb.notebook.diagnosis import held_by_restate
 from restate_nb.notebook.invocations import Invocations
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.lookout import Lookout
@@ -105,6 +106,23 @@ class Driver:
         """Start nothing more, or go on; it holds in the next process, too."""
         (self.work.pause if paused else self.work.resume)()
         await self._change(paused=paused)
+        if not paused:
+            for invocation in (await self.held_by_restate())[1]:
+                await self._connection.admin.resume(invocation)
+
+    async def keep(self, recipe: str | None) -> None:
+        """Note how the items are run, so that another process can go on without the cell."""
+        if self.manifest.recipe != recipe:
+            await self._change(recipe=recipe or "")
+
+    async def held_by_restate(self) -> tuple[list[str], list[str]]:
+        """See `diagnosis.held_by_restate`."""
+        key = job_key(self.manifest.name, self.manifest.generation)
+        return await held_by_restate(self._connection.admin, key + "/")
+
+    def trouble(self) -> str:
+        """What is wrong with the server, in words; empty when nothing is. It may take seconds."""
+        return self._connection.trouble()
 
     async def conclude(self) -> None:
         """Note how the job ended, for those who list jobs."""

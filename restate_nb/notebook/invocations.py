@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from restate_nb.engine.doings import Doing
 from restate_nb.engine.lane import FAIL_FAST, cancelled
 from restate_nb.engine.prints import Prints
 from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure
@@ -63,6 +64,19 @@ class Invocations:
 
     def running_positions(self) -> frozenset[int]:
         return frozenset(list(self._running.values()))
+
+    def obstacles(self) -> list[str]:
+        found = []
+        if not self._connection.functions.knows(self._key):
+            found.append(f"It waits for {self._manifest.function}: run the cell that maps it.")
+        if self._paused:
+            found.append("It is paused: job.resume() goes on.")
+        if self._gave_up is not None:
+            found.append(f"It starts no further item. {self._gave_up}")
+        return found
+
+    def doings(self) -> list[Doing]:
+        return []
 
     def provide(self, target: Target, policy: RunPolicy) -> None:
         self._passing = target.passing

@@ -26,6 +26,11 @@ class Lookout:
         self._looked_at = 0.0
         self._found = ""
 
+    @property
+    def quiet(self) -> float:
+        """For how many seconds no outcome has been recorded."""
+        return time.monotonic() - self._news_at
+
     def report(self, count: int) -> str:
         """What is wrong, given how many outcomes are recorded by now; empty while outcomes come in."""
         now = time.monotonic()

@@ -60,7 +60,7 @@ class Recipe(msgspec.Struct, kw_only=True, frozen=True):
     fail_fast: bool | int | float
 
 
-def recipe_of(target: Target, policy: RunPolicy, pause: float = 0.0) -> msgspec.Raw | None:
+def recipe_of(target: Target, policy: RunPolicy, pause: float = 0.0) -> str | None:
     """The recipe of a job, as JSON; None when its function, or an exception of its retry, has no importable name."""
     if type(target) is not Target:
         return None  # several functions, which may be anything
@@ -93,17 +93,17 @@ def recipe_of(target: Target, policy: RunPolicy, pause: float = 0.0) -> msgspec.
         else _Limit(name=limit.name, concurrency=limit.concurrency, per_second=_rate(limit.per_second)),
         fail_fast=policy.fail_fast,
     )
-    return msgspec.Raw(msgspec.json.encode(recipe))
+    return msgspec.json.encode(recipe).decode()
 
 
-def read_recipe(raw: msgspec.Raw, *, durable: bool) -> tuple[Target, RunPolicy, float]:
+def read_recipe(text: str, *, durable: bool) -> tuple[Target, RunPolicy, float]:
     """The function, how it is run, and the pause between batches. Imports the function's module.
 
     Raises:
         InvalidInput: it cannot be imported any more, or the recipe is none.
     """
     try:
-        recipe = _decoder.decode(raw)
+        recipe = _decoder.decode(text)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InvalidInput(f"How the job is run cannot be read: {error}.") from error
     kept = recipe.retry

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from restate_nb.engine.doings import Doing
 from restate_nb.engine.lane import cancelled
 from restate_nb.engine.pace import Adaptive
 from restate_nb.engine.prints import Prints
@@ -16,6 +17,7 @@ from restate_nb.engine.record import Attempt
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvocationFailed
 from restate_nb.limit import Concurrency, Range, StopRule, concurrency_range, stop_rule
+from restate_nb.notebook.diagnosis import obstacles_of
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.panel.place import in_notebook
 from restate_nb.notebook.spool import Spool
@@ -80,6 +82,12 @@ class Shards:
 
     def running_positions(self) -> frozenset[int]:
         return self._run.pool.running_positions()
+
+    def obstacles(self) -> list[str]:
+        return obstacles_of(self._run.pool, self._manifest.function)
+
+    def doings(self) -> list[Doing]:
+        return self._run.pool.doings()
 
     def provide(self, target: Target, policy: RunPolicy) -> None:
         self._rule = stop_rule(policy.fail_fast)

@@ -10,11 +10,19 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
+from restate_nb.notebook.diagnosis import Diagnosis, running_lines
 from restate_nb.notebook.outcomes import Outcomes
+from restate_nb.notebook.panel.words import duration
 from restate_nb.notebook.progress import Progress
 
 if TYPE_CHECKING:
     from restate_nb.notebook.panel import Panel
+
+_QUIET_SECONDS = 5.0
+_LONG_SECONDS = 60.0
+_TIMES_AS_LONG = 5
+"""Without an outcome for so long, the panel says why nothing is started; or, after a minute and five times what 95 % of
+the items took, that it cannot tell."""
 
 _PANEL_SECONDS = 0.2  # five updates a second: the page stays quick, and the eye sees no steps
 
@@ -123,10 +131,48 @@ class Visible(Outcomes):
         if trouble:
             return f"nothing is recorded: {trouble}"
         batches = self._driver.batches
-        if batches is not None and batches.until and self._driver.manifest.rounds:
+        if batches is not None and batches.until:
             until = time.strftime("%H:%M:%S", time.localtime(batches.until))
             return f"pausing until {until}, before batch {batches.number:,} of {batches.count:,}"
-        return "" if self._ended.done() else self._note  # of a job that has ended nothing is still to start
+        if self._ended.done():
+            return ""  # nothing is still to start
+        return self._note or self._standstill()
+
+    def _standstill(self) -> str:
+        """A word on why nothing ends, when that takes longer than it should."""
+        quiet = self._driver.lookout.quiet
+        obstacles = self._driver.work.obstacles() if quiet > _QUIET_SECONDS else []
+        if obstacles:
+            return obstacles[0]
+        _, p95 = self._ledger.percentiles()
+        if quiet < max(_LONG_SECONDS, _TIMES_AS_LONG * (p95 or 0.0)) or self.status == "paused":
+            return ""
+        return f"nothing has ended for {duration(quiet)}: job.diagnose() says what it does"
+
+    def diagnose(self) -> Diagnosis:
+        """What keeps the job from going on, and what to do: its function is not known here, a rate limit, failed items
+        that wait for their next attempt, a server that does not answer, threads that hang, invocations that Restate has
+        paused. With the items that run longest, and the line of code where each of them is.
+
+        Example:
+            job.diagnose()
+        """
+        ended = self._ended.done()
+        counts = self.counts
+        state = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        state = f"{self.status}; {state}" if state else self.status
+        reasons: list[str] = []
+        running: list[str] = []
+        if not ended:
+            if self._ledger.last_end:
+                state += f"; the last item ended {duration(time.time() - self._ledger.last_end)} ago"
+            if trouble := self._driver.trouble():
+                reasons = [f"Nothing is recorded: {trouble}."]
+            else:
+                reasons, _ = self._io.run(self._driver.held_by_restate())
+            reasons += self._driver.work.obstacles()
+            running = running_lines(self._driver.work.doings(), self._items.index())
+        return Diagnosis(self.name, state, reasons, running)
 
     def _progress(self) -> Progress:
         ledger, counts, now = self._ledger, self.counts, time.time()

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from restate_nb.engine.doings import Doing
 from restate_nb.engine.prints import Prints
 from restate_nb.engine.target import Target
 from restate_nb.limit import Concurrency
@@ -53,6 +54,14 @@ class Work(Protocol):
 
     def running_positions(self) -> frozenset[int]:
         """Where the items that run now stand in the input."""
+        ...
+
+    def obstacles(self) -> list[str]:
+        """What keeps items from being started, in words."""
+        ...
+
+    def doings(self) -> list[Doing]:
+        """What the items that run are doing, the longest first; nothing of those that run elsewhere."""
         ...
 
     def provide(self, target: Target, policy: RunPolicy) -> None:

@@ -86,6 +86,10 @@ class DurableFunctions:
         """Set the function of that key; what it prints is printed in the context of the caller."""
         self._functions[key] = fn, retry, contextvars.copy_context()
 
+    def knows(self, key: str) -> bool:
+        """Whether the function of that key is there."""
+        return key in self._functions
+
     def ended(self, key: str, invocation: str) -> None:
         """The invocation was ended from outside."""
         self._mismatched.get(key, {}).pop(invocation, None)

@@ -178,6 +178,8 @@ def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:
             manifest.paused = asked.paused
         if asked.summary is not None:
             manifest.summary = asked.summary
+        if asked.recipe is not None:
+            manifest.recipe = asked.recipe or None
         ctx.set("manifest", manifest)
         return manifest
 

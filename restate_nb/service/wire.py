@@ -118,6 +118,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         cancelled: `cancel()` was called.
         paused: `pause()` was called.
         summary: how it ended, when it did.
+        recipe: how its items are run, where that can be told without its cell; written and read by the session.
     """
 
     version: int = WIRE_VERSION
@@ -134,6 +135,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     cancelled: bool = False
     paused: bool = False
     summary: Summary | None = None
+    recipe: str | None = None
 
 
 class Open(msgspec.Struct, kw_only=True):
@@ -152,6 +154,7 @@ class Change(msgspec.Struct, kw_only=True):
         cancelled: sets the flag.
         paused: sets the flag.
         summary: the job has ended.
+        recipe: its items are run in another way from now on; empty for one that only its cell can tell.
     """
 
     generation: int
@@ -160,6 +163,7 @@ class Change(msgspec.Struct, kw_only=True):
     cancelled: bool | None = None
     paused: bool | None = None
     summary: Summary | None = None
+    recipe: str | None = None
 
 
 class Forget(msgspec.Struct, kw_only=True):
