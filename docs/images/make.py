@@ -1,8 +1,8 @@
-"""Makes the pictures of the README from a real job on the real restate-server: `python -m docs.images.make [FOLDER]`.
+"""Makes the pictures of the README from real jobs on the real restate-server: `python -m docs.images.make [FOLDER]`.
 
-A notebook is run in JupyterLab, and Chromium takes the pictures: `panel.png` while the job runs, `panel-dark.png` when
-it is done, and `overview.png`, the chart of the same job as the notebook shows it. Needs the extras `lab` and `test`,
-and Chromium.
+A notebook is run in JupyterLab, and Chromium takes the pictures: the panel of one job in the states of its life, in the
+light and the dark theme, and the overviews of jobs over 10, 4,000 and 100,000 items as the notebook shows them. Needs
+the extras `lab` and `test`, and Chromium.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)
 """A real HTTP API that is slow now and then, hangs sometimes, and answers 429 to one of sixteen."""
 
 CELLS = """
+import asyncio
+
 import aiohttp
 import restate_nb as rnb
 
@@ -65,12 +67,41 @@ async def geocode(number: int) -> dict:
             raise NotFound("404 no such address")
         return await answer.json()
 <cell>
-job = rnb.map(geocode, range(3_000), name="geocode-customers", concurrency=60, timeout=1,
+job = rnb.map(geocode, range(4_000), name="geocode-customers", concurrency=40, timeout=1,
               retry=rnb.Retry(max_attempts=3, give_up_on=NotFound))
 <cell>
 frame = job.result()
 <cell>
 job.overview();
+<cell>
+ask = geocode
+
+async def geocode(number: int) -> dict | None:
+    try:
+        return await ask(number)
+    except NotFound:
+        return None
+
+job = rnb.map(geocode, range(4_000), name="geocode-customers", concurrency=40, timeout=1,
+              retry=rnb.Retry(max_attempts=8))
+frame = job.retry_failed().result()
+<cell>
+few = rnb.map(ask, range(10, 20), name="few", concurrency=4, timeout=1, fresh=True, show=False,
+              retry=rnb.Retry(max_attempts=3, give_up_on=NotFound))
+few.result()
+few.overview();
+<cell>
+import random
+
+async def look_up(number: int) -> int:
+    await asyncio.sleep(random.lognormvariate(-4.6, 0.5))
+    if random.random() < 0.002:
+        raise ConnectionError("connection reset")
+    return number
+
+many = rnb.map(look_up, range(100_000), name="many", concurrency=200, retry=rnb.Retry(2), show=False)
+many.result()
+many.overview();
 """
 
 
@@ -91,20 +122,39 @@ def api() -> Iterator[int]:
 def take(notebook: Notebook, folder: Path) -> None:
     """Run the notebook, and take the pictures on the way."""
     notebook.page.set_viewport_size({"width": 1100, "height": 1000})
-    notebook.run_cell(0)
-    notebook.run_cell(1)
-    panel = notebook.output(1).first
-    expect(panel).to_contain_text(re.compile(r"1,[4-9]\d\d of 3,000 done"), timeout=60_000)
-    shoot(notebook.outputs(1), folder / "panel.png")
-    notebook.run_cell(2)
+
+    def show(cell: int, state: str) -> None:
+        for theme in ("Light", "Dark"):
+            notebook.theme(theme)
+            shoot(notebook.outputs(cell), folder / f"panel-{state}-{theme.lower()}.png")
+
+    def run(cell: int) -> Any:
+        notebook.run_cell(cell)
+        return notebook.output(cell).first
+
+    notebook.theme("Light")
+    run(0)
+    panel = run(1)
+    expect(panel).to_contain_text(re.compile(r"1,\d\d\d of 4,000 done"), timeout=60_000)
+    show(1, "running")
+    notebook.page.evaluate("async () => await jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    run(0)
+    panel = run(1)
+    expect(panel).to_contain_text("attached", timeout=60_000)
+    expect(panel).to_contain_text("p95", timeout=60_000)
+    show(1, "attached")
+    run(2)
     expect(panel).to_contain_text("Finished")
-    notebook.theme("Dark")
-    shoot(notebook.outputs(1), folder / "panel-dark.png")
-    notebook.run_cell(3)
-    source = notebook.output(3).locator("img").get_attribute("src")
-    chart = folder / "overview.png"
-    chart.write_bytes(base64.b64decode(source.partition("base64,")[2]))
-    reduce(chart)
+    show(1, "failed")
+    run(4)
+    show(4, "done")
+    notebook.theme("Light")
+    for cell, name in ((3, "overview"), (5, "overview-10"), (6, "overview-100000")):
+        run(cell)
+        source = notebook.output(cell).locator("img").get_attribute("src")
+        chart = folder / f"{name}.png"
+        chart.write_bytes(base64.b64decode(source.partition("base64,")[2]))
+        reduce(chart)
 
 
 def shoot(element: Any, file: Path) -> None:
