@@ -166,7 +166,11 @@ class Session:
             InvalidInput: there is no such job, or not all of its items were submitted.
 
         Example:
-            session.job("lengths").status
+            import restate_nb as rnb
+
+            session = rnb.start()
+            rnb.map(len, ["a", "bb"], name="two words").result()
+            session.job("two words").status
         """
         found = [job for job in self._jobs.values() if job.name == name]
         if found:
@@ -215,6 +219,7 @@ class Session:
 
         Example:
             import restate
+            import restate_nb as rnb
 
             greeter = restate.Service("greeter")
 
@@ -222,6 +227,7 @@ class Session:
             async def greet(ctx: restate.Context, name: str) -> str:
                 return f"Hello {name}"
 
+            session = rnb.start()
             session.serve(greeter)
             session.call(greet, "Ada")
         """
@@ -253,7 +259,18 @@ class Session:
             InvocationFailed: it ended with an error.
 
         Example:
-            session.call(greet, "Ada")  # greet is a handler of a service that session.serve hosts
+            import restate
+            import restate_nb as rnb
+
+            greeter = restate.Service("greeter")
+
+            @greeter.handler()
+            async def greet(ctx: restate.Context, name: str) -> str:
+                return f"Hello {name}"
+
+            session = rnb.start()
+            session.serve(greeter)
+            session.call(greet, "Ada")
         """
         self._io.run(self._attendance.take())
         return self._io.run(
@@ -285,6 +302,9 @@ class Session:
         A second call does nothing.
 
         Example:
+            import restate_nb as rnb
+
+            session = rnb.start()
             session.stop()
         """
         with self._closing:

@@ -156,7 +156,9 @@ def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:
         if there is not None and not asked.fresh:
             return there
         manifest = asked.manifest
-        manifest.generation = 1 if there is None else there.generation + 1
+        # Counted on from a job that was deleted: invocations of its earlier generations may still be kept.
+        last = there.generation if there is not None else await ctx.get("generation", type_hint=int) or 0
+        manifest.generation = last + 1
         ctx.set("manifest", manifest)
         ctx.object_send(forget, ctx.key(), Forget(generation=manifest.generation), send_delay=retention)
         return manifest
@@ -188,5 +190,6 @@ def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:
         manifest = await ctx.get("manifest", type_hint=Manifest)
         if manifest is not None and manifest.generation == asked.generation:
             ctx.clear_all()
+            ctx.set("generation", asked.generation)
 
     return jobs

@@ -64,7 +64,9 @@ def job(here: dict[str, Any]) -> rnb.Job[Any]:
 
 
 @pytest.mark.parametrize(("kind", "name"), METHODS, ids=lambda each: each if isinstance(each, str) else each.__name__)
-def test_the_example_of_every_method_runs(here: dict[str, Any], job: rnb.Job[Any], kind: type, name: str) -> None:
+def test_the_example_of_every_method_runs(
+    here: dict[str, Any], job: rnb.Job[Any], kind: type, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = example(getattr(kind, name))
     greeter = restate.Service("greeter")
 
@@ -81,7 +83,7 @@ def test_the_example_of_every_method_runs(here: dict[str, Any], job: rnb.Job[Any
         job.result(20)
     if kind is rnb.Session and name == "stop":
         with Session("stopped", Path(".restate").absolute()) as other:
-            here["session"] = other
+            monkeypatch.setattr(rnb, "start", lambda: other)
             exec(code, here)
             assert not other.live
         return

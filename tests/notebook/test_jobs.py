@@ -428,3 +428,18 @@ def test_retry_is_refused_while_the_job_runs(session: Session) -> None:
     with pytest.raises(rnb.InvalidInput, match=r"job\.cancel"):
         job.retry_failed()
     job.result(10)
+
+
+def test_a_job_that_was_started_afresh_and_deleted_leaves_nothing_to_the_next_of_its_name(session: Session) -> None:
+    def tenfold(item: int) -> int:
+        return 10 * item
+
+    assert submit(session, str, [1, 2], name="phoenix").values() == ["1", "2"]
+    again = submit(session, tenfold, [1, 2], name="phoenix", fresh=True)
+    assert again.values() == [10, 20]
+    again.delete()
+    other = submit(session, tenfold, [3, 4], name="phoenix")
+    assert other.values() == [30, 40]
+    assert other.attached == 0
+    other.delete()
+    assert submit(session, str, [1, 2], name="phoenix").values() == ["1", "2"]
