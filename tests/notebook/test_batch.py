@@ -273,7 +273,8 @@ class Kernel:
             [sys.executable, folder / "notebook.py", folder, str(pause)], stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "submitted\n"
+        while (line := self.process.stdout.readline()) != "submitted\n":  # start() may tell of unfinished jobs first
+            assert line, "the notebook ended early"
 
     def runs(self) -> list[tuple[int, float]]:
         """(item, when) in order."""
