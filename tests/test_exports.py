@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+import re
+from pathlib import Path
+from types import ModuleType
 
+import jedi
 import pytest
 
 import restate_nb
 import restate_nb.patterns
 import restate_nb.testing
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_names_are_sorted_and_all_there() -> None:
@@ -30,6 +37,44 @@ def test_a_type_checker_sees_what_is_there_at_run_time() -> None:
         home = restate_nb._HOME_OF[name]
         assert f"from restate_nb.{home} import" in source
         assert getattr(importlib.import_module(f"restate_nb.{home}"), name) is getattr(restate_nb, name)
+
+
+MODULES = (restate_nb, restate_nb.patterns, restate_nb.testing)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_type_checkers_are_asked_for_every_public_name(module: ModuleType) -> None:
+    """tests/typing/exports.py has all of them, and mypy and pyright check it."""
+    tree = ast.parse((ROOT / "tests" / "typing" / "exports.py").read_text())
+    asked = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    assert {f"{module.__name__}.{name}" for name in module.__all__} <= set(asked)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_completion_offers_every_public_name(module: ModuleType) -> None:
+    """Before anything is loaded, as jedi, which completes in notebooks, reads the source."""
+    offered = jedi.Script(f"import {module.__name__}\n{module.__name__}.").complete(2, len(module.__name__) + 1)
+    assert set(module.__all__) <= {each.name for each in offered}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_the_reference_has_every_public_name(module: ModuleType) -> None:
+    """An `auto...` directive for each, on a page that says of which module it is."""
+    documented = set()
+    for page in (ROOT / "docs" / "reference").glob("*.md"):
+        current = ""
+        for kind, name in re.findall(r"^\.\. (currentmodule|auto\w+):: ([\w.]+)", page.read_text(), re.MULTILINE):
+            current = name if kind == "currentmodule" else current
+            documented.add(name if "." in name else f"{current}.{name}")
+    assert {f"{module.__name__}.{name}" for name in module.__all__} <= documented
+
+
+def test_star_imports_bring_the_public_names_alone() -> None:
+    """What is private, and what a module imports for itself, stays behind."""
+    for module in MODULES:
+        names: dict[str, object] = {}
+        exec(f"from {module.__name__} import *", names)
+        assert set(names) - {"__builtins__"} == set(module.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
