@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,9 +22,11 @@ class Attendance:
     one stays there. A process that only looks on, at `rnb.jobs()` or a chart, takes nothing from one that lives.
     """
 
-    def __init__(self, admin: Admin, endpoint: Endpoint) -> None:
+    def __init__(self, admin: Admin, endpoint: Endpoint, taken: Callable[[], Awaitable[None]]) -> None:
+        """`taken` is awaited when it has taken over."""
         self._admin = admin
         self._endpoint = endpoint
+        self._taken = taken
         self._watching: asyncio.Task[None] | None = None
 
     async def register(self) -> None:
@@ -44,15 +47,17 @@ class Attendance:
         if any(place != _place(self._endpoint.url) for place in await self._places()):
             await self.register()
 
-    async def take_if_free(self) -> None:
-        """Have what is new come here, unless a living process gets it.
+    async def take_if_free(self) -> bool:
+        """Have what is new come here, unless a living process gets it. Says whether it did so.
 
         Raises:
             ServerError: see `register`.
         """
         places = await self._places()
-        if not places or not all([await _listens(*place) for place in places]):
-            await self.register()
+        if places and all([await _listens(*place) for place in places]):
+            return False
+        await self.register()
+        return True
 
     def watch(self) -> None:
         """Begin to look, now and then, whether the process that serves is still there. Call it on the loop."""
@@ -62,7 +67,8 @@ class Attendance:
         while True:
             await asyncio.sleep(_INTERVAL)
             try:
-                await self.take_if_free()
+                if await self.take_if_free():
+                    await self._taken()
             except ServerError:
                 continue  # the server is away; the next look finds it, or the next
 

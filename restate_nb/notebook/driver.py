@@ -71,6 +71,9 @@ class Driver:
         there = await _ask(connection, "open", wanted.name, Open(manifest=wanted, fresh=fresh))
         if (there.items, there.options, there.total) != (wanted.items, wanted.options, wanted.total):
             raise JobMismatch(_mismatch(there, wanted))
+        if there.recipe != wanted.recipe:
+            change = Change(generation=there.generation, recipe=wanted.recipe or "")
+            there = await _ask(connection, "change", there.name, change)
         created = there.created == wanted.created
         if created and there.generation > 1:
             connection.runs.get(there.name, there.generation - 1).cancel()  # else its shards wait for ever
@@ -109,11 +112,6 @@ class Driver:
         if not paused:
             for invocation in (await self.held_by_restate())[1]:
                 await self._connection.admin.resume(invocation)
-
-    async def keep(self, recipe: str | None) -> None:
-        """Note how the items are run, so that another process can go on without the cell."""
-        if self.manifest.recipe != recipe:
-            await self._change(recipe=recipe or "")
 
     async def held_by_restate(self) -> tuple[list[str], list[str]]:
         """See `diagnosis.held_by_restate`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
@@ -59,6 +60,7 @@ class Job(Visible, Generic[T]):
         self._following: Future[None] | None = None
         self._note = ""
         self._rule: StopRule | None = None
+        self._joining = threading.RLock()  # a cell may bring the function while the session does so by itself
 
     # ------------------------------------------------------------ how much at once
 
@@ -289,33 +291,35 @@ class Job(Visible, Generic[T]):
 
     def _provide(self, target: Target, items: Items, policy: RunPolicy, batch: Batch | None) -> None:
         """Bring the function as it is now, and the index under which the same items were passed this time."""
-        if batch is not None and self._driver.batches is not None:
-            self._driver.batches.pause = batch.pause
-        code = code_of(target.functions, target.version)
-        before = self._code or self._driver.manifest.rounds[-1].code
-        if code != before and not self.done():
-            self._note = f"{target.name} has changed: items that are still to start use it as it is now"
-        else:
-            self._note = ""
-        self._code = code
-        self._rule = stop_rule(policy.fail_fast)
-        self._per_second = policy.per_second
-        self._driver.work.provide(target, policy)
-        again = self._following is not None
-        self._attach(target, items)
-        if again:
-            self._ledger.attached = self._ledger.done
+        with self._joining:
+            if batch is not None and self._driver.batches is not None:
+                self._driver.batches.pause = batch.pause
+            code = code_of(target.functions, target.version)
+            before = self._code or self._driver.manifest.rounds[-1].code
+            if code != before and not self.done():
+                self._note = f"{target.name} has changed: items that are still to start use it as it is now"
+            else:
+                self._note = ""
+            self._code = code
+            self._rule = stop_rule(policy.fail_fast)
+            self._per_second = policy.per_second
+            self._driver.work.provide(target, policy)
+            again = self._following is not None
+            self._attach(target, items)
+            if again:
+                self._ledger.attached = self._ledger.done
 
     def _attach(self, target: Target, items: Items) -> None:
         """Follow the job from wherever it stands, unless that is being done already."""
-        self._target = target
-        self._items = items
-        if self._following is None:
-            if not self._driver.created:
-                self._ledger.attached_at = time.time()
-            if not self._code:
-                self._note = f"waiting for {target.name}: run the cell that maps it"
-            self._follow(range(len(self._driver.manifest.rounds)))
+        with self._joining:
+            self._target = target
+            self._items = items
+            if self._following is None:
+                if not self._driver.created:
+                    self._ledger.attached_at = time.time()
+                if not self._code:
+                    self._note = f"waiting for {target.name}: run the cell that maps it"
+                self._follow(range(len(self._driver.manifest.rounds)))
 
     def _follow(self, rounds: Iterable[int]) -> None:
         ended: Future[None] = Future()

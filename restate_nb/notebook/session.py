@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import difflib
 import threading
@@ -25,6 +26,7 @@ from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.loops import LoopThread
 from restate_nb.notebook.manifests import read_items_back, read_manifests, unknown_function
 from restate_nb.notebook.names import check_job_name
+from restate_nb.notebook.recipes import read_recipe, recipe_of
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
 from restate_nb.server.admin import Admin
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RETENTION = timedelta(days=30)
+
+_TOLD = 5  # unfinished jobs that are named
 
 
 class Session:
@@ -69,6 +73,8 @@ class Session:
         self.name = name
         self.data_dir = data_dir
         self._jobs: dict[tuple[str, int], Job[Any]] = {}
+        self._handles = threading.Lock()
+        self._going_on: set[asyncio.Task[None]] = set()
         self._closing = threading.Lock()
         self._closed = False
         self._start_server = partial(start_server, data_dir, listen=listen, env=server_env, progress=print)
@@ -94,7 +100,7 @@ class Session:
         await self._endpoint.open()
         self._admin = Admin(self.server.admin)
         self._ingress = Ingress(self.server.ingress)
-        self._attendance = Attendance(self._admin, self._endpoint)
+        self._attendance = Attendance(self._admin, self._endpoint, self._go_on)
         self._connection = Connection(
             self.name,
             self._ingress,
@@ -104,8 +110,12 @@ class Session:
             self._attendance.take,
             lambda: trouble(self.server),
         )
-        await (self._attendance.take_if_free if self.server.adopted else self._attendance.register)()
+        here = await self._attendance.take_if_free() if self.server.adopted else True
+        if not self.server.adopted:
+            await self._attendance.register()
         self._attendance.watch()
+        if here:
+            await self._go_on()
 
     def revive(self) -> None:
         """Start the server again if someone ended it, as `restate-nb server stop` does; jobs find it where it was."""
@@ -145,6 +155,7 @@ class Session:
             durable=target.durable,
             batch=None if batch is None else batch.size,
             rounds=[Round(positions=None, code=code, started=now)],
+            recipe=recipe_of(target, policy, 0.0 if batch is None else batch.pause),
         )
         ledger = Ledger(len(items))
         try:
@@ -152,12 +163,46 @@ class Session:
         except KeyboardInterrupt:
             print("Stopped while the job was being submitted: run the cell again, and it is made complete.")
             raise
-        key = wanted.name, driver.manifest.generation
-        job = self._jobs.get(key)
-        if job is None:
-            job = self._jobs[key] = Job(driver, self._io, ledger, self._forget)
+        job = self._handle(driver, ledger)
         job._provide(target, items, policy, batch)
         return job
+
+    def _handle(self, driver: Driver, ledger: Ledger) -> Job[Any]:
+        """The handle of a job: the one that there is, or a new one."""
+        key = driver.manifest.name, driver.manifest.generation
+        with self._handles:
+            if key not in self._jobs:
+                self._jobs[key] = Job(driver, self._io, ledger, self._forget)
+            return self._jobs[key]
+
+    async def _go_on(self) -> None:
+        """Take up the unfinished jobs whose functions can be imported, and tell which ones wait for their cells."""
+        manifests = await read_manifests(self._admin)
+        unfinished = [each for name, each in manifests if name == self.name and each.unfinished]
+        words = [
+            f"{each.name!r} goes on" if each.recipe else f"{each.name!r} waits for {each.function}: run its cell"
+            for each in unfinished
+            if (each.name, each.generation) not in self._jobs
+        ]
+        if words:
+            more = f"; and {len(words) - _TOLD:,} more" if len(words) > _TOLD else ""
+            print(f"Unfinished jobs: {'; '.join(words[:_TOLD])}{more}.")
+        for each in unfinished:
+            if each.recipe and (each.name, each.generation) not in self._jobs:
+                self._going_on.add(task := asyncio.create_task(self._take_up(each, each.recipe)))
+                task.add_done_callback(self._going_on.discard)
+
+    async def _take_up(self, manifest: Manifest, recipe: str) -> None:
+        try:
+            encoded = await read_items_back(self._admin, manifest)
+            target, policy, pause = await asyncio.to_thread(read_recipe, recipe, durable=manifest.durable)
+        except InvalidInput as error:
+            print(f"The job {manifest.name!r} cannot go on without its cell: {error}")
+            return
+        ledger = Ledger(manifest.total)
+        driver = await Driver.of(self._connection, manifest, encoded, ledger, created=False)
+        batch = None if manifest.batch is None else Batch(manifest.batch, pause)
+        self._handle(driver, ledger)._provide(target, Items(Decoded(target, encoded), encoded), policy, batch)
 
     def job(self, name: str) -> Job[Any]:
         """The job of that name; see `restate_nb.job`.
@@ -190,7 +235,7 @@ class Session:
         items = Items(Decoded(target, encoded), encoded)
         ledger = Ledger(manifest.total)
         driver = self._io.run(Driver.of(self._connection, manifest, encoded, ledger, created=False))
-        job = self._jobs[name, manifest.generation] = Job(driver, self._io, ledger, self._forget)
+        job = self._handle(driver, ledger)
         job._attach(target, items)
         return job
 

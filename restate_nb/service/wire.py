@@ -137,6 +137,11 @@ class Manifest(msgspec.Struct, kw_only=True):
     summary: Summary | None = None
     recipe: str | None = None
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether it has items to run."""
+        return self.summary is None and not self.cancelled
+
 
 class Open(msgspec.Struct, kw_only=True):
     """Asks for the job of this name: the one that is there, or else (or if `fresh`) this one."""
