@@ -93,7 +93,7 @@ def _start(
     connection, adopted = _hold(data_dir, listen, extra, binary, progress)
     with ExitStack() as undo:
         undo.callback(release, connection)
-        shared = _wait_until_ready(data_dir, connection)
+        shared = _wait_until_ready(data_dir, connection, adopted=adopted)
         _check_settings(data_dir, shared["env"], extra)
         if keep:
             connection.ask("keep")
@@ -199,7 +199,7 @@ def _spawn(data_dir: Path, lock: datadir.Lock, listen: Listen, extra: Mapping[st
     return connection
 
 
-def _wait_until_ready(data_dir: Path, connection: Connection) -> dict[str, Any]:
+def _wait_until_ready(data_dir: Path, connection: Connection, *, adopted: bool) -> dict[str, Any]:
     """Wait until both interfaces answer; return what the server's users share.
 
     Raises:
@@ -207,9 +207,12 @@ def _wait_until_ready(data_dir: Path, connection: Connection) -> dict[str, Any]:
         ServerError: the server dies at start or is not ready in time.
     """
     deadline = time.monotonic() + START_TIMEOUT
+    before: int | None = None
     while True:
         answer = connection.ask("status", timeout=START_TIMEOUT)
-        if answer["quick_deaths"] >= (KILLS_AT_START if answer["killed"] else EXITS_AT_START):
+        if before is None:
+            before = answer["quick_deaths"] if adopted else 0  # what a server went through that others use is no sign
+        if answer["quick_deaths"] - before >= (KILLS_AT_START if answer["killed"] else EXITS_AT_START):
             raise _failure(data_dir, f"restate-server dies at start: {answer['last_end']}.")
         if answer["pid"] is not None:
             ingress, admin = addresses(data_dir, answer["shared"])

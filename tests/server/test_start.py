@@ -180,6 +180,18 @@ async def test_a_killed_server_heals_on_the_same_addresses(data_dir: Path) -> No
             assert handle.status().restarts == round_ and "signal 9" in handle.status().last_end
 
 
+def test_a_server_that_was_killed_often_is_adopted_all_the_same(data_dir: Path) -> None:
+    """A start that finds a server which was killed again and again, and heals, waits for it instead of giving it up."""
+    with start_server(data_dir) as handle:
+        for _ in range(5):
+            killed = handle.pid
+            assert killed is not None
+            os.kill(killed, signal.SIGKILL)
+            eventually(lambda killed=killed: handle.pid not in (None, killed))
+        with start_server(data_dir) as second:
+            assert second.adopted and second.pid == handle.pid
+
+
 def test_a_killed_kernel_ends_the_server(data_dir: Path) -> None:
     """kill -9 of the only process that uses the server ends server and supervisor, and frees sockets and lock."""
     kernel = python(KERNEL, data_dir)
@@ -312,6 +324,13 @@ def test_starting_while_it_ends_always_gives_a_server(data_dir: Path) -> None:
     eventually(lambda: nothing_runs(data_dir))
 
 
+def is_server(process: psutil.Process) -> bool:
+    try:
+        return process.name() == "restate-server"
+    except psutil.NoSuchProcess:  # it ended since it was found
+        return False
+
+
 def test_kernels_that_come_and_are_killed_never_see_two_servers(data_dir: Path) -> None:
     """Processes that start, close and kill -9 themselves at seeded moments: every start works, one server at most."""
     rng = random.Random(3)
@@ -329,7 +348,7 @@ for _ in range(6):
 """
     kernels = [python(code, data_dir, rng.randrange(10**6)) for _ in range(8)]
     while any(kernel.poll() is None for kernel in kernels):
-        servers = [each for each in processes_on(data_dir) if each.name() == "restate-server"]
+        servers = [each for each in processes_on(data_dir) if is_server(each)]
         assert len(servers) <= 1
     for kernel in kernels:
         kernel.communicate()
