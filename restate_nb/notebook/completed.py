@@ -48,6 +48,11 @@ class Completed:
     def __len__(self) -> int:
         return len(self._job)
 
+    def __repr__(self) -> str:
+        counts = self._job.counts
+        ended = len(self) - counts["pending"] - counts["running"]
+        return f"<items of the job {self._job.name!r} as they end: {ended:,} of {len(self):,} by now>"
+
     def __iter__(self) -> Iterator[Row]:
         seen = 0
         while True:

@@ -80,7 +80,8 @@ class Job(Visible, Generic[T]):
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count:,} {what}" for what, count in self.counts.items() if count)
-        return f"<Job {self.name!r}: {self.status}, {self._ledger.total:,} items{': ' if counts else ''}{counts}>"
+        items = f"{self._ledger.total:,} {'item' if self._ledger.total == 1 else 'items'}"
+        return f"<Job {self.name!r}: {self.status}, {items}{': ' if counts else ''}{counts}>"
 
     # ------------------------------------------------------------ waiting
 

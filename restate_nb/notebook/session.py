@@ -387,6 +387,11 @@ class Session:
             data = data.relative_to(here)
         return f"<Session {self.name!r}: live, {count} {'job' if count == 1 else 'jobs'}, data in {data}>"
 
+    def _repr_html_(self) -> str:
+        from restate_nb.notebook.about import session_html  # noqa: PLC0415 - only where a notebook is
+
+        return session_html(self)
+
     def __dir__(self) -> list[str]:
         return ["call", "data_dir", "job", "jobs", "live", "name", "serve", "server", "stop"]
 

@@ -1,0 +1,35 @@
+"""A session as a cell shows it."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from restate_nb.notebook.panel.words import count, counted, one_line
+
+if TYPE_CHECKING:
+    from restate_nb.notebook.session import Session
+
+_SHOWN = 20  # jobs
+
+
+def session_html(session: Session) -> str:
+    """The session's state and its latest jobs; styled inline and by opacity, so that any theme keeps it readable."""
+    jobs = session.jobs[::-1]
+    state = ("live" if session.server.alive else "live, but its server has ended: rnb.start()") if session.live else (
+        "stopped: rnb.start() goes on"
+    )  # fmt: skip
+    rows = "".join(
+        f'<tr><td style="text-align:left">{escape(one_line(job.name, 80))}</td>'
+        f'<td style="text-align:left">{escape(job.status)}</td>'
+        f"<td>{count(len(job) - job.counts['pending'] - job.counts['running'])} of {count(len(job))}</td>"
+        f"<td>{count(job.failed)}</td></tr>"
+        for job in jobs[:_SHOWN]
+    )
+    head = '<tr><th style="text-align:left">job</th><th style="text-align:left">status</th><th>done</th><th>failed</th>'
+    table = f"<table><thead>{head}</tr></thead><tbody>{rows}</tbody></table>" if jobs else ""
+    more = f"<div>and {counted(len(jobs) - _SHOWN, 'earlier job')}: rnb.jobs()</div>" if len(jobs) > _SHOWN else ""
+    return (
+        f"<div><b>Session {escape(session.name)}</b> <span>{state}</span> "
+        f'<span style="opacity:0.72">{counted(len(jobs), "job")}</span>{table}{more}</div>'
+    )
