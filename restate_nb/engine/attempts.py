@@ -18,9 +18,9 @@ from restate_nb.engine.codec import encode
 from restate_nb.engine.lane import Entry
 from restate_nb.engine.prints import at_item
 from restate_nb.engine.processes import IDLE, Processes, Remote, Trip
-from restate_nb.engine.record import OK, TIMEOUT, Attempt
+from restate_nb.engine.record import OK, TIMEOUT, Attempt, Recorded
 from restate_nb.engine.threads import Threads
-from restate_nb.engine.trial import Report, try_once, went_wrong
+from restate_nb.engine.trial import Report, told, try_once, went_wrong
 from restate_nb.errors import ItemTimeout
 from restate_nb.policy import NO_RETRY, Retry
 
@@ -95,6 +95,8 @@ class Attempts:
             else:
                 async with asyncio.timeout(self.timeout) as deadline:
                     value = await _within(context, awaitable)
+            if isinstance(value, Recorded):
+                return told(entry.position, entry.number, value, self.retry)
             ran = time.perf_counter() - clock
             return Report(Attempt(entry.position, entry.number, OK, started, ran, msgspec.Raw(encode(value))))
         except BaseException as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -150,14 +150,23 @@ class Lane:
         for position in sorted(self.open):
             self.put(running.get(position) or cancelled(position, numbers.get(position, 1)))
 
-    def stop(self, reason: str) -> None:
-        """Give every item that does not run now the outcome `cancelled`, for this reason."""
+    def stop(self, reason: str, kind: str = FAIL_FAST, but: Container[int] = ()) -> None:
+        """Give every item that does not run now the outcome `cancelled`, for this reason.
+
+        Args:
+            reason: the message of the outcome.
+            kind: its type.
+            but: the positions that have been begun elsewhere: they keep their turn, to learn what became of them.
+        """
         self.begin()
         waiting = [*self.pending, *self.resting.values()]
         self.pending.clear()
         self.resting.clear()
         for entry in waiting:
-            self.put(cancelled(entry.position, entry.number, reason=reason, kind=FAIL_FAST))
+            if entry.position in but:
+                self.pending.append(entry)
+            else:
+                self.put(cancelled(entry.position, entry.number, reason=reason, kind=kind))
 
 
 def cancelled(

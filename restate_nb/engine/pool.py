@@ -11,7 +11,7 @@ import contextvars
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +21,7 @@ from restate_nb.engine.attempts import Attempts, Work
 from restate_nb.engine.backlog import Backlog
 from restate_nb.engine.doings import Doing, doings
 from restate_nb.engine.gate import Gate
-from restate_nb.engine.lane import Entry, Lane, cancelled
+from restate_nb.engine.lane import FAIL_FAST, Entry, Lane, cancelled
 from restate_nb.engine.pace import Adaptive
 from restate_nb.engine.record import CANCELLED, OK, Attempt
 from restate_nb.engine.trial import Report
@@ -189,13 +189,16 @@ class Pool:
         self._queue.append(lane)
         self._start_workers()
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, kind: str = FAIL_FAST, but: Container[int] = ()) -> None:
         """Start no further item: those that have not begun, or wait for another attempt, end as cancelled, with this
-        reason. What runs is let end."""
+        reason. What runs is let end. For `kind` and `but` see `Lane.stop`."""
         if not self.stopped:
             self.stopped = reason
             for lane in list(self._lanes.values()):
-                lane.stop(reason)
+                lane.stop(reason, kind, but)
+                if lane.pending and lane not in self._queue:
+                    self._queue.append(lane)
+            self._start_workers()
 
     def reopen(self) -> None:
         """Take `stop` back, for lanes to come."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
@@ -74,6 +75,27 @@ class Attempt(msgspec.Struct, array_like=True, frozen=True, gc=False):
     def final(self) -> bool:
         """Whether this is the item's outcome: no further attempt follows."""
         return self.failure is None or self.failure.retry_in is None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a pool's call returns of an attempt that was made, and is kept, elsewhere. It never travels.
+
+    Attributes:
+        started: when the attempt began, in seconds since 1970.
+        ran: for how many seconds.
+        value: what came of it, encoded.
+        failure: why nothing did, where that is final.
+        error: why nothing did, where another attempt may follow.
+        status: an index into `STATUS_NAMES`.
+    """
+
+    started: float
+    ran: float
+    value: msgspec.Raw = _NO_VALUE
+    failure: Failure | None = None
+    error: Exception | None = None
+    status: int = OK
 
 
 _encoder = msgspec.json.Encoder()

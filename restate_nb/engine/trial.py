@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from restate_nb.engine.codec import encode
-from restate_nb.engine.record import ERROR, OK, Attempt, describe
+from restate_nb.engine.record import ERROR, OK, Attempt, Recorded, describe
 from restate_nb.policy import Retry
 from restate_nb.pushback import pushback
 
@@ -50,6 +50,22 @@ def went_wrong(
     ran = time.perf_counter() - clock
     failure = describe(error, retry.delay_after(number, error))
     return Report(Attempt(position, number, status, started, ran, failure=failure), pushback(error))
+
+
+def told(position: int, number: int, recorded: Recorded, retry: Retry) -> Report:
+    """The report of an attempt that was made elsewhere.
+
+    Args:
+        position: the item's.
+        number: the attempt's, from 1.
+        recorded: what is known of it.
+        retry: whether another attempt follows.
+    """
+    failure, error = recorded.failure, recorded.error
+    if error is not None:
+        failure = describe(error, retry.delay_after(number, error))
+    attempt = Attempt(position, number, recorded.status, recorded.started, recorded.ran, recorded.value, failure)
+    return Report(attempt, None if error is None else pushback(error))
 
 
 def try_once(
