@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     )
     from restate_nb.limit import Limit
     from restate_nb.notebook.completed import as_completed
+    from restate_nb.notebook.connect import connect
+    from restate_nb.notebook.invoke import invoke
     from restate_nb.notebook.job import Job
     from restate_nb.notebook.loops import run
     from restate_nb.notebook.session import Session
@@ -63,7 +65,9 @@ __all__ = [
     "call",
     "compare",
     "compare_chart",
+    "connect",
     "fan_out",
+    "invoke",
     "job",
     "jobs",
     "map",
@@ -92,6 +96,8 @@ _HOMES = {
     "policy": ("Retry", "RunPolicy"),
     "versions": ("show_versions",),
     "notebook.completed": ("as_completed",),
+    "notebook.connect": ("connect",),
+    "notebook.invoke": ("invoke",),
     "notebook.job": ("Job",),
     "notebook.loops": ("run",),
     "notebook.magics": ("load_ipython_extension", "unload_ipython_extension"),  # called by %load_ext, and no one else

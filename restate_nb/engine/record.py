@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
@@ -77,8 +76,7 @@ class Attempt(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return self.failure is None or self.failure.retry_in is None
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(msgspec.Struct, frozen=True):
     """What a pool's call returns of an attempt that was made, and is kept, elsewhere. It never travels.
 
     Attributes:

@@ -7,12 +7,55 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-from restate_nb.errors import ServerError
+from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.server.admin import Admin
 from restate_nb.service.endpoint import Endpoint
 
 _INTERVAL: Final = 2.0  # seconds between two looks
 _CONNECT_TIMEOUT: Final = 1.0  # seconds; it is a port of this machine
+
+
+NOT_REACHED: Final = (
+    "Restate cannot reach this process, so it cannot run functions of this notebook. What can be done:\n"
+    "  - rnb.invoke(client, inputs) calls handlers that are deployed in Restate, and needs nothing here\n"
+    "  - rnb.connect(..., admin_url=..., endpoint='http://this-host:9081', identity_key='publickeyv1_...') lets\n"
+    "    Restate reach this process at that address\n"
+    "  - rnb.start() runs jobs on a server of this machine"
+)
+
+
+class Absent:
+    """Stands for the attendance of a process that Restate cannot reach."""
+
+    async def register(self) -> None:
+        """Raises InvalidInput, which says what to do."""
+        raise InvalidInput(NOT_REACHED)
+
+    async def take(self) -> None:
+        """Raises InvalidInput, which says what to do."""
+        raise InvalidInput(NOT_REACHED)
+
+    async def take_if_able(self) -> None:
+        """Nothing can come here."""
+
+    async def take_if_free(self) -> bool:
+        """Nothing can come here."""
+        return False
+
+    def watch(self) -> None:
+        """There is nothing to look at."""
+
+    async def close(self) -> None:
+        """There is nothing to end."""
+
+
+def attendance_of(
+    admin: Admin | None, endpoint: Endpoint, taken: Callable[[], Awaitable[None]]
+) -> Attendance | Absent:
+    """How what is new comes to this process, if it can; for `taken` see `Attendance`."""
+    if admin is None or not endpoint.reachable:
+        return Absent()
+    return Attendance(admin, endpoint, taken)
 
 
 class Attendance:
@@ -46,6 +89,10 @@ class Attendance:
         """
         if any(place != _place(self._endpoint.url) for place in await self._places()):
             await self.register()
+
+    async def take_if_able(self) -> None:
+        """The same, since it is able to."""
+        await self.take()
 
     async def take_if_free(self) -> bool:
         """Have what is new come here, unless a living process gets it. Says whether it did so.

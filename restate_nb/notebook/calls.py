@@ -28,7 +28,7 @@ _QUIET_SECONDS: Final = 2.0  # that a call may take without a word
 
 async def call_handler(
     ingress: Ingress,
-    admin: Admin,
+    admin: Admin | None,
     function: Callable[..., Any],
     arg: tuple[Any, ...],
     *,
@@ -49,7 +49,8 @@ async def call_handler(
         ingress.call(tag.name, handler.name, bytes(body), key=key, idempotency_key=idempotency_key)
     )
     try:
-        await _tell_of_failures(call, admin, tag.name, handler.name)
+        if admin is not None:
+            await _tell_of_failures(call, admin, tag.name, handler.name)
         return handler.handler_io.output_serde.deserialize(await call)
     finally:
         call.cancel()

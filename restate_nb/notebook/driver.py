@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import msgspec
 
 from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.errors import JobMismatch
 from restate_nb.notebook.batches import Batches
+from restate_nb.notebook.deployed_calls import DeployedCalls
 from restate_nb.notebook.diagnosis import held_by_restate
 from restate_nb.notebook.invocations import Invocations
 from restate_nb.notebook.ledger import Ledger
@@ -19,18 +19,7 @@ from restate_nb.notebook.shards import Shards
 from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.work import Connection, Work
 from restate_nb.server.admin import sql_literal
-from restate_nb.service.wire import (
-    Change,
-    Forget,
-    Manifest,
-    Open,
-    Round,
-    Summary,
-    encode,
-    job_key,
-    jobs_service,
-    manifest_decoder,
-)
+from restate_nb.service.wire import Change, Manifest, Round, Summary, job_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,14 +56,13 @@ class Driver:
         Raises:
             JobMismatch: the one that is there is over other items, or runs them in another way.
         """
-        await connection.attend()
-        there = await _ask(connection, "open", wanted.name, Open(manifest=wanted, fresh=fresh))
+        await (connection.records.ready if wanted.deployed else connection.attend)()
+        there, created = await connection.records.open(wanted, fresh=fresh)
         if (there.items, there.options, there.total) != (wanted.items, wanted.options, wanted.total):
             raise JobMismatch(_mismatch(there, wanted))
         if there.recipe != wanted.recipe:
             change = Change(generation=there.generation, recipe=wanted.recipe or "")
-            there = await _ask(connection, "change", there.name, change)
-        created = there.created == wanted.created
+            there = await connection.records.change(there, change)
         if created and there.generation > 1:
             connection.runs.get(there.name, there.generation - 1).cancel()  # else its shards wait for ever
         return await cls.of(connection, there, encoded, ledger, created=created)
@@ -85,6 +73,8 @@ class Driver:
     ) -> Driver:
         """The way of a job that Restate knows."""
         kind: type[Shards] | type[Invocations] = Invocations if there.durable else Shards
+        if there.deployed:
+            kind = DeployedCalls
         work = kind(connection, there, encoded, ledger)
         if there.cancelled:
             await work.cancel()
@@ -98,7 +88,7 @@ class Driver:
     async def _change(self, **changes: object) -> None:
         manifest = self.manifest
         change = msgspec.convert({"generation": manifest.generation, **changes}, Change, from_attributes=True)
-        self.manifest = await _ask(self._connection, "change", manifest.name, change)
+        self.manifest = await self._connection.records.change(manifest, change)
 
     async def cancel(self) -> None:
         """End every item that has no outcome."""
@@ -142,14 +132,12 @@ class Driver:
         found = await admin.query(f"select id from sys_invocation where starts_with(idempotency_key, {prefix})")
         for row in found:
             await admin.purge(row["id"])
-        forget = encode(Forget(generation=manifest.generation))
-        service = jobs_service(self._connection.session)
-        await self._connection.ingress.call(service, "forget", forget, key=manifest.name)
+        await self._connection.records.forget(manifest)
 
     async def add_round(self, positions: list[int], code: str) -> int:
         """Open these items again, and return the number of the round that is for them."""
         self.work.reopen()
-        await self._connection.attend()
+        await (self._connection.records.ready if self.manifest.deployed else self._connection.attend)()
         await self._change(add_round=Round(positions=positions, code=code, started=time.time()))
         number = len(self.manifest.rounds) - 1
         self._ledger.begin_round(number, positions)
@@ -172,14 +160,6 @@ class Driver:
 
         way = self.work if self.batches is None else self.batches
         await way.finish(number, positions, None if round_.submitted else submitted)
-
-
-async def _ask(connection: Connection, handler: str, name: str, asked: Open | Change) -> Manifest:
-    # With a key of its own the request can be sent again when its answer is lost, and still counts once.
-    answer = await connection.ingress.call(
-        jobs_service(connection.session), handler, encode(asked), key=name, idempotency_key=uuid4().hex
-    )
-    return manifest_decoder.decode(answer)
 
 
 def _mismatch(there: Manifest, wanted: Manifest) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -76,6 +76,21 @@ def job_frame(
         "finished_at": _times(np.where(ended & (started > 0), started + ran, np.nan)),
     }
     return pd.DataFrame({name: columns[name] for name in COLUMNS}, index=index)
+
+
+def with_columns(frame: pd.DataFrame, more: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """The frame with further columns: times, whose names end with `_at`, in seconds since 1970; counts; and texts."""
+    if not more:
+        return frame
+    columns: dict[str, Any] = {}
+    for name, values in more.items():
+        if name.endswith("_at"):
+            columns[name] = _times(np.array(values, dtype=np.float64))
+        elif name.endswith("_retries"):
+            columns[name] = pd.array(values, dtype="Int64")
+        else:
+            columns[name] = pd.array(values, dtype="string")
+    return frame.assign(**columns)
 
 
 def attempts_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -95,9 +95,28 @@ def read_items(items: object, target: Target) -> Items:
     return Items(originals, encoded, labels, source)
 
 
-def _originals(items: Any) -> tuple[Iterable[Any], Sequence[Hashable] | None]:
+def read_inputs(items: object, encode_one: Callable[[Any], bytes]) -> Items:
+    """Encode the inputs of a deployed handler. Rows of a DataFrame are objects with a field a column.
+
+    Raises:
+        InvalidInput: what is no collection of inputs, or one that `encode_one` refuses.
+    """
+    originals, labels = _originals(items, named=False)
+    kept = originals if isinstance(originals, Sequence) else list(originals)
+    encoded = Spool()
+    for position, item in enumerate(kept):
+        try:
+            encoded.append(encode_one(item))
+        except InvalidInput as error:
+            where = f"Input {position}" if labels is None else f"Input {position} (index {labels[position]!r})"
+            raise InvalidInput(f"{where}, {_short(item)}, cannot be sent: {error}") from None
+    source = items if _is_pandas(items, "DataFrame") or _is_pandas(items, "Series") else None
+    return Items(kept, encoded, labels, source)
+
+
+def _originals(items: Any, *, named: bool = True) -> tuple[Iterable[Any], Sequence[Hashable] | None]:
     if _is_pandas(items, "DataFrame"):
-        return _rows(items), items.index
+        return _rows(items, named=named), items.index
     if _is_pandas(items, "Series"):
         return items.tolist(), items.index
     if isinstance(items, (str, bytes, bytearray)):
@@ -119,9 +138,10 @@ def _originals(items: Any) -> tuple[Iterable[Any], Sequence[Hashable] | None]:
     raise InvalidInput(f"items must be a list, an iterable, a Series, a DataFrame or a dict, not {_short(items)}.")
 
 
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _rows(frame: pd.DataFrame, *, named: bool) -> list[dict[str, Any]]:
+    """`named`: whether each column is to be the name of a parameter."""
     names = list(frame.columns)
-    wrong = [name for name in names if not (isinstance(name, str) and name.isidentifier())]
+    wrong = [name for name in names if not (isinstance(name, str) and (name.isidentifier() or not named))]
     if wrong:
         raise InvalidInput(
             f"Each row is passed as keyword arguments, and the column {wrong[0]!r} cannot be one. "

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -87,6 +87,9 @@ class Invocations:
 
     def listen(self) -> None:
         """Nothing to do: outcomes come as the answers to calls."""
+
+    def columns(self) -> Mapping[str, Sequence[Any]]:
+        return {}
 
     @property
     def mismatched(self) -> int:

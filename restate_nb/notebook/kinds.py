@@ -12,6 +12,7 @@ _VARYING = re.compile(
       )
     | \s*\([^()]*\bline\ \d+\)            # where a SyntaxError was found: (file.py, line 3)
     | '[^'\n]{1,80}' | "[^"\n]{1,80}"       # what is quoted
+    | \binv_[0-9A-Za-z]{10,}                # invocations
     | \b0x[0-9a-fA-F]+\b                    # addresses
     | \b[0-9a-f]{8}(?:-[0-9a-f]{4,12}){1,4}\b   # UUIDs
     | (?:[\w.-]*/)+[\w.-]+                  # paths, URLs

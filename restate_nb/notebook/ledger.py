@@ -159,6 +159,16 @@ class Ledger:
         self.order.append(position)
         return not found
 
+    def retime(self, position: int, started: float, ran: float) -> None:
+        """Put the times of an item's last attempt right, in seconds; of what has ended."""
+        with self._lock:
+            if self.status[position] == PENDING or not self.started[position]:
+                return
+            if self.first_started[position] == self.started[position]:
+                self.first_started[position] = started
+            self.ran_in_all[position] += ran - self.ran[position]
+            self.started[position], self.ran[position] = started, ran
+
     def last(self, position: int) -> Attempt:
         """The last attempt at an item that has ended, without its value."""
         return Attempt(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import sys
@@ -53,6 +54,15 @@ def default_session_name() -> str:
     if not notebook and script and "ipykernel" not in script:
         notebook = script
     return _slug(Path(notebook).stem) if notebook else "main"
+
+
+def default_shared_name() -> str:
+    """The same with the user's name before it, for a Restate that many people use."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user without an entry in /etc/passwd
+        user = "user"
+    return _slug(f"{user}-{default_session_name()}")
 
 
 def _slug(text: str) -> str:

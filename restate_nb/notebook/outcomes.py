@@ -57,11 +57,14 @@ class Outcomes:
         Columns: `item`; `value` (what the function returned); `status` (pending, running, ok, error, timeout,
         cancelled); `error_type` and `error`; `attempts` (how many were made); `queued_s` (seconds from submission to
         the first start); `run_s` (seconds spent running, all attempts together); `started_at`, `finished_at` (UTC).
+        Of a job of `rnb.invoke` also what Restate tells of each item's last invocation: `invocation_id`,
+        `invocation_status`, `invocation_retries` (since it last made progress), `invocation_created_at`,
+        `invocation_started_at`, `invocation_ended_at` (UTC).
 
         Example:
             job.frame()["status"].value_counts()
         """
-        from restate_nb.notebook.frame import expanded, job_frame  # noqa: PLC0415 - loads pandas
+        from restate_nb.notebook.frame import expanded, job_frame, with_columns  # noqa: PLC0415 - loads pandas
 
         frame = job_frame(
             self._ledger,
@@ -73,7 +76,7 @@ class Outcomes:
         )
         if hasattr(self._items.source, "array"):  # a Series: its dtype is kept
             frame["item"] = self._items.source.array
-        return expanded(frame) if expand else frame
+        return with_columns(expanded(frame) if expand else frame, self._driver.work.columns())
 
     def join(self, *, expand: bool = True) -> pd.DataFrame:
         """The input with what became of each row beside it, on the input's own index.

@@ -9,16 +9,16 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from restate_nb.engine.target import Target, name_of
 from restate_nb.errors import InvalidInput
-from restate_nb.notebook.attendance import Attendance
+from restate_nb.notebook.attendance import attendance_of
 from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.calls import call_durable, call_handler
+from restate_nb.notebook.deployed import Deployed
 from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Decoded, Items
 from restate_nb.notebook.job import Job
@@ -27,12 +27,11 @@ from restate_nb.notebook.loops import LoopThread
 from restate_nb.notebook.manifests import read_items_back, read_manifests, unknown_function
 from restate_nb.notebook.names import check_job_name
 from restate_nb.notebook.recipes import read_recipe, recipe_of
+from restate_nb.notebook.records import records_of
+from restate_nb.notebook.restates import OwnServer, Restate
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
-from restate_nb.server.admin import Admin
-from restate_nb.server.health import trouble
-from restate_nb.server.ingress import Ingress
-from restate_nb.server.process import ServerHandle, start_server
+from restate_nb.server.process import ServerHandle
 from restate_nb.service.digest import code_of, items_digest
 from restate_nb.service.durable import DurableFunctions, add_durable_handler
 from restate_nb.service.endpoint import Definition, Endpoint
@@ -49,7 +48,7 @@ _TOLD = 5  # unfinished jobs that are named
 
 
 class Session:
-    """A live connection of this process to a local restate-server. Made by `restate_nb.start`.
+    """A live connection of this process to Restate. Made by `restate_nb.start` and `restate_nb.connect`.
 
     Use it as a context manager to stop it at the end of a script; a notebook may just let it live.
 
@@ -63,24 +62,21 @@ class Session:
     def __init__(
         self,
         name: str,
-        data_dir: Path,
+        restate: Path | Restate,
         *,
         listen: Literal["unix", "tcp"] = "unix",
         retention: timedelta = RETENTION,
         patient: bool = True,
         server_env: dict[str, str] | None = None,
     ) -> None:
+        """`restate`: where to run jobs; a directory stands for a server of our own with its data there."""
         self.name = name
-        self.data_dir = data_dir
         self._jobs: dict[tuple[str, int], Job[Any]] = {}
         self._handles = threading.Lock()
         self._going_on: set[asyncio.Task[None]] = set()
         self._closing = threading.Lock()
         self._closed = False
-        self._start_server = partial(start_server, data_dir, listen=listen, env=server_env, progress=print)
-        self.server: ServerHandle = self._start_server()
-        if self.server.note:
-            print(self.server.note)
+        self._restate = OwnServer(restate, listen=listen, env=server_env) if isinstance(restate, Path) else restate
         self._io = LoopThread("rnb-io")
         self._work = LoopThread("rnb-work")
         try:
@@ -95,23 +91,25 @@ class Session:
         self._functions = DurableFunctions()
         items = items_of(self.name, self._runs, retention=retention, patient=patient)
         add_durable_handler(items, self._functions)
-        self._endpoint = Endpoint(self.server.identity_key)
+        restate = self._restate
+        self._ingress, self._item_ingress, self._admin = restate.ingress(), restate.ingress(), restate.admin()
+        self._endpoint = Endpoint(restate.exposure)
         self._endpoint.serve(items, jobs_of(self.name, retention=retention))
         await self._endpoint.open()
-        self._admin = Admin(self.server.admin)
-        self._ingress = Ingress(self.server.ingress)
-        self._attendance = Attendance(self._admin, self._endpoint, self._go_on)
+        self._attendance = attendance_of(self._admin, self._endpoint, self._go_on)
         self._connection = Connection(
             self.name,
             self._ingress,
+            self._item_ingress,
             self._admin,
             self._runs,
             self._functions,
             self._attendance.take,
-            lambda: trouble(self.server),
+            await records_of(self._ingress, self.name, self._attendance),
+            restate.trouble,
         )
-        here = await self._attendance.take_if_free() if self.server.adopted else True
-        if not self.server.adopted:
+        here = await self._attendance.take_if_free() if restate.shared else True
+        if not restate.shared:
             await self._attendance.register()
         self._attendance.watch()
         if here:
@@ -119,9 +117,7 @@ class Session:
 
     def revive(self) -> None:
         """Start the server again if someone ended it, as `restate-nb server stop` does; jobs find it where it was."""
-        if not self.server.alive:
-            self.server.close()
-            self.server = self._start_server()
+        if self._restate.revive():
             self._io.run(self._attendance.register())
 
     def submit(
@@ -150,6 +146,7 @@ class Session:
             function=target.name,
             items=digest,
             options=options,
+            deployed=isinstance(target, Deployed),
             total=len(items),
             created=now,
             durable=target.durable,
@@ -177,7 +174,7 @@ class Session:
 
     async def _go_on(self) -> None:
         """Take up the unfinished jobs whose functions can be imported, and tell which ones wait for their cells."""
-        manifests = await read_manifests(self._admin)
+        manifests = await read_manifests(self._connection.admin)
         unfinished = [each for name, each in manifests if name == self.name and each.unfinished]
         words = [
             f"{each.name!r} goes on" if each.recipe else f"{each.name!r} waits for {each.function}: run its cell"
@@ -194,7 +191,7 @@ class Session:
 
     async def _take_up(self, manifest: Manifest, recipe: str) -> None:
         try:
-            encoded = await read_items_back(self._admin, manifest)
+            encoded = await read_items_back(self._connection.admin, manifest)
             target, policy, pause = await asyncio.to_thread(read_recipe, recipe, durable=manifest.durable)
         except InvalidInput as error:
             print(f"The job {manifest.name!r} cannot go on without its cell: {error}")
@@ -221,7 +218,9 @@ class Session:
         if found:
             return found[-1]
         manifests = {
-            each.name: each for session, each in self._io.run(read_manifests(self._admin)) if session == self.name
+            each.name: each
+            for session, each in self._io.run(read_manifests(self._connection.admin))
+            if session == self.name
         }
         if name not in manifests:
             near = difflib.get_close_matches(str(name), manifests, n=1) or list(manifests)[-1:]
@@ -230,7 +229,9 @@ class Session:
                 f"The session {self.name!r} has no job {name!r}.{hint} rnb.jobs() lists those of all sessions."
             )
         manifest = manifests[name]
-        encoded = self._io.run(read_items_back(self._admin, manifest))
+        if manifest.deployed:
+            raise InvalidInput(f"{name!r} is a job of rnb.invoke: run its cell again, which has the handler.")
+        encoded = self._io.run(read_items_back(self._connection.admin, manifest))
         target = unknown_function(manifest)
         items = Items(Decoded(target, encoded), encoded)
         ledger = Ledger(manifest.total)
@@ -244,7 +245,7 @@ class Session:
         from restate_nb.notebook.listing import listing  # noqa: PLC0415 - loads pandas
 
         live = {(self.name, name, generation): job for (name, generation), job in self._jobs.items()}
-        return listing(self._io.run(read_manifests(self._admin)), live)
+        return listing(self._io.run(read_manifests(self._connection.admin)), live)
 
     def _forget(self, job: Job[Any]) -> None:
         for key in [key for key, each in self._jobs.items() if each is job]:
@@ -317,18 +318,32 @@ class Session:
             session.serve(greeter)
             session.call(greet, "Ada")
         """
-        self._io.run(self._attendance.take())
+        self._io.run(self._attendance.take_if_able())
         return self._io.run(
             call_handler(self._ingress, self._admin, handler, arg, key=key, idempotency_key=idempotency_key)
         )
 
     def call_durable(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a durable function once, and wait for what it returns; see `restate_nb.call`."""
-        self._functions.provide(name_of(fn), fn)
         self._io.run(self._attendance.take())
+        self._functions.provide(name_of(fn), fn)
         return self._io.run(call_durable(self._ingress, self.name, fn, args, kwargs))
 
     # ------------------------------------------------------------ life
+
+    @property
+    def data_dir(self) -> Path | None:
+        """Where the server's data are; None in a session that is connected to a Restate that others run."""
+        return self._restate.data_dir
+
+    @property
+    def server(self) -> ServerHandle:
+        """The session's own restate-server.
+
+        Raises:
+            InvalidInput: it has none, being connected to a Restate that others run.
+        """
+        return self._restate.server
 
     @property
     def live(self) -> bool:
@@ -359,11 +374,12 @@ class Session:
         atexit.unregister(self.stop)
         if hasattr(self, "_runs"):
             self._runs.close()
+        self._work.run(self._close("_item_ingress"))
         self._work.close()
         for job in self.jobs:
             job._leave()
         self._io.run(self._close("_attendance", "_ingress", "_admin"))
-        self.server.close()  # before the endpoint: a server that has ended sends it nothing more
+        self._restate.close()  # before the endpoint: a server that has ended sends it nothing more
         self._io.run(self._close("_endpoint"))
         self._io.close()
 
@@ -382,10 +398,8 @@ class Session:
     def __repr__(self) -> str:
         if self._closed:
             return f"<Session {self.name!r}: stopped>"
-        count, data, here = len(self._jobs), self.data_dir, Path.cwd()
-        if data.is_relative_to(here):  # a saved notebook need not tell where it was run
-            data = data.relative_to(here)
-        return f"<Session {self.name!r}: live, {count} {'job' if count == 1 else 'jobs'}, data in {data}>"
+        count = len(self._jobs)
+        return f"<Session {self.name!r}: live, {count} {'job' if count == 1 else 'jobs'}, {self._restate}>"
 
     def _repr_html_(self) -> str:
         from restate_nb.notebook.about import session_html  # noqa: PLC0415 - only where a notebook is

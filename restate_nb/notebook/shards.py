@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -117,6 +117,9 @@ class Shards:
 
     def reopen(self) -> None:
         self._run.reopen()
+
+    def columns(self) -> Mapping[str, Sequence[Any]]:
+        return {}
 
     @property
     def mismatched(self) -> int:

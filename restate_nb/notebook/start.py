@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,7 +55,7 @@ def start(
         if _current is not None and _current.live:
             if (name is not None and name != _current.name) or (data_dir and directory != _current.data_dir):
                 raise InvalidInput(
-                    f"The session {_current.name!r} with data in {_current.data_dir} is live. "
+                    f"The session {_current.name!r}, {_current._restate}, is live. "
                     "Use it, or stop it first: rnb.start().stop()."
                 )
             _current.revive()
@@ -62,6 +63,29 @@ def start(
         name = default_session_name() if name is None else check_session_name(name)
         _current = Session(name, directory, listen=listen, retention=retention)
     import restate_nb.notebook.accessor  # noqa: F401, PLC0415 - df.restate; loads pandas, so not before it is asked for
+
+    return _current
+
+
+def only_one(make: Callable[[], Session], name: str, restate: object) -> Session:
+    """The session of this process: the live one if it is the one that is asked for, or one that is made.
+
+    Args:
+        make: makes it.
+        name: its name.
+        restate: what it works on; one that equals that of the live session is the same.
+
+    Raises:
+        InvalidInput: another one is live.
+    """
+    global _current  # noqa: PLW0603 - the one session of this process
+    with _starting:
+        if _current is not None and _current.live:
+            if name != _current.name or restate != _current._restate:
+                raise InvalidInput(f"{_current!r} is live. Use it, or stop it first: rnb.start().stop().")
+            return _current
+        _current = make()
+    import restate_nb.notebook.accessor  # noqa: F401, PLC0415 - see `start`
 
     return _current
 

@@ -1,15 +1,17 @@
-"""What a job asks of the way in which its items are run; `shards.py` and `invocations.py` are the two ways."""
+"""What a job asks of the way in which its items are run: `shards.py`, `invocations.py` or `deployed_calls.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from restate_nb.engine.doings import Doing
 from restate_nb.engine.prints import Prints
 from restate_nb.engine.target import Target
+from restate_nb.errors import InvalidInput
 from restate_nb.limit import Concurrency
+from restate_nb.notebook.records import Records
 from restate_nb.policy import RunPolicy
 from restate_nb.server.admin import Admin
 from restate_nb.server.ingress import Ingress
@@ -22,17 +24,36 @@ class Connection:
     """What a job needs of its session: its name, the way to Restate, and what runs in this process.
 
     Attributes:
+        ingress: for the session's own loop.
+        item_ingress: for the loop on which items run.
         attend: has Restate send what is new to this process; see `attendance.py`.
+        records: keeps the manifests of jobs.
         trouble: what is wrong with the server, in words; empty when nothing is.
     """
 
     session: str
     ingress: Ingress
-    admin: Admin
+    item_ingress: Ingress
+    admin_if_any: Admin | None
     runs: JobRuns
     functions: DurableFunctions
     attend: Callable[[], Awaitable[None]]
+    records: Records
     trouble: Callable[[], str]
+
+    @property
+    def admin(self) -> Admin:
+        """The admin interface.
+
+        Raises:
+            InvalidInput: there is no way to it.
+        """
+        if self.admin_if_any is None:
+            raise InvalidInput(
+                "This needs Restate's admin API, which tells of jobs, journals and deployments, and the session was "
+                "connected without it. Connect with it: rnb.connect(..., admin_url='http://host:9070')."
+            )
+        return self.admin_if_any
 
 
 class Work(Protocol):
@@ -110,3 +131,7 @@ class Work(Protocol):
 
     def reopen(self) -> None:
         """Take `cancel` back, for a further round."""
+
+    def columns(self) -> Mapping[str, Sequence[Any]]:
+        """What the frame tells besides the usual of each item, in the order of the input."""
+        ...

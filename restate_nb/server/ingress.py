@@ -82,6 +82,7 @@ class Ingress:
         delay: float | timedelta | None = None,
         headers: Mapping[str, str] | None = None,
         patience: float | None = DEFAULT_PATIENCE,
+        repeatable: bool = False,
     ) -> str:
         """Submit an invocation without waiting for its result, and return its id.
 
@@ -94,6 +95,7 @@ class Ingress:
             delay: seconds (or a timedelta) until it starts.
             headers: further headers.
             patience: seconds to go on trying while the server does not answer; None for ever.
+            repeatable: that sending twice is sending once, as for the run of a workflow.
 
         Raises:
             Rejected: the server refused it: no such service or handler, or the body is too large (413).
@@ -103,7 +105,7 @@ class Ingress:
         if delay is not None:
             seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
             path += f"?delay={round(seconds * 1000)}ms"
-        answer = await self._submit(path, body, idempotency_key, headers, patience)
+        answer = await self._submit(path, body, idempotency_key, headers, patience, repeatable=repeatable)
         if answer.status >= 300:
             raise Rejected(f"to send to {service}/{handler}", answer.status, answer.reason)
         return str(answer.json(f"to send to {service}/{handler}", "invocationId"))
@@ -245,6 +247,8 @@ class Ingress:
         idempotency_key: str | None,
         headers: Mapping[str, str] | None,
         patience: float | None,
+        *,
+        repeatable: bool = False,
     ) -> Answer:
         # A handler without input accepts neither a body nor a content type.
         sent = {"Content-Type": "application/json", **(headers or {})} if body else dict(headers or {})
@@ -255,7 +259,7 @@ class Ingress:
             path,
             body=body or None,
             headers=sent,
-            repeatable=idempotency_key is not None,
+            repeatable=repeatable or idempotency_key is not None,
             patience=patience,
             busy=_is_busy,
         )

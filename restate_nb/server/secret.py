@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import Final, NoReturn
 
 HIDDEN: Final = "•••"
@@ -29,6 +30,12 @@ class Secret:
     def hide(self, text: str) -> str:
         """A text that others wrote, such as an error of the server, without the secret."""
         return text.replace(self._text, HIDDEN)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._text, other._text)
+
+    def __hash__(self) -> int:
+        return hash(self._text)
 
     def __repr__(self) -> str:
         return "<Secret>"

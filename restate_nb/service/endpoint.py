@@ -1,4 +1,4 @@
-"""The kernel's Restate endpoint: an ASGI server on one loopback port, which answers none but its own restate-server."""
+"""The kernel's Restate endpoint: an ASGI server on one port, which answers none but its own restate-server."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import restate
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from restate.endpoint import Endpoint as RestateEndpoint
+
+from restate_nb.errors import InvalidInput
+from restate_nb.service.exposure import Exposure
 
 _PATIENCE: Final = 2.0  # seconds for the streams to end
 _log = logging.getLogger("restate_nb.endpoint")
@@ -37,29 +40,37 @@ logging.getLogger("restate.server").addFilter(_HungUp())
 class Endpoint:
     """Serves Restate services from the loop on which it is opened.
 
-    The port is loopback TCP, since restate-server cannot dial a Unix socket; requests must bear the signature of the
-    server whose public key is given (https://docs.restate.dev/services/security), others get 401.
+    The port is TCP, since restate-server cannot dial a Unix socket, and loopback unless asked otherwise; requests must
+    bear the signature of the server whose public key is given (https://docs.restate.dev/services/security), others get
+    401.
     """
 
-    def __init__(self, identity_key: str) -> None:
-        """`identity_key`: the server's public key, as `publickeyv1_...`."""
+    def __init__(self, exposure: Exposure | None) -> None:
+        """`exposure`: where to listen, and for whom; None for not at all."""
         self._endpoint = RestateEndpoint()  # type: ignore[no-untyped-call]
-        self._endpoint.identity_key(identity_key)
+        self._exposure = exposure
+        if exposure is not None and exposure.identity_key is not None:
+            self._endpoint.identity_key(exposure.identity_key)
         self._stop = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self._receiving: set[asyncio.Task[Any]] = set()
         self._port: int | None = None
 
     @property
+    def reachable(self) -> bool:
+        """Whether it listens, or will."""
+        return self._exposure is not None
+
+    @property
     def url(self) -> str:
-        """Where it listens.
+        """Where Restate reaches it.
 
         Raises:
             RuntimeError: it is not open.
         """
-        if self._port is None:
+        if self._port is None or self._exposure is None:
             raise RuntimeError("The endpoint is not open.")
-        return f"http://127.0.0.1:{self._port}"
+        return self._exposure.url or f"http://{self._exposure.host}:{self._port}"
 
     @property
     def service_names(self) -> list[str]:
@@ -73,8 +84,20 @@ class Endpoint:
             self._endpoint.bind(definition)
 
     async def open(self) -> None:
-        """Start to listen."""
-        listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+        """Start to listen, if it is to.
+
+        Raises:
+            InvalidInput: the address cannot be listened on.
+        """
+        if self._exposure is None:
+            return
+        at = self._exposure.host, self._exposure.port
+        try:
+            listening = socket.create_server(at, backlog=256)
+        except OSError as error:
+            raise InvalidInput(
+                f"This process cannot listen on {at[0]}:{at[1]}: {error}. Choose another address with bind='host:port'."
+            ) from None
         self._port = listening.getsockname()[1]
         config = Config()
         config.bind = [f"fd://{listening.detach()}"]  # hypercorn closes it

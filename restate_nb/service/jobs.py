@@ -21,6 +21,7 @@ from restate_nb.service.wire import (
     Manifest,
     Open,
     ShardRequest,
+    apply_change,
     encode,
     encode_output,
     items_service,
@@ -168,21 +169,7 @@ def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:
         manifest = await ctx.get("manifest", type_hint=Manifest)
         if manifest is None or manifest.generation != asked.generation:
             raise TerminalError("The job was deleted or started afresh elsewhere. Run its cell again.", 409)
-        if asked.add_round is not None:
-            manifest.rounds.append(asked.add_round)
-            manifest.cancelled = False
-            manifest.summary = None
-        if asked.submitted is not None:
-            manifest.rounds[asked.submitted].submitted = True
-        if asked.cancelled is not None:
-            manifest.cancelled = asked.cancelled
-        if asked.paused is not None:
-            manifest.paused = asked.paused
-        if asked.summary is not None:
-            manifest.summary = asked.summary
-        if asked.recipe is not None:
-            manifest.recipe = asked.recipe or None
-        ctx.set("manifest", manifest)
+        ctx.set("manifest", apply_change(manifest, asked))
         return manifest
 
     @jobs.handler("forget")

@@ -113,6 +113,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         options: what else makes it this job: how items are passed.
         batch: how many items begin together; None when they need not wait for others.
         durable: whether the function takes a Restate context, so that each item is an invocation of its own.
+        deployed: whether it is a handler that is deployed in Restate, so that each item is an invocation of that.
         total: how many items.
         generation: see `ShardRequest`.
         cancelled: `cancel()` was called.
@@ -130,6 +131,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     created: float
     rounds: list[Round]
     durable: bool = False
+    deployed: bool = False
     batch: int | None = None
     generation: int = 1
     cancelled: bool = False
@@ -169,6 +171,25 @@ class Change(msgspec.Struct, kw_only=True):
     paused: bool | None = None
     summary: Summary | None = None
     recipe: str | None = None
+
+
+def apply_change(manifest: Manifest, change: Change) -> Manifest:
+    """The manifest with the change made."""
+    if change.add_round is not None:
+        manifest.rounds.append(change.add_round)
+        manifest.cancelled = False
+        manifest.summary = None
+    if change.submitted is not None:
+        manifest.rounds[change.submitted].submitted = True
+    if change.cancelled is not None:
+        manifest.cancelled = change.cancelled
+    if change.paused is not None:
+        manifest.paused = change.paused
+    if change.summary is not None:
+        manifest.summary = change.summary
+    if change.recipe is not None:
+        manifest.recipe = change.recipe or None
+    return manifest
 
 
 class Forget(msgspec.Struct, kw_only=True):

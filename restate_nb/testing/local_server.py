@@ -17,6 +17,7 @@ from restate_nb.server.admin import Admin
 from restate_nb.server.ingress import Ingress
 from restate_nb.server.process import ServerHandle, start_server
 from restate_nb.service.endpoint import Definition, Endpoint
+from restate_nb.service.exposure import Exposure
 from restate_nb.testing.world import decode, encode, target_of
 
 T = TypeVar("T")
@@ -102,7 +103,7 @@ class LocalServer:
 
     def _open(self, services: tuple[Definition, ...]) -> None:
         async def serve() -> None:
-            self._endpoint = Endpoint(self.handle.identity_key)
+            self._endpoint = Endpoint(Exposure(self.handle.identity_key))
             self._endpoint.serve(*services)
             await self._endpoint.open()
             await self._admin.point(self._endpoint.service_names, self._endpoint.url)

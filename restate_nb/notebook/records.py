@@ -1,0 +1,122 @@
+"""Where a job's manifest is kept: in an object in Restate, or, where nobody serves that object, in this process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+from uuid import uuid4
+
+import msgspec
+
+from restate_nb.errors import InvalidInput
+from restate_nb.notebook.attendance import Absent, Attendance
+from restate_nb.server.ingress import Ingress
+from restate_nb.service.wire import (
+    Change,
+    Forget,
+    Manifest,
+    Open,
+    apply_change,
+    encode,
+    jobs_service,
+    manifest_decoder,
+)
+
+
+class Records(Protocol):
+    """Keeps manifests, one a job name."""
+
+    async def ready(self) -> None:
+        """See to it that they can be kept."""
+
+    async def open(self, wanted: Manifest, *, fresh: bool) -> tuple[Manifest, bool]:
+        """The manifest of the job of this name: the one that is there, or else (or if `fresh`) this one.
+
+        Returns:
+            The manifest, and whether it is known to be new.
+        """
+        ...
+
+    async def change(self, manifest: Manifest, change: Change) -> Manifest:
+        """Change it, and return how it is now."""
+        ...
+
+    async def forget(self, manifest: Manifest) -> None:
+        """Drop it."""
+
+
+class Kept:
+    """Manifests in the session's jobs object, which `service/jobs.py` defines.
+
+    Args:
+        ingress: the way there.
+        session: the session's name.
+        attend: has Restate send what is new to this process, where that serves the object.
+    """
+
+    def __init__(self, ingress: Ingress, session: str, attend: Callable[[], Awaitable[None]] | None) -> None:
+        self._ingress = ingress
+        self._service = jobs_service(session)
+        self._attend = attend
+
+    async def ready(self) -> None:
+        if self._attend is not None:
+            await self._attend()
+
+    async def open(self, wanted: Manifest, *, fresh: bool) -> tuple[Manifest, bool]:
+        there = await self._ask("open", wanted.name, Open(manifest=wanted, fresh=fresh))
+        return there, there.created == wanted.created
+
+    async def change(self, manifest: Manifest, change: Change) -> Manifest:
+        return await self._ask("change", manifest.name, change)
+
+    async def forget(self, manifest: Manifest) -> None:
+        forget = encode(Forget(generation=manifest.generation))
+        await self._ingress.call(self._service, "forget", forget, key=manifest.name)
+
+    async def _ask(self, handler: str, name: str, asked: Open | Change) -> Manifest:
+        # With a key of its own the request can be sent again when its answer is lost, and still counts once.
+        answer = await self._ingress.call(self._service, handler, encode(asked), key=name, idempotency_key=uuid4().hex)
+        return manifest_decoder.decode(answer)
+
+
+async def records_of(ingress: Ingress, session: str, attendance: Attendance | Absent) -> Records:
+    """Where manifests are kept: in the object that this process, or a worker elsewhere, serves; else only here."""
+    if isinstance(attendance, Attendance):
+        return Kept(ingress, session, attendance.take)
+    if jobs_service(session) in await ingress.services():
+        return Kept(ingress, session, None)
+    return Unkept()
+
+
+class Unkept:
+    """Manifests in this process only, for a session whose services Restate cannot reach.
+
+    A job is then known by its invocations alone: the generation, which is part of their keys, is a digest of what the
+    job is over, so that other items under the same name are another job, and the same ones are found again from any
+    process. That a job was cancelled, paused or tried again is forgotten with the process.
+    """
+
+    def __init__(self) -> None:
+        self._manifests: dict[tuple[str, int], Manifest] = {}
+
+    async def ready(self) -> None:
+        pass
+
+    async def open(self, wanted: Manifest, *, fresh: bool) -> tuple[Manifest, bool]:
+        if fresh:
+            raise InvalidInput(
+                "fresh=True needs a record of the job, and this session has none: Restate cannot reach this process "
+                "(see endpoint= of rnb.connect). Give the job another name= to run it afresh."
+            )
+        over = f"{wanted.items} {wanted.total} {wanted.options}".encode()
+        generation = int.from_bytes(hashlib.blake2b(over, digest_size=6).digest())
+        wanted = msgspec.structs.replace(wanted, generation=generation)
+        return self._manifests.setdefault((wanted.name, generation), wanted), False
+
+    async def change(self, manifest: Manifest, change: Change) -> Manifest:
+        return apply_change(manifest, change)
+
+    async def forget(self, manifest: Manifest) -> None:
+        self._manifests.pop((manifest.name, manifest.generation), None)

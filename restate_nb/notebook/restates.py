@@ -1,0 +1,153 @@
+"""The Restate that a session works on: a server of its own, or one that others run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+from restate_nb.errors import InvalidInput
+from restate_nb.server.address import Address
+from restate_nb.server.admin import Admin
+from restate_nb.server.handle import ServerHandle
+from restate_nb.server.health import trouble
+from restate_nb.server.ingress import Ingress
+from restate_nb.server.process import start_server
+from restate_nb.server.secret import Secret
+from restate_nb.server.settings import Listen
+from restate_nb.service.exposure import Exposure
+
+
+class Restate(Protocol):
+    """What a session asks of the Restate that it works on.
+
+    Attributes:
+        data_dir: where its data are; None when they are none of ours.
+        exposure: how it reaches this process; None when it cannot.
+        shared: whether another process may serve the session's services there already.
+    """
+
+    @property
+    def data_dir(self) -> Path | None: ...
+    @property
+    def exposure(self) -> Exposure | None: ...
+    @property
+    def shared(self) -> bool: ...
+    @property
+    def server(self) -> ServerHandle:
+        """The server process.
+
+        Raises:
+            InvalidInput: it is none of ours.
+        """
+        ...
+
+    def ingress(self) -> Ingress:
+        """A new client of its ingress, for one event loop."""
+        ...
+
+    def admin(self) -> Admin | None:
+        """A new client of its admin interface, where there is a way to it."""
+        ...
+
+    def trouble(self) -> str:
+        """What is wrong with it, in words; empty when nothing is found."""
+        ...
+
+    def revive(self) -> bool:
+        """Start it again if somebody ended it; says whether that was so."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class OwnServer:
+    """A managed server: started here, or adopted, and held until `close`; see `Restate`."""
+
+    def __init__(self, data_dir: Path, *, listen: Listen = "unix", env: dict[str, str] | None = None) -> None:
+        self.data_dir: Path | None = data_dir
+        self._start: Callable[[], ServerHandle] = partial(
+            start_server, data_dir, listen=listen, env=env, progress=print
+        )
+        self.server = self._start()
+        if self.server.note:
+            print(self.server.note)
+
+    @property
+    def exposure(self) -> Exposure | None:
+        return Exposure(self.server.identity_key)
+
+    @property
+    def shared(self) -> bool:
+        return self.server.adopted
+
+    def ingress(self) -> Ingress:
+        return Ingress(self.server.ingress)
+
+    def admin(self) -> Admin | None:
+        return Admin(self.server.admin)
+
+    def trouble(self) -> str:
+        return trouble(self.server)
+
+    def revive(self) -> bool:
+        if self.server.alive:
+            return False
+        self.server.close()
+        self.server = self._start()
+        return True
+
+    def close(self) -> None:
+        self.server.close()
+
+    def __str__(self) -> str:
+        assert self.data_dir is not None
+        here = Path.cwd()  # a saved notebook need not tell where it was run
+        return f"data in {self.data_dir.relative_to(here) if self.data_dir.is_relative_to(here) else self.data_dir}"
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A Restate that others run: a cluster, or Restate Cloud; see `Restate`.
+
+    Attributes:
+        at: its ingress.
+        admin_at: its admin interface, where there is a way to it.
+        token: is sent to both.
+        patience: seconds that it may fail to answer before what waits for it gives up.
+    """
+
+    at: Address
+    admin_at: Address | None
+    token: Secret | None
+    patience: float
+    exposure: Exposure | None = None
+    data_dir: Path | None = None
+    shared: bool = True
+
+    @property
+    def server(self) -> NoReturn:
+        raise InvalidInput(f"The session is connected to {self.at.url}, whose server processes are not this one's.")
+
+    def ingress(self) -> Ingress:
+        return Ingress(self.at, token=self.token, longest_patience=self.patience)
+
+    def admin(self) -> Admin | None:
+        if self.admin_at is None:
+            return None
+        return Admin(self.admin_at, token=self.token, patience=self.patience)
+
+    def trouble(self) -> str:
+        return ""
+
+    def revive(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+    def __str__(self) -> str:
+        return f"connected to {self.at.url}"

@@ -1,0 +1,22 @@
+"""Where a process is reached by Restate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """Where this process listens for Restate, and how Restate reaches it.
+
+    Attributes:
+        identity_key: the public key of the server that is let in, as `publickeyv1_...`; None lets everybody in.
+        host: the address to listen on.
+        port: 0 for any that is free.
+        url: how Restate reaches it; None for that host and port.
+    """
+
+    identity_key: str | None
+    host: str = "127.0.0.1"
+    port: int = 0
+    url: str | None = None
