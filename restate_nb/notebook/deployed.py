@@ -164,7 +164,7 @@ class Deployed(Target):
             ) from None
         return msgspec.Raw(body)
 
-    def value(self, raw: bytes | msgspec.Raw) -> Any:
+    def value(self, raw: bytes | msgspec.Raw, position: int = 0) -> Any:
         """What the handler returned, as its annotation has it; plain data where it does not fit that."""
         if self._output_serde is not None:
             return self._output_serde.deserialize(decode(raw))

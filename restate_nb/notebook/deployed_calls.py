@@ -68,7 +68,11 @@ class DeployedCalls(Shards):
     # ------------------------------------------------------------ on the session's loop
 
     async def finish(
-        self, round_: int, positions: Sequence[int], submitted: Callable[[], Awaitable[None]] | None
+        self,
+        round_: int,
+        positions: Sequence[int],
+        submitted: Callable[[], Awaitable[None]] | None,
+        first: int = 0,
     ) -> None:
         if submitted is not None:
             await submitted()  # what Restate does not have yet is sent when it is its turn
@@ -80,7 +84,7 @@ class DeployedCalls(Shards):
             begun = {position_of(key) for key in self._found}
             self._ledger.apply(round_, [cancelled(each, 1) for each in left if each not in begun], 0)
             left = [each for each in left if each in begun]
-        run, shard = self._run, (round_, 0)
+        run, shard = self._run, (round_, first)
         self._lane = lane = run.lane(shard, len(left), lambda: (Entry(each, (round_, each)) for each in left))
         still_open = set(left)
         try:

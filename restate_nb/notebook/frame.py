@@ -78,7 +78,7 @@ def job_frame(
     return pd.DataFrame({name: columns[name] for name in COLUMNS}, index=index)
 
 
-def with_columns(frame: pd.DataFrame, more: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+def with_columns(frame: pd.DataFrame, more: Mapping[str, Any]) -> pd.DataFrame:
     """The frame with further columns: times, whose names end with `_at`, in seconds since 1970; counts; and texts."""
     if not more:
         return frame

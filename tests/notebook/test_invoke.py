@@ -109,8 +109,8 @@ def test_a_handler_of_the_sdk_brings_its_types(deployed: Deployed) -> None:
 
 
 def test_content_that_is_no_json_goes_through_the_serdes_of_its_handler(deployed: Deployed) -> None:
-    assert deployed.invoke(shop.mirror, [b"\x89PNG", b""]).values() == [b"GNP\x89", b""]
-    frame = deployed.invoke(ServiceClient[Any, Any]("Shop", "mirror"), ["ab"]).result(20)
+    assert deployed.invoke(shop.mirror, [b"\x89PNG", b"\x00"]).values() == [b"GNP\x89", b"\x00"]
+    frame = deployed.invoke(ServiceClient[Any, Any]("Shop", "mirror"), [{"a": 1}]).result(20)
     assert frame["error_type"].tolist() == ["BadAnswer"]
     assert "Shop/mirror gave what is no JSON: image/png" in frame["error"].iloc[0]
 
@@ -200,7 +200,7 @@ def test_as_many_are_open_at_once_as_are_allowed_and_no_faster_than_asked(deploy
     assert peak == 3
     began = time.monotonic()
     deployed.invoke(DOUBLE, range(300, 310), max_per_second=20).result(20)
-    assert time.monotonic() - began >= 0.45
+    assert time.monotonic() - began >= 0.4
 
 
 def test_fail_fast_leaves_the_rest_unsent(deployed: Deployed) -> None:
