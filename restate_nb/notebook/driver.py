@@ -105,8 +105,8 @@ class Driver:
 
     async def held_by_restate(self) -> tuple[list[str], list[str]]:
         """See `diagnosis.held_by_restate`."""
-        key = job_key(self.manifest.name, self.manifest.generation)
-        return await held_by_restate(self._connection.admin, key + "/")
+        key, admin = job_key(self.manifest.name, self.manifest.generation), self._connection.admin_if_any
+        return ([], []) if admin is None else await held_by_restate(admin, key + "/")
 
     def trouble(self) -> str:
         """What is wrong with the server, in words; empty when nothing is. It may take seconds."""
