@@ -49,9 +49,7 @@ class Absent:
         """There is nothing to end."""
 
 
-def attendance_of(
-    admin: Admin | None, endpoint: Endpoint, taken: Callable[[], Awaitable[None]]
-) -> Attendance | Absent:
+def attendance_of(admin: Admin | None, endpoint: Endpoint, taken: Callable[[], Awaitable[None]]) -> Attendance | Absent:
     """How what is new comes to this process, if it can; for `taken` see `Attendance`."""
     if admin is None or not endpoint.reachable:
         return Absent()
