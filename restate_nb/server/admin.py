@@ -60,11 +60,15 @@ class Admin:
         address: where the server listens for administration.
         token: is sent as a bearer token, for a server that asks for one.
         patience: seconds to go on trying; None for ever.
+
+    Attributes:
+        address: where the server listens for administration.
     """
 
     def __init__(
         self, address: Address, *, token: Secret | None = None, patience: float | None = DEFAULT_PATIENCE
     ) -> None:
+        self.address = address
         self._http = HttpClient(address, health="/health", token=token, longest=MAX_ROWS_BYTES)
         self._patience = patience
 

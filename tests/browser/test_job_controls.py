@@ -44,6 +44,7 @@ def test_the_slider_sets_the_concurrency_and_the_buttons_pause_resume_and_cancel
     notebook.run_cell(1)
     panel, live = notebook.output(1).first, notebook.output(1).nth(1)
     expect(panel).to_contain_text("10 at once", timeout=20_000)
+    expect(panel.get_by_role("link")).to_have_count(0)  # this server listens on Unix sockets
     live.get_by_role("slider").focus()
     for _ in range(3):
         notebook.page.keyboard.press("ArrowRight")
@@ -156,3 +157,19 @@ def test_the_page_answers_while_a_job_of_a_hundred_thousand_items_runs(opened):
     assert notebook.page.evaluate("window.changes") < 30 * (took + 1)  # a few changes of the page an update
     notebook.run_cell(2)
     expect(notebook.output(2).first).to_contain_text("finished, 100,000 items: 100,000 ok")
+
+
+def test_the_link_leads_to_the_restate_ui_where_the_browser_can_reach_it(opened, pictures):
+    notebook = opened(
+        START.replace("rnb.start()", "rnb.start('ui', data_dir='.ui', listen='tcp')"),
+        "job = rnb.map(fetch, range(20), name='seen')\njob.result();",
+    )
+    notebook.run()
+    assert notebook.errors() == []
+    with notebook.page.expect_popup() as popup:
+        notebook.output(1).first.get_by_role("link", name="Open in the Restate UI").click()
+    page = popup.value
+    expect(page).to_have_title(re.compile("Restate"), timeout=20_000)
+    expect(page.get_by_text("Invocations").first).to_be_visible(timeout=20_000)
+    page.screenshot(path=pictures / "restate-ui.png")
+    page.close()

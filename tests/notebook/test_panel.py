@@ -5,17 +5,20 @@ import io
 import re
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from restate_nb.notebook.panel import make_panel, to_html, to_text
 from restate_nb.notebook.panel.controls import offered
 from restate_nb.notebook.panel.markup import segments
+from restate_nb.notebook.panel.place import ui_link
 from restate_nb.notebook.panel.pump import Pump
 from restate_nb.notebook.panel.terminal import LinePanel, TerminalPanel
 from restate_nb.notebook.panel.trend import Trend
 from restate_nb.notebook.panel.words import duration, one_line, rate, two_digits
 from restate_nb.notebook.progress import ErrorGroup, Progress
+from restate_nb.server.address import Address
 
 HOSTILE = '<img src=x onerror="alert(1)">&"\'\x1b[31m\u202e</div>'
 
@@ -61,6 +64,34 @@ def test_foreign_text_never_becomes_markup():
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", " https://x", ""])
 def test_only_web_addresses_become_links(url):
     assert "<a " not in to_html(progress(ui_url=url))
+
+
+TCP = Address("http://127.0.0.1:9070")
+LAB = {"JPY_SESSION_NAME": "work.ipynb", "JPY_PARENT_PID": "1"}
+NO_LINK = [
+    (Address("http://localhost", Path("/x/admin.sock")), LAB),  # a Unix socket: no browser reaches it
+    (TCP, LAB | {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"}),  # a Hub or Binder: the port is of another machine
+    (TCP, {"JPY_PARENT_PID": "1"}),  # nbclient: what is stored would be dead when it is read
+    (Address("https://restate.example.org:9070"), LAB),  # a cluster, of which we know no page
+]
+
+
+def in_environment(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    for name in ("JPY_SESSION_NAME", "JPY_PARENT_PID", "JUPYTERHUB_SERVICE_PREFIX", "SERVER_SOFTWARE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_the_ui_of_a_server_on_loopback_is_linked_in_a_lab(monkeypatch):
+    in_environment(monkeypatch, LAB)
+    assert ui_link(TCP) == "http://127.0.0.1:9070/ui/invocations"
+
+
+@pytest.mark.parametrize(("address", "environment"), NO_LINK)
+def test_there_is_no_link_where_the_ui_cannot_be_reached(monkeypatch, address, environment):
+    in_environment(monkeypatch, environment)
+    assert ui_link(address) == ""
 
 
 def test_a_link_to_the_restate_ui():
