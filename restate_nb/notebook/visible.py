@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
 from restate_nb.notebook.diagnosis import Diagnosis, running_lines
-from restate_nb.notebook.outcomes import Outcomes
+from restate_nb.notebook.drawn import Drawn
 from restate_nb.notebook.panel.place import ui_link
 from restate_nb.notebook.panel.words import duration
 from restate_nb.notebook.progress import Progress
@@ -32,7 +32,7 @@ class SessionStopped(RuntimeError):
     """Nobody follows the job any longer; it stays where it is."""
 
 
-class Visible(Outcomes):
+class Visible(Drawn):
     """The side of a job that people look at."""
 
     _ended: Future[None]

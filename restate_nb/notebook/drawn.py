@@ -1,0 +1,105 @@
+"""The charts of a job: its frames, drawn by `charts`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from restate_nb.notebook.outcomes import Outcomes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from restate_nb.notebook.charts import Sort
+
+
+class Drawn(Outcomes):
+    """The side of a job that draws; each chart shows what is recorded by then."""
+
+    def timeline(
+        self,
+        *,
+        sort: Sort = "start",
+        label: str | Sequence[object] | None = None,
+        ax: Axes | None = None,
+        title: str | None = None,
+        steps: bool = False,
+    ) -> Axes:
+        """Draw when each item waited, ran and failed.
+
+        Args:
+            sort: the order of rows: by "start", "duration" or "index", or "lane" for rows shared as items end.
+            label: what names the rows: a column of the frame, or one value an item.
+            ax: where to draw; a new figure by default.
+            title: the chart's title; the job's name by default.
+            steps: draw the durable steps of each item in place of its attempts; for durable functions.
+
+        Example:
+            job.timeline(sort="duration", label="item").figure.savefig("timeline.png")
+        """
+        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
+
+        frame, attempts = self._drawn()
+        if steps:
+            done = self.steps().dropna(subset=["finished_at"])
+            attempts = done.assign(attempt=done.groupby("position").cumcount() + 1, error_type=None, error=None)
+        return charts.timeline(frame, attempts, sort=sort, label=label, ax=ax, title=title, submitted_at=self._created)
+
+    def durations(self, *, ax: Axes | None = None, title: str | None = None) -> Axes:
+        """Draw how long items ran: histogram, cumulative share, and the percentiles 50, 95 and 99.
+
+        Args:
+            ax: where to draw; a new figure by default.
+            title: the chart's title.
+
+        Example:
+            job.durations().figure.savefig("durations.png")
+        """
+        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
+
+        return charts.durations(self.frame(), ax=ax, title=title)
+
+    def throughput(self, *, ax: Axes | None = None, title: str | None = None) -> Axes:
+        """Draw how many items ended a second over time, how many ran at once, and the rate limit, if there is one.
+
+        Args:
+            ax: where to draw; a new figure by default.
+            title: the chart's title.
+
+        Example:
+            job.throughput()
+        """
+        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
+
+        frame, attempts = self._drawn()
+        return charts.throughput(
+            frame, attempts, limit=self._per_second, ax=ax, title=title, submitted_at=self._created
+        )
+
+    def failures(self, *, ax: Axes | None = None, title: str | None = None) -> Axes:
+        """Draw failed attempts by type over time.
+
+        Args:
+            ax: where to draw; a new figure by default.
+            title: the chart's title.
+
+        Example:
+            job.failures(title="What went wrong")
+        """
+        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
+
+        return charts.failures(*self._drawn(), ax=ax, title=title, submitted_at=self._created)
+
+    def overview(self, *, title: str | None = None) -> Any:
+        """Draw the four charts on one figure, and return their Axes as a 2 by 2 array.
+
+        Example:
+            job.overview()[0, 0].figure.savefig("overview.png")
+        """
+        from restate_nb.notebook import charts  # noqa: PLC0415 - loads matplotlib
+
+        return charts.overview(*self._drawn(), title=title or self.name, submitted_at=self._created)
+
+    def _drawn(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        return self.frame(), self.attempts()
