@@ -69,11 +69,13 @@ def connect(
         ServerError: nothing answers there, it is no Restate, it is too old, or it refuses the token.
 
     Example:
-        import restate_nb as rnb
-        from restate_nb.patterns import ServiceClient
+        from pathlib import Path
 
-        session = rnb.connect("http://localhost:8080", admin_url="http://localhost:9070")
-        job = rnb.invoke(ServiceClient[str, str]("Greeter", "greet"), ["Ada", "Alan"])
+        import restate_nb as rnb
+
+        def cluster() -> rnb.Session:
+            at = "https://restate.example.com"
+            return rnb.connect(f"{at}:8080", admin_url=f"{at}:9070", token=Path("~/.restate/token"))
     """
     ingress = read_url("ingress_url", ingress_url)
     admin = None if admin_url is None else read_url("admin_url", admin_url)

@@ -73,8 +73,9 @@ def invoke(
     """Call a handler that is deployed in Restate for each input: one durable invocation each. Returns the job at once.
 
     Restate keeps each result under a key of the job and the input's place in it. So running the cell again, in any
-    process, attaches to the invocations that are there, and starts only those that are not. They run where the handler
-    is deployed: nothing of this notebook is needed there, and they go on when it is closed.
+    process, attaches to the invocations that are there, and starts only those that are not: for as long as the service
+    keeps results, which is 24 hours unless its `idempotency_retention` says otherwise. They run where the handler is
+    deployed: nothing of this notebook is needed there, and they go on when it is closed.
 
     Args:
         client: a `ServiceClient`, `ObjectClient` or `WorkflowClient` of `restate_nb.patterns`, which names a handler,

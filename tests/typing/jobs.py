@@ -6,9 +6,10 @@ from datetime import timedelta
 from functools import partial
 from typing import assert_type
 
-from restate import Context
+from restate import Context, Service
 
 import restate_nb as rnb
+from restate_nb.patterns import ObjectClient, ServiceClient, WorkflowClient
 
 
 async def fetch(url: str) -> bytes:
@@ -29,6 +30,26 @@ def stock() -> int:
 
 async def order(ctx: Context) -> str:
     return await ctx.run_typed("order", lambda: "ordered")
+
+
+service = Service("Typed")
+
+
+@service.handler()
+async def weigh(ctx: Context, sku: str) -> float:
+    return float(len(sku))
+
+
+def invocations() -> None:
+    assert_type(rnb.invoke(weigh, ["a"]), rnb.Job[float])
+    assert_type(rnb.invoke(ServiceClient[str, int]("Typed", "count"), ["a"]).values(), list[int])
+    assert_type(rnb.invoke(ServiceClient.of(weigh), ["a"], retry=rnb.Retry()), rnb.Job[float])
+    assert_type(rnb.invoke(ObjectClient[str, bytes]("Thing", "get"), ["a"], key=["k"]), rnb.Job[bytes])
+    assert_type(rnb.invoke(WorkflowClient[dict[str, str], bool]("Flow", "run"), [{"id": "a"}], key="id"), rnb.Job[bool])
+
+
+def connections() -> None:
+    assert_type(rnb.connect("http://localhost:8080", admin_url="http://localhost:9070"), rnb.Session)
 
 
 def maps() -> None:
