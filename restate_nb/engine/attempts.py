@@ -98,7 +98,8 @@ class Attempts:
             if isinstance(value, Recorded):
                 return told(entry.position, entry.number, value, self.retry)
             ran = time.perf_counter() - clock
-            return Report(Attempt(entry.position, entry.number, OK, started, ran, msgspec.Raw(encode(value))))
+            raw = encode(value)
+            return Report(Attempt(entry.position, entry.number, OK, started, ran, msgspec.Raw(raw)), None, len(raw))
         except BaseException as error:
             if isinstance(error, GeneratorExit) or (
                 isinstance(error, asyncio.CancelledError) and _is_being_cancelled()

@@ -12,7 +12,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Container
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -23,7 +22,7 @@ from restate_nb.engine.doings import Doing, doings
 from restate_nb.engine.gate import Gate
 from restate_nb.engine.lane import FAIL_FAST, Entry, Lane, cancelled
 from restate_nb.engine.pace import Adaptive
-from restate_nb.engine.record import CANCELLED, OK, Attempt
+from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.engine.trial import Report
 from restate_nb.limit import Concurrency, StopRule, concurrency_range, rate, stop_rule
 from restate_nb.policy import RunPolicy, seconds
@@ -34,8 +33,7 @@ _TURN: Final = 0.005
 """Seconds that items which never wait may keep the loop for themselves."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
+class _Running(msgspec.Struct, frozen=True, gc=False):
     lane: Lane
     entry: Entry
     started: float
@@ -295,9 +293,9 @@ class Pool:
             self._running[task] = None
             self._backlog.grow()
             if report.attempt.failure is None and self._rule is None:
-                lane.put(report.attempt)
+                lane.put(report.attempt, report.size)
             else:
-                self._settle(lane, entry, report.attempt)
+                self._settle(lane, entry, report)
             if task.cancelling():
                 return  # the item did not let itself be cancelled; this task must not go on half-cancelled
             if time.perf_counter() - self._turn > _TURN:
@@ -327,13 +325,14 @@ class Pool:
             self._set_limit(adaptive.limit)
             self._start_workers()
 
-    def _settle(self, lane: Lane, entry: Entry, attempt: Attempt) -> None:
+    def _settle(self, lane: Lane, entry: Entry, report: Report) -> None:
+        attempt = report.attempt
         failure = attempt.failure
         if failure is not None and failure.retry_in is not None and self.stopped:
             failure = msgspec.structs.replace(failure, retry_in=None)
             attempt = msgspec.structs.replace(attempt, failure=failure)
         counts = attempt.position in lane.open
-        lane.put(attempt)
+        lane.put(attempt, report.size)
         if failure is not None and failure.retry_in is not None:
             if not self._closed:
                 self._rest(lane, Entry(entry.position, entry.payload, entry.number + 1), failure.retry_in)

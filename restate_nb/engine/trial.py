@@ -20,10 +20,12 @@ class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
     Attributes:
         attempt: what is recorded.
         pushback: when the other side said "slow down": for how many seconds nothing should be sent, 0 for "slower".
+        size: bytes of the value.
     """
 
     attempt: Attempt
     pushback: float | None = None
+    size: int = 0
 
 
 def went_wrong(
@@ -78,6 +80,7 @@ def try_once(
         if isinstance(value, Awaitable):
             return value
         ran = time.perf_counter() - clock  # encoding is not the function's time
-        return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(encode(value))))
+        raw = encode(value)
+        return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(raw)), None, len(raw))
     except BaseException as error:  # SystemExit too: it must not end this thread
         return went_wrong(position, number, error, retry, started=started, clock=clock)

@@ -170,7 +170,8 @@ class _Worker:
         try:
             value = self._await(result)
             ran = time.perf_counter() - clock
-            return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(encode(value))))
+            raw = encode(value)
+            return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(raw)), None, len(raw))
         except BaseException as error:
             return went_wrong(position, number, error, self._retry, started=started, clock=clock)
 
