@@ -35,7 +35,7 @@ class BatchProcessor:
 
     def __init__(self, ctx: Context, max_concurrent: int) -> None:
         self._ctx = ctx
-        self.max_concurrent = positive_int("max_concurrent", max_concurrent)
+        self.max_concurrent: int = positive_int("max_concurrent", max_concurrent)
 
     @overload
     async def process_batch(self, items: Iterable[Item], fn: Callable[[Item], Awaitable[T]]) -> list[T]: ...

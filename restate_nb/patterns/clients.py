@@ -244,8 +244,8 @@ class KeyedCallee(Generic[I, O]):
     __slots__ = ("client", "key")
 
     def __init__(self, client: _KeyedClient[I, O], key: str) -> None:
-        self.client = client
-        self.key = key
+        self.client: _KeyedClient[I, O] = client
+        self.key: str = key
 
     def call(self, ctx: Context, arg: I, /) -> RestateDurableCallFuture[O]:
         """Call the handler at this key."""
