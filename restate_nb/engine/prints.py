@@ -52,7 +52,7 @@ class Prints:
 
     def __init__(self) -> None:
         self._lines: deque[Line] = deque(maxlen=KEPT_LINES)
-        self._begun: dict[tuple[int, str], Line] = {}  # lines without an end so far
+        self._begun: dict[tuple[int, str], tuple[float, str]] = {}  # when, and what: lines without an end so far
         self._held: dict[tuple[int, str], str] = {}  # of these lines, what was not shown yet
         self._soon: set[str] = set()  # streams of which it will be
         self._lock = threading.Lock()
@@ -76,7 +76,7 @@ class Prints:
     def lines(self) -> list[Line]:
         """The latest lines, those without an end included, in the order of their ends."""
         with self._lock:
-            return [*self._lines, *self._begun.values()]
+            return [*self._lines, *(Line(*key, *begun) for key, begun in self._begun.items())]
 
     def write(self, stream: str, text: str, show: Callable[[str], Any]) -> None:
         """Keep what an item has written, and show it: whole lines at once, others soon, so that lines of threads are
@@ -84,6 +84,8 @@ class Prints:
         key = _position.get(), stream
         with self._lock:
             self._keep(*key, text)
+            if self._bounded and (self._lines_left <= 0 or self._characters_left <= 0):
+                return
             lines, end, rest = (self._held.pop(key, "") + text).rpartition("\n")
             if rest:
                 self._held[key] = rest
@@ -120,20 +122,13 @@ class Prints:
 
     def _keep(self, position: int, stream: str, text: str) -> None:
         key = position, stream
-        begun = self._begun.pop(key, None)
-        *ended, rest = text.split("\n")
-        now = time.time()
+        at, head = self._begun.pop(key) if key in self._begun else (time.time(), "")
+        *ended, rest = (head + text).split("\n")
         for part in ended:
-            self._lines.append(_longer(begun, position, stream, now, part))
-            begun = None
-        if rest or begun is not None:
-            self._begun[key] = _longer(begun, position, stream, now, rest)
-
-
-def _longer(begun: Line | None, position: int, stream: str, now: float, text: str) -> Line:
-    if begun is None:
-        return Line(position, stream, now, text[:_LONGEST])
-    return begun._replace(text=(begun.text + text)[:_LONGEST])
+            self._lines.append(Line(position, stream, at, part[:_LONGEST]))
+            at = time.time()
+        if rest:
+            self._begun[key] = at, rest[:_LONGEST]
 
 
 def at_item(position: int, call: Callable[[Any], T], payload: Any) -> T:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.notebooks.test_kernel import Kernel
 
-LIMIT = 30  # generous: only a hang takes as long
+LIMIT = 120  # generous: only a hang takes as long
 START = """
 import asyncio, logging, sys, time
 logging.basicConfig(format="%(message)s")
