@@ -18,7 +18,7 @@ release = restate_nb.__version__
 version = release
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "messages"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "messages", "modules"]
 exclude_patterns = ["_build"]
 default_role = "code"  # docstrings write `name` for code, as Markdown does
 
