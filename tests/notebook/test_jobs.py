@@ -18,6 +18,13 @@ import restate_nb as rnb
 from restate_nb.notebook.session import Session
 from restate_nb.service.runs import JobRun
 
+
+@pytest.fixture(scope="module")
+def session(any_session: Session) -> Session:
+    """Each test twice: as users have it, and with every wait replayed."""
+    return any_session
+
+
 COLUMNS = [
     *("item", "value", "status", "error_type", "error"),
     *("attempts", "queued_s", "run_s", "started_at", "finished_at"),

@@ -15,6 +15,12 @@ from restate_nb.notebook.session import Session
 from tests.engine.test_limits import most_in_a_window
 
 
+@pytest.fixture(scope="module")
+def session(any_session: Session) -> Session:
+    """Each test twice: as users have it, and with every wait replayed."""
+    return any_session
+
+
 def submit(session: Session, fn: Any, items: Any, **options: Any) -> rnb.Job[Any]:
     return rnb.map(fn, items, session=session, show=False, **options)
 

@@ -16,6 +16,12 @@ import restate_nb as rnb
 from restate_nb.notebook.session import Session
 
 
+@pytest.fixture(scope="module")
+def session(any_session: Session) -> Session:
+    """Each test twice: as users have it, and with every wait replayed."""
+    return any_session
+
+
 def submit(session: Session, fn: Any, items: Any, **options: Any) -> rnb.Job[Any]:
     return rnb.map(fn, items, session=session, show=False, **options)
 
