@@ -271,6 +271,6 @@ class Outcomes:
         """
         from restate_nb.notebook.frame import records  # noqa: PLC0415 - loads pandas
 
-        frame, known = self.frame(), {"orient": "records", "date_format": "iso", "date_unit": "us"}
-        records(frame).to_json(path, **(known | options))
+        known: dict[str, Any] = {"orient": "records", "date_format": "iso", "date_unit": "us"}
+        records(self.frame()).to_json(path, **(known | options))
         return Path(path)
