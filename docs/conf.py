@@ -34,6 +34,7 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 maximum_signature_line_length = 88
 
+pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_title = f"restate_nb {release}"
 html_static_path = ["_static"]
