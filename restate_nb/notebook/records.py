@@ -52,17 +52,16 @@ class Kept:
     Args:
         ingress: the way there.
         session: the session's name.
-        attend: has Restate send what is new to this process, where that serves the object.
+        attend: has Restate send what is new to this process, which serves the object.
     """
 
-    def __init__(self, ingress: Ingress, session: str, attend: Callable[[], Awaitable[None]] | None) -> None:
+    def __init__(self, ingress: Ingress, session: str, attend: Callable[[], Awaitable[None]]) -> None:
         self._ingress = ingress
         self._service = jobs_service(session)
         self._attend = attend
 
     async def ready(self) -> None:
-        if self._attend is not None:
-            await self._attend()
+        await self._attend()
 
     async def open(self, wanted: Manifest, *, fresh: bool) -> tuple[Manifest, bool]:
         there = await self._ask("open", wanted.name, Open(manifest=wanted, fresh=fresh))
@@ -81,13 +80,12 @@ class Kept:
         return manifest_decoder.decode(answer)
 
 
-async def records_of(ingress: Ingress, session: str, attendance: Attendance | Absent) -> Records:
-    """Where manifests are kept: in the object that this process, or a worker elsewhere, serves; else only here."""
-    if isinstance(attendance, Attendance):
-        return Kept(ingress, session, attendance.take)
-    if jobs_service(session) in await ingress.services():
-        return Kept(ingress, session, None)
-    return Unkept()
+def records_of(ingress: Ingress, session: str, attendance: Attendance | Absent) -> Records:
+    """Where manifests are kept: in the object that this process serves, if Restate can reach it; else only here.
+
+    That Restate lists such an object says nothing: whoever served it may be gone, and a call of it would wait for ever.
+    """
+    return Kept(ingress, session, attendance.take) if isinstance(attendance, Attendance) else Unkept()
 
 
 class Unkept:

@@ -105,7 +105,7 @@ class Session:
             self._runs,
             self._functions,
             self._attendance.take,
-            await records_of(self._ingress, self.name, self._attendance),
+            records_of(self._ingress, self.name, self._attendance),
             restate.trouble,
         )
         here = await self._attendance.take_if_free() if restate.shared else True
