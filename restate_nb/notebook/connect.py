@@ -16,7 +16,7 @@ from restate_nb.notebook.names import check_session_name, default_shared_name
 from restate_nb.notebook.restates import Elsewhere
 from restate_nb.notebook.session import RETENTION, Session
 from restate_nb.notebook.start import only_one
-from restate_nb.server.access import is_loopback, read_tls, read_token, read_url
+from restate_nb.server.access import check_way, is_loopback, read_tls, read_token, read_url
 from restate_nb.server.address import Address
 from restate_nb.server.binary import OLDEST
 from restate_nb.server.http import Rejected
@@ -77,9 +77,10 @@ def connect(
             at = "https://restate.example.com"
             return rnb.connect(f"{at}:8080", admin_url=f"{at}:9070", token=Path("~/.restate/token"))
     """
+    secret = token = read_token(token)  # type: ignore[assignment]  # no variable is to hold the text
     ingress = read_url("ingress_url", ingress_url)
     admin = None if admin_url is None else read_url("admin_url", admin_url)
-    secret = read_token(token, [ingress] if admin is None else [ingress, admin])
+    check_way(secret, [ingress] if admin is None else [ingress, admin])
     tls = read_tls(verify)
     restate = Elsewhere(
         Address(ingress, tls=tls),
@@ -156,7 +157,7 @@ async def check(restate: Elsewhere) -> None:
             await ingress.services(patience=_FIRST_ANSWER)
         except Rejected as error:
             raise ServerError(_refused("ingress_url", restate.at, restate.token, error)) from None
-        version = "" if await ingress.is_current() else "older than 1.7"
+        version = None if await ingress.is_current() else "older than 1.7"
     if (admin := restate.admin()) is not None:
         async with admin:
             try:
@@ -164,7 +165,7 @@ async def check(restate: Elsewhere) -> None:
             except Rejected as error:
                 assert restate.admin_at is not None
                 raise ServerError(_refused("admin_url", restate.admin_at, restate.token, error)) from None
-    if version and not _is_new_enough(version):
+    if version is not None and not _is_new_enough(version):
         raise ServerError(
             f"The server at {restate.at} is restate-server {version[:40]}; restate_nb needs "
             f"{'.'.join(map(str, OLDEST))} or later, whose answers say whether an error comes from the server or from "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from restate_nb.engine.lane import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.engine.target import Target
-from restate_nb.errors import InvalidInput, JobError
+from restate_nb.errors import InvalidInput, JobError, ServerError
 from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
 from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.driver import Driver
@@ -156,7 +156,8 @@ class Job(Visible, Generic[T]):
         error = self._ended.exception()
         if error is not None:
             raise JobError(
-                f"The job could not be followed to its end: {error}. What is recorded is safe; run its cell again.",
+                f"The job could not be followed to its end: {str(error).rstrip('.')}. What is recorded is safe; run "
+                "its cell again.",
                 self.frame(),
             ) from error
         self._see_that_it_went_on()
@@ -315,7 +316,8 @@ class Job(Visible, Generic[T]):
         with self._joining:
             self._target = target
             self._items = items
-            if self._following is None:
+            lost = self._ended.done() and isinstance(self._ended.exception(), ServerError)
+            if self._following is None or lost:  # lost: Restate was away for too long, and may be there again
                 if not self._driver.created:
                     self._ledger.attached_at = time.time()
                 if not self._code:

@@ -41,37 +41,44 @@ def read_url(name: str, url: object) -> str:
     return parts.geturl().rstrip("/")
 
 
-def read_token(token: str | os.PathLike[str] | None, urls: Iterable[str]) -> Secret | None:
+def read_token(token: str | os.PathLike[str] | None) -> Secret | None:
     """The token that was given, or else that of the environment.
 
     Args:
         token: the text, or the path of a file; "" for none.
-        urls: where it will be sent.
 
     Raises:
-        InvalidInput: the file cannot be read, the text can be no token, or it would travel unencrypted.
+        InvalidInput: the file cannot be read, or the text can be no token.
     """
-    if token is not None:
-        where, text = "token=", token if isinstance(token, str) else _read(Path(token))
-    elif os.environ.get(TOKEN):
+    where, text = "token=", token if isinstance(token, str) else ""
+    if token is None and os.environ.get(TOKEN):
         where, text = TOKEN, os.environ[TOKEN]
-    elif os.environ.get(TOKEN_FILE):
+    elif token is None and os.environ.get(TOKEN_FILE):
         where, text = TOKEN_FILE, _read(Path(os.environ[TOKEN_FILE]))
-    else:
-        return None
+    elif token is not None and not isinstance(token, str):
+        text = _read(Path(token))
     text = text.strip()
-    if not text:
-        return None
-    if not (text.isascii() and text.isprintable()) or " " in text:
+    fits = text.isascii() and text.isprintable() and " " not in text
+    secret = Secret(text) if text else None
+    del token, text  # tracebacks may show what is in variables
+    if not fits:
         raise InvalidInput(f"What {where} gives can be no token: one has printable ASCII characters and no spaces.")
+    return secret
+
+
+def check_way(secret: Secret | None, urls: Iterable[str]) -> None:
+    """See that a token does not travel unencrypted.
+
+    Raises:
+        InvalidInput: it would.
+    """
     for url in urls:
         parts = urlsplit(url)
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        if secret is not None and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise InvalidInput(
-                f"The token of {where} would travel unencrypted to {parts.netloc}: use an https url there, or send "
-                'none with token="".'
+                f"The token would travel unencrypted to {parts.netloc}: use an https url there, or send none "
+                'with token="".'
             )
-    return Secret(text)
 
 
 def read_tls(verify: Verify) -> ssl.SSLContext | None:

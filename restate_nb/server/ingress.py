@@ -12,7 +12,16 @@ from urllib.parse import quote
 
 from restate_nb.errors import InvalidInput, InvocationFailed
 from restate_nb.server.address import Address
-from restate_nb.server.http import DEFAULT_PATIENCE, Answer, HttpClient, Rejected, UnknownInvocation, segment
+from restate_nb.server.http import (
+    DEFAULT_PATIENCE,
+    WHO_ANSWERS,
+    Answer,
+    BadAnswer,
+    HttpClient,
+    Rejected,
+    UnknownInvocation,
+    segment,
+)
 from restate_nb.server.secret import Secret
 
 NOT_READY = 470
@@ -219,7 +228,10 @@ class Ingress:
         answer = await self._http.request("GET", "/restate/health", patience=patience, busy=_is_busy)
         if answer.status != 200:
             raise Rejected("to say how it is", answer.status, answer.reason)
-        return [str(name) for name in answer.json("how it is", "services")]
+        names = answer.json("how it is", "services")
+        if not isinstance(names, list):
+            raise BadAnswer(f"Asked how it is, the server gave {answer.in_words()}. {WHO_ANSWERS}")
+        return [str(name) for name in names]
 
     async def is_current(self) -> bool:
         """Whether the server is new enough to say where an error comes from, which restate-server 1.7 and later do."""

@@ -258,13 +258,13 @@ def test_a_token_is_shown_nowhere(
     fails(lambda: rnb.invoke(DOUBLE, [2], session=session, show=False).values())
     session.stop()
     door.everywhere = True
-    fails(lambda: connect(door.url, token=TOKEN))
+    fails(lambda: rnb.connect(door.url, token=TOKEN, name="tests"))
     door.hostile = breaks
-    fails(lambda: connect(door.url, token=TOKEN))
+    fails(lambda: rnb.connect(door.url, token=TOKEN, name="tests"))
     door.hostile = None
-    fails(lambda: connect(door.url, token=f"not-{TOKEN}"))
-    with gateway(door._to) as other:
-        fails(lambda: connect(f"http://user:{TOKEN}@localhost:{other.url.rpartition(':')[2]}"))
+    fails(lambda: rnb.connect(door.url, token=f"not-{TOKEN}", name="tests"))
+    fails(lambda: rnb.connect(door.url, token=f"{TOKEN} {TOKEN}", name="tests"))
+    fails(lambda: rnb.connect("http://restate.example.com", token=TOKEN, name="tests"))
     shown += [record.getMessage() for record in caplog.records if record.name != "aiohttp.access"]
     assert len(shown) > 20
     assert [text for text in shown if TOKEN in text] == []

@@ -1,0 +1,130 @@
+"""`rnb.invoke` and its frame beside a bare aiohttp client: the same invocations, at the same concurrency, in pairs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import table
+
+WANTED = 0.75
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--items", type=int, default=10_000, help="invocations a run (default 10,000)")
+    parser.add_argument("--concurrency", type=int, default=50, help="open at once (default 50)")
+    parser.add_argument("--pairs", type=int, default=3, help="runs of each kind (default 3)")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks-invoke.json"), help="where the report goes")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(folder, arguments.items, arguments.concurrency, arguments.pairs)
+    ratios = [bare / ours for bare, ours in zip(found["aiohttp"], found["rnb.invoke"], strict=True)]
+    rows = [["client", "invocations", "seconds", "a second"]]
+    for client in ("aiohttp", "rnb.invoke"):
+        seconds = statistics.median(found[client])
+        rows.append([client, f"{arguments.items:,}", f"{seconds:.2f}", f"{arguments.items / seconds:,.0f}"])
+    print(table(rows))
+    print(f"\nrnb.invoke with its frame has {statistics.median(ratios):.3f} of the rate of a bare aiohttp client, at")
+    print(f"{arguments.concurrency} at once; pairs: {', '.join(f'{ratio:.3f}' for ratio in ratios)}. Wanted: {WANTED}.")
+    arguments.json.write_text(json.dumps({**found, "ratios": ratios}, indent=1))
+
+
+def measure(folder: str, items: int, concurrency: int, pairs: int) -> dict[str, list[float]]:
+    """The seconds of each run, in turn; which of the two comes first alternates."""
+    import restate_nb as rnb
+    from restate_nb.patterns import ServiceClient
+
+    service = subprocess.Popen([sys.executable, "-m", "benchmarks.invoke"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert service.stdout is not None
+        with rnb.start("benchmark", data_dir=f"{folder}/.restate", listen="tcp") as session:
+            session._io.run(session._connection.admin.point(["Echo"], service.stdout.readline().strip()))
+            url = session.server.ingress.url
+            client = ServiceClient[int, int]("Echo", "echo")
+
+            def ours(number: int) -> float:
+                began = time.perf_counter()
+                options: dict[str, Any] = {"name": f"run {number}", "concurrency": concurrency, "show": False}
+                frame = rnb.invoke(client, range(items), **options).result()
+                took = time.perf_counter() - began
+                assert (frame["value"] == range(items)).all() and frame["invocation_id"].is_unique
+                return took
+
+            def bare(number: int) -> float:
+                began = time.perf_counter()
+                values = asyncio.run(aiohttp_client(url, number, items, concurrency))
+                took = time.perf_counter() - began
+                assert values == list(range(items))
+                return took
+
+            clients = {"aiohttp": bare, "rnb.invoke": ours}
+            found: dict[str, list[float]] = {name: [] for name in clients}
+            for call in clients.values():
+                call(-1)  # the first runs open connections and load what is loaded once
+            for pair in range(pairs):
+                for name in sorted(clients, reverse=pair % 2 == 1):
+                    found[name].append(clients[name](pair))
+                    print(f"{name:<12} {found[name][-1]:>7.2f} s", flush=True)
+            return found
+    finally:
+        service.kill()
+        service.communicate()
+
+
+async def aiohttp_client(url: str, number: int, items: int, concurrency: int) -> list[int]:
+    """What one writes by hand: as many workers as may be open at once, an idempotency key an invocation."""
+    import aiohttp
+
+    values: list[int] = [-1] * items
+    left = iter(range(items))
+
+    async def worker(session: aiohttp.ClientSession) -> None:
+        for item in left:
+            headers = {"Idempotency-Key": f"bare/{number}/{item}"}
+            async with session.post(f"{url}/Echo/echo", json=item, headers=headers) as response:
+                response.raise_for_status()
+                values[item] = await response.json()
+
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        await asyncio.gather(*(worker(session) for _ in range(concurrency)))
+    return values
+
+
+async def serve_echo() -> None:
+    """The service, in a process of its own."""
+    import socket
+
+    import restate
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config
+
+    day = timedelta(days=1)
+    echo = restate.Service("Echo", idempotency_retention=day, journal_retention=day)
+
+    @echo.handler("echo")
+    async def answer(ctx: restate.Context, item: int) -> int:
+        return item
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
+    config = Config()
+    config.bind = [f"fd://{listening.detach()}"]
+    config.h2_max_concurrent_streams = 10_000
+    await serve(restate.app([echo]), config, mode="asgi")  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    asyncio.run(serve_echo())
