@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import ssl
 from datetime import timedelta
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -16,7 +14,7 @@ from restate_nb.notebook.names import check_session_name, default_shared_name
 from restate_nb.notebook.restates import Elsewhere
 from restate_nb.notebook.session import RETENTION, Session
 from restate_nb.notebook.start import only_one
-from restate_nb.server.access import check_way, is_loopback, read_tls, read_token, read_url
+from restate_nb.server.access import Token, Verify, check_way, hidden, is_loopback, read_tls, read_token, read_url
 from restate_nb.server.address import Address
 from restate_nb.server.binary import OLDEST
 from restate_nb.server.http import Rejected
@@ -31,9 +29,9 @@ def connect(
     ingress_url: str,
     *,
     admin_url: str | None = None,
-    token: str | os.PathLike[str] | None = None,
+    token: Token = None,
     name: str | None = None,
-    verify: bool | str | os.PathLike[str] | ssl.SSLContext = True,
+    verify: Verify = True,
     endpoint: str | None = None,
     bind: str | None = None,
     identity_key: str | Literal[False] | None = None,
@@ -77,7 +75,8 @@ def connect(
             at = "https://restate.example.com"
             return rnb.connect(f"{at}:8080", admin_url=f"{at}:9070", token=Path("~/.restate/token"))
     """
-    secret = token = read_token(token)  # type: ignore[assignment]  # no variable is to hold the text
+    token = hidden(token)
+    secret = read_token(token)
     ingress = read_url("ingress_url", ingress_url)
     admin = None if admin_url is None else read_url("admin_url", admin_url)
     check_way(secret, [ingress] if admin is None else [ingress, admin])

@@ -41,29 +41,36 @@ def read_url(name: str, url: object) -> str:
     return parts.geturl().rstrip("/")
 
 
-def read_token(token: str | os.PathLike[str] | None) -> Secret | None:
+Token = str | os.PathLike[str] | Secret | None
+"""A token: the text, the path of a file that holds it, or None for that of the environment."""
+
+
+def hidden(token: Token) -> Token:
+    """The token as given, its text hidden: nothing that comes after has it in a variable, which tracebacks may show."""
+    return Secret(token.strip()) if isinstance(token, str) else token
+
+
+def read_token(token: Token) -> Secret | None:
     """The token that was given, or else that of the environment.
 
     Args:
-        token: the text, or the path of a file; "" for none.
+        token: as `hidden` gave it; empty for none.
 
     Raises:
         InvalidInput: the file cannot be read, or the text can be no token.
     """
-    where, text = "token=", token if isinstance(token, str) else ""
-    if token is None and os.environ.get(TOKEN):
-        where, text = TOKEN, os.environ[TOKEN]
-    elif token is None and os.environ.get(TOKEN_FILE):
-        where, text = TOKEN_FILE, _read(Path(os.environ[TOKEN_FILE]))
-    elif token is not None and not isinstance(token, str):
-        text = _read(Path(token))
-    text = text.strip()
-    fits = text.isascii() and text.isprintable() and " " not in text
-    secret = Secret(text) if text else None
-    del token, text  # tracebacks may show what is in variables
-    if not fits:
+    where, found = "token=", token
+    if found is None and os.environ.get(TOKEN):
+        where, found = TOKEN, hidden(os.environ[TOKEN])
+    elif found is None and os.environ.get(TOKEN_FILE):
+        where, found = TOKEN_FILE, Path(os.environ[TOKEN_FILE])
+    if isinstance(found, os.PathLike):
+        found = hidden(_read(Path(found)))
+    if not isinstance(found, Secret) or not found:
+        return None
+    if not found.is_plain:
         raise InvalidInput(f"What {where} gives can be no token: one has printable ASCII characters and no spaces.")
-    return secret
+    return found
 
 
 def check_way(secret: Secret | None, urls: Iterable[str]) -> None:

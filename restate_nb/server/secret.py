@@ -27,6 +27,14 @@ class Secret:
         """The value of the header `Authorization`, with a representation that does not tell it."""
         return _Bearer(f"Bearer {self._text}")
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a header can hold it."""
+        return self._text.isascii() and self._text.isprintable() and " " not in self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
     def hide(self, text: str) -> str:
         """A text that others wrote, such as an error of the server, without the secret."""
         return text.replace(self._text, HIDDEN)
