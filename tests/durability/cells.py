@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ class Cells:
         self._folder = folder
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._starts = os.open(folder / "starts", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        self._session = Session("machine", folder / ".restate")
+        with redirect_stdout(sys.stderr):  # which tells of unfinished jobs
+            self._session = Session("machine", folder / ".restate")
         self._job: rnb.Job[Any]
 
     def run(self, name: str, total: int, limit: int, version: int, failing: list[int]) -> None:

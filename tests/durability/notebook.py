@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections import Counter
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import restate_nb as rnb
@@ -43,7 +44,9 @@ def note(what: str, item: int) -> None:
 
 def main() -> None:
     total = int(sys.argv[2])
-    with rnb.start("killed", data_dir=FOLDER / ".restate") as session:
+    with redirect_stdout(sys.stderr):  # which tells of unfinished jobs
+        session = rnb.start("killed", data_dir=FOLDER / ".restate")
+    with session:
         job = rnb.map(work, range(total), concurrency=CONCURRENCY, show=False)
         print("submitted", flush=True)
         threading.Thread(target=watch, args=(job, FOLDER / "recorded"), daemon=True).start()

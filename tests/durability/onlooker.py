@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def main() -> None:
         os.write(runs, f"small{item} {os.getpid()}\n".encode())
         return -item
 
-    session = rnb.start("shared", data_dir=folder / ".restate")
+    with redirect_stdout(sys.stderr):  # which tells of unfinished jobs
+        session = rnb.start("shared", data_dir=folder / ".restate")
     job: rnb.Job[Any] | None = None
     print("ready", flush=True)
     for line in sys.stdin:

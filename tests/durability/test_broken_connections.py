@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import restate_nb as rnb
-from restate_nb.notebook import session as session_module
+from restate_nb.notebook import restates
 from restate_nb.notebook.session import Session
 from restate_nb.server.address import Address
 from restate_nb.server.process import ServerHandle, start_server
@@ -43,7 +43,7 @@ class Ways:
             host, shown = self.proxies["endpoint"].place  # type: ignore[misc]
             return f"http://{host}:{shown}"
 
-        monkeypatch.setattr(session_module, "start_server", started)
+        monkeypatch.setattr(restates, "start_server", started)
         monkeypatch.setattr(Endpoint, "url", property(url))
         self.session = Session("proxied", folder / ".restate")
 
