@@ -1,10 +1,10 @@
-"""`python -m benchmarks overhead|scale|panel`: what a durable item costs, how that grows, and what the panel costs."""
+"""`python -m benchmarks overhead|scale|panel|invoke`: what durable items and invocations cost, and the panel."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import overhead, panel, scale
+from benchmarks import invoke, overhead, panel, scale
 
 
 def main() -> None:
@@ -13,6 +13,7 @@ def main() -> None:
     overhead.add_arguments(commands.add_parser("overhead", help="what a durable item costs, beside plain asyncio"))
     scale.add_arguments(commands.add_parser("scale", help="how time and memory grow with the number of items"))
     panel.add_arguments(commands.add_parser("panel", help="the rate with the panel shown, beside that without"))
+    invoke.add_arguments(commands.add_parser("invoke", help="rnb.invoke and its frame, beside a bare aiohttp client"))
     arguments = parser.parse_args()
     arguments.run(arguments)
 

@@ -14,9 +14,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import restate
+
 from benchmarks.measure import table
 
 WANTED = 0.75
+
+service = restate.Service("Echo", idempotency_retention=timedelta(days=1), journal_retention=timedelta(days=1))
+
+
+@service.handler()
+async def echo(ctx: restate.Context, item: int) -> int:
+    return item
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +40,12 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = measure(folder, arguments.items, arguments.concurrency, arguments.pairs)
     ratios = [bare / ours for bare, ours in zip(found["aiohttp"], found["rnb.invoke"], strict=True)]
-    rows = [["client", "invocations", "seconds", "a second"]]
+    rows = [["client", "invocations", "seconds", "a second", "client's CPU, ms each"]]
     for client in ("aiohttp", "rnb.invoke"):
         seconds = statistics.median(found[client])
-        rows.append([client, f"{arguments.items:,}", f"{seconds:.2f}", f"{arguments.items / seconds:,.0f}"])
+        cpu = 1000 * statistics.median(found[f"{client} cpu"]) / arguments.items
+        rate = f"{arguments.items / seconds:,.0f}"
+        rows.append([client, f"{arguments.items:,}", f"{seconds:.2f}", rate, f"{cpu:.3f}"])
     print(table(rows))
     print(f"\nrnb.invoke with its frame has {statistics.median(ratios):.3f} of the rate of a bare aiohttp client, at")
     print(f"{arguments.concurrency} at once; pairs: {', '.join(f'{ratio:.3f}' for ratio in ratios)}. Wanted: {WANTED}.")
@@ -46,15 +57,15 @@ def measure(folder: str, items: int, concurrency: int, pairs: int) -> dict[str, 
     import restate_nb as rnb
     from restate_nb.patterns import ServiceClient
 
-    service = subprocess.Popen([sys.executable, "-m", "benchmarks.invoke"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.invoke"], stdout=subprocess.PIPE, text=True)
     try:
-        assert service.stdout is not None
+        assert process.stdout is not None
         with rnb.start("benchmark", data_dir=f"{folder}/.restate", listen="tcp") as session:
-            session._io.run(session._connection.admin.point(["Echo"], service.stdout.readline().strip()))
+            session._io.run(session._connection.admin.point(["Echo"], process.stdout.readline().strip()))
             url = session.server.ingress.url
             client = ServiceClient[int, int]("Echo", "echo")
 
-            def ours(number: int) -> float:
+            def ours(number: int, items: int = items) -> float:
                 began = time.perf_counter()
                 options: dict[str, Any] = {"name": f"run {number}", "concurrency": concurrency, "show": False}
                 frame = rnb.invoke(client, range(items), **options).result()
@@ -62,7 +73,7 @@ def measure(folder: str, items: int, concurrency: int, pairs: int) -> dict[str, 
                 assert (frame["value"] == range(items)).all() and frame["invocation_id"].is_unique
                 return took
 
-            def bare(number: int) -> float:
+            def bare(number: int, items: int = items) -> float:
                 began = time.perf_counter()
                 values = asyncio.run(aiohttp_client(url, number, items, concurrency))
                 took = time.perf_counter() - began
@@ -70,17 +81,19 @@ def measure(folder: str, items: int, concurrency: int, pairs: int) -> dict[str, 
                 return took
 
             clients = {"aiohttp": bare, "rnb.invoke": ours}
-            found: dict[str, list[float]] = {name: [] for name in clients}
+            found: dict[str, list[float]] = {name: [] for each in clients for name in (each, f"{each} cpu")}
             for call in clients.values():
-                call(-1)  # the first runs open connections and load what is loaded once
+                call(-1, 500)  # the first runs open connections and load what is loaded once
             for pair in range(pairs):
                 for name in sorted(clients, reverse=pair % 2 == 1):
+                    worked = time.process_time()
                     found[name].append(clients[name](pair))
+                    found[f"{name} cpu"].append(time.process_time() - worked)
                     print(f"{name:<12} {found[name][-1]:>7.2f} s", flush=True)
             return found
     finally:
-        service.kill()
-        service.communicate()
+        process.kill()
+        process.communicate()
 
 
 async def aiohttp_client(url: str, number: int, items: int, concurrency: int) -> list[int]:
@@ -107,23 +120,15 @@ async def serve_echo() -> None:
     """The service, in a process of its own."""
     import socket
 
-    import restate
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
-
-    day = timedelta(days=1)
-    echo = restate.Service("Echo", idempotency_retention=day, journal_retention=day)
-
-    @echo.handler("echo")
-    async def answer(ctx: restate.Context, item: int) -> int:
-        return item
 
     listening = socket.create_server(("127.0.0.1", 0))
     print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
     config = Config()
     config.bind = [f"fd://{listening.detach()}"]
     config.h2_max_concurrent_streams = 10_000
-    await serve(restate.app([echo]), config, mode="asgi")  # type: ignore[arg-type]
+    await serve(restate.app([service]), config, mode="asgi")  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
