@@ -12,6 +12,10 @@ MAX_BYTES: Final = 32 * 1024 * 1024
 """Outcomes, and bytes of their values, that may wait to be recorded. More would fill the memory, and be lost if the
 process died."""
 
+MAX_SECONDS: Final = 10.0
+"""For so long nothing may have been recorded: the server is away, and what is done meanwhile may have to be done, and
+paid for, again. It is back from a crash in less than a second."""
+
 _LOOK: Final = 16
 """Items that end between two looks; each may have a value of 16 MiB."""
 
@@ -39,10 +43,11 @@ class Backlog:
         share = 2 if self.full else 1
         self.full = True  # before the look, or what is recorded meanwhile would wake nobody
         count = size = 0
+        longest = 0.0
         for lane in self._lanes.values():
-            waits, of_bytes = lane.backlog()
-            count, size = count + waits, size + of_bytes
-        self.full = count * share >= MAX_COUNT or size * share >= MAX_BYTES
+            waits, of_bytes, seconds = lane.backlog()
+            count, size, longest = count + waits, size + of_bytes, max(longest, seconds)
+        self.full = count * share >= MAX_COUNT or size * share >= MAX_BYTES or longest >= MAX_SECONDS
         if not self.full:
             self._credit = _LOOK
         return not self.full

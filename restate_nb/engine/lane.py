@@ -7,6 +7,7 @@ only when its group is acknowledged: the attempt that took it may end before tha
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -65,6 +66,7 @@ class Lane:
         self.pending: deque[Entry] = deque()
         self.resting: dict[int, Entry] = {}  # wait for their next attempt
         self.open: set[int] = set()
+        self._since = 0.0  # on time.monotonic: since then something waits to be recorded
         self._put = self._put_bytes = 0  # counted by the pool's thread
         self._recorded = self._recorded_bytes = 0  # counted by the handler's
         self._fresh: deque[tuple[Attempt, int]] = deque()  # with the bytes of their values
@@ -86,9 +88,11 @@ class Lane:
         self.open.update(entry.position for entry in self.pending)
         return True
 
-    def backlog(self) -> tuple[int, int]:
-        """How many outcomes, and how many bytes of values, are not recorded yet."""
-        return self._put - self._recorded, self._put_bytes - self._recorded_bytes
+    def backlog(self) -> tuple[int, int, float]:
+        """How many outcomes, and how many bytes of values, are not recorded yet; and for how many seconds nothing was
+        recorded although there was something."""
+        waits = self._put - self._recorded
+        return waits, self._put_bytes - self._recorded_bytes, time.monotonic() - self._since if waits else 0.0
 
     def put(self, attempt: Attempt, size: int = 0) -> None:
         """Add an outcome, of which the value has `size` bytes. An item that has its final one already (it was
@@ -97,6 +101,8 @@ class Lane:
             return
         if attempt.final:
             self.open.discard(attempt.position)
+        if self._put == self._recorded:
+            self._since = time.monotonic()
         self._put += 1
         self._put_bytes += size
         self._fresh.append((attempt, size))
@@ -139,6 +145,7 @@ class Lane:
         for attempt in recorded:
             if self._offered.pop((attempt.position, attempt.number), None) is not None:
                 self._recorded += 1
+        self._since = time.monotonic()
         if not self._offered:
             self._recorded_bytes += self._offered_bytes
             self._offered_bytes = 0

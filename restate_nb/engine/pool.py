@@ -215,6 +215,12 @@ class Pool:
         for task in mine:
             task.cancel()
 
+    def drop(self, lane: Lane) -> None:
+        """End a lane whose outcomes nobody will record."""
+        self.cancel(lane)
+        self._lanes.pop(id(lane), None)
+        self._start_workers()
+
     def close(self) -> None:
         """Stop everything and record nothing: what was in flight is run again by the next process."""
         self._closed = True

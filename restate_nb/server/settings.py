@@ -24,6 +24,16 @@ SMALL_PROFILE = {
     "RESTATE_WORKER__DATA_SERVICE_MEMORY_LIMIT": "32MiB",
     "RESTATE_ADMIN__QUERY_ENGINE__MEMORY_SIZE": "64MiB",
 }
+# What is deleted leaves the disk: few large values are deleted at a time, which the defaults (thousands of deletions in
+# a file, files of 256 MB) would let lie. Measured after 60 MB of results: 5 MB of database instead of 184 MB.
+TIDY = {
+    "RESTATE_WORKER__STORAGE__ROCKSDB_COMPACT_ON_DELETIONS_WINDOW": "64",
+    "RESTATE_WORKER__STORAGE__ROCKSDB_COMPACT_ON_DELETIONS_COUNT": "8",
+    "RESTATE_WORKER__STORAGE__ROCKSDB_COMPACT_ON_DELETIONS_RATIO": "0.1",
+    "RESTATE_WORKER__STORAGE__ROCKSDB_COMPACT_ON_DELETIONS_MIN_SST_FILE_SIZE": "0",
+    "RESTATE_LOG_SERVER__ROCKSDB_MAX_FILE_SIZE": "16MiB",
+    "RESTATE_LOG_SERVER__ROCKSDB_PERIODIC_COMPACTION": "1m",
+}
 QUIET = {
     "RESTATE_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
@@ -66,7 +76,7 @@ def environment(data_dir: Path, ports: Mapping[str, int] | None, extra: Mapping[
             "RESTATE_ADMIN__BIND_ADDRESS": f"127.0.0.1:{ports['admin']}",
         }
     identity = {"RESTATE_WORKER__INVOKER__REQUEST_IDENTITY_PRIVATE_KEY_PEM_FILE": str(data_dir / KEY_FILE)}
-    return {**inherited, **SMALL_PROFILE, **QUIET, **listening, **identity, **extra}
+    return {**inherited, **SMALL_PROFILE, **TIDY, **QUIET, **listening, **identity, **extra}
 
 
 def loopback_ports(data_dir: Path) -> dict[str, int]:

@@ -74,8 +74,10 @@ class JobRun:
 
     def drop(self, shard: ShardId) -> None:
         """The shard was ended from outside: its items are of no use any more."""
-        self.cancel_shard(shard)
-        self.finish(shard)
+        with self._lock:
+            lane = self._lanes.pop(shard, None)
+        if lane is not None:
+            self.pool.soon(self.pool.drop, lane)
 
     def cancel(self) -> None:
         """End all items, those of shards that are still to come included."""

@@ -454,4 +454,22 @@ async def test_no_item_starts_while_too_many_outcomes_wait_to_be_recorded(
         while unsettled(lane):
             lane.acknowledge(decode_group(await asyncio.wait_for(lane.take(), 10)))
             pool.recorded()
-    assert all(lane.backlog() == (0, 0) for lane in lanes)
+    assert all(lane.backlog() == (0, 0, 0.0) for lane in lanes)
+
+
+async def test_no_item_starts_while_nothing_has_been_recorded_for_long(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("restate_nb.engine.backlog.MAX_SECONDS", 0.2)
+    lane = lane_of(*range(400))
+    pool.add(lane)
+    pool.provide(Target(lambda item: time.sleep(0.01)).work(), RunPolicy(concurrency=2))
+    while not pool.overfull:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    waiting = lane.backlog()[0]
+    await asyncio.sleep(0.2)
+    assert lane.backlog()[0] == waiting < 200
+    while unsettled(lane):
+        lane.acknowledge(decode_group(await asyncio.wait_for(lane.take(), 10)))
+        pool.recorded()

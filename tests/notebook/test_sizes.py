@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import itertools
+import os
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,3 +78,26 @@ def test_a_hundred_megabytes_of_results_come_back(session: Session) -> None:
     values = job.values()
     assert [value[:4] for value in values] == [f"{each:04}" for each in range(100)]
     assert {len(value) for value in values} == {1_000_000}
+
+
+def test_a_deleted_job_gives_the_disk_back(session: Session) -> None:
+    """The database does, at once; the log is cut off bit by bit, by restate-server itself."""
+    database = session.server.data_dir / "restate-nb" / "db"
+
+    def used() -> int:
+        return sum(each.stat().st_blocks * 512 for each in database.rglob("*") if each.is_file())
+
+    def write(name: str, count: int) -> rnb.Job[int]:
+        job = rnb.map(lambda item: os.urandom(250_000).hex(), range(count), name=name, session=session, show=False)
+        job.result()
+        return job
+
+    before = used()
+    write("large", 80).delete()
+    deadline = time.monotonic() + 30
+    for number in itertools.count():  # what is written next has the deletions reach the files
+        write(f"next {number}", 4).delete()
+        if used() < before + 20_000_000:
+            return
+        assert time.monotonic() < deadline, f"{used():,} bytes, and {before:,} before"
+        time.sleep(0.2)
