@@ -19,7 +19,6 @@ from restate_nb.notebook import visible
 from restate_nb.notebook.diagnosis import Diagnosis
 from restate_nb.notebook.session import Session
 
-
 numbers = itertools.count()
 
 
