@@ -27,6 +27,8 @@ class Restate(Protocol):
         data_dir: where its data are; None when they are none of ours.
         exposure: how it reaches this process; None when it cannot.
         shared: whether another process may serve the session's services there already.
+        private: whether nobody but this user can write there. Elsewhere the names of functions that are kept there are
+            those that anybody may have written, and nothing is imported by them.
     """
 
     @property
@@ -35,6 +37,8 @@ class Restate(Protocol):
     def exposure(self) -> Exposure | None: ...
     @property
     def shared(self) -> bool: ...
+    @property
+    def private(self) -> bool: ...
     @property
     def server(self) -> ServerHandle:
         """The server process.
@@ -84,6 +88,10 @@ class OwnServer:
     def shared(self) -> bool:
         return self.server.adopted
 
+    @property
+    def private(self) -> bool:
+        return self.server.listen == "unix"  # any user of this machine can reach ports, and write there
+
     def ingress(self) -> Ingress:
         return Ingress(self.server.ingress)
 
@@ -127,6 +135,7 @@ class Elsewhere:
     exposure: Exposure | None = None
     data_dir: Path | None = None
     shared: bool = True
+    private: bool = False
 
     @property
     def server(self) -> NoReturn:

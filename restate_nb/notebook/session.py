@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
-import difflib
 import threading
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -18,33 +15,24 @@ from restate_nb.errors import InvalidInput
 from restate_nb.notebook.attendance import attendance_of
 from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.calls import call_durable, call_handler
-from restate_nb.notebook.deployed import Deployed
-from restate_nb.notebook.driver import Driver
-from restate_nb.notebook.inputs import Decoded, Items
+from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.job import Job
-from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.loops import LoopThread
-from restate_nb.notebook.manifests import read_items_back, read_manifests, unknown_function
-from restate_nb.notebook.names import check_job_name
-from restate_nb.notebook.recipes import read_recipe, recipe_of
 from restate_nb.notebook.records import records_of
+from restate_nb.notebook.registry import Registry
 from restate_nb.notebook.restates import OwnServer, Restate
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
 from restate_nb.server.process import ServerHandle
-from restate_nb.service.digest import code_of, items_digest
 from restate_nb.service.durable import DurableFunctions, add_durable_handler
 from restate_nb.service.endpoint import Definition, Endpoint
 from restate_nb.service.jobs import items_of, jobs_of
 from restate_nb.service.runs import JobRuns
-from restate_nb.service.wire import Manifest, Round
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RETENTION = timedelta(days=30)
-
-_TOLD = 5  # unfinished jobs that are named
 
 
 class Session:
@@ -71,9 +59,6 @@ class Session:
     ) -> None:
         """`restate`: where to run jobs; a directory stands for a server of our own with its data there."""
         self.name = name
-        self._jobs: dict[tuple[str, int], Job[Any]] = {}
-        self._handles = threading.Lock()
-        self._going_on: set[asyncio.Task[None]] = set()
         self._closing = threading.Lock()
         self._closed = False
         self._restate = OwnServer(restate, listen=listen, env=server_env) if isinstance(restate, Path) else restate
@@ -108,12 +93,16 @@ class Session:
             records_of(self._ingress, self.name, self._attendance),
             restate.trouble,
         )
+        self._registry = Registry(self._connection, self._io, private=restate.private)
         here = await self._attendance.take_if_free() if restate.shared else True
         if not restate.shared:
             await self._attendance.register()
         self._attendance.watch()
         if here:
             await self._go_on()
+
+    async def _go_on(self) -> None:
+        await self._registry.go_on()  # which needs the attendance before it is there
 
     def revive(self) -> None:
         """Start the server again if someone ended it, as `restate-nb server stop` does; jobs find it where it was."""
@@ -138,68 +127,7 @@ class Session:
         """
         if self._closed:
             raise InvalidInput("This session was stopped. Run rnb.start() again.")
-        digest = items_digest(items.encoded.sizes(), items.encoded.chunks())
-        code, now = code_of(target.functions, target.version), time.time()
-        options = target.options if batch is None else f"{target.options}, batches of {batch.size}"
-        wanted = Manifest(
-            name=check_job_name(name) if name is not None else f"{target.name}-{_mix(code, digest, options)}",
-            function=target.name,
-            items=digest,
-            options=options,
-            deployed=isinstance(target, Deployed),
-            total=len(items),
-            created=now,
-            durable=target.durable,
-            batch=None if batch is None else batch.size,
-            rounds=[Round(positions=None, code=code, started=now)],
-            recipe=recipe_of(target, policy, 0.0 if batch is None else batch.pause),
-        )
-        ledger = Ledger(len(items))
-        try:
-            driver = self._io.run(Driver.open(self._connection, wanted, items.encoded, ledger, fresh=fresh))
-        except KeyboardInterrupt:
-            print("Stopped while the job was being submitted: run the cell again, and it is made complete.")
-            raise
-        job = self._handle(driver, ledger)
-        job._provide(target, items, policy, batch)
-        return job
-
-    def _handle(self, driver: Driver, ledger: Ledger) -> Job[Any]:
-        """The handle of a job: the one that there is, or a new one."""
-        key = driver.manifest.name, driver.manifest.generation
-        with self._handles:
-            if key not in self._jobs:
-                self._jobs[key] = Job(driver, self._io, ledger, self._forget)
-            return self._jobs[key]
-
-    async def _go_on(self) -> None:
-        """Take up the unfinished jobs whose functions can be imported, and tell which ones wait for their cells."""
-        manifests = await read_manifests(self._connection.admin)
-        unfinished = [each for name, each in manifests if name == self.name and each.unfinished]
-        words = [
-            f"{each.name!r} goes on" if each.recipe else f"{each.name!r} waits for {each.function}: run its cell"
-            for each in unfinished
-            if (each.name, each.generation) not in self._jobs
-        ]
-        if words:
-            more = f"; and {len(words) - _TOLD:,} more" if len(words) > _TOLD else ""
-            print(f"Unfinished jobs: {'; '.join(words[:_TOLD])}{more}.")
-        for each in unfinished:
-            if each.recipe and (each.name, each.generation) not in self._jobs:
-                self._going_on.add(task := asyncio.create_task(self._take_up(each, each.recipe)))
-                task.add_done_callback(self._going_on.discard)
-
-    async def _take_up(self, manifest: Manifest, recipe: str) -> None:
-        try:
-            encoded = await read_items_back(self._connection.admin, manifest)
-            target, policy, pause = await asyncio.to_thread(read_recipe, recipe, durable=manifest.durable)
-        except InvalidInput as error:
-            print(f"The job {manifest.name!r} cannot go on without its cell: {error}")
-            return
-        ledger = Ledger(manifest.total)
-        driver = await Driver.of(self._connection, manifest, encoded, ledger, created=False)
-        batch = None if manifest.batch is None else Batch(manifest.batch, pause)
-        self._handle(driver, ledger)._provide(target, Items(Decoded(target, encoded), encoded), policy, batch)
+        return self._registry.submit(target, items, policy, name=name, fresh=fresh, batch=batch)
 
     def job(self, name: str) -> Job[Any]:
         """The job of that name; see `restate_nb.job`.
@@ -214,43 +142,11 @@ class Session:
             rnb.map(len, ["a", "bb"], name="two words").result()
             session.job("two words").status
         """
-        found = [job for job in self._jobs.values() if job.name == name]
-        if found:
-            return found[-1]
-        manifests = {
-            each.name: each
-            for session, each in self._io.run(read_manifests(self._connection.admin))
-            if session == self.name
-        }
-        if name not in manifests:
-            near = difflib.get_close_matches(str(name), manifests, n=1) or list(manifests)[-1:]
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise InvalidInput(
-                f"The session {self.name!r} has no job {name!r}.{hint} rnb.jobs() lists those of all sessions."
-            )
-        manifest = manifests[name]
-        if manifest.deployed:
-            raise InvalidInput(f"{name!r} is a job of rnb.invoke: run its cell again, which has the handler.")
-        encoded = self._io.run(read_items_back(self._connection.admin, manifest))
-        target = unknown_function(manifest)
-        items = Items(Decoded(target, encoded), encoded)
-        ledger = Ledger(manifest.total)
-        driver = self._io.run(Driver.of(self._connection, manifest, encoded, ledger, created=False))
-        job = self._handle(driver, ledger)
-        job._attach(target, items)
-        return job
+        return self._registry.job(name)
 
     def list_jobs(self) -> pd.DataFrame:
         """All jobs of this session's server; see `restate_nb.jobs`."""
-        from restate_nb.notebook.listing import listing  # noqa: PLC0415 - loads pandas
-
-        live = {(self.name, name, generation): job for (name, generation), job in self._jobs.items()}
-        return listing(self._io.run(read_manifests(self._connection.admin)), live)
-
-    def _forget(self, job: Job[Any]) -> None:
-        for key in [key for key, each in self._jobs.items() if each is job]:
-            del self._jobs[key]
-            self._runs.forget(*key)
+        return self._registry.listing()
 
     # ------------------------------------------------------------ services
 
@@ -353,7 +249,7 @@ class Session:
     @property
     def jobs(self) -> list[Job[Any]]:
         """The jobs that were submitted or attached to from this session."""
-        return list(self._jobs.values())
+        return self._registry.jobs
 
     def stop(self) -> None:
         """End the session: its endpoint, threads and, if no other process uses it, the server.
@@ -376,8 +272,9 @@ class Session:
             self._runs.close()
         self._work.run(self._close("_item_ingress"))
         self._work.close()
-        for job in self.jobs:
-            job._leave()
+        if hasattr(self, "_registry"):  # there is none when the start was broken off
+            for job in self.jobs:
+                job._leave()
         self._io.run(self._close("_attendance", "_ingress", "_admin"))
         self._restate.close()  # before the endpoint: a server that has ended sends it nothing more
         self._io.run(self._close("_endpoint"))
@@ -398,7 +295,7 @@ class Session:
     def __repr__(self) -> str:
         if self._closed:
             return f"<Session {self.name!r}: stopped>"
-        count = len(self._jobs)
+        count = len(self._registry)
         return f"<Session {self.name!r}: live, {count} {'job' if count == 1 else 'jobs'}, {self._restate}>"
 
     def _repr_html_(self) -> str:
@@ -408,8 +305,3 @@ class Session:
 
     def __dir__(self) -> list[str]:
         return ["call", "data_dir", "job", "jobs", "live", "name", "serve", "server", "stop"]
-
-
-def _mix(*parts: str) -> str:
-    encoded = [part.encode() for part in parts]
-    return items_digest(map(len, encoded), encoded)[:10]

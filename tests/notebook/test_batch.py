@@ -87,12 +87,12 @@ def test_a_batch_that_is_larger_than_a_shard_is_several(session: Session, monkey
     job = submit(session, spy, range(25), batch_size=10, name="shards")
     assert job.values() == [item * 2 for item in range(25)]
     spy.check([list(range(10)), list(range(10, 20)), list(range(20, 25))], 0)
-    session._jobs.clear()  # another handle has to find every shard
+    session._registry._jobs.clear()  # another handle has to find every shard
     session._runs.forget("shards", 1)
     again = submit(session, spy, range(25), batch_size=10, name="shards")
     assert again.result(20)["value"].tolist() == [item * 2 for item in range(25)]
     assert spy.calls == dict.fromkeys(range(25), 1)
-    session._jobs.clear()
+    session._registry._jobs.clear()
     assert session.job("shards").result(20)["item"].tolist() == list(range(25))
 
 
@@ -176,7 +176,7 @@ def test_fail_fast_begins_no_further_batch(any_session: Session) -> None:
         job.result(20)
     assert sorted(spy.calls) == [0, 1, 2]
     assert job.counts["cancelled"] == 6
-    any_session._jobs.clear()
+    any_session._registry._jobs.clear()
     any_session._runs.forget("given up", 1)
     again = submit(any_session, spy, range(9), batch_size=3, pause=600, fail_fast=True, name="given up")
     with pytest.raises(rnb.JobError, match="bad item 1"):

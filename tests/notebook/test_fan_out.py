@@ -284,7 +284,7 @@ def test_a_version_keeps_a_changed_function_from_being_announced(session: Sessio
 
 def test_another_process_finds_it_by_its_name(session: Session) -> None:
     submit(session, {"a": stock, "b": partial(ask, "what")}, name="looked up").result(10)
-    session._jobs.clear()  # as if this were another process
+    session._registry._jobs.clear()  # as if this were another process
     found = session.job("looked up")
     assert found.result(10)["value"].tolist() == [7, {"text": "what", "length": 4}]
     assert found.frame()["item"].tolist() == ["a", "b"]

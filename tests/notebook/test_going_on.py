@@ -101,7 +101,10 @@ def test_a_job_of_a_function_of_a_cell_waits_for_it(
 
 def test_a_function_that_is_gone_is_told_of(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Session("going", data_dir) as session:
-        rnb.starmap(importable.slowly, items(tmp_path, 50), name="on", concurrency=1, session=session, show=False)
+        work = items(tmp_path, 50)
+        job = rnb.starmap(importable.slowly, work, name="on", concurrency=1, session=session, show=False)
+        while not job.counts["ok"]:
+            time.sleep(0.01)
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr(importable, "slowly")
         with Session("going", data_dir) as session:

@@ -88,7 +88,7 @@ def test_the_same_cell_attaches_with_the_same_frame_and_runs_nothing(deployed: D
     job = deployed.invoke(DOUBLE, range(200, 250))
     first = job.result(60)
     count = len(shop.runs(deployed.folder))
-    deployed.session._forget(job)  # as in another process: nothing of the job is known here
+    deployed.session._registry._forget(job)  # as in another process: nothing of the job is known here
     again = deployed.invoke(DOUBLE, range(200, 250))
     pd.testing.assert_frame_equal(again.result(60), first)
     assert again.attached == 50
@@ -176,7 +176,7 @@ def test_a_failed_invocation_is_followed_by_another_when_retries_are_asked_for(d
     assert job.values() == [1, 2]
     assert job.attempts()["status"].tolist() == ["error", "error", "ok"] * 2
     count = len(shop.runs(deployed.folder))
-    deployed.session._forget(job)
+    deployed.session._registry._forget(job)
     again = deployed.invoke(shop.at_last, [1, 2], retry=retry)
     assert again.values() == [1, 2]
     assert len(again.attempts()) == 6
@@ -217,7 +217,7 @@ def test_an_invocation_that_takes_too_long_is_cancelled_in_restate(deployed: Dep
     assert frame["status"].tolist() == ["ok", "timeout"]
     assert frame["error"].iloc[1] == "The invocation ran longer than timeout=0.5 seconds, and was cancelled."
     _until(lambda: not deployed.live())
-    deployed.session._forget(job)
+    deployed.session._registry._forget(job)
     again = deployed.invoke(NAP, [0.01, 41.0], timeout=0.5).result(20)
     assert again["status"].tolist() == ["ok", "timeout"]
 
@@ -230,7 +230,7 @@ def test_a_cancelled_job_leaves_no_invocation_behind(deployed: Deployed) -> None
     assert job.status == "cancelled"
     _until(lambda: not deployed.live())
     before = len(shop.runs(deployed.folder))
-    deployed.session._forget(job)
+    deployed.session._registry._forget(job)
     again = deployed.invoke(NAP, [0.01, *(50.0 + n for n in range(60))], name="cancelled")
     assert again.result(20)["status"].tolist() == ["ok", *["cancelled"] * 60]
     assert len(shop.runs(deployed.folder)) == before, "a cancelled job stays so"
@@ -272,7 +272,7 @@ def test_durable_jobs_and_plain_ones_stand_beside_them(deployed: Deployed) -> No
     assert jobs.loc["listed", "function"] == "Shop/double"
     assert jobs.loc["listed", ["status", "total", "ok"]].tolist() == ["finished", 3, 3]
     assert rnb.job("listed", deployed.session).done()
-    deployed.session._jobs.clear()
+    deployed.session._registry._jobs.clear()
     with pytest.raises(rnb.InvalidInput, match=r"a job of rnb\.invoke: run its cell again"):
         rnb.job("listed", deployed.session)
 

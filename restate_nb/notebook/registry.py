@@ -1,0 +1,183 @@
+"""The jobs of a session: those that were begun here, found in Restate, or gone on with."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from restate_nb.engine.target import Target
+from restate_nb.errors import InvalidInput
+from restate_nb.notebook.batches import Batch
+from restate_nb.notebook.deployed import Deployed
+from restate_nb.notebook.driver import Driver
+from restate_nb.notebook.inputs import Decoded, Items
+from restate_nb.notebook.job import Job
+from restate_nb.notebook.ledger import Ledger
+from restate_nb.notebook.loops import LoopThread
+from restate_nb.notebook.manifests import read_items_back, read_manifests, unknown_function
+from restate_nb.notebook.names import check_job_name
+from restate_nb.notebook.recipes import read_recipe, recipe_of
+from restate_nb.notebook.work import Connection
+from restate_nb.policy import RunPolicy
+from restate_nb.service.digest import code_of, items_digest
+from restate_nb.service.wire import Manifest, Round
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TOLD = 5  # unfinished jobs that are named
+
+
+class Registry:
+    """The handles of a session's jobs, one for each name and generation."""
+
+    def __init__(self, connection: Connection, io: LoopThread, *, private: bool) -> None:
+        """`private`: nobody else writes to this Restate, so that what it says may be imported."""
+        self._connection = connection
+        self._io = io
+        self._private = private
+        self._jobs: dict[tuple[str, int], Job[Any]] = {}
+        self._handles = threading.Lock()
+        self._going_on: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @property
+    def jobs(self) -> list[Job[Any]]:
+        """All of them, as they came."""
+        return list(self._jobs.values())
+
+    def submit(
+        self,
+        target: Target,
+        items: Items,
+        policy: RunPolicy,
+        *,
+        name: str | None,
+        fresh: bool,
+        batch: Batch | None = None,
+    ) -> Job[Any]:
+        """Begin a job, or attach to the one that is there.
+
+        Raises:
+            InvalidInput: the name cannot be one.
+            JobMismatch: the name belongs to a job over other items.
+        """
+        digest = items_digest(items.encoded.sizes(), items.encoded.chunks())
+        code, now = code_of(target.functions, target.version), time.time()
+        options = target.options if batch is None else f"{target.options}, batches of {batch.size}"
+        wanted = Manifest(
+            name=check_job_name(name) if name is not None else f"{target.name}-{_mix(code, digest, options)}",
+            function=target.name,
+            items=digest,
+            options=options,
+            deployed=isinstance(target, Deployed),
+            total=len(items),
+            created=now,
+            durable=target.durable,
+            batch=None if batch is None else batch.size,
+            rounds=[Round(positions=None, code=code, started=now)],
+            recipe=recipe_of(target, policy, 0.0 if batch is None else batch.pause),
+        )
+        ledger = Ledger(len(items))
+        try:
+            driver = self._io.run(Driver.open(self._connection, wanted, items.encoded, ledger, fresh=fresh))
+        except KeyboardInterrupt:
+            print("Stopped while the job was being submitted: run the cell again, and it is made complete.")
+            raise
+        job = self._handle(driver, ledger)
+        job._provide(target, items, policy, batch)
+        return job
+
+    def _handle(self, driver: Driver, ledger: Ledger) -> Job[Any]:
+        """The handle of a job: the one that there is, or a new one."""
+        key = driver.manifest.name, driver.manifest.generation
+        with self._handles:
+            if key not in self._jobs:
+                self._jobs[key] = Job(driver, self._io, ledger, self._forget)
+            return self._jobs[key]
+
+    async def go_on(self) -> None:
+        """Take up the unfinished jobs whose functions can be imported, and tell which ones wait for their cells."""
+        manifests = await read_manifests(self._connection.admin)
+        unfinished = [each for name, each in manifests if name == self._connection.session and each.unfinished]
+        words = [
+            f"{each.name!r} goes on"
+            if each.recipe and self._private
+            else f"{each.name!r} waits for {each.function}: run its cell"
+            for each in unfinished
+            if (each.name, each.generation) not in self._jobs
+        ]
+        if words:
+            more = f"; and {len(words) - _TOLD:,} more" if len(words) > _TOLD else ""
+            print(f"Unfinished jobs: {'; '.join(words[:_TOLD])}{more}.")
+        for each in unfinished:
+            if each.recipe and self._private and (each.name, each.generation) not in self._jobs:
+                self._going_on.add(task := asyncio.create_task(self._take_up(each, each.recipe)))
+                task.add_done_callback(self._going_on.discard)
+
+    async def _take_up(self, manifest: Manifest, recipe: str) -> None:
+        try:
+            encoded = await read_items_back(self._connection.admin, manifest)
+            target, policy, pause = await asyncio.to_thread(read_recipe, recipe, durable=manifest.durable)
+        except InvalidInput as error:
+            print(f"The job {manifest.name!r} cannot go on without its cell: {error}")
+            return
+        ledger = Ledger(manifest.total)
+        driver = await Driver.of(self._connection, manifest, encoded, ledger, created=False)
+        batch = None if manifest.batch is None else Batch(manifest.batch, pause)
+        self._handle(driver, ledger)._provide(target, Items(Decoded(target, encoded), encoded), policy, batch)
+
+    def job(self, name: str) -> Job[Any]:
+        """The job of that name; see `restate_nb.job`.
+
+        Raises:
+            InvalidInput: there is no such job, or not all of its items were submitted.
+        """
+        found = [job for job in self._jobs.values() if job.name == name]
+        if found:
+            return found[-1]
+        manifests = {
+            each.name: each
+            for session, each in self._io.run(read_manifests(self._connection.admin))
+            if session == self._connection.session
+        }
+        session = self._connection.session
+        if name not in manifests:
+            near = difflib.get_close_matches(str(name), manifests, n=1) or list(manifests)[-1:]
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise InvalidInput(
+                f"The session {session!r} has no job {name!r}.{hint} rnb.jobs() lists those of all sessions."
+            )
+        manifest = manifests[name]
+        if manifest.deployed:
+            raise InvalidInput(f"{name!r} is a job of rnb.invoke: run its cell again, which has the handler.")
+        encoded = self._io.run(read_items_back(self._connection.admin, manifest))
+        target = unknown_function(manifest)
+        items = Items(Decoded(target, encoded), encoded)
+        ledger = Ledger(manifest.total)
+        driver = self._io.run(Driver.of(self._connection, manifest, encoded, ledger, created=False))
+        job = self._handle(driver, ledger)
+        job._attach(target, items)
+        return job
+
+    def listing(self) -> pd.DataFrame:
+        """All jobs of this session's server; see `restate_nb.jobs`."""
+        from restate_nb.notebook.listing import listing  # noqa: PLC0415 - loads pandas
+
+        live = {(self._connection.session, name, generation): job for (name, generation), job in self._jobs.items()}
+        return listing(self._io.run(read_manifests(self._connection.admin)), live)
+
+    def _forget(self, job: Job[Any]) -> None:
+        for key in [key for key, each in self._jobs.items() if each is job]:
+            del self._jobs[key]
+            self._connection.runs.forget(*key)
+
+
+def _mix(*parts: str) -> str:
+    encoded = [part.encode() for part in parts]
+    return items_digest(map(len, encoded), encoded)[:10]
