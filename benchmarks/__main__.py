@@ -1,10 +1,11 @@
-"""`python -m benchmarks overhead|scale|panel|invoke`: what durable items and invocations cost, and the panel."""
+"""`python -m benchmarks COMMAND`: what a durable item costs, how that grows, and how others do the same work."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import invoke, overhead, panel, scale
+from benchmarks import invoke, overhead, panel, regress, scale
+from benchmarks.against import run as peers
 
 
 def main() -> None:
@@ -13,7 +14,9 @@ def main() -> None:
     overhead.add_arguments(commands.add_parser("overhead", help="what a durable item costs, beside plain asyncio"))
     scale.add_arguments(commands.add_parser("scale", help="how time and memory grow with the number of items"))
     panel.add_arguments(commands.add_parser("panel", help="the rate with the panel shown, beside that without"))
+    peers.add_arguments(commands.add_parser("peers", help="the same work on joblib, Dask, Ray, ipyparallel and DBOS"))
     invoke.add_arguments(commands.add_parser("invoke", help="rnb.invoke and its frame, beside a bare aiohttp client"))
+    regress.add_arguments(commands.add_parser("regress", help="whether a commit's hot paths cost more than another's"))
     arguments = parser.parse_args()
     arguments.run(arguments)
 
