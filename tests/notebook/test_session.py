@@ -1,4 +1,4 @@
-"""Proves that a session leaves nothing behind: no thread, process, socket, port or file descriptor."""
+"""Proves that a session leaves nothing behind: no thread, process, socket, port, file descriptor, or job past its time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import sys
 import textwrap
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
 import restate_nb as rnb
+from restate_nb.notebook.session import Session
 from restate_nb.server.process import stop_server
 
 
@@ -143,3 +145,21 @@ def test_ctrl_c_gives_the_prompt_back_and_the_job_goes_on(tmp_path: Path) -> Non
         assert "job.cancel()" in says
         assert int(process.stdout.readline().split()[2]) >= 5
     assert process.returncode == 0
+
+
+def test_a_finished_job_is_forgotten_when_its_retention_is_over(data_dir: Path) -> None:
+    with Session("brief", data_dir, retention=timedelta(seconds=3)) as session:
+        job = rnb.map(lambda item: item, range(5), name="brief", session=session, show=False)
+        job.result()
+        assert session.list_jobs()["name"].tolist() == ["brief"]
+
+        def kept() -> int:
+            query = "select count(*) as n from sys_invocation where target_service_name = 'rnb-brief'"
+            return int(session._io.run(session._connection.admin.query(query))[0]["n"])
+
+        assert kept() == 1
+        deadline = time.monotonic() + 30
+        while len(session.list_jobs()) or kept():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert job.frame()["value"].tolist() == list(range(5))  # what the handle has stays
