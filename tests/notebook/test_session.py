@@ -1,4 +1,4 @@
-"""Proves that a session leaves nothing behind: no thread, process, socket, port, file descriptor, or job past its time."""
+"""Proves that a session leaves nothing behind: no thread, process, socket, port, file, or job past its time."""
 
 from __future__ import annotations
 
@@ -148,7 +148,8 @@ def test_ctrl_c_gives_the_prompt_back_and_the_job_goes_on(tmp_path: Path) -> Non
 
 
 def test_a_finished_job_is_forgotten_when_its_retention_is_over(data_dir: Path) -> None:
-    with Session("brief", data_dir, retention=timedelta(seconds=3)) as session:
+    often = {"RESTATE_WORKER__CLEANUP_INTERVAL": "1s"}  # the server looks once an hour
+    with Session("brief", data_dir, retention=timedelta(seconds=3), server_env=often) as session:
         job = rnb.map(lambda item: item, range(5), name="brief", session=session, show=False)
         job.result()
         assert session.list_jobs()["name"].tolist() == ["brief"]
