@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps({"a": a, "b": arguments.b, "ratios": ratios, "missing": missing}))
     if slower:
-        raise SystemExit(f"\nMore than {arguments.limit} times the time of A in three pairs of four: {', '.join(slower)}")
+        raise SystemExit(f"\nMore than {arguments.limit} times the time of A in 3 pairs of 4: {', '.join(slower)}")
 
 
 def is_slower(ratios: list[float], limit: float) -> bool:

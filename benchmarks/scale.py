@@ -1,4 +1,4 @@
-"""How time and memory grow with the number of items: no-op items, the frame included."""
+"""How time and memory grow with the number of items and with their size, the frame included."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +14,35 @@ from benchmarks.measure import table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--items", type=int, nargs="+", default=[100_000, 1_000_000], help="sizes (default 1e5 1e6)")
+    parser.add_argument("--items", type=int, nargs="*", default=[100_000, 1_000_000], help="sizes (default 1e5 1e6)")
+    parser.add_argument("--no-large", action="store_true", help="leave 200 MB of inputs and 500 MB of results out")
     parser.add_argument("--json", type=Path, default=Path("benchmarks-scale.json"), help="where the report goes")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    found = [_in_child(items) for items in arguments.items]
-    rows = [["items", "seconds", "items/s", "kernel MB", "bytes/item", "server MB"]]
+    cases = [("no-op", items, 0) for items in arguments.items]
+    if not arguments.no_large:
+        cases += [("inputs of 1 kB", 200_000, 1_000), ("results of 1 MB", 500, 1_000_000)]
+    found = [_in_child(*case) for case in cases]
+    rows = [["work", "items", "seconds", "items/s", "data MB", "kernel MB", "bytes/item", "server MB"]]
     for each in found:
         rate, size = each["items"] / each["seconds"], each["kernel_grown"] / each["items"]
-        memory = f"{each['kernel_peak'] / 1e6:,.0f}", f"{size:,.0f}", f"{each['server'] / 1e6:,.0f}"
-        rows.append([f"{each['items']:,}", f"{each['seconds']:.2f}", f"{rate:,.0f}", *memory])
+        memory = f"{each['kernel_peak'] / 1e6:,.0f}", f"{size:,.0f}", f"{each['server_peak'] / 1e6:,.0f}"
+        data = f"{each['items'] * each['size'] / 1e6:,.0f}"
+        rows.append([each["work"], f"{each['items']:,}", f"{each['seconds']:.2f}", f"{rate:,.0f}", data, *memory])
     print(table(rows))
-    print("\nkernel MB: peak of the whole process; bytes/item: what it grew by; server MB: resident at the end.")
-    if len(found) > 1:
-        first, last = found[0], found[-1]
+    print("\nkernel MB, server MB: peaks of the whole processes; bytes/item: what the kernel grew by.")
+    noops = [each for each in found if each["work"] == "no-op"]
+    if len(noops) > 1:
+        first, last = noops[0], noops[-1]
         times = last["seconds"] / first["seconds"]
         print(f"{last['items'] // first['items']} times as many items take {times:.1f} times as long.")
     arguments.json.write_text(json.dumps(found, indent=1))
 
 
-def _in_child(items: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.scale", str(items)]
+def _in_child(work: str, items: int, size: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.scale", work, str(items), str(size)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
@@ -43,7 +50,21 @@ def _in_child(items: int) -> dict[str, Any]:
     return found
 
 
-def measure(items: int) -> dict[str, Any]:
+def texts(items: int, size: int) -> Iterator[str]:
+    """Texts that all differ, made when they are asked for."""
+    for item in range(items):
+        yield f"{item:010d}".ljust(size, "x")
+
+
+async def length(text: str) -> int:
+    return len(text)
+
+
+async def megabyte(_: int) -> str:
+    return "y" * 1_000_000
+
+
+def measure(work: str, items: int, size: int) -> dict[str, Any]:
     import tempfile
     import time
 
@@ -51,18 +72,38 @@ def measure(items: int) -> dict[str, Any]:
     import psutil
 
     import restate_nb as rnb
+    from benchmarks.against.memory import watched_peak
     from benchmarks.peers import memory, noop, peak
 
+    jobs: dict[str, tuple[Any, Any]] = {
+        "no-op": (noop, range(items)),
+        "inputs of 1 kB": (length, texts(items, size)),
+        "results of 1 MB": (megabyte, range(items)),
+    }
+    function, inputs = jobs[work]
     with tempfile.TemporaryDirectory() as directory, rnb.start("scale", data_dir=f"{directory}/.restate") as session:
         rnb.map(noop, [0], show=False).result()
-        before, began = memory(), time.perf_counter()
-        frame = rnb.map(noop, range(items), concurrency=100, show=False).result()
-        seconds = time.perf_counter() - began
-        assert (frame["value"] == range(items)).all()
-        server = psutil.Process(session.server.pid).memory_info().rss
-    grown = peak() - before
-    return {"items": items, "seconds": seconds, "kernel_peak": peak(), "kernel_grown": grown, "server": server}
+        server = psutil.Process(session.server.pid)
+        with watched_peak(lambda: server.memory_info().rss, every=0.05) as top:
+            before, began = memory(), time.perf_counter()
+            frame = rnb.map(function, inputs, concurrency=100, show=False).result()
+            seconds = time.perf_counter() - began
+        if work == "no-op":
+            assert (frame["value"] == range(items)).all()
+        elif work == "inputs of 1 kB":
+            assert (frame["value"] == size).all()
+        else:
+            assert (frame["value"].str.len() == size).all()
+    return {
+        "work": work,
+        "items": items,
+        "size": size,
+        "seconds": seconds,
+        "kernel_peak": peak(),
+        "kernel_grown": peak() - before,
+        "server_peak": top[0],
+    }
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(int(sys.argv[1]))))
+    print(json.dumps(measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
