@@ -1,0 +1,83 @@
+"""Proves when items are held up because too much waits to be recorded, and when they go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from restate_nb.engine.backlog import MAX_BYTES, MAX_COUNT, MAX_SECONDS, Backlog
+
+
+@dataclass
+class Waits:
+    """What the backlog asks of a lane."""
+
+    count: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    looks: int = 0
+
+    def backlog(self) -> tuple[int, int, float]:
+        self.looks += 1
+        return self.count, self.size, self.seconds
+
+
+def backlog(*lanes: Any) -> Backlog:
+    return Backlog(dict(enumerate(lanes)))
+
+
+@pytest.mark.parametrize(
+    ("below", "at"),
+    [
+        (Waits(count=MAX_COUNT - 1), Waits(count=MAX_COUNT)),
+        (Waits(size=MAX_BYTES - 1), Waits(size=MAX_BYTES)),
+        (Waits(seconds=MAX_SECONDS - 0.1), Waits(seconds=MAX_SECONDS)),
+    ],
+    ids=["count", "bytes", "seconds"],
+)
+def test_each_bound_holds_items_up_when_it_is_reached(below: Waits, at: Waits) -> None:
+    fine, full = backlog(Waits(), below, Waits()), backlog(Waits(), at, Waits())
+    assert fine.full is False
+    assert (fine.has_room(), fine.full) == (True, False)
+    assert (full.has_room(), full.full) == (False, True)
+
+
+@pytest.mark.parametrize(("field", "most"), [("count", MAX_COUNT), ("size", MAX_BYTES)])
+def test_lanes_count_together_and_items_go_on_below_half(field: str, most: int) -> None:
+    one, other = Waits(**{field: most // 2}), Waits(**{field: most // 2})
+    held = backlog(one, other)
+    assert not held.has_room()
+    setattr(one, field, 0)
+    assert not held.has_room(), "half of it still waits"
+    setattr(one, field, -1)
+    assert held.has_room()
+    assert not held.full
+
+
+def test_it_looks_again_after_sixteen_items() -> None:
+    lane = Waits()
+    watched = backlog(lane)
+    assert watched.has_room()
+    lane.count = MAX_COUNT
+    for _ in range(16):
+        assert watched.has_room()
+        assert lane.looks == 1
+        watched.grow()
+    assert not watched.has_room()
+    assert lane.looks == 2
+
+
+def test_it_counts_as_full_while_it_looks() -> None:
+    """What another thread records meanwhile would else wake nobody."""
+    seen: list[bool] = []
+
+    class Looked(Waits):
+        def backlog(self) -> tuple[int, int, float]:
+            seen.append(watched.full)
+            return super().backlog()
+
+    watched = backlog(Looked())
+    assert watched.has_room()
+    assert seen == [True]
