@@ -13,6 +13,7 @@ from restate_nb.errors import RestateNbError
 
 COMMANDS = {
     "demo": ("restate_nb.demo", "run a first job: measure the source files of Python's own library"),
+    "worker": ("restate_nb.workers.command", "run jobs of importable functions, for notebooks elsewhere"),
     "server": ("restate_nb.server.command", "install, start and stop the local restate-server"),
 }
 """Name: the module, and a line of help. Such a module has what `Command` says."""

@@ -88,6 +88,19 @@ class Lane:
         self.open.update(entry.position for entry in self.pending)
         return True
 
+    def behind(self, ended: Iterable[int], count: int) -> bool:
+        """Whether the handler went on in another process in the meantime.
+
+        Args:
+            ended: what has its outcome; to run or to record it here would be once more.
+            count: how many entries a new lane would have.
+        """
+        if self._load is not None:
+            return count != self._count
+        mine = {attempt.position for attempt, _ in self._fresh.copy()}
+        mine.update(position for position, _ in self._offered.copy())
+        return any(position in self.open or position in mine for position in ended)
+
     def backlog(self) -> tuple[int, int, float]:
         """How many outcomes, and how many bytes of values, are not recorded yet; and for how many seconds nothing was
         recorded although there was something."""

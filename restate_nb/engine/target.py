@@ -47,6 +47,9 @@ def is_async(fn: Callable[..., Any]) -> bool:
 class Target:
     """A function and the way its items are passed.
 
+    Attributes:
+        known_as: `package.module:name`, of a function that is known here by its name alone; else None.
+
     Raises:
         InvalidInput: it is no function, or a kind of function that gives no single value.
     """
@@ -73,6 +76,7 @@ class Target:
         self.durable = durable
         self.executor = executor
         self.version = version
+        self.known_as: str | None = None
         self._signature = _signature(functools.partial(fn, None) if durable else fn)
         self._fitting: set[Hashable] = set()
         hints = parameter_annotations(fn)

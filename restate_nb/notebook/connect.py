@@ -14,7 +14,17 @@ from restate_nb.notebook.names import check_session_name, default_shared_name
 from restate_nb.notebook.restates import Elsewhere
 from restate_nb.notebook.session import RETENTION, Session
 from restate_nb.notebook.start import only_one
-from restate_nb.server.access import Token, Verify, check_way, hidden, is_loopback, read_tls, read_token, read_url
+from restate_nb.server.access import (
+    Token,
+    Verify,
+    check_way,
+    hidden,
+    is_loopback,
+    read_bind,
+    read_tls,
+    read_token,
+    read_url,
+)
 from restate_nb.server.address import Address
 from restate_nb.server.binary import OLDEST
 from restate_nb.server.http import Rejected
@@ -129,20 +139,8 @@ def read_exposure(
     port = parts.port or (443 if parts.scheme == "https" else 80)
     host = "127.0.0.1" if is_loopback(parts.hostname or "") else "0.0.0.0"
     if bind is not None:
-        host, port = read_bind(bind)
+        host, port = read_bind("bind=", bind)
     return Exposure(identity_key or None, host, port, url)
-
-
-def read_bind(bind: str) -> tuple[str, int]:
-    """A host and a port as given by the user.
-
-    Raises:
-        InvalidInput: it is none.
-    """
-    host, colon, port = bind.rpartition(":") if isinstance(bind, str) else ("", "", "")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise InvalidInput(f"bind= is a host and a port, such as '0.0.0.0:9081', not {bind!r}.")
-    return host.strip("[]"), int(port)
 
 
 async def check(restate: Elsewhere) -> None:

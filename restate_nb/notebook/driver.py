@@ -13,6 +13,7 @@ from restate_nb.notebook.batches import Batches
 from restate_nb.notebook.deployed_calls import DeployedCalls
 from restate_nb.notebook.diagnosis import held_by_restate
 from restate_nb.notebook.invocations import Invocations
+from restate_nb.notebook.lanes import Lanes
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.lookout import Lookout
 from restate_nb.notebook.shards import Shards
@@ -47,6 +48,11 @@ class Driver:
         self.created = created
         self.lookout = Lookout(connection.trouble)
 
+    @property
+    def session(self) -> str:
+        """Whose job it is: the session's, or its workers', in the names of their services."""
+        return self._connection.session
+
     @classmethod
     async def open(
         cls, connection: Connection, wanted: Manifest, encoded: Spool, ledger: Ledger, *, fresh: bool
@@ -72,9 +78,11 @@ class Driver:
         cls, connection: Connection, there: Manifest, encoded: Spool, ledger: Ledger, *, created: bool
     ) -> Driver:
         """The way of a job that Restate knows."""
-        kind: type[Shards] | type[Invocations] = Invocations if there.durable else Shards
+        kind: type[Shards] | type[Invocations] | type[Lanes] = Invocations if there.durable else Shards
         if there.deployed:
             kind = DeployedCalls
+        if there.lanes is not None:
+            kind = Lanes
         work = kind(connection, there, encoded, ledger)
         if there.cancelled:
             await work.cancel()

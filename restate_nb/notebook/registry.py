@@ -19,11 +19,13 @@ from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.loops import LoopThread
 from restate_nb.notebook.manifests import read_items_back, read_manifests, unknown_function
 from restate_nb.notebook.names import check_job_name
-from restate_nb.notebook.recipes import read_recipe, recipe_of
 from restate_nb.notebook.work import Connection
+from restate_nb.notebook.workers import check_for_workers, connection_to_workers, lanes_for
 from restate_nb.policy import RunPolicy
 from restate_nb.service.digest import code_of, items_digest
-from restate_nb.service.wire import Manifest, Round
+from restate_nb.service.recipes import read_recipe, recipe_of
+from restate_nb.service.runs import JobRuns
+from restate_nb.service.wire import Manifest, Round, workers_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,14 +34,14 @@ _TOLD = 5  # unfinished jobs that are named
 
 
 class Registry:
-    """The handles of a session's jobs, one for each name and generation."""
+    """The handles of a session's jobs, one for each name and generation; its workers' jobs have names of their own."""
 
     def __init__(self, connection: Connection, io: LoopThread, *, private: bool) -> None:
         """`private`: nobody else writes to this Restate, so that what it says may be imported."""
         self._connection = connection
         self._io = io
         self._private = private
-        self._jobs: dict[tuple[str, int], Job[Any]] = {}
+        self._jobs: dict[tuple[str, str, int], Job[Any]] = {}  # the first: the session, or what stands for its workers
         self._handles = threading.Lock()
         self._going_on: set[asyncio.Task[None]] = set()
 
@@ -60,13 +62,18 @@ class Registry:
         name: str | None,
         fresh: bool,
         batch: Batch | None = None,
+        on_workers: bool = False,
     ) -> Job[Any]:
         """Begin a job, or attach to the one that is there.
 
         Raises:
-            InvalidInput: the name cannot be one.
+            InvalidInput: the name cannot be one, there are no workers, or they cannot run it.
             JobMismatch: the name belongs to a job over other items.
         """
+        connection = self._connection
+        if on_workers:
+            check_for_workers(target, policy)
+            connection = self._to_workers()
         digest = items_digest(items.encoded.sizes(), items.encoded.chunks())
         code, now = code_of(target.functions, target.version), time.time()
         options = target.options if batch is None else f"{target.options}, batches of {batch.size}"
@@ -82,10 +89,11 @@ class Registry:
             batch=None if batch is None else batch.size,
             rounds=[Round(positions=None, code=code, started=now)],
             recipe=recipe_of(target, policy, 0.0 if batch is None else batch.pause),
+            lanes=lanes_for(policy, len(items)) if on_workers else None,
         )
         ledger = Ledger(len(items))
         try:
-            driver = self._io.run(Driver.open(self._connection, wanted, items.encoded, ledger, fresh=fresh))
+            driver = self._io.run(Driver.open(connection, wanted, items.encoded, ledger, fresh=fresh))
         except KeyboardInterrupt:
             print("Stopped while the job was being submitted: run the cell again, and it is made complete.")
             raise
@@ -93,9 +101,12 @@ class Registry:
         job._provide(target, items, policy, batch)
         return job
 
+    def _to_workers(self) -> Connection:
+        return self._io.run(connection_to_workers(self._connection, JobRuns(self._io.loop)))
+
     def _handle(self, driver: Driver, ledger: Ledger) -> Job[Any]:
         """The handle of a job: the one that there is, or a new one."""
-        key = driver.manifest.name, driver.manifest.generation
+        key = driver.session, driver.manifest.name, driver.manifest.generation
         with self._handles:
             if key not in self._jobs:
                 self._jobs[key] = Job(driver, self._io, ledger, self._forget)
@@ -104,19 +115,20 @@ class Registry:
     async def go_on(self) -> None:
         """Take up the unfinished jobs whose functions can be imported, and tell which ones wait for their cells."""
         manifests = await read_manifests(self._connection.admin)
-        unfinished = [each for name, each in manifests if name == self._connection.session and each.unfinished]
+        here = self._connection.session
+        unfinished = [each for name, each in manifests if name == here and each.unfinished]
         words = [
             f"{each.name!r} goes on"
             if each.recipe and self._private
             else f"{each.name!r} waits for {each.function}: run its cell"
             for each in unfinished
-            if (each.name, each.generation) not in self._jobs
+            if (here, each.name, each.generation) not in self._jobs
         ]
         if words:
             more = f"; and {len(words) - _TOLD:,} more" if len(words) > _TOLD else ""
             print(f"Unfinished jobs: {'; '.join(words[:_TOLD])}{more}.")
         for each in unfinished:
-            if each.recipe and self._private and (each.name, each.generation) not in self._jobs:
+            if each.recipe and self._private and (here, each.name, each.generation) not in self._jobs:
                 self._going_on.add(task := asyncio.create_task(self._take_up(each, each.recipe)))
                 task.add_done_callback(self._going_on.discard)
 
@@ -141,12 +153,9 @@ class Registry:
         found = [job for job in self._jobs.values() if job.name == name]
         if found:
             return found[-1]
-        manifests = {
-            each.name: each
-            for session, each in self._io.run(read_manifests(self._connection.admin))
-            if session == self._connection.session
-        }
         session = self._connection.session
+        known = self._io.run(read_manifests(self._connection.admin))
+        manifests = {each.name: each for whose, each in known if whose in (session, workers_of(session))}
         if name not in manifests:
             near = difflib.get_close_matches(str(name), manifests, n=1) or list(manifests)[-1:]
             hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -160,7 +169,8 @@ class Registry:
         target = unknown_function(manifest)
         items = Items(Decoded(target, encoded), encoded)
         ledger = Ledger(manifest.total)
-        driver = self._io.run(Driver.of(self._connection, manifest, encoded, ledger, created=False))
+        connection = self._connection if manifest.lanes is None else self._to_workers()
+        driver = self._io.run(Driver.of(connection, manifest, encoded, ledger, created=False))
         job = self._handle(driver, ledger)
         job._attach(target, items)
         return job
@@ -169,13 +179,13 @@ class Registry:
         """All jobs of this session's server; see `restate_nb.jobs`."""
         from restate_nb.notebook.listing import listing  # noqa: PLC0415 - loads pandas
 
-        live = {(self._connection.session, name, generation): job for (name, generation), job in self._jobs.items()}
-        return listing(self._io.run(read_manifests(self._connection.admin)), live)
+        return listing(self._io.run(read_manifests(self._connection.admin)), self._jobs)
 
     def _forget(self, job: Job[Any]) -> None:
         for key in [key for key, each in self._jobs.items() if each is job]:
             del self._jobs[key]
-            self._connection.runs.forget(*key)
+            if key[0] == self._connection.session:
+                self._connection.runs.forget(*key[1:])
 
 
 def _mix(*parts: str) -> str:

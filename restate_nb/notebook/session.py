@@ -118,16 +118,17 @@ class Session:
         name: str | None,
         fresh: bool,
         batch: Batch | None = None,
+        on_workers: bool = False,
     ) -> Job[Any]:
         """Begin a job, or attach to the one that is there.
 
         Raises:
-            InvalidInput: the session was stopped, or the name cannot be one.
+            InvalidInput: the session was stopped, the name cannot be one, or workers cannot run it.
             JobMismatch: the name belongs to a job over other items.
         """
         if self._closed:
             raise InvalidInput("This session was stopped. Run rnb.start() again.")
-        return self._registry.submit(target, items, policy, name=name, fresh=fresh, batch=batch)
+        return self._registry.submit(target, items, policy, name=name, fresh=fresh, batch=batch, on_workers=on_workers)
 
     def job(self, name: str) -> Job[Any]:
         """The job of that name; see `restate_nb.job`.

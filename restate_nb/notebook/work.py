@@ -1,4 +1,5 @@
-"""What a job asks of the way in which its items are run: `shards.py`, `invocations.py` or `deployed_calls.py`."""
+"""What a job asks of the way in which its items are run: `shards.py`, `lanes.py`, `invocations.py` or
+`deployed_calls.py`."""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ class Connection:
         attend: has Restate send what is new to this process; see `attendance.py`.
         records: keeps the manifests of jobs.
         trouble: what is wrong with the server, in words; empty when nothing is.
+        on_workers: whether workers run the items, and none of them this process.
     """
 
     session: str
@@ -40,6 +42,7 @@ class Connection:
     attend: Callable[[], Awaitable[None]]
     records: Records
     trouble: Callable[[], str]
+    on_workers: bool = False
 
     @property
     def admin(self) -> Admin:

@@ -41,6 +41,22 @@ def read_url(name: str, url: object) -> str:
     return parts.geturl().rstrip("/")
 
 
+def read_bind(name: str, bind: object) -> tuple[str, int]:
+    """A host and a port as given by the user.
+
+    Args:
+        name: the argument's name, for the message.
+        bind: what was given.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    host, colon, port = bind.rpartition(":") if isinstance(bind, str) else ("", "", "")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise InvalidInput(f"{name} is a host and a port, such as '0.0.0.0:9081', not {bind!r}.")
+    return host.strip("[]"), int(port)
+
+
 Token = str | os.PathLike[str] | Secret | None
 """A token: the text, the path of a file that holds it, or None for that of the environment."""
 

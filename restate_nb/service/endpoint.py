@@ -95,7 +95,7 @@ class Endpoint:
             return
         at = self._exposure.host, self._exposure.port
         try:
-            listening = socket.create_server(at, backlog=256)
+            listening = socket.create_server(at, backlog=256, reuse_port=self._exposure.shared)
         except OSError as error:
             raise InvalidInput(
                 f"This process cannot listen on {at[0]}:{at[1]}: {error}. Choose another address with bind='host:port'."

@@ -14,9 +14,11 @@ class Exposure:
         host: the address to listen on.
         port: 0 for any that is free.
         url: how Restate reaches it; None for that host and port.
+        shared: whether other processes listen on the same port, too; connections are spread over them.
     """
 
     identity_key: str | None
     host: str = "127.0.0.1"
     port: int = 0
     url: str | None = None
+    shared: bool = False

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
-import msgspec
 from restate import Context, InvocationRetryPolicy, ObjectContext, Service, TerminalError, VirtualObject
 from restate.serde import BytesSerde
 
 from restate_nb.engine.commit import commit
-from restate_nb.engine.lane import Entry, Lane, entries
-from restate_nb.engine.record import WIRE_VERSION, Attempt, decode_group
 from restate_nb.service.runs import JobRuns
+from restate_nb.service.shard import Shard
 from restate_nb.service.wire import (
     SHARD_HANDLER,
     Change,
     Forget,
     Manifest,
     Open,
-    ShardRequest,
     apply_change,
     encode,
     encode_output,
     items_service,
     jobs_service,
-    request_decoder,
 )
-
-HANDOVER_BYTES: Final = 12 * 1024 * 1024
-"""A shard whose output reaches this hands its rest on. With one group on top (at most 16 MiB, when it holds a single
-value of the largest size) it stays under the 32 MiB that restate-server can move."""
 
 FOR_EVER: Final = timedelta(days=365)
 """The defaults (inactivity 1 minute, abort 10 minutes) would abort a long item and run it again; 0 does not switch them
@@ -68,77 +59,15 @@ def items_of(session: str, runs: JobRuns, *, retention: timedelta, patient: bool
 
     @service.handler(SHARD_HANDLER, accept="*/*", input_serde=BytesSerde(), output_serde=BytesSerde())
     async def shard(ctx: Context, body: bytes) -> bytes:
-        request = _Shard(runs, body)
-        await commit(ctx, request.count, request, request.on_group)
-        rest = request.rest()
+        part = Shard(body, lambda request: runs.get(request.job, request.generation))
+        await commit(ctx, part.count, part, part.on_group)
+        rest = part.rest()
         if rest is None:
-            return encode_output(request.groups, None)
+            return encode_output(part.groups, None)
         ctx.generic_send(items_service(session), SHARD_HANDLER, encode(rest), idempotency_key=rest.key())
-        return encode_output(request.groups, rest.key())
+        return encode_output(part.groups, rest.key())
 
     return service
-
-
-def _read(body: bytes) -> ShardRequest:
-    try:
-        request = request_decoder.decode(body)
-        if request.version > WIRE_VERSION:
-            raise ValueError(f"it was written by a newer restate_nb (format {request.version})")
-        if len(request.positions) != len(request.items):
-            raise ValueError("it has not one item a position")
-    except ValueError as error:
-        raise TerminalError(f"This is no shard that restate_nb can read: {error}.", status_code=400) from error
-    return request
-
-
-class _Shard:
-    """One attempt of a shard's handler. It keeps the request as it came, and reads it again when its turn comes."""
-
-    def __init__(self, runs: JobRuns, body: bytes) -> None:
-        request = _read(body)
-        self.count = len(request.positions)
-        self.groups: list[bytes] = []
-        self._body = body
-        self._run = runs.get(request.job, request.generation)
-        self._round = request.round
-        self._id = request.round, request.shard
-        self._size = 0
-        self._open = self.count
-
-    def lane(self, ended: set[int], failed: Mapping[int, Attempt]) -> Lane:
-        def load() -> Iterable[Entry]:
-            return entries(_items(request_decoder.decode(self._body), ended), failed)
-
-        return self._run.lane(self._id, self.count - len(ended), load)
-
-    def acknowledge(self, recorded: Iterable[Attempt]) -> None:
-        self._run.acknowledge(self._id, recorded)
-
-    def cancel(self) -> None:
-        self._run.cancel_shard(self._id)
-
-    def on_group(self, group: bytes, attempts: list[Attempt]) -> bool:
-        self.groups.append(group)
-        self._size += len(group)
-        self._open -= sum(attempt.final for attempt in attempts)
-        self._run.publish(self._round, attempts)
-        return self._size < HANDOVER_BYTES
-
-    def rest(self) -> ShardRequest | None:
-        """The request for what has no outcome yet. Without any, None, and the lane is let go."""
-        if not self._open:
-            self._run.finish(self._id)
-            return None
-        ended = {attempt.position for group in self.groups for attempt in decode_group(group) if attempt.final}
-        request = request_decoder.decode(self._body)
-        left = _items(request, ended)
-        items = list(map(msgspec.Raw, left.values()))
-        return msgspec.structs.replace(request, part=request.part + 1, positions=list(left), items=items)
-
-
-def _items(request: ShardRequest, without: Container[int]) -> dict[int, bytes]:
-    pairs = zip(request.positions, request.items, strict=True)
-    return {position: bytes(item) for position, item in pairs if position not in without}
 
 
 def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from restate_nb.engine.lane import Entry, Lane
 from restate_nb.engine.pool import Pool, Work
@@ -50,10 +50,22 @@ class JobRun:
             else:
                 self._untold.append((round_, attempts))
 
-    def lane(self, shard: ShardId, count: int, load: Callable[[], Iterable[Entry]]) -> Lane:
-        """The shard's lane: taken over from an earlier attempt of its handler, or a new one; see `Lane`."""
+    def lane(
+        self, shard: ShardId, count: int, load: Callable[[], Iterable[Entry]], ended: Collection[int] = ()
+    ) -> Lane:
+        """The shard's lane: taken over from an earlier attempt of its handler, or a new one; see `Lane`.
+
+        Args:
+            shard: which shard.
+            count: how many entries a new lane has.
+            load: brings them.
+            ended: what the journal has outcomes of. A lane that does not know of them is given up.
+        """
         with self._lock:
             lane = self._lanes.get(shard)
+            if lane is not None and lane.behind(ended, count):
+                self.pool.soon(self.pool.cancel, lane)
+                lane = None
             if lane is None:
                 lane = self._lanes[shard] = Lane(count, load)
                 self.pool.soon(self.pool.cancel if self._cancelled else self.pool.add, lane)
@@ -71,6 +83,18 @@ class JobRun:
         lane = self._lanes.get(shard)
         if lane is not None:
             self.pool.soon(self.pool.cancel, lane)
+
+    @property
+    def busy(self) -> bool:
+        """Whether items run, or have run and are not recorded."""
+        return bool(self.pool.running) or any(lane.backlog()[0] for lane in list(self._lanes.values()))
+
+    def drop_others(self, than: ShardId) -> None:
+        """All shards but this one have ended, here or elsewhere."""
+        with self._lock:
+            others = [shard for shard in self._lanes if shard != than]
+        for shard in others:
+            self.drop(shard)
 
     def drop(self, shard: ShardId) -> None:
         """The shard was ended from outside: its items are of no use any more."""

@@ -22,6 +22,19 @@ def jobs_service(session: str) -> str:
     return f"rnb-{session}-jobs"
 
 
+def workers_of(session: str) -> str:
+    """Stands for the session in the names of the services that its workers serve."""
+    return f"{session}-workers"
+
+
+def lanes_service(workers: str) -> str:
+    """The Restate virtual object that runs shards on workers, one key a lane of a job.
+
+    A key runs one shard at a time. So as many shards of a job run at once as it has lanes, on however many workers.
+    """
+    return f"rnb-{workers}-lanes"
+
+
 class ShardRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The input of one shard: some items of one round of one job.
 
@@ -35,6 +48,7 @@ class ShardRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
         function: the function's name, for people.
         positions: where each item stands in the job's input.
         items: the items, as `codec.encode` wrote them.
+        recipe: how they are run, for a process that was not told otherwise; see `recipes.py`.
     """
 
     version: int = WIRE_VERSION
@@ -46,6 +60,7 @@ class ShardRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     function: str
     positions: list[int]
     items: list[msgspec.Raw]
+    recipe: str | None = None
 
     def key(self, part: int | None = None) -> str:
         """The idempotency key of the shard's invocation."""
@@ -66,17 +81,39 @@ def shard_key(job: str, generation: int, round_: int, shard: int, part: int = 0)
     return f"{job_key(job, generation)}/{round_}/{shard}" + (f".{part}" if part else "")
 
 
+class WorkerName(msgspec.Struct, kw_only=True, frozen=True):
+    """Who ended a shard.
+
+    Attributes:
+        host: the machine's name.
+        process: the process' id there.
+        code: the digest of the function's code there, or its version.
+    """
+
+    host: str
+    process: int
+    code: str
+
+
 class ShardOutput(msgspec.Struct, kw_only=True):
-    """The output of one shard: the groups as they stand in its journal, and the key of the shard that goes on."""
+    """The output of one shard: the groups as they stand in its journal, and the key of the shard that goes on.
+
+    Attributes:
+        worker: who ended it; None where that is the session's own process.
+    """
 
     version: int
     groups: list[list[Attempt]]
     next: str | None = None
+    worker: WorkerName | None = None
 
 
-def encode_output(groups: list[bytes], next_key: str | None) -> bytes:
-    """Write a shard's output without decoding the groups."""
-    head = b'{"version":%d,"next":%s,"groups":[' % (WIRE_VERSION, msgspec.json.encode(next_key))
+def encode_output(groups: list[bytes], next_key: str | None, worker: bytes | None = None) -> bytes:
+    """Write a shard's output without decoding the groups; `worker` is a `WorkerName` that is encoded."""
+    head = b'{"version":%d,"next":%s,' % (WIRE_VERSION, msgspec.json.encode(next_key))
+    if worker is not None:
+        head += b'"worker":%s,' % worker
+    head += b'"groups":['
     return head + b",".join(groups) + b"]}"
 
 
@@ -120,6 +157,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         paused: `pause()` was called.
         summary: how it ended, when it did.
         recipe: how its items are run, where that can be told without its cell; written and read by the session.
+        lanes: over how many lanes its shards are divided on workers; None for a job that no workers run.
     """
 
     version: int = WIRE_VERSION
@@ -138,6 +176,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     paused: bool = False
     summary: Summary | None = None
     recipe: str | None = None
+    lanes: int | None = None
 
     @property
     def unfinished(self) -> bool:

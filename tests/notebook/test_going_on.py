@@ -13,9 +13,9 @@ import pytest
 import restate_nb as rnb
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput
-from restate_nb.notebook.recipes import read_recipe, recipe_of
 from restate_nb.notebook.session import Session
 from restate_nb.policy import RunPolicy
+from restate_nb.service.recipes import read_recipe, recipe_of
 from tests.notebook import importable
 from tests.notebook.counted import Calls
 

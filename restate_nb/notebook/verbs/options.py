@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from restate_nb.engine.processes import cpus
 from restate_nb.engine.target import Executor, Passing, Target, name_of
 from restate_nb.errors import InvalidInput
 from restate_nb.limit import Concurrency, concurrency_range
+from restate_nb.notebook.workers import named
 from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
 from restate_nb.service.durable import takes_context
 
@@ -33,8 +34,23 @@ def concurrency_of(
     return concurrency
 
 
+On = Literal["workers"] | None
+"""Where the items of a job run: on the session's workers, or in this process."""
+
+
+def is_for_workers(fn: object, on: On) -> bool:
+    """Whether workers run the job: it says so, or its function is given by name.
+
+    Raises:
+        InvalidInput: there is no such place.
+    """
+    if on not in (None, "workers"):
+        raise InvalidInput(f'on is "workers", or left out for this process, not {on!r}.')
+    return on == "workers" or isinstance(fn, str)
+
+
 def target_of(
-    fn: Callable[..., Any], passing: Passing, policy: RunPolicy, executor: Executor, version: str | int | None
+    fn: Callable[..., Any] | str, passing: Passing, policy: RunPolicy, executor: Executor, version: str | int | None
 ) -> Target:
     """The function of a job over items.
 
@@ -42,6 +58,8 @@ def target_of(
         InvalidInput: it is none, or does not go with the options.
     """
     check_version(version)
+    if isinstance(fn, str):
+        return named(fn, passing, executor, version)
     if callable(fn) and takes_context(fn):
         check_durable(fn, policy, executor)
         return Target(fn, passing, durable=True, version=version)

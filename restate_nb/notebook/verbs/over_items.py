@@ -11,7 +11,7 @@ from restate_nb.notebook.inputs import passing_of, read_items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.session import Session
 from restate_nb.notebook.start import current
-from restate_nb.notebook.verbs.options import concurrency_of, target_of
+from restate_nb.notebook.verbs.options import On, concurrency_of, is_for_workers, target_of
 from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy, Seconds
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ def map(
     timeout: Seconds | None = None,
     fail_fast: bool | float = False,
     executor: Executor = "auto",
+    on: On = None,
     version: str | int | None = None,
     fresh: bool = False,
     show: bool = True,
@@ -48,13 +49,15 @@ def map(
     timeout: Seconds | None = None,
     fail_fast: bool | float = False,
     executor: Executor = "auto",
+    on: On = None,
     version: str | int | None = None,
     fresh: bool = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[T]: ...
+@overload
 def map(
-    fn: Callable[..., Any],
+    fn: str,
     items: Iterable[Any],
     *,
     name: str | None = None,
@@ -65,6 +68,25 @@ def map(
     timeout: Seconds | None = None,
     fail_fast: bool | float = False,
     executor: Executor = "auto",
+    on: On = None,
+    version: str | int | None = None,
+    fresh: bool = False,
+    show: bool = True,
+    session: Session | None = None,
+) -> Job[Any]: ...
+def map(
+    fn: Callable[..., Any] | str,
+    items: Iterable[Any],
+    *,
+    name: str | None = None,
+    concurrency: Concurrency | None = None,
+    max_per_second: PerSecond | None = None,
+    limit: Limit | None = None,
+    retry: Retry = NO_RETRY,
+    timeout: Seconds | None = None,
+    fail_fast: bool | float = False,
+    executor: Executor = "auto",
+    on: On = None,
     version: str | int | None = None,
     fresh: bool = False,
     show: bool = True,
@@ -101,6 +123,11 @@ def map(
             was in it, and a timeout ends it. What the function uses of the notebook is pickled when the cell runs;
             changes that it makes to globals stay in the worker, and context variables of the cell are not seen there.
             A coroutine function runs on a loop that its worker keeps.
+        on: "workers" has the items run by the session's workers, which `restate-nb worker` starts on this machine or
+            others; they go on without this process. The function must be one of a module that workers serve, or its
+            name, "package.module:function", where only they have it. `concurrency` is divided over shards that run at
+            once, up to 32 on all workers, and holds over all of them; `max_per_second` and `limit` count within one
+            process, so they are refused. `fail_fast` holds while this process looks.
         version: stands for the function's code, so that no change of the code makes another job or is announced. The
             digest that it replaces covers the function and what it names of its notebook or module: functions, classes,
             and values that cannot change. It does not see into imported modules, or into lists, dicts and other things
@@ -120,9 +147,12 @@ def map(
         job = rnb.map(len, ["a", "bb", "ccc"])
         frame = job.result()
     """
+    away = is_for_workers(fn, on)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
     target = target_of(fn, passing_of(items), policy, executor, version)
-    job = (session or current()).submit(target, read_items(items, target), policy, name=name, fresh=fresh)
+    job = (session or current()).submit(
+        target, read_items(items, target), policy, name=name, fresh=fresh, on_workers=away
+    )
     if show:
         job.show()
     return job
@@ -141,6 +171,7 @@ def starmap(
     timeout: Seconds | None = None,
     fail_fast: bool | float = False,
     executor: Executor = "auto",
+    on: On = None,
     version: str | int | None = None,
     fresh: bool = False,
     show: bool = True,
@@ -159,13 +190,15 @@ def starmap(
     timeout: Seconds | None = None,
     fail_fast: bool | float = False,
     executor: Executor = "auto",
+    on: On = None,
     version: str | int | None = None,
     fresh: bool = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[T]: ...
+@overload
 def starmap(
-    fn: Callable[..., Any],
+    fn: str,
     items: Iterable[tuple[Any, ...] | list[Any]],
     *,
     name: str | None = None,
@@ -176,6 +209,25 @@ def starmap(
     timeout: Seconds | None = None,
     fail_fast: bool | float = False,
     executor: Executor = "auto",
+    on: On = None,
+    version: str | int | None = None,
+    fresh: bool = False,
+    show: bool = True,
+    session: Session | None = None,
+) -> Job[Any]: ...
+def starmap(
+    fn: Callable[..., Any] | str,
+    items: Iterable[tuple[Any, ...] | list[Any]],
+    *,
+    name: str | None = None,
+    concurrency: Concurrency | None = None,
+    max_per_second: PerSecond | None = None,
+    limit: Limit | None = None,
+    retry: Retry = NO_RETRY,
+    timeout: Seconds | None = None,
+    fail_fast: bool | float = False,
+    executor: Executor = "auto",
+    on: On = None,
     version: str | int | None = None,
     fresh: bool = False,
     show: bool = True,
@@ -194,9 +246,12 @@ def starmap(
         job = rnb.starmap(pow, [(2, 3), (3, 2)])
         frame = job.result()
     """
+    away = is_for_workers(fn, on)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
     target = target_of(fn, "args", policy, executor, version)
-    job = (session or current()).submit(target, read_items(items, target), policy, name=name, fresh=fresh)
+    job = (session or current()).submit(
+        target, read_items(items, target), policy, name=name, fresh=fresh, on_workers=away
+    )
     if show:
         job.show()
     return job

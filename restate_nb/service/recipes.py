@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ import msgspec
 
 from restate_nb.engine.target import Executor, Passing, Target
 from restate_nb.errors import InvalidInput
-from restate_nb.limit import Rate, rate
+from restate_nb.limit import Rate, concurrency_range, rate
 from restate_nb.policy import Limit, Retry, RunPolicy, seconds
 
 
@@ -65,7 +66,7 @@ def recipe_of(target: Target, policy: RunPolicy, pause: float = 0.0) -> str | No
     if type(target) is not Target:
         return None  # several functions, which may be anything
     retry = policy.retry
-    function = _name(target.fn)
+    function = target.known_as or name_of_import(target.fn)
     retry_on, give_up_on = _names(retry.retry_on), _names(retry.give_up_on)
     if function is None or retry_on is None or give_up_on is None:
         return None
@@ -96,8 +97,44 @@ def recipe_of(target: Target, policy: RunPolicy, pause: float = 0.0) -> str | No
     return msgspec.json.encode(recipe).decode()
 
 
-def read_recipe(text: str, *, durable: bool) -> tuple[Target, RunPolicy, float]:
-    """The function, how it is run, and the pause between batches. Imports the function's module.
+def share_of(text: str, lanes: int, lane: int) -> str:
+    """The recipe of one lane of a job: its concurrency is that lane's part of the whole.
+
+    Args:
+        text: the recipe of the job.
+        lanes: how many lanes there are.
+        lane: which one, from 0.
+    """
+    recipe = _decoder.decode(text)
+    whole = concurrency_range("concurrency", cast("Any", recipe.concurrency))
+    low, high = (max(1, each // lanes + (lane < each % lanes)) for each in (whole.low, whole.high))
+    return msgspec.json.encode(
+        msgspec.structs.replace(recipe, concurrency=low if low == high else (low, high))
+    ).decode()
+
+
+def import_by_name(name: str) -> Any:
+    """What `module:name` names, imported.
+
+    Raises:
+        InvalidInput: it cannot be imported.
+    """
+    module, _, attributes = name.partition(":")
+    try:
+        return attrgetter(attributes)(importlib.import_module(module))
+    except Exception as error:  # a module may raise anything when it is imported
+        raise InvalidInput(f"{name} cannot be imported here: {type(error).__name__}: {error}.") from error
+
+
+def read_recipe(
+    text: str, *, durable: bool, find: Callable[[str], Any] = import_by_name
+) -> tuple[Target, RunPolicy, float]:
+    """The function, how it is run, and the pause between batches.
+
+    Args:
+        text: the recipe.
+        durable: see `Target`.
+        find: brings the function, and the exceptions of its retry, given as `module:name`.
 
     Raises:
         InvalidInput: it cannot be imported any more, or the recipe is none.
@@ -113,8 +150,8 @@ def read_recipe(text: str, *, durable: bool) -> tuple[Target, RunPolicy, float]:
         factor=kept.factor,
         max_interval=kept.max_interval,
         jitter=kept.jitter,
-        retry_on=tuple(map(_import, kept.retry_on)),
-        give_up_on=tuple(map(_import, kept.give_up_on)),
+        retry_on=tuple(map(find, kept.retry_on)),
+        give_up_on=tuple(map(find, kept.give_up_on)),
     )
     limit = None
     if recipe.limit is not None:
@@ -123,7 +160,7 @@ def read_recipe(text: str, *, durable: bool) -> tuple[Target, RunPolicy, float]:
         cast("Any", recipe.concurrency), retry, recipe.timeout, recipe.max_per_second, limit, recipe.fail_fast
     )
     target = Target(
-        _import(recipe.function),
+        find(recipe.function),
         cast("Passing", recipe.passing),
         durable=durable,
         executor=cast("Executor", recipe.executor),
@@ -143,11 +180,11 @@ def _rate(value: Any) -> tuple[int, float] | None:
 
 
 def _names(types: Any) -> tuple[str, ...] | None:
-    names = [_name(each) for each in (types if isinstance(types, tuple) else (types,))]
+    names = [name_of_import(each) for each in (types if isinstance(types, tuple) else (types,))]
     return None if None in names else tuple(name for name in names if name is not None)
 
 
-def _name(thing: Any) -> str | None:
+def name_of_import(thing: Any) -> str | None:
     """`module:name`, where an import in another process would find the same."""
     module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str) or module == "__main__" or module not in sys.modules:
@@ -156,11 +193,3 @@ def _name(thing: Any) -> str | None:
         return f"{module}:{name}" if attrgetter(name)(sys.modules[module]) is thing else None
     except AttributeError:  # it was made in a function, or renamed
         return None
-
-
-def _import(name: str) -> Any:
-    module, _, attributes = name.partition(":")
-    try:
-        return attrgetter(attributes)(importlib.import_module(module))
-    except Exception as error:  # a module may raise anything when it is imported
-        raise InvalidInput(f"{name} cannot be imported here: {type(error).__name__}: {error}.") from error

@@ -1,0 +1,138 @@
+"""`restate-nb worker`: a process that runs jobs of functions which can be imported. It needs no notebook."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from restate_nb.errors import InvalidInput, RestateNbError
+from restate_nb.notebook.names import check_session_name
+from restate_nb.server.access import check_way, is_loopback, read_bind, read_token, read_url
+from restate_nb.server.address import Address
+from restate_nb.server.admin import Admin
+from restate_nb.server.secret import Secret
+from restate_nb.service.digest import code_of
+from restate_nb.service.endpoint import Endpoint
+from restate_nb.service.exposure import Exposure
+from restate_nb.service.jobs import jobs_of
+from restate_nb.service.wire import workers_of
+from restate_nb.workers.crew import Crew, lanes_of
+from restate_nb.workers.served import Served
+
+RETENTION: Final = timedelta(days=30)
+_PATIENCE: Final = 60.0  # seconds that a server may take to come up
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `restate-nb worker`."""
+    add = parser.add_argument
+    add("serve", nargs="+", metavar="MODULE[:FUNCTION]", help="what may be run: a module's own functions, or one")
+    add("--session", required=True, metavar="NAME", help="the session whose jobs it runs: name= of rnb.connect")
+    add("--bind", required=True, metavar="HOST:PORT", help="where to listen; workers of one machine may share a port")
+    add("--advertise", metavar="URL", help="how Restate reaches it, or all workers behind one address; else the bind")
+    add("--admin", metavar="URL", help="Restate's admin API, such as http://localhost:9070, to be registered there")
+    add("--no-register", action="store_true", help="leave that to `restate deployments register URL`")
+    add("--token-file", metavar="FILE", help="holds the token for the admin API; else see RESTATE_AUTH_TOKEN")
+    add("--identity-key", metavar="KEY", help="the server's public key, publickeyv1_...: only it is answered")
+    add("--no-identity", action="store_true", help="answer whoever can reach the port, and have the functions run")
+    add("--drain", type=float, default=30.0, metavar="SECONDS", help="to let items end when it is stopped (default 30)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C."""
+    session = check_session_name(arguments.session)
+    exposure = _exposure(arguments)
+    admin: str | None = None
+    token: Secret | None = None
+    if not arguments.no_register:
+        if arguments.admin is None:
+            raise InvalidInput(
+                "--admin is missing: where Restate is told of this worker, such as http://localhost:9070; or "
+                "--no-register."
+            )
+        admin = read_url("--admin", arguments.admin)
+        token = read_token(None if arguments.token_file is None else Path(arguments.token_file))
+        check_way(token, [admin])
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+    served = Served.of(arguments.serve)
+    stop = threading.Event()
+
+    def told(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # once more ends it at once
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, told)
+    registry = None if admin is None else (admin, token)
+    serving = _serve(session, served, exposure, registry, stop=stop, drain=arguments.drain)
+    with ThreadPoolExecutor(1) as thread:  # in the main thread the SDK would take SIGTERM for itself
+        return thread.submit(asyncio.run, serving).result()
+
+
+def _exposure(arguments: argparse.Namespace) -> Exposure:
+    host, port = read_bind("--bind", arguments.bind)
+    key = arguments.identity_key
+    if (key is None) != arguments.no_identity:
+        raise InvalidInput(
+            "Give --identity-key, the public key with which the server signs its requests, so that nobody else can "
+            "run these functions; or --no-identity, to answer whoever can reach the port. A server has a key when it "
+            "is given a private one, with RESTATE_WORKER__INVOKER__REQUEST_IDENTITY_PRIVATE_KEY_PEM_FILE; it logs the "
+            "public one when it starts, and Restate Cloud shows it."
+        )
+    if key is not None and not key.startswith("publickeyv1_"):
+        raise InvalidInput("--identity-key is a public key, whose text begins with 'publickeyv1_'.")
+    if arguments.advertise is None and not is_loopback(host):
+        raise InvalidInput(f"--advertise is missing: how Restate reaches what listens on {host}, as a url.")
+    url = None if arguments.advertise is None else read_url("--advertise", arguments.advertise)
+    return Exposure(key, host, port, url, shared=True)
+
+
+async def _serve(
+    session: str,
+    served: Served,
+    exposure: Exposure,
+    admin: tuple[str, Secret | None] | None,
+    *,
+    stop: threading.Event,
+    drain: float,
+) -> int:
+    crew = Crew(served)
+    workers = workers_of(session)
+    endpoint = Endpoint(exposure)
+    endpoint.serve(lanes_of(workers, crew, retention=RETENTION), jobs_of(workers, retention=RETENTION))
+    await endpoint.open()
+    try:
+        if admin is not None:
+            await _register(endpoint, *admin)
+        for function in served.functions():
+            print(f"serves {function.__module__}:{function.__qualname__}, code {code_of([function], None)}")
+        where = "not registered" if admin is None else f"registered with {admin[0]}"
+        print(f"ready: session {session!r} at {endpoint.url}, {where}", flush=True)
+        await asyncio.to_thread(stop.wait)
+        print(f"stopping: items that run have {drain:g} s to end", flush=True)
+        clean = await crew.drain(drain)
+        print("stopped" if clean else "stopped: what ran on is run again elsewhere", flush=True)
+    finally:
+        crew.close()
+        await endpoint.close()
+    return 0
+
+
+async def _register(endpoint: Endpoint, url: str, token: Secret | None) -> None:
+    async with Admin(Address(url), token=token, patience=_PATIENCE) as admin:
+        try:
+            deployment = await admin.point(endpoint.service_names, endpoint.url)
+        except RestateNbError as error:
+            raise InvalidInput(
+                f"{url} could not be told of this worker: {error} Restate has to reach {endpoint.url}; where it knows "
+                "the worker by another address, give that with --advertise."
+            ) from error
+        await admin.resume_stuck(deployment)

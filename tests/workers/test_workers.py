@@ -1,0 +1,205 @@
+"""Proves that workers in other processes run jobs as the session does; killing or stopping them loses nothing."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import restate_nb as rnb
+from restate_nb.errors import InvalidInput
+from restate_nb.notebook.session import Session
+from tests.workers import work
+from tests.workers.crew import Worker, executions, free_port
+
+SPREAD = {"RESTATE_WORKER__INVOKER__HTTP2_STREAMS_PER_CONNECTION_LIMIT": "1"}
+
+
+class Crew:
+    """A session, and workers behind one port."""
+
+    def __init__(self, session: Session, folder: Path) -> None:
+        self.session = session
+        self.folder = folder
+        self.port = free_port()
+        self.workers: list[Worker] = []
+
+    def start(self, *more: str) -> Worker:
+        admin, key = self.session.server.admin.url, self.session.server.identity_key
+        log = self.folder / f"worker-{len(self.workers)}.log"
+        worker = Worker(log, self.session.name, self.port, "--admin", admin, "--identity-key", key, *more)
+        self.workers.append(worker)
+        return worker
+
+    def doubles(self, path: Path, count: int, seconds: float = 0.02, **options: Any) -> rnb.Job[Any]:
+        items = [(str(path), number, seconds) for number in range(count)]
+        return rnb.starmap("tests.workers.work:double", items, session=self.session, show=False, **options)
+
+
+@pytest.fixture(scope="module")
+def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    folder = tmp_path_factory.mktemp("crew")
+    with Session("crew", folder / ".restate", listen="tcp", server_env=SPREAD) as session:
+        made = Crew(session, folder)
+        try:
+            with pytest.raises(InvalidInput, match="has no workers"):
+                rnb.map("tests.workers.work:even", [1], session=session, show=False)
+            made.start()
+            made.start()
+            yield made
+        finally:
+            for worker in made.workers:
+                worker.kill()
+
+
+def test_values_errors_and_attempts_come_back_on_the_index(crew: Crew) -> None:
+    job = rnb.map(work.even, {"a": 2, "b": 3}, on="workers", session=crew.session, show=False)
+    frame = job.result(30)
+    assert frame["status"].to_dict() == {"a": "ok", "b": "error"}
+    assert (frame.loc["a", "value"], frame.loc["b", "error"]) == ("even", "3 is odd")
+    assert job.errors()["where"].iloc[0].startswith("work.py:")
+    assert (frame["run_s"] < 5).all()
+    row = job.workers().iloc[0]
+    assert row["process"] in [worker.process.pid for worker in crew.workers]
+    assert f"serves tests.workers.work:even, code {row['code']}" in crew.workers[0].said
+
+
+def test_retries_are_those_of_the_recipe(crew: Crew, tmp_path: Path) -> None:
+    retry = rnb.Retry(max_attempts=3, initial_interval=0.01, retry_on=ConnectionError)
+    job = rnb.map(work.once, [str(tmp_path / "x")], on="workers", retry=retry, session=crew.session, show=False)
+    assert job.values() == ["came again"]
+    assert job.attempts()["error_type"].tolist()[0] == "ConnectionError"
+
+
+def test_no_more_run_at_once_than_concurrency_on_all_workers_together(crew: Crew, tmp_path: Path) -> None:
+    job = crew.doubles(tmp_path / "runs", 60, 0.05, concurrency=7)
+    frame = job.result(60)
+    events = sorted([(at, 1) for at in frame["started_at"]] + [(at, -1) for at in frame["finished_at"]])
+    running = peak = 0
+    for _, step in events:
+        running += step
+        peak = max(peak, running)
+    assert 2 <= peak <= 7
+    assert Counter(executions(tmp_path / "runs")) == Counter(range(60))
+
+
+def test_a_second_cell_attaches_and_runs_nothing_again(crew: Crew, tmp_path: Path) -> None:
+    first = crew.doubles(tmp_path / "runs", 30, name="twice", concurrency=20)
+    first.result(30)
+    again = crew.session.job("twice")
+    assert again.frame()["status"].eq("ok").all()
+    crew.doubles(tmp_path / "runs", 30, name="twice", concurrency=20).result(30)
+    assert len(executions(tmp_path / "runs")) == 30
+    with pytest.raises(InvalidInput, match="concurrency=20 is the least"):
+        crew.doubles(tmp_path / "runs", 30, name="twice", concurrency=3)
+
+
+def test_what_workers_do_not_serve_is_an_error_that_says_what_they_do(crew: Crew) -> None:
+    for name in ("os:system", "tests.workers.work:system", "tests.workers.work:nothing"):
+        frame = rnb.map(name, ["true"], session=crew.session, show=False).result(30)
+        assert frame["status"].tolist() == ["error"]
+        assert f"does not serve {name}. It serves tests.workers.work:" in frame["error"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_per_second": 5}, "count in one process"),
+        ({"limit": rnb.Limit("x", concurrency=1)}, "count in one process"),
+        ({"on": "moon"}, 'on is "workers"'),
+    ],
+)
+def test_options_that_cannot_hold_are_refused(crew: Crew, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        rnb.map("tests.workers.work:even", [2], session=crew.session, show=False, **options)
+
+
+def test_a_function_of_a_notebook_is_refused(crew: Crew) -> None:
+    with pytest.raises(InvalidInput, match="Workers find functions by name, and lambda is of this notebook"):
+        rnb.map(lambda item: item, [1], on="workers", session=crew.session, show=False)
+
+
+def test_cancel_ends_what_runs_and_what_waits(crew: Crew, tmp_path: Path) -> None:
+    job = crew.doubles(tmp_path / "runs", 400, 0.2, concurrency=8)
+    while job.counts["ok"] < 8:
+        time.sleep(0.02)
+    job.cancel()
+    assert job.wait(30)
+    counts = job.counts
+    assert counts["cancelled"] > 300, counts
+    assert counts["ok"] + counts["cancelled"] == 400
+    begun = len(executions(tmp_path / "runs"))
+    time.sleep(0.5)
+    assert len(executions(tmp_path / "runs")) == begun
+    # a further round takes up what was not run
+    job.retry_failed(lambda failed: failed.index < 40)
+    assert job.result(60)["value"].iloc[:40].tolist() == [2 * number for number in range(40)]
+
+
+def test_fail_fast_ends_the_job(crew: Crew) -> None:
+    job = rnb.map(work.even, range(1, 400), on="workers", fail_fast=3, concurrency=4, session=crew.session, show=False)
+    with pytest.raises(rnb.JobError, match="failed"):
+        job.result(60)
+    assert job.counts["cancelled"] > 0
+
+
+def test_a_killed_worker_loses_nothing(crew: Crew, tmp_path: Path) -> None:
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    rng = random.Random(seed)
+    path = tmp_path / "runs"
+    job = crew.doubles(path, 300, 0.05, concurrency=10)
+    kills = 0
+    for share in (0.2, 0.5):
+        while len(executions(path)) < 300 * share:
+            time.sleep(0.01)
+        victim = rng.choice([worker for worker in crew.workers if worker.process.poll() is None])
+        victim.kill()
+        kills += 1
+        crew.start()
+    frame = job.result(90)
+    assert frame["value"].tolist() == [2 * number for number in range(300)]
+    runs = Counter(executions(path))
+    assert set(runs) == set(range(300))
+    assert runs.total() - 300 <= kills * 2 * 10  # what was in flight, or just over and not recorded
+    assert kills == 2
+
+
+def test_a_stopped_worker_lets_items_end_and_leaves_the_rest_to_others(crew: Crew, tmp_path: Path) -> None:
+    path = tmp_path / "runs"
+    job = crew.doubles(path, 60, 0.3, concurrency=6)
+    while len(executions(path)) < 12:
+        time.sleep(0.01)
+    living = [worker for worker in crew.workers if worker.process.poll() is None]
+    crew.start()  # before, so that somebody is there
+    for worker in living:
+        worker.process.send_signal(signal.SIGTERM)
+    assert [worker.process.wait(30) for worker in living] == [0] * len(living)
+    assert all("stopping: items that run have 30 s to end" in worker.said for worker in living)
+    assert job.result(90)["value"].tolist() == [2 * number for number in range(60)]
+    assert Counter(executions(path)) == Counter(range(60))  # no item was run twice
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["tests.workers.work", "--admin", "http://127.0.0.1:1"], "Give --identity-key"),
+        (["tests.workers.work", "--no-identity"], "--admin is missing"),
+        (["tests.no_such", "--no-identity", "--no-register"], "tests.no_such cannot be imported"),
+        (["tests.workers.work:system", "--no-identity", "--no-register"], "defines no function system"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_what_to_do(words: list[str], says: str) -> None:
+    command = [sys.executable, "-m", "restate_nb.cli", "worker", *words, "--session", "a", "--bind", "127.0.0.1:0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
