@@ -14,6 +14,7 @@ from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.lanes import Lanes
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.loops import LoopThread
+from restate_nb.notebook.workers import Roll
 
 if TYPE_CHECKING:
     import os
@@ -158,17 +159,14 @@ class Outcomes:
         """Who ran a job on workers, one row a process and version of its code, as known by now.
 
         Columns: `host`, `process` (its id there), `code` (the digest of the function's code there), `shards` and
-        `items` (that it ended; what another worker began counts for the one that ended it).
-
-        Raises:
-            InvalidInput: this process ran the job.
+        `items` (that it ended; what another worker began counts for the one that ended it). No
+        rows where this process ran the job.
 
         Example:
             job.workers()["code"].nunique()  # more than 1: not all workers have the same code
         """
-        if not isinstance(self._driver.work, Lanes):
-            raise InvalidInput('The job was run by this process; rnb.map(..., on="workers") has workers run it.')
-        return self._driver.work.roll.frame()
+        work = self._driver.work
+        return (work.roll if isinstance(work, Lanes) else Roll()).frame()
 
     def steps(self) -> pd.DataFrame:
         """Every durable step of a job over a durable function, one row each, on the input's index.
