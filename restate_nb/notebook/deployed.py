@@ -11,7 +11,7 @@ import json
 import math
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, get_type_hints
+from typing import Any, Final, get_type_hints
 
 import msgspec
 from restate.handler import Handler, handler_from_callable
@@ -26,8 +26,6 @@ from restate_nb.patterns.clients import ObjectClient, ServiceClient, WorkflowCli
 from restate_nb.policy import NO_RETRY, Retry
 from restate_nb.server.http import WHO_ANSWERS, BadAnswer
 from restate_nb.server.ingress import Reply
-
-Kind = Literal["service", "object", "workflow"]
 
 _JSON_SERDES: Final = (DefaultSerde, JsonSerde, PydanticJsonSerde, MsgspecJsonSerde)
 _CLIENTS: Final = (ServiceClient, ObjectClient, WorkflowClient)
