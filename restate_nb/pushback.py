@@ -17,11 +17,14 @@ from typing import Any, Final
 SLOW_DOWN: Final = frozenset({429, 503, 529})
 """Too many requests, service unavailable, and the "overloaded" that some APIs answer."""
 
+LONGEST: Final = 30 * 86_400.0
+"""Seconds that are waited at most, whatever the other side asks for."""
+
 _CAUSES: Final = 5  # `raise MyError from error` hides what the client said, but not from here
 
 
 def retry_after(error: BaseException, now: float | None = None) -> float:
-    """The seconds that the error asks to wait; 0 when it asks for nothing.
+    """The seconds that the error asks to wait, at most `LONGEST`; 0 when it asks for nothing.
 
     Args:
         error: its `retry_after`, or the `Retry-After` header of the answer that it stands for, in seconds or as a date.
@@ -33,7 +36,7 @@ def retry_after(error: BaseException, now: float | None = None) -> float:
             headers = _headers(each)
             after = _header_seconds(headers, time.time() if now is None else now)
         if after is not None:
-            return after
+            return min(after, LONGEST)
     return 0.0
 
 
@@ -108,14 +111,14 @@ def _header_seconds(headers: Any, now: float) -> float | None:
 def _date(value: str) -> float | None:
     try:
         when: datetime = parsedate_to_datetime(value)
-    except (ValueError, TypeError):
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 def _seconds(value: Any) -> float | None:
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         return None
-    return float(value)
+    return float(min(value, LONGEST))

@@ -64,8 +64,11 @@ def decode(raw: bytes | msgspec.Raw) -> Any:
     Raises:
         ValueError: it is not what `encode` writes.
     """
-    value = _decoder.decode(raw)
-    return _revive(value) if _TAG_BYTES in bytes(raw) else value
+    try:
+        value = _decoder.decode(raw)
+        return _revive(value) if _TAG_BYTES in bytes(raw) else value
+    except RecursionError:
+        raise ValueError("Not a value that restate_nb wrote: it is nested too deeply.") from None
 
 
 # ---------------------------------------------------------------- writing
@@ -230,7 +233,7 @@ def _revive(value: Any) -> Any:
             return {key: _revive(each) for key, each in value.items()}
         try:
             return _READERS[kind](value)
-        except (KeyError, TypeError, IndexError) as error:
+        except (LookupError, TypeError, AttributeError, ArithmeticError, OSError) as error:  # OSError: a zone's name
             raise ValueError(f"Not a value that restate_nb wrote: {str(value)[:200]}") from error
     return value
 

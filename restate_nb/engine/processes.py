@@ -254,6 +254,15 @@ class Processes:
             started, clock = time.time(), time.perf_counter()
             try:
                 report = report_of(worker.answer())
+                if (report.attempt.position, report.attempt.number) != (entry.position, entry.number):
+                    raise ValueError("it reports on another item")
+            except (
+                ValueError,
+                RecursionError,
+            ) as error:  # what it writes is not ours: nobody knows what state it is in
+                worker.kill()
+                self._drop(worker)
+                raise WorkerDied(f"The worker process answered something else than it was asked: {error}.") from None
             except Ended:
                 raise WorkerDied(f"The worker process {self._drop(worker)}. Only this item was in it.") from None
             if trip.leave():

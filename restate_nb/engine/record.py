@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -28,6 +28,8 @@ STATUS_NAMES: Final[tuple[AttemptStatus, ...]] = ("ok", "error", "timeout", "can
 
 _MAX_MESSAGE = 2_000
 _MAX_TRACEBACK = 6_000
+_Seconds = Annotated[float, msgspec.Meta(ge=-9.2e9, le=9.2e9)]  # what pandas can show as a time
+_Status = Annotated[int, msgspec.Meta(ge=OK, le=CANCELLED)]
 _NO_VALUE = msgspec.Raw(b"null")
 
 
@@ -63,10 +65,10 @@ class Attempt(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """
 
     position: int
-    number: int
-    status: int
-    started: float
-    ran: float
+    number: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+    status: _Status
+    started: _Seconds
+    ran: _Seconds
     value: msgspec.Raw = _NO_VALUE
     failure: Failure | None = None
 

@@ -12,6 +12,7 @@ from restate.handler import Handler, handler_from_callable
 from restate_nb.engine.codec import encode
 from restate_nb.engine.target import Target, name_of
 from restate_nb.errors import InvalidInput, InvocationFailed
+from restate_nb.notebook.received import received
 from restate_nb.server.admin import Admin, sql_literal
 from restate_nb.server.ingress import Ingress
 from restate_nb.service.durable import (
@@ -96,7 +97,7 @@ async def call_durable(
     target.check_item(0, item, raw)
     request = DurableRequest(function=name, name=name, passing=passing, item=msgspec.Raw(raw))
     body = await ingress.call(items_service(session), DURABLE_HANDLER, encode_request(request))
-    attempt = attempt_decoder.decode(body)
+    attempt = received(attempt_decoder, body, f"the outcome of {name}")
     if (failure := attempt.failure) is not None:
         raise InvocationFailed(500, f"{failure.type}: {failure.message}\n\n{failure.traceback}", f"of {name}")
     return target.value(attempt.value)

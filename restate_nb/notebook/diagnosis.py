@@ -100,7 +100,8 @@ async def held_by_restate(admin: Admin, prefix: str) -> tuple[list[str], list[st
     """
     rows = await admin.query(
         "select id, status, last_failure from sys_invocation where status in ('paused', 'backing-off') "
-        f"and starts_with(idempotency_key, {sql_literal(prefix)}) limit {_PAUSED_SHOWN}"
+        f"and starts_with(idempotency_key, {sql_literal(prefix)}) limit {_PAUSED_SHOWN}",
+        texts=["id", "status"],
     )
     paused = [str(row["id"]) for row in rows if row["status"] == "paused"]
     reasons = []

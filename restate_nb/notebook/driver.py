@@ -137,7 +137,8 @@ class Driver:
         """Drop everything that Restate keeps of the job."""
         manifest, admin = self.manifest, self._connection.admin
         prefix = sql_literal(job_key(manifest.name, manifest.generation) + "/")
-        found = await admin.query(f"select id from sys_invocation where starts_with(idempotency_key, {prefix})")
+        sql = f"select id from sys_invocation where starts_with(idempotency_key, {prefix})"
+        found = await admin.query(sql, texts=["id"])
         for row in found:
             await admin.purge(row["id"])
         await self._connection.records.forget(manifest)

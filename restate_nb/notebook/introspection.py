@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from restate_nb.notebook.deployed import Deployed
+from restate_nb.notebook.received import reading
 from restate_nb.server.admin import Admin, sql_literal
 
 _FIELDS: Final = (
@@ -55,13 +56,18 @@ async def look(admin: Admin, target: Deployed, key: str) -> dict[str, Found]:
         f"and target_handler_name = {sql_literal(target.handler)} and "
     )
     rows = await admin.query(f"{handler} starts_with(idempotency_key, {sql_literal(key + '/')})")
-    found = {str(row["idempotency_key"]): _found(row) for row in rows}
+    with reading("an invocation"):
+        found = {str(row["idempotency_key"]): _found(row) for row in rows}
+        for each in found:
+            position_of(each)
+            _order(each)
     if target.kind == "workflow" and not found:
         positions = {object_key: position for position, object_key in enumerate(target.keys or ())}
         for keys in _parts(list(positions)):
             among = ", ".join(map(sql_literal, keys))
             rows = await admin.query(f"{handler} idempotency_key is null and target_service_key in ({among})")
-            found |= {f"{key}/0/{positions[str(row['target_service_key'])]}": _found(row) for row in rows}
+            with reading("an invocation"):
+                found |= {f"{key}/0/{positions[str(row['target_service_key'])]}": _found(row) for row in rows}
     return found
 
 

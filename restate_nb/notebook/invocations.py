@@ -15,10 +15,11 @@ from restate_nb.engine.lane import FAIL_FAST, cancelled
 from restate_nb.engine.prints import Prints
 from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure
 from restate_nb.engine.target import Passing, Target
-from restate_nb.errors import InvocationFailed
+from restate_nb.errors import InvocationFailed, ServerError
 from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.panel.place import in_notebook
+from restate_nb.notebook.received import received
 from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
@@ -114,7 +115,8 @@ class Invocations:
         self._ending = True
         found = await self._connection.admin.query(
             "select id, status, idempotency_key from sys_invocation where target_service_name = "
-            f"{sql_literal(self._service)} and starts_with(idempotency_key, {sql_literal(self._key + '/')})"
+            f"{sql_literal(self._service)} and starts_with(idempotency_key, {sql_literal(self._key + '/')})",
+            texts=["id", "status", "idempotency_key"],
         )
         self._begun = frozenset(row["idempotency_key"] for row in found)
         self._cancelled = True
@@ -194,7 +196,9 @@ class Invocations:
             failure = Failure(type(error).__name__, str(error))
             attempt = Attempt(position, 1, status, began, time.time() - began, failure=failure)
         else:
-            attempt = attempt_decoder.decode(body)
+            attempt = received(attempt_decoder, body, "an item's outcome")
+            if attempt.position != position:
+                raise ServerError(f"Restate gives the outcome of item {attempt.position} for that of item {position}.")
         self._ledger.apply(round_, [msgspec.structs.replace(attempt, number=1)], time.time())
         if self._rule is not None and self._gave_up is None:
             self._gave_up = self._rule.broken(*self._ledger.tally(round_))

@@ -131,7 +131,7 @@ class Ledger:
                 self.earlier.append(attempt)
             self.retries += not attempt.final
             return False
-        self._number[position] = attempt.number
+        self._number[position] = min(attempt.number, 65_535)
         self.started[position] = attempt.started
         self.ran[position] = attempt.ran
         self.status[position] = attempt.status

@@ -11,6 +11,7 @@ import msgspec
 
 from restate_nb.errors import InvalidInput
 from restate_nb.notebook.attendance import Absent, Attendance
+from restate_nb.notebook.received import received
 from restate_nb.server.ingress import Ingress
 from restate_nb.service.wire import (
     Change,
@@ -77,7 +78,7 @@ class Kept:
     async def _ask(self, handler: str, name: str, asked: Open | Change) -> Manifest:
         # With a key of its own the request can be sent again when its answer is lost, and still counts once.
         answer = await self._ingress.call(self._service, handler, encode(asked), key=name, idempotency_key=uuid4().hex)
-        return manifest_decoder.decode(answer)
+        return received(manifest_decoder, answer, f"the record of the job {name!r}")
 
 
 def records_of(ingress: Ingress, session: str, attendance: Attendance | Absent) -> Records:

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from restate_nb.engine.target import Target
-from restate_nb.errors import InvalidInput
+from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.deployed import Deployed
 from restate_nb.notebook.driver import Driver
@@ -136,7 +136,7 @@ class Registry:
         try:
             encoded = await read_items_back(self._connection.admin, manifest)
             target, policy, pause = await asyncio.to_thread(read_recipe, recipe, durable=manifest.durable)
-        except InvalidInput as error:
+        except (InvalidInput, ServerError) as error:
             print(f"The job {manifest.name!r} cannot go on without its cell: {error}")
             return
         ledger = Ledger(manifest.total)

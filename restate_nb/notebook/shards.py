@@ -20,6 +20,7 @@ from restate_nb.limit import Concurrency, Range, StopRule, concurrency_range, st
 from restate_nb.notebook.diagnosis import obstacles_of
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.panel.place import in_notebook
+from restate_nb.notebook.received import received
 from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
@@ -224,9 +225,9 @@ class Shards:
                 self._run.drop((round_, shard))
                 self._give_up(round_, positions, failure)
                 return
-            key = _next_decoder.decode(body).next
+            key = received(_next_decoder, body, "a shard's outcomes").next
             if not self._ledger.knows(positions):
-                for group in output_decoder.decode(body).groups:
+                for group in received(output_decoder, body, "a shard's outcomes").groups:
                     self._ledger.apply(round_, group, 0)
 
     def _give_up(self, round_: int, positions: Sequence[int], failure: InvocationFailed) -> None:

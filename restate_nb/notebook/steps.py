@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 import pandas as pd
 
+from restate_nb.notebook.received import reading
 from restate_nb.server.admin import Admin, sql_literal
 
 COLUMNS: Final = ["position", "step", "kind", "status", "started_at", "run_s", "finished_at"]
@@ -51,16 +52,17 @@ async def read_steps(admin: Admin, key: str, index: pd.Index[Any]) -> pd.DataFra
     )
     rows: list[dict[str, Any]] = []
     journals: dict[str, list[Mapping[str, Any]]] = {}
-    for entry in entries:
-        journals.setdefault(entry["idempotency_key"], []).append(entry)
-    for invocation, journal in journals.items():
-        position = int(invocation.rpartition("/")[2])
-        rows += [{"position": position, **step} for step in _steps(journal)]
-    frame = pd.DataFrame(rows, columns=COLUMNS).sort_values("position", kind="stable")
-    for name in ("started_at", "finished_at"):
-        frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601").astype("datetime64[us, UTC]")
-    frame["run_s"] = (frame["finished_at"] - frame["started_at"]).dt.total_seconds()
-    frame.index = index.take(frame["position"].to_numpy(dtype="int64"))
+    with reading("a journal"):
+        for entry in entries:
+            journals.setdefault(entry["idempotency_key"], []).append(entry)
+        for invocation, journal in journals.items():
+            position = int(invocation.rpartition("/")[2])
+            rows += [{"position": position, **step} for step in _steps(journal)]
+        frame = pd.DataFrame(rows, columns=COLUMNS).sort_values("position", kind="stable")
+        for name in ("started_at", "finished_at"):
+            frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601").astype("datetime64[us, UTC]")
+        frame["run_s"] = (frame["finished_at"] - frame["started_at"]).dt.total_seconds()
+        frame.index = index.take(frame["position"].to_numpy(dtype="int64"))
     return frame
 
 

@@ -146,7 +146,8 @@ class Admin:
         rows = await self.query(
             f"SELECT i.id FROM sys_invocation i LEFT JOIN sys_service s ON s.name = i.target_service_name "
             f"WHERE i.status IN ({states}) AND (i.pinned_deployment_id = {deployment} "
-            f"OR (i.pinned_deployment_id IS NULL AND s.deployment_id = {deployment}))"
+            f"OR (i.pinned_deployment_id IS NULL AND s.deployment_id = {deployment}))",
+            texts=["id"],
         )
         gate = asyncio.Semaphore(AT_ONCE)
 
@@ -159,14 +160,23 @@ class Admin:
 
         return sum(await asyncio.gather(*(resume(str(row["id"])) for row in rows)))
 
-    async def query(self, sql: str) -> list[dict[str, Any]]:
+    async def query(self, sql: str, texts: Collection[str] = ()) -> list[dict[str, Any]]:
         """The rows that an SQL query gives. Quote values with `sql_literal`.
+
+        Args:
+            sql: the query.
+            texts: columns that hold a text in every row.
 
         Raises:
             Rejected: the query is not valid.
             Unreachable: the server did not answer.
+            BadAnswer: a row has no text in such a column.
         """
-        return (await self._asked("POST", "/query", _Rows, {"query": sql}, busy=_cannot_query_yet)).rows
+        rows = (await self._asked("POST", "/query", _Rows, {"query": sql}, busy=_cannot_query_yet)).rows
+        for column in texts:
+            if not all(isinstance(row.get(column), str) for row in rows):
+                raise BadAnswer(f"Asked for rows, the server gave some without a text in {column!r}. {WHO_ANSWERS}")
+        return rows
 
     async def invocation(self, invocation_id: str) -> dict[str, Any] | None:
         """The row of `sys_invocation` for this invocation; None when there is none.

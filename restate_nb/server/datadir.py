@@ -155,5 +155,5 @@ def holder(data_dir: Path) -> str:
         if record["host"] != socket.gethostname():
             return f"by a server on the machine {record['host']!r}"
         return f"by the supervisor process {record['supervisor']}, which does not answer"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "by another process"

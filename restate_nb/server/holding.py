@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakSet
 
+_LONGEST_LINE = 1 << 20  # bytes; an answer holds the settings of the server
+
 
 class _Closable(Protocol):
     def close(self) -> None: ...
@@ -86,19 +88,22 @@ class Connection:
                 self.send({"op": op, "number": self._number})
                 while (answer := self._read_line()).get("number") != self._number:
                     pass  # late, to a request that was given up
-            except OSError as error:
+            except (OSError, ValueError, RecursionError) as error:  # the latter of what is no answer of a supervisor
                 raise Gone from error
         return answer
 
     def _read_line(self) -> dict[str, Any]:
         while b"\n" not in self._received:
+            if len(self._received) > _LONGEST_LINE:
+                raise ValueError("the answer has no end")
             data = self._socket.recv(65536)
             if not data:
                 raise Gone
             self._received += data
         line, _, self._received = self._received.partition(b"\n")
         answer = json.loads(line)
-        assert isinstance(answer, dict)
+        if not isinstance(answer, dict):
+            raise ValueError("the answer is no object")
         return answer
 
     def send(self, message: dict[str, Any]) -> None:

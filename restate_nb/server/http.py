@@ -192,14 +192,14 @@ class HttpClient:
                     return answer
                 problem = f"it answers {answer.status}: {answer.reason}"
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-                problem = str(error)  # refused, no such file, or no answer: nothing was sent
+                problem = self._told(error)  # refused, no such file, or no answer: nothing was sent
             except aiohttp.SocketTimeoutError:  # only where it is repeatable
                 if patience is None or await self.healthy():
                     silent_since = time.monotonic()
                     continue  # it takes its time; a fresh connection finds out whether the server lives
                 problem = "it takes connections and does not answer: it hangs, or its process is stopped"
             except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-                problem = str(error) or type(error).__name__
+                problem = self._told(error)
                 if not repeatable:
                     raise Unreachable(
                         f"The connection to restate-server at {self.address} broke ({problem}); whether it took the "
@@ -217,6 +217,11 @@ class HttpClient:
             pause = wait * _jitter.uniform(0.7, 1.3)
             await asyncio.sleep(pause if patience is None else min(pause, patience - elapsed))
             wait = min(wait * 1.6, LONGEST_WAIT)
+
+    def _told(self, error: Exception) -> str:
+        """What the error says, without the token: what a server answers may be in it, however long."""
+        says = str(error) or type(error).__name__
+        return says[:_LONGEST_REASON] if self._secret is None else self._secret.hide(says)[:_LONGEST_REASON]
 
     async def healthy(self) -> bool:
         """Whether the server answers now."""

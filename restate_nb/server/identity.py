@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -34,7 +35,7 @@ def identity_key(data_dir: Path) -> str:
     try:
         pem = path.read_bytes() if path.exists() else _make(path)
         key = serialization.load_pem_private_key(pem, password=None)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it asks for a password
         raise ServerError(
             f"The server's identity key {path} cannot be used ({error}). Delete that file; a new key is made at the "
             f"next start."

@@ -86,7 +86,7 @@ def loopback_ports(data_dir: Path) -> dict[str, int]:
         ports = {name: int(port) for name, port in json.loads(path.read_text()).items()}
         if set(ports) == set(PORT_NAMES) and all(map(_is_free, ports.values())):
             return ports
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         pass  # the first time, or a damaged file
     with ExitStack() as bound:  # all bound at once, so that no port is given out twice
         ports = {name: bound.enter_context(_bind(0)).getsockname()[1] for name in PORT_NAMES}

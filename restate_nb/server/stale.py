@@ -26,7 +26,7 @@ def clear_the_way(data_dir: Path) -> None:
     """
     try:
         pid = int(json.loads((data_dir / RECORD).read_text())["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         pid = 0
     deadline = time.monotonic() + KILL_TIMEOUT
     if pid > 0 and _is_our_server(pid, data_dir):

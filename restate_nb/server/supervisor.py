@@ -40,6 +40,7 @@ STEADY = 5.0  # a server that lived this long did not fail at start
 SLOWEST_RESTART = 5.0  # seconds
 LOG_LIMIT = 20_000_000  # bytes; then the log is moved to `.1`
 FILES_CHECK = 60.0  # seconds
+LONGEST_LINE = 65_536  # bytes of a request, which has about 40
 
 
 class Supervisor:
@@ -145,10 +146,14 @@ class Supervisor:
             try:
                 request = json.loads(line)
                 op, number = request["op"], request["number"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 self.drop(client)  # not ours: better no answer than a wrong one
                 return
             self.answer(client, op, number)
+            if client not in self.buffers:
+                return
+        if len(self.buffers[client]) > LONGEST_LINE:
+            self.drop(client)
 
     def answer(self, client: socket.socket, op: str, number: int) -> None:
         """Do what one request asks for."""

@@ -150,7 +150,7 @@ def add_durable_handler(service: Service, functions: DurableFunctions) -> None:
     async def durable(ctx: Context, body: bytes) -> bytes:
         try:
             request = request_decoder.decode(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TerminalError(f"This is no call that restate_nb can read: {error}.", status_code=400) from error
         return msgspec.json.encode(await functions.run(ctx, request))
 

@@ -70,6 +70,11 @@ def items_of(session: str, runs: JobRuns, *, retention: timedelta, patient: bool
     return service
 
 
+def _check_given(asked: object) -> None:
+    if asked is None:  # what the SDK makes of a request without a body, whatever the annotation
+        raise TerminalError("The request has no body.", status_code=400)
+
+
 def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:
     """The object that keeps manifests: one key a job, so that two processes never begin the same job twice."""
     jobs = VirtualObject(
@@ -82,6 +87,7 @@ def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:
 
     @jobs.handler("open")
     async def open_(ctx: ObjectContext, asked: Open) -> Manifest:
+        _check_given(asked)
         there = await ctx.get("manifest", type_hint=Manifest)
         if there is not None and not asked.fresh:
             return there
@@ -95,14 +101,19 @@ def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:
 
     @jobs.handler("change")
     async def change(ctx: ObjectContext, asked: Change) -> Manifest:
+        _check_given(asked)
         manifest = await ctx.get("manifest", type_hint=Manifest)
         if manifest is None or manifest.generation != asked.generation:
             raise TerminalError("The job was deleted or started afresh elsewhere. Run its cell again.", 409)
-        ctx.set("manifest", apply_change(manifest, asked))
+        try:
+            ctx.set("manifest", apply_change(manifest, asked))
+        except ValueError as error:
+            raise TerminalError(f"The job cannot be changed so: {error}.", status_code=400) from error
         return manifest
 
     @jobs.handler("forget")
     async def forget(ctx: ObjectContext, asked: Forget) -> None:
+        _check_given(asked)
         manifest = await ctx.get("manifest", type_hint=Manifest)
         if manifest is not None and manifest.generation == asked.generation:
             ctx.clear_all()

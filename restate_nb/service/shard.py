@@ -30,7 +30,9 @@ def read_request(body: bytes) -> ShardRequest:
             raise ValueError(f"it was written by a newer restate_nb (format {request.version})")
         if len(request.positions) != len(request.items):
             raise ValueError("it has not one item a position")
-    except ValueError as error:
+        if len(set(request.positions)) != len(request.positions):
+            raise ValueError("it has two items at one position")
+    except (ValueError, RecursionError) as error:
         raise TerminalError(f"This is no shard that restate_nb can read: {error}.", status_code=400) from error
     return request
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import quote
 
 import msgspec
@@ -20,6 +20,9 @@ def items_service(session: str) -> str:
 def jobs_service(session: str) -> str:
     """The Restate virtual object that keeps a session's manifests, one key a job."""
     return f"rnb-{session}-jobs"
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 def workers_of(session: str) -> str:
@@ -54,11 +57,11 @@ class ShardRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     version: int = WIRE_VERSION
     job: str
     generation: int
-    round: int
-    shard: int
-    part: int = 0
+    round: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+    shard: _Count
+    part: _Count = 0
     function: str
-    positions: list[int]
+    positions: list[_Count]
     items: list[msgspec.Raw]
     recipe: str | None = None
 
@@ -127,7 +130,7 @@ class Round(msgspec.Struct, kw_only=True):
         submitted: whether every shard is known to Restate.
     """
 
-    positions: list[int] | None
+    positions: list[_Count] | None
     code: str
     started: float
     submitted: bool = False
@@ -136,9 +139,9 @@ class Round(msgspec.Struct, kw_only=True):
 class Summary(msgspec.Struct, kw_only=True):
     """How a job ended: counts of items, and when, in seconds since 1970 (UTC)."""
 
-    ok: int
-    failed: int
-    cancelled: int
+    ok: _Count
+    failed: _Count
+    cancelled: _Count
     at: float
 
 
@@ -165,12 +168,12 @@ class Manifest(msgspec.Struct, kw_only=True):
     function: str
     items: str
     options: str
-    total: int
+    total: _Count
     created: float
-    rounds: list[Round]
+    rounds: Annotated[list[Round], msgspec.Meta(min_length=1)]
     durable: bool = False
     deployed: bool = False
-    batch: int | None = None
+    batch: Annotated[int, msgspec.Meta(ge=1)] | None = None
     generation: int = 1
     cancelled: bool = False
     paused: bool = False
@@ -178,10 +181,19 @@ class Manifest(msgspec.Struct, kw_only=True):
     recipe: str | None = None
     lanes: int | None = None
 
+    def __post_init__(self) -> None:
+        for each in self.rounds:
+            _check_positions(each, self.total)
+
     @property
     def unfinished(self) -> bool:
         """Whether it has items to run."""
         return self.summary is None and not self.cancelled
+
+
+def _check_positions(round_: Round, total: int) -> None:
+    if round_.positions and max(round_.positions) >= total:
+        raise ValueError(f"a round has the position {max(round_.positions)}, and there are {total} items")
 
 
 class Open(msgspec.Struct, kw_only=True):
@@ -213,12 +225,19 @@ class Change(msgspec.Struct, kw_only=True):
 
 
 def apply_change(manifest: Manifest, change: Change) -> Manifest:
-    """The manifest with the change made."""
+    """The manifest with the change made.
+
+    Raises:
+        ValueError: it is about items or rounds that there are not.
+    """
     if change.add_round is not None:
+        _check_positions(change.add_round, manifest.total)
         manifest.rounds.append(change.add_round)
         manifest.cancelled = False
         manifest.summary = None
     if change.submitted is not None:
+        if not 0 <= change.submitted < len(manifest.rounds):
+            raise ValueError(f"there is no round {change.submitted}")
         manifest.rounds[change.submitted].submitted = True
     if change.cancelled is not None:
         manifest.cancelled = change.cancelled
