@@ -64,7 +64,7 @@ def job_frame(
     failures = ledger.failures
     total = ledger.total
     columns = {
-        "item": _typed(originals),
+        "item": _typed(originals if isinstance(originals, (list, tuple, range)) else list(originals)),
         "value": _values(ledger, status, value_of),
         "status": pd.Categorical.from_codes(codes, categories=pd.Index(_ITEM_STATUSES)),
         "error_type": _texts(total, {position: each.type for position, each in failures.items()}),
