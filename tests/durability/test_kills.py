@@ -80,7 +80,8 @@ def executions(folder: Path) -> list[Execution]:
     """All of them, in the order in which they began."""
     path = folder / "runs"
     began: dict[tuple[int, int, int], bool] = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
+    whole, _, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")  # a line may be being written
+    for line in whole.splitlines():
         what, *rest = line.split()
         item, attempt, process = map(int, rest)
         began[item, attempt, process] = what == "end"

@@ -44,7 +44,7 @@ def typed(point: Point) -> int:
 FRAME = pd.DataFrame({"city": ["Bonn"], "zip": ["53111"]})
 
 CASES: dict[str, tuple[Callable[..., Any], str]] = {
-    "no function": (partial(rnb.map, "fetch", [1]), r"function comes first, and 'fetch' is none"),
+    "no function": (partial(rnb.map, "fetch", [1]), r"'package.module:function', and 'fetch' is not"),
     "items first": (partial(rnb.map, [1], one), r"function comes first, and \[1\] is none"),
     "a generator function": (partial(rnb.map, many, [1]), r"has a `yield`.*Return a list"),
     "too few parameters": (partial(rnb.map, none, [1]), r"none\(\).*cannot be called with an item"),
@@ -161,7 +161,7 @@ def test_a_second_start_returns_the_live_session_and_another_name_is_refused(tmp
     with rnb.start("first", data_dir=tmp_path) as session:
         assert rnb.start() is session
         assert rnb.start("first") is session
-        with pytest.raises(rnb.InvalidInput, match=r"'first' .* is live"):
+        with pytest.raises(rnb.InvalidInput, match=r"'first'.* is live"):
             rnb.start("second")
     assert repr(session) == "<Session 'first': stopped>"
     with pytest.raises(rnb.InvalidInput, match="stopped"):

@@ -102,11 +102,16 @@ def test_it_says_that_the_job_is_paused(session: Session) -> None:
 
 
 def test_it_says_that_its_cell_is_awaited(data_dir: Path) -> None:
+    async def of_a_cell(item: int) -> None:
+        await asyncio.sleep(100)
+
     with Session("awaited", data_dir) as first:
-        rnb.map(waits_in_vain, [1], session=first, show=False, name="to be gone on with")
+        job = rnb.map(of_a_cell, [1], session=first, show=False, name="to be gone on with")
+        while not job.counts["running"]:  # all of it is submitted then
+            time.sleep(0.01)
     with Session("awaited", data_dir) as second:
         job = second.job("to be gone on with")
-        until(job, lambda each: each.reasons == ["It waits for waits_in_vain: run the cell that maps it."])
+        until(job, lambda each: each.reasons == ["It waits for of_a_cell: run the cell that maps it."])
         job.cancel()
 
 
