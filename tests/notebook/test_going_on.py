@@ -115,9 +115,10 @@ def test_a_function_that_is_gone_is_told_of(data_dir: Path, tmp_path: Path, caps
                 told += capsys.readouterr().out
             assert "'on' cannot go on without its cell: tests.notebook.importable:slowly cannot be imported" in told
             job = session.job("on")
-            while job.status == "submitting" and time.monotonic() < deadline:
+            waits = ["It waits for slowly: run the cell that maps it."]
+            while job.diagnose().reasons != waits:
+                assert time.monotonic() < deadline, str(job.diagnose())
                 time.sleep(0.01)
-            assert job.status == "waiting"
 
 
 def test_a_recipe_brings_back_the_function_and_how_it_is_run() -> None:
