@@ -175,10 +175,11 @@ async def test_pools_share_a_rate() -> None:
     pools, lanes = [Pool(loop, f"rated-{each}") for each in range(2)], [lane_of(*range(15)) for _ in range(2)]
     for pool, lane in zip(pools, lanes, strict=True):
         pool.add(lane)
-        pool.provide(Target(work).work(), RunPolicy(limit=Limit("rate", per_second=(10, 0.25))))
+        pool.provide(Target(work).work(), RunPolicy(limit=Limit("rate", per_second=(10, 0.5))))
     for lane in lanes:
         await outcomes(lane)
-    assert most_in_a_window(starts, 0.24) <= 10
+    # A tenth of a second for what a busy machine takes from being let in to running.
+    assert most_in_a_window(starts, 0.4) <= 10
     assert len(starts) == 30
     for pool in pools:
         pool.close()

@@ -311,23 +311,45 @@ async def test_cancelling_gives_each_open_item_the_outcome_cancelled_at_once(poo
 
 
 async def test_the_limit_can_change_while_items_run(pool: Pool) -> None:
-    spy = Spy(wait=0.02)
-    lane = lane_of(*range(200))
+    """Items end when the test lets them, so that how many run at once depends on no clock."""
+    now, let = 0, asyncio.Semaphore(0)
+
+    async def work(item: int) -> None:
+        nonlocal now
+        now += 1
+        await let.acquire()
+        now -= 1
+
+    async def come_to(expected: int) -> None:
+        async with asyncio.timeout(20):
+            while now != expected:
+                await asyncio.sleep(0.001)
+        for _ in range(20):
+            await asyncio.sleep(0)
+            assert now == expected
+
+    def let_out(count: int) -> None:
+        for _ in range(count):
+            let.release()
+
+    lane = lane_of(*range(100))
     pool.add(lane)
-    pool.provide(Target(spy.on_loop).work(), RunPolicy(concurrency=8))
-    await asyncio.sleep(0.05)
-    assert spy.now == 8
+    pool.provide(Target(work).work(), RunPolicy(concurrency=8))
+    await come_to(8)
     pool.set_concurrency(2)
-    await asyncio.sleep(0.05)
-    assert spy.now == 2
-    spy.peak = 0
-    await asyncio.sleep(0.1)
-    assert spy.peak == 2
+    let_out(5)
+    await come_to(3)
+    let_out(1)
+    await come_to(2)
+    for _ in range(5):
+        let_out(1)
+        await asyncio.sleep(0.005)
+        await come_to(2)
     pool.set_concurrency(16)
-    await asyncio.sleep(0.05)
-    assert spy.now == 16
-    assert len(await outcomes(lane)) == 200
-    assert spy.peak == 16
+    await come_to(16)
+    let_out(100)
+    assert len(await outcomes(lane)) == 100
+    assert now == 0
 
 
 async def test_nothing_starts_while_paused(pool: Pool) -> None:

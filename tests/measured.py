@@ -1,0 +1,27 @@
+"""A plugin of coverage: it lets coverage start in the scripts that the package runs with `python -I -S`.
+
+The supervisor and the leash run without site-packages, whose `.pth` file is what starts coverage in a process. In measured
+processes, and only there, they are started without `-S`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from coverage.plugin_support import Plugins
+
+ALONE = [sys.executable, "-I", "-S"]
+
+
+def coverage_init(_plugins: Plugins, _options: dict[str, Any]) -> None:
+    """Called by coverage in each process that it measures."""
+    start = subprocess.Popen.__init__
+
+    def init(popen: subprocess.Popen[Any], args: Any, *rest: Any, **options: Any) -> None:
+        if isinstance(args, list) and args[:3] == ALONE:
+            args = [*ALONE[:2], *args[3:]]
+        start(popen, args, *rest, **options)
+
+    subprocess.Popen.__init__ = init  # type: ignore[assignment]
