@@ -1,7 +1,7 @@
 """A plugin of coverage: it lets coverage start in the scripts that the package runs with `python -I -S`.
 
-The supervisor and the leash run without site-packages, whose `.pth` file is what starts coverage in a process. In measured
-processes, and only there, they are started without `-S`.
+The supervisor and the leash run without site-packages, where the `.pth` file is that starts coverage in a process. In
+measured processes, and only there, they are started without `-S`.
 """
 
 from __future__ import annotations

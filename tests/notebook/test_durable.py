@@ -86,7 +86,7 @@ async def three_steps(ctx: Context, item: int) -> int:
         raise TerminalError("refused")
 
     value = await ctx.run_typed("read", lambda: item)
-    await ctx.sleep(timedelta(milliseconds=30), name="nap")
+    await ctx.sleep(timedelta(milliseconds=300), name="nap")
     try:
         await ctx.run_typed("refuse", fails)
     except TerminalError:
@@ -103,7 +103,8 @@ def test_the_steps_of_each_item_are_read_from_its_journal(session: Session) -> N
     assert steps["kind"].tolist() == ["run", "sleep", "run"] * 2
     assert steps["status"].tolist() == ["ok", "ok", "error"] * 2
     naps = steps[steps["kind"] == "sleep"]
-    assert (naps["run_s"] >= 0.029).all()
+    # The end is 300 ms from when the function asked, the beginning when the server heard of it: later on a busy machine.
+    assert (naps["run_s"] >= 0.15).all()
     assert (steps["finished_at"] >= steps["started_at"]).all()
     axes = job.timeline(steps=True)
     assert "time since submission" in axes.get_xlabel()
