@@ -103,7 +103,7 @@ def test_the_steps_of_each_item_are_read_from_its_journal(session: Session) -> N
     assert steps["kind"].tolist() == ["run", "sleep", "run"] * 2
     assert steps["status"].tolist() == ["ok", "ok", "error"] * 2
     naps = steps[steps["kind"] == "sleep"]
-    # The end is 300 ms from when the function asked, the beginning when the server heard of it: later on a busy machine.
+    # The nap ends 300 ms after the function asked; it begins when the server hears of it, later on a busy machine.
     assert (naps["run_s"] >= 0.15).all()
     assert (steps["finished_at"] >= steps["started_at"]).all()
     axes = job.timeline(steps=True)
