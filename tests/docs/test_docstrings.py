@@ -79,6 +79,20 @@ def test_arguments_are_documented_all_or_by_the_words(name: str) -> None:
         assert len(parameters) <= 3, f"{name} has {len(parameters)} parameters, and no Args."
 
 
+def has_example(name: str, thing: Any) -> bool:
+    """Whether an example is promised: of what `rnb.` offers but errors, and of what jobs and sessions can do."""
+    if name.startswith(("restate_nb.Job.", "restate_nb.Session.")):
+        return inspect.isroutine(thing)
+    is_error = inspect.isclass(thing) and issubclass(thing, BaseException)
+    return name.count(".") == 1 and not is_error
+
+
+@pytest.mark.parametrize("name", [name for name, thing in THINGS.items() if has_example(name, thing)])
+def test_what_is_used_in_a_notebook_has_an_example(name: str) -> None:
+    """The tests below run it."""
+    assert sections(THINGS[name]).get("Example", "").strip()
+
+
 def raised(thing: Any) -> set[str]:
     """The errors of this package that a function raises on its own lines."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(thing)))
