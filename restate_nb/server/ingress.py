@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Self
+from typing import Final, Self
 from urllib.parse import quote
 
 from restate_nb.errors import InvalidInput, InvocationFailed
@@ -25,6 +27,13 @@ from restate_nb.server.http import (
 from restate_nb.server.secret import Secret
 
 NOT_READY = 470
+_SETTLING: Final = 1.0
+"""Seconds. A server that has just started may not have read yet which services there are (a node of a cluster takes
+half a second for it), and says of all that they do not exist."""
+_SETTLING_LONGEST: Final = 10.0
+"""Seconds, for a service that this client has seen there."""
+_LOOK: Final = 0.05
+
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
@@ -79,6 +88,7 @@ class Ingress:
 
     def __init__(self, address: Address, *, token: Secret | None = None, longest_patience: float | None = None) -> None:
         self._http = HttpClient(address, health="/restate/health", token=token, patience=longest_patience)
+        self._seen: set[str] = set()
 
     async def send(
         self,
@@ -114,7 +124,9 @@ class Ingress:
         if delay is not None:
             seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
             path += f"?delay={round(seconds * 1000)}ms"
-        answer = await self._submit(path, body, idempotency_key, headers, patience, repeatable=repeatable)
+        answer = await self._submit(
+            service, path, body, idempotency_key, headers, patience=patience, repeatable=repeatable
+        )
         if answer.status >= 300:
             raise Rejected(f"to send to {service}/{handler}", answer.status, answer.reason)
         return str(answer.json(f"to send to {service}/{handler}", "invocationId"))
@@ -155,7 +167,7 @@ class Ingress:
     ) -> Reply:
         """Like `call`, and tell which invocation it was."""
         path = f"/restate/call/{_target(service, handler, key)}"
-        answer = await self._submit(path, body, idempotency_key, headers, patience)
+        answer = await self._submit(service, path, body, idempotency_key, headers, patience=patience)
         return _reply(answer, f"to call {service}/{handler}")
 
     async def attach(
@@ -231,6 +243,7 @@ class Ingress:
         names = answer.json("how it is", "services")
         if not isinstance(names, list):
             raise BadAnswer(f"Asked how it is, the server gave {answer.in_words()}. {WHO_ANSWERS}")
+        self._seen.update(map(str, names))
         return [str(name) for name in names]
 
     async def is_current(self) -> bool:
@@ -254,27 +267,41 @@ class Ingress:
 
     async def _submit(
         self,
+        service: str,
         path: str,
         body: bytes,
         idempotency_key: str | None,
         headers: Mapping[str, str] | None,
-        patience: float | None,
         *,
+        patience: float | None,
         repeatable: bool = False,
     ) -> Answer:
         # A handler without input accepts neither a body nor a content type.
         sent = {"Content-Type": "application/json", **(headers or {})} if body else dict(headers or {})
         if idempotency_key is not None:
             sent["Idempotency-Key"] = written_key(idempotency_key)
-        return await self._http.request(
-            "POST",
-            path,
-            body=body or None,
-            headers=sent,
-            repeatable=repeatable or idempotency_key is not None,
-            patience=patience,
-            busy=_is_busy,
-        )
+        missing_since: float | None = None
+        while True:
+            answer = await self._http.request(
+                "POST",
+                path,
+                body=body or None,
+                headers=sent,
+                repeatable=repeatable or idempotency_key is not None,
+                patience=patience,
+                busy=_is_busy,
+            )
+            if not _is_not_there(answer):
+                if answer.status < 300 or _from_invocation(answer):
+                    self._seen.add(service)
+                return answer
+            now = time.monotonic()
+            missing_since = now if missing_since is None else missing_since
+            was_there = service in self._seen and f"service '{service}' not found" in answer.reason
+            settling = _SETTLING_LONGEST if was_there else _SETTLING
+            if now - missing_since >= (settling if patience is None else min(settling, patience)):
+                return answer
+            await asyncio.sleep(_LOOK)  # nothing was taken, so that this is no second submission
 
     async def _attach(self, target: str | dict[str, str], patience: float | None) -> bytes:
         return (await self._attached(target, patience)).body
@@ -324,6 +351,11 @@ def _by_key(service: str, handler: str, idempotency_key: str, key: str | None) -
 
 def _from_invocation(answer: Answer) -> bool:
     return answer.headers.get("x-restate-error-source", "").lower() == "invocation"
+
+
+def _is_not_there(answer: Answer) -> bool:
+    """Whether the server knows no such service or handler."""
+    return answer.status == 404 and answer.headers.get("x-restate-error-source", "").lower() == "ingress"
 
 
 def _is_busy(answer: Answer) -> bool:

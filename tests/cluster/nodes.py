@@ -46,7 +46,6 @@ class Cluster:
             "RESTATE_DEFAULT_REPLICATION": "2",
             "RESTATE_METADATA_CLIENT__ADDRESSES": json.dumps(fabrics),
             "RESTATE_AUTO_PROVISION": "true" if node == 0 else "false",
-            "RESTATE_WORKER__INVOKER__HTTP2_STREAMS_PER_CONNECTION_LIMIT": "1",
         }
         profile = {**SMALL_PROFILE, "RESTATE_DEFAULT_NUM_PARTITIONS": PARTITIONS}
         command = [str(self._binary), "--node-name", f"n{node}", "--base-dir", str(self._folder / f"n{node}")]

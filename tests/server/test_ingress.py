@@ -181,6 +181,67 @@ async def test_a_refused_submission_says_why(ingress: Ingress) -> None:
     assert caught.value.status == 413
 
 
+async def test_a_service_that_comes_within_a_second_is_waited_for(server: ServerHandle) -> None:
+    """A server that has just started says of every service that it does not exist, until it has read what there is."""
+    late = restate.Service("Late")
+    taken: list[int] = []
+
+    @late.handler()
+    async def note(ctx: restate.Context, number: int) -> int:
+        taken.append(number)
+        return number
+
+    async with endpoint(late, keys=[server.identity_key]) as url, Ingress(server.ingress) as client:
+        call = asyncio.create_task(client.call("Late", "note", b"1"))
+        send = asyncio.create_task(client.send("Late", "note", b"2"))
+        await asyncio.sleep(0.3)
+        assert not call.done() and not send.done()
+        async with Admin(server.admin) as admin:
+            await admin.point(["Late"], url)
+        assert await call == b"1"
+        await client.attach_id(await send)
+        assert sorted(taken) == [1, 2]
+
+
+async def test_a_service_that_was_there_is_waited_for_longer(server: ServerHandle) -> None:
+    """But not a handler that the service does not have."""
+    again = restate.Service("Again")
+
+    @again.handler()
+    async def echo(ctx: restate.Context, number: int) -> int:
+        return number
+
+    async with (
+        endpoint(again, keys=[server.identity_key]) as url,
+        Ingress(server.ingress) as client,
+        Admin(server.admin) as admin,
+    ):
+        deployment = await admin.point(["Again"], url)
+        assert await client.call("Again", "echo", b"1") == b"1"
+        began = time.monotonic()
+        with pytest.raises(Rejected, match="handler 'nothing' was not found"):
+            await client.call("Again", "nothing", b"1")
+        assert time.monotonic() - began < 5
+        await admin.delete_deployment(deployment)
+        call = asyncio.create_task(client.call("Again", "echo", b"2"))
+        await asyncio.sleep(2)
+        assert not call.done()
+        await admin.point(["Again"], url)
+        assert await call == b"2"
+
+
+async def test_a_service_that_nobody_knows_is_refused_after_a_second(server: ServerHandle) -> None:
+    async with Ingress(server.ingress) as client:
+        began = time.monotonic()
+        with pytest.raises(Rejected, match="service 'Nobody' not found"):
+            await client.call("Nobody", "echo", b"1", patience=None)
+        assert 1 <= time.monotonic() - began < 5
+        began = time.monotonic()
+        with pytest.raises(Rejected, match="service 'Nobody' not found"):
+            await client.send("Nobody", "echo", b"1", patience=0)
+        assert time.monotonic() - began < 1
+
+
 @pytest.mark.parametrize("text", STRANGE)
 async def test_any_text_is_a_key(ingress: Ingress, text: str) -> None:
     """Keys of objects and idempotency keys may be any text; they arrive whole."""
@@ -256,13 +317,7 @@ async def test_a_call_that_may_have_been_taken_is_not_repeated(data_dir: Path) -
             with pytest.raises(Unreachable, match="whether it took the request is unknown"):
                 await call
             eventually(lambda: handle.pid != killed)  # its socket is closed now, so that nothing can be sent
-            deadline = time.monotonic() + 5
-            while True:  # for some milliseconds the new server may not have read yet which services there are
-                try:
-                    assert await client.call("Texts", "echo", b'"again"') == b'"again"'
-                    break
-                except Rejected as error:
-                    assert error.status == 404 and time.monotonic() < deadline
+            assert await client.call("Texts", "echo", b'"again"') == b'"again"'
             gate.open.set()
 
 
