@@ -25,6 +25,7 @@ from restate_nb.service.jobs import jobs_of
 from restate_nb.service.wire import workers_of
 from restate_nb.workers.crew import Crew, lanes_of
 from restate_nb.workers.served import Served
+from restate_nb.workers.spreading import spread
 
 RETENTION: Final = timedelta(days=30)
 _PATIENCE: Final = 60.0  # seconds that a server may take to come up
@@ -71,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, told)
+    spread()
     registry = None if admin is None else (admin, token)
     serving = _serve(session, served, exposure, registry, stop=stop, drain=arguments.drain)
     with ThreadPoolExecutor(1) as thread:  # in the main thread the SDK would take SIGTERM for itself

@@ -20,8 +20,6 @@ from restate_nb.notebook.session import Session
 from tests.workers import work
 from tests.workers.crew import Worker, executions, free_port
 
-SPREAD = {"RESTATE_WORKER__INVOKER__HTTP2_STREAMS_PER_CONNECTION_LIMIT": "1"}
-
 
 class Crew:
     """A session, and workers behind one port."""
@@ -47,7 +45,7 @@ class Crew:
 @pytest.fixture(scope="module")
 def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     folder = tmp_path_factory.mktemp("crew")
-    with Session("crew", folder / ".restate", listen="tcp", server_env=SPREAD) as session:
+    with Session("crew", folder / ".restate", listen="tcp") as session:
         made = Crew(session, folder)
         try:
             with pytest.raises(InvalidInput, match="has no workers"):
@@ -89,6 +87,22 @@ def test_no_more_run_at_once_than_concurrency_on_all_workers_together(crew: Crew
         peak = max(peak, running)
     assert 2 <= peak <= 7
     assert Counter(executions(tmp_path / "runs")) == Counter(range(60))
+
+
+def test_workers_behind_one_address_share_the_work_and_one_that_comes_later_gets_its_part(
+    crew: Crew, tmp_path: Path
+) -> None:
+    """Restate is left as it comes: it would send all over one connection, to one worker."""
+    job = crew.doubles(tmp_path / "runs", 1_600, 0.1, concurrency=16)
+    while len(executions(tmp_path / "runs")) < 400:
+        time.sleep(0.02)
+    later = crew.start()
+    while later.process.pid not in list(job.workers()["process"]):
+        assert not job.done(), job.workers()
+        time.sleep(0.1)
+    assert job.result(60)["status"].eq("ok").all()
+    assert set(job.workers()["process"]) == {worker.process.pid for worker in crew.workers}
+    assert Counter(executions(tmp_path / "runs")) == Counter(range(1_600))  # changing connections runs nothing twice
 
 
 def test_a_second_cell_attaches_and_runs_nothing_again(crew: Crew, tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""Has Restate spread shards over the workers behind one address, whatever spreads connections over them.
+
+Restate makes one connection to an address, sends up to 128 invocations over it, and makes the next when that is full.
+A connection belongs to one worker. So a worker says that one of its connections takes one invocation, and asks for
+another connection from time to time, which may lead to a worker that was started later.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import hypercorn.protocol
+from h2.events import RequestReceived
+from h2.settings import SettingCodes, Settings
+from hypercorn.events import RawData
+from hypercorn.protocol.h2 import H2Protocol
+from hyperframe.frame import GoAwayFrame
+
+STREAMS: Final = 1
+"""Invocations that a connection takes."""
+
+LIFETIME: Final = 5.0
+"""Seconds after which a connection takes no further one: what runs goes on to its end."""
+
+_LAST_STREAM: Final = 2**31 - 1
+
+
+class _Told(Settings):
+    """Says one number of streams, and takes any: before Restate has heard of it, it may have sent more."""
+
+    @property
+    def max_concurrent_streams(self) -> int:
+        return _LAST_STREAM
+
+    @max_concurrent_streams.setter
+    def max_concurrent_streams(self, value: int) -> None:
+        self[SettingCodes.MAX_CONCURRENT_STREAMS] = value
+
+
+class _OneInvocation(H2Protocol):
+    """A connection for one invocation at a time, and for a while."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        settings = {SettingCodes(code): value for code, value in self.connection.local_settings.items()}
+        settings[SettingCodes.MAX_CONCURRENT_STREAMS] = STREAMS
+        self.connection.local_settings = _Told(client=False, initial_values=settings)
+        self._until = time.monotonic() + LIFETIME
+        self._leaving = False
+
+    async def _create_stream(self, request: RequestReceived) -> None:
+        await super()._create_stream(request)
+        if not self._leaving and time.monotonic() >= self._until:
+            self._leaving = True
+            # Not `close_connection`, which would let nothing more through: the client ends it when all is answered.
+            goodbye = GoAwayFrame(0, last_stream_id=_LAST_STREAM, error_code=0)
+            await self.send(RawData(data=goodbye.serialize()))
+
+
+def spread() -> None:
+    """Have all endpoints of this process do so. hypercorn has no option for it."""
+    module: Any = hypercorn.protocol
+    module.H2Protocol = _OneInvocation
