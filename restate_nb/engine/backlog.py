@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import weakref
 from typing import Final
 
 from restate_nb.engine.lane import Lane
@@ -23,14 +23,20 @@ _LOOK: Final = 16
 class Backlog:
     """What the lanes of one pool have not had recorded. Used on the pool's loop; `full` may be read anywhere.
 
+    It looks only at lanes that have been begun: of a job with a million items, few of a hundred at a time.
+
     Attributes:
         full: whether items are held up by it.
     """
 
-    def __init__(self, lanes: Mapping[int, Lane]) -> None:
-        self._lanes = lanes
+    def __init__(self) -> None:
+        self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
         self._credit = 0  # items that may end before the next look
         self.full = False
+
+    def watch(self, lane: Lane) -> None:
+        """Outcomes will come by this lane, until nobody holds it any more."""
+        self._lanes.add(lane)
 
     def grow(self) -> None:
         """An item has ended."""
@@ -44,7 +50,7 @@ class Backlog:
         self.full = True  # before the look, or what is recorded meanwhile would wake nobody
         count = size = 0
         longest = 0.0
-        for lane in self._lanes.values():
+        for lane in self._lanes:
             waits, of_bytes, seconds = lane.backlog()
             count, size, longest = count + waits, size + of_bytes, max(longest, seconds)
         self.full = count * share >= MAX_COUNT or size * share >= MAX_BYTES or longest >= MAX_SECONDS

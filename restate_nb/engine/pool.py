@@ -19,12 +19,11 @@ import msgspec
 from restate_nb.engine.attempts import Attempts, Work
 from restate_nb.engine.backlog import Backlog
 from restate_nb.engine.doings import Doing, doings
-from restate_nb.engine.gate import Gate
 from restate_nb.engine.lane import FAIL_FAST, Entry, Lane, cancelled
-from restate_nb.engine.pace import Adaptive
-from restate_nb.engine.record import CANCELLED, OK
+from restate_nb.engine.record import CANCELLED
+from restate_nb.engine.throttle import Throttle
 from restate_nb.engine.trial import Report
-from restate_nb.limit import Concurrency, StopRule, concurrency_range, rate, stop_rule
+from restate_nb.limit import Concurrency, StopRule, stop_rule
 from restate_nb.policy import RunPolicy, seconds
 
 __all__ = ["Pool", "Work"]
@@ -49,13 +48,11 @@ class Pool:
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str = "items") -> None:
         self._loop = loop
         self._attempts = Attempts(loop, name)
-        self._gate: Gate | None = None
-        self._adaptive: Adaptive | None = None
+        self._throttle = Throttle(loop, self._woken)
         self._rule: StopRule | None = None
-        self._set_policy(RunPolicy())
         self._work: Work | None = None
         self._lanes: weakref.WeakValueDictionary[int, Lane] = weakref.WeakValueDictionary()  # by id
-        self._backlog = Backlog(self._lanes)
+        self._backlog = Backlog()
         self._queue: deque[Lane] = deque()  # lanes with pending entries
         self._running: dict[asyncio.Task[None], _Running | None] = {}
         self._fresh = 0  # workers that have not looked for an item yet
@@ -85,7 +82,7 @@ class Pool:
     @property
     def concurrency(self) -> int:
         """How many items may run at once, at present where that adapts itself."""
-        return self._limit
+        return self._throttle.limit
 
     @property
     def hung(self) -> int:
@@ -95,7 +92,7 @@ class Pool:
     @property
     def waits_for(self) -> str:
         """Which limit, other than concurrency, holds items up now; empty when none does."""
-        return "" if self._gate is None else self._gate.waits_for
+        return self._throttle.waits_for
 
     @property
     def paused(self) -> bool:
@@ -140,34 +137,13 @@ class Pool:
         self._attempts.retry = policy.retry
         self._attempts.timeout = None if policy.timeout is None else seconds("timeout", policy.timeout)
         self._rule = stop_rule(policy.fail_fast)
-        per_second = None if policy.max_per_second is None else rate("max_per_second", policy.max_per_second)
-        self._set_concurrency(policy.concurrency)
-        if per_second is not None or policy.limit is not None or self._adaptive is not None or self._gate is not None:
-            if self._gate is None:
-                self._gate = Gate(self._loop, self._woken)
-            self._gate.set(per_second, policy.limit)
-
-    def _set_concurrency(self, concurrency: Concurrency) -> None:
-        bounds = concurrency_range("concurrency", concurrency)
-        if bounds.low == bounds.high:
-            self._adaptive = None
-            self._set_limit(bounds.low)
-            return
-        if self._adaptive is None or self._adaptive.bounds != bounds:
-            self._adaptive = Adaptive(bounds)
-        self._set_limit(self._adaptive.limit)
-
-    def _set_limit(self, limit: int) -> None:
-        self._limit = self._attempts.bearable = limit
+        self._throttle.set(policy)
+        self._attempts.bearable = self._throttle.limit
 
     def set_concurrency(self, concurrency: Concurrency) -> None:
         """Change how many run at once; what runs is not stopped."""
-        self._set_concurrency(concurrency)
-        if self._adaptive is not None and self._gate is None:
-            self._gate = Gate(self._loop, self._woken)
-        if self._gate is not None:
-            self._gate.hold_until = 0.0
-            self._gate.withdraw()
+        self._throttle.set_concurrency(concurrency)
+        self._attempts.bearable = self._throttle.limit
         self._start_workers()
 
     def pause(self) -> None:
@@ -183,6 +159,7 @@ class Pool:
         """Take up a lane's entries."""
         self._lanes[id(lane)] = lane
         if self.stopped:
+            self._backlog.watch(lane)
             lane.stop(self.stopped)
         self._queue.append(lane)
         self._start_workers()
@@ -193,6 +170,7 @@ class Pool:
         if not self.stopped:
             self.stopped = reason
             for lane in list(self._lanes.values()):
+                self._backlog.watch(lane)
                 lane.stop(reason, kind, but)
                 if lane.pending and lane not in self._queue:
                     self._queue.append(lane)
@@ -211,6 +189,7 @@ class Pool:
             each.entry.position: cancelled(each.entry.position, each.entry.number, each.started, now - each.clock)
             for each in mine.values()
         }
+        self._backlog.watch(lane)
         lane.cancel(records)
         for task in mine:
             task.cancel()
@@ -230,8 +209,7 @@ class Pool:
         self._timers.clear()
         for task in self._running:
             task.cancel()
-        if self._gate is not None:
-            self._gate.withdraw()
+        self._throttle.withdraw()
         self._attempts.close()
 
     # ------------------------------------------------------------ workers
@@ -242,22 +220,18 @@ class Pool:
         wanted = 0
         for lane in self._queue:
             wanted += lane.waits
-            if wanted >= self._limit:
+            if wanted >= self._throttle.limit:
                 break
-        new = min(wanted, self._limit - len(self._running))
-        if self._gate is not None:  # one at a time: each that gets through the gate starts the next
-            new = 0 if self._gate.shut else min(new, 1 - self._fresh)
-        for _ in range(new):
+        for _ in range(min(wanted, self._throttle.room(len(self._running), self._fresh))):
             task = self._loop.create_task(self._worker(), context=contextvars.Context())
             self._running[task] = None
             self._fresh += 1
             task.add_done_callback(self._ended)
 
     def _woken(self) -> None:
-        assert self._gate is not None
         self._start_workers()
         if not self._fresh:
-            self._gate.withdraw()
+            self._throttle.withdraw()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
@@ -266,22 +240,23 @@ class Pool:
         self._start_workers()
 
     def _next(self) -> tuple[Lane, Entry] | None:
-        if not (self._paused or self._closed or len(self._running) > self._limit) and self._backlog.has_room():
+        if not (self._paused or self._closed or len(self._running) > self._throttle.limit) and self._backlog.has_room():
             while self._queue:
                 lane = self._queue[0]
                 if not lane.pending:
-                    if not lane.begin():
+                    if lane.begin():
+                        self._backlog.watch(lane)
+                    else:
                         self._queue.popleft()
                     continue
                 entry = lane.pending[0]
                 if entry.not_before and (wait := entry.not_before - time.time()) > 0:
                     self._rest(lane, lane.pending.popleft(), wait)
                     continue
-                if self._gate is not None and not self._gate.enter():
+                if not self._throttle.enter():
                     return None
                 return lane, lane.pending.popleft()
-        if self._gate is not None:
-            self._gate.withdraw()
+        self._throttle.withdraw()
         return None
 
     async def _worker(self) -> None:
@@ -292,10 +267,10 @@ class Pool:
             lane, entry = found
             assert self._work is not None
             self._running[task] = _Running(lane, entry, time.time(), time.perf_counter())
-            if self._gate is None:
+            if self._throttle.open:
                 report = await self._attempts.run(self._work, entry)
             else:
-                report = await self._gated(self._gate, self._work, entry)
+                report = await self._throttled(self._work, entry)
             self._running[task] = None
             self._backlog.grow()
             if report.attempt.failure is None and self._rule is None:
@@ -308,28 +283,17 @@ class Pool:
                 await asyncio.sleep(0)
                 self._turn = time.perf_counter()
 
-    async def _gated(self, gate: Gate, work: Work, entry: Entry) -> Report:
-        entered, adaptive, began = gate.shared, self._adaptive, time.monotonic()
+    async def _throttled(self, work: Work, entry: Entry) -> Report:
+        passage = self._throttle.passage()
         self._start_workers()
         try:
             report = await self._attempts.run(work, entry)
         finally:
-            if entered is not None:
-                entered.leave()
-        if adaptive is not None and adaptive is self._adaptive:
-            self._adapt(gate, adaptive, report, began)
-        return report
-
-    def _adapt(self, gate: Gate, adaptive: Adaptive, report: Report, began: float) -> None:
-        now = time.monotonic()
-        if report.pushback is not None:
-            adaptive.pushed_back(began, now, report.pushback)
-            gate.hold_until = adaptive.hold_until
-        elif report.attempt.status == OK:
-            adaptive.went_well(began, now, len(self._running))
-        if adaptive.limit != self._limit:
-            self._set_limit(adaptive.limit)
+            passage.leave()
+        if self._throttle.learn(passage, report, len(self._running)):
+            self._attempts.bearable = self._throttle.limit
             self._start_workers()
+        return report
 
     def _settle(self, lane: Lane, entry: Entry, report: Report) -> None:
         attempt = report.attempt

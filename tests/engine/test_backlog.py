@@ -10,7 +10,7 @@ import pytest
 from restate_nb.engine.backlog import MAX_BYTES, MAX_COUNT, MAX_SECONDS, Backlog
 
 
-@dataclass
+@dataclass(eq=False)
 class Waits:
     """What the backlog asks of a lane."""
 
@@ -25,7 +25,10 @@ class Waits:
 
 
 def backlog(*lanes: Any) -> Backlog:
-    return Backlog(dict(enumerate(lanes)))
+    watched = Backlog()
+    for lane in lanes:
+        watched.watch(lane)
+    return watched
 
 
 @pytest.mark.parametrize(
@@ -78,6 +81,15 @@ def test_it_counts_as_full_while_it_looks() -> None:
             seen.append(watched.full)
             return super().backlog()
 
-    watched = backlog(Looked())
+    lane = Looked()
+    watched = backlog(lane)
     assert watched.has_room()
     assert seen == [True]
+
+
+def test_a_lane_that_nobody_holds_any_more_does_not_count() -> None:
+    lane = Waits(count=MAX_COUNT)
+    watched = backlog(lane)
+    assert not watched.has_room()
+    del lane
+    assert watched.has_room()
