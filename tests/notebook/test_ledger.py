@@ -7,8 +7,10 @@ import random
 import msgspec
 import pytest
 
+from restate_nb.engine.lane import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, Attempt, Failure
-from restate_nb.notebook.ledger import Ledger
+from restate_nb.notebook import ledger as module
+from restate_nb.notebook.ledger import PENDING, Ledger
 
 
 def success(position: int, number: int = 1, started: float = 100.0) -> Attempt:
@@ -134,3 +136,181 @@ def test_the_time_between_a_round_and_its_retry_does_not_count_as_work() -> None
     ledger.apply(1, [success(1, started=5002.0)], 0)
     assert ledger.busy([99.0, 5000.0], None) == 6.0
     assert ledger.busy([99.0, 5000.0, 9000.0], None) == 6.0, "a round that has not run took no time"
+
+
+def test_what_was_known_before_a_round_changes_nothing_when_it_is_told_again() -> None:
+    ledger = Ledger(2)
+    ledger.apply(0, [failure(0), success(1)], 0)
+    ledger.begin_round(1, [0])
+    ledger.apply(0, [failure(0), success(1)], 0)
+    assert (ledger.done, ledger.attempts[0], len(ledger.earlier)) == (1, 1, 1)
+    ledger.begin_round(1, [0])
+    ledger.begin_round(0, [0, 1])
+    assert (ledger.done, len(ledger.earlier)) == (1, 1), "a round that has begun does not begin again"
+    ledger.apply(1, [failure(0, started=200.0)], 0)
+    ledger.begin_round(1, [0])
+    assert (ledger.done, ledger.failed) == (2, 1)
+
+
+def test_a_round_that_another_process_began_opens_its_items_again() -> None:
+    ledger = Ledger(3)
+    ledger.apply(0, [failure(0), failure(1), success(2)], 0)
+    ledger.apply(2, [failure(0, 1, 200.0, retry=True)], 0)
+    assert (ledger.done, ledger.failed, ledger.status[0]) == (2, 1, PENDING)
+    assert (ledger.attempts[0], ledger.retries) == (2, 1)
+    ledger.apply(1, [failure(0, started=150.0)], 0)
+    assert (ledger.done, ledger.attempts[0]) == (2, 3), "what came late of the round before is history"
+    assert sorted(each.started for each in ledger.earlier) == [100.0, 150.0, 200.0]
+    ledger.apply(2, [success(0, 2, 201.0)], 0)
+    assert (ledger.done, ledger.failed, ledger.attempts[0], ledger.ran_in_all[0]) == (3, 1, 4, 2.0)
+    assert (ledger.first_started[0], ledger.started[0]) == (100.0, 201.0)
+
+
+def test_an_item_that_was_cancelled_before_it_began_leaves_no_history() -> None:
+    ledger = Ledger(1)
+    ledger.apply(0, [Attempt(0, 1, CANCELLED, 0.0, 0.0, failure=Failure("CancelledError", ""))], 0)
+    ledger.begin_round(1, [0])
+    assert (ledger.done, ledger.earlier, ledger.counts[CANCELLED]) == (0, [], 0)
+    ledger.apply(0, [Attempt(0, 2, CANCELLED, 0.0, 0.0, failure=Failure("CancelledError", ""))], 0)
+    assert ledger.earlier == []
+
+
+def test_the_last_attempt_of_an_item_has_the_number_of_all_and_the_times_of_its_own() -> None:
+    ledger = Ledger(1)
+    ledger.apply(0, [failure(0, 1, 100.0, retry=True), failure(0, 2, 101.0)], 0)
+    last = ledger.last(0)
+    assert (last.number, last.status, last.started, last.ran) == (2, ERROR, 101.0, 0.5)
+    assert last.failure == Failure("E", "m")
+    assert (ledger.last_end, list(ledger.order)) == (101.5, [0])
+
+
+def test_a_number_of_attempts_that_is_larger_than_its_column_is_kept() -> None:
+    ledger = Ledger(1)
+    ledger.apply(0, [failure(0, 70_000)], 0)
+    ledger.begin_round(1, [0])
+    ledger.apply(0, [failure(0, 70_000)], 0)
+    assert (ledger.done, len(ledger.earlier), ledger.attempts[0]) == (0, 1, 1)
+
+
+def test_positions_begin_at_0_and_end_before_the_total() -> None:
+    ledger = Ledger(2)
+    ledger.apply(0, [success(2), success(0), success(-1), success(1)], 0)
+    assert (ledger.done, list(ledger.order)) == (2, [0, 1])
+    assert ledger.knows([0, 1])
+    assert list(ledger.positions(OK)) == [0, 1]
+    assert list(ledger.positions(ERROR, PENDING)) == []
+
+
+def test_only_news_of_this_process_make_the_rate() -> None:
+    ledger = Ledger(100)
+    ledger.apply(0, [success(n) for n in range(10)], 0)
+    ledger.apply(0, [success(n) for n in range(10, 12)], 100.0)
+    ledger.apply(0, [success(n) for n in range(12)], 105.0)
+    assert ledger.rate(105.0) is None, "one group is no rate; told again is nothing"
+    ledger.apply(0, [success(n) for n in range(12, 32)], 110.0)
+    assert ledger.rate(110.0) == pytest.approx(2.0), "the group of ten seconds ago is where it begins"
+    assert ledger.rate(110.1) is None
+    ledger.apply(0, [success(32)], 110.04)
+    assert ledger.rate(119.0) == pytest.approx(1 / 9)
+    assert Ledger(3).rate(1.0) is None
+
+
+def test_there_is_no_rate_of_an_instant() -> None:
+    ledger = Ledger(100)
+    ledger.apply(0, [success(0)], 100.0)
+    ledger.apply(0, [success(1)], 100.04)
+    assert ledger.rate(100.04) is None
+    assert ledger.rate(100.5) == pytest.approx(2.0)
+
+
+def test_long_jobs_forget_what_the_rate_no_longer_needs() -> None:
+    ledger = Ledger(1000)
+    for second in range(1000):
+        ledger.apply(0, [success(second)], float(second + 1))
+    assert len(ledger._recent) == 11
+
+
+def test_percentiles_are_of_how_long_items_ran_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SAMPLE", 100)
+    ledger = Ledger(201)
+    assert ledger.percentiles() == (None, None)
+    ledger.apply(0, [failure(200, 1, retry=True), success(200, 2)], 0)
+    assert ledger.percentiles() == (1.0, 1.0)
+    ledger.apply(0, [Attempt(n, 1, OK, 100.0, float(n), msgspec.Raw(b"1")) for n in range(200)], 0)
+    assert ledger.percentiles() == (150.0, 195.0), "of the latest ones only"
+
+
+def test_kinds_of_error_are_told_by_type_and_message_the_most_frequent_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SAMPLE", 3)
+    words = ["late", "late", "late", "gone", "gone", "full", "new", "late"]
+    ledger = Ledger(len(words))
+    failed = [Attempt(n, 1, ERROR, 100.0, 0.5, failure=Failure("E", word)) for n, word in enumerate(words)]
+    ledger.apply(0, failed, 0)
+    groups = [(each.message, each.count) for each in ledger.error_groups()]
+    assert groups == [("late", 4), ("gone", 2), ("full", 1)], "a fourth kind is not counted, but those known are"
+    assert len(ledger.error_groups(2)) == 2
+    ledger.begin_round(1, [0, 5])
+    assert [(each.message, each.count) for each in ledger.error_groups()] == [("late", 3), ("gone", 2)]
+    assert ledger.failed == 6
+
+
+def test_a_kind_of_error_shows_its_first_message() -> None:
+    ledger = Ledger(2)
+    ledger.apply(0, [Attempt(n, 1, ERROR, 1.0, 0.5, failure=Failure("E", f"item {n} is bad")) for n in range(2)], 0)
+    assert [(each.message, each.count) for each in ledger.error_groups()] == [("item 0 is bad", 2)]
+
+
+def test_values_are_those_of_their_items_however_many_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_AT_ONCE", 3)
+    ledger = Ledger(10)
+    for n in (5, 0, 9, 3, 1, 2, 8, 4, 6, 7):
+        ledger.apply(0, [Attempt(n, 1, OK, 1.0, 0.5, msgspec.Raw(b"%d" % n))], 0)
+    assert list(ledger.raws(range(10))) == [b"%d" % n for n in range(10)]
+    assert list(ledger.raws([7, 0])) == [b"7", b"0"]
+
+
+def test_the_tally_of_a_round_leaves_out_what_was_cancelled() -> None:
+    ledger = Ledger(4)
+    cancelled = Attempt(3, 1, CANCELLED, 100.0, 0.5, failure=Failure("CancelledError", ""))
+    ledger.apply(0, [failure(0), success(1), failure(2), cancelled], 0)
+    assert ledger.tally(0) == (2, 3)
+    ledger.apply(1, [success(0, started=200.0)], 0)
+    assert (ledger.tally(0), ledger.tally(1), ledger.tally(2)) == ((2, 3), (0, 1), (0, 0))
+
+
+def test_a_job_gave_up_in_the_round_in_which_its_rule_cancelled_items() -> None:
+    ledger = Ledger(3)
+    ledger.apply(0, [failure(0), Attempt(1, 1, CANCELLED, 0.0, 0.0, failure=Failure(FAIL_FAST, "too many"))], 0)
+    assert (ledger.gave_up(0), ledger.gave_up(1)) == ("too many", None)
+    assert Ledger(1).gave_up(0) is None
+    ledger.begin_round(1, [1])
+    assert ledger.gave_up(0) is None
+    user = Ledger(2)
+    user.apply(0, [Attempt(0, 1, ERROR, 1.0, 0.5, failure=Failure(FAIL_FAST, "an error of that name"))], 0)
+    user.apply(0, [Attempt(1, 1, CANCELLED, 0.0, 0.0, failure=Failure("CancelledError", "cancelled"))], 0)
+    assert user.gave_up(0) is None
+
+
+def test_what_ended_before_this_process_came_is_attached() -> None:
+    ledger = Ledger(3)
+    ledger.attached_at = 100.5
+    ledger.apply(0, [success(0, started=99.0), success(1, started=100.0), success(2, started=101.0)], 0)
+    assert ledger.attached == 1, "an end at that very moment is ours"
+
+
+def test_times_are_put_right_of_the_last_attempt_only() -> None:
+    ledger = Ledger(3)
+    ledger.apply(0, [success(0), failure(1, 1, 100.0, retry=True), success(1, 2, 101.0)], 0)
+    for position in range(3):
+        ledger.retime(position, 90.0, 2.0)
+    assert list(ledger.started) == [90.0, 90.0, 0.0]
+    assert list(ledger.ran) == [2.0, 2.0, 0.0]
+    assert list(ledger.ran_in_all) == [2.0, 2.5, 0.0]
+    assert list(ledger.first_started) == [90.0, 100.0, 0.0]
+
+
+def test_what_never_began_has_no_times_to_put_right() -> None:
+    ledger = Ledger(1)
+    ledger.apply(0, [Attempt(0, 1, CANCELLED, 0.0, 0.0, failure=Failure("CancelledError", ""))], 0)
+    ledger.retime(0, 90.0, 2.0)
+    assert (ledger.started[0], ledger.ran[0], ledger.ran_in_all[0]) == (0.0, 0.0, 0.0)
