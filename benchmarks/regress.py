@@ -3,6 +3,8 @@
 Both are checked out beside each other and measured in turn, in pairs, by the same probes (`hot_paths.py`) on the
 packages of this environment. What is compared is processor time, which a busy machine disturbs less than time on the
 clock. (Instruction counts would be steadier still, but virtual machines seldom have the counters.)
+
+`--fast` is for CI: half a minute, and never a whole one.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,7 +28,12 @@ from benchmarks.measure import table
 ROOT = Path(__file__).parents[1]
 PROBES = ["engine", "commits", "scheduler", "codec", "frame"]
 FEWEST = 5
-"""Pairs that are measured even if time is up."""
+"""Pairs without which there is no verdict. They are measured even if time is up, but not if twice the time is up."""
+
+FAST = 25.0
+NOTHING_BEFORE = """\
+There is no earlier commit to compare with, so nothing was measured. In a shallow clone, get the history first:
+  git fetch --unshallow --tags"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("b", nargs="?", default=".", help="another one; '.', the default, is the tree as it is")
     parser.add_argument("--limit", type=float, default=1.3, help="B may take this many times the time of A")
     parser.add_argument("--seconds", type=float, default=60.0, help="for how long to measure (default 60)")
+    parser.add_argument(
+        "--fast", action="store_const", const=FAST, dest="seconds", help=f"--seconds {FAST:g}, as in CI"
+    )
     parser.add_argument("--json", type=Path, help="where the report goes")
     parser.set_defaults(run=run)
 
@@ -40,18 +51,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     a = arguments.a or _before(arguments.b)
     if a is None:
-        print("There is no earlier commit to compare with.")
+        print(NOTHING_BEFORE)
         return
+    began = time.monotonic()
     with ExitStack() as stack:
         sides = [stack.enter_context(_Side.of(commit)) for commit in (a, arguments.b)]
-        ratios, missing = measure(*sides, arguments.seconds)
-    slower = [name for name, found in ratios.items() if is_slower(found, arguments.limit)]
+        ratios, missing = measure(*sides, began, arguments.seconds)
+    judged = {name: found for name, found in ratios.items() if len(found) >= FEWEST}
+    slower = [name for name, found in judged.items() if is_slower(found, arguments.limit)]
     rows = [["path", "time, B / A", "quartiles", "pairs", ""]]
-    for name, found in ratios.items():
+    for name, found in judged.items():
         low, middle, high = statistics.quantiles(found, n=4)
         verdict = "slower" if name in slower else ""
         rows.append([name, f"{middle:.3f}", f"{low:.3f} to {high:.3f}", str(len(found)), verdict])
     print(f"A: {a}; B: {arguments.b}\n\n{table(rows)}")
+    for name in ratios.keys() - judged.keys():
+        print(f"{name} has no verdict: the machine was too busy for {FEWEST} pairs in {2 * arguments.seconds:g} s")
     for name, reason in missing.items():
         print(f"{name} is left out, since A has no such thing ({reason})")
     if arguments.json:
@@ -65,18 +80,25 @@ def is_slower(ratios: list[float], limit: float) -> bool:
     return statistics.quantiles(ratios, n=4)[0] > limit
 
 
-def measure(one: _Side, other: _Side, seconds: float) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Time ratios of each probe, other / one, in pairs that begin with each side in turn.
+def measure(one: _Side, other: _Side, began: float, seconds: float) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Time ratios of each probe, other / one, in pairs that begin with each side in turn; and why some have none.
+
+    Args:
+        one: a commit.
+        other: another one, on which all probes run.
+        began: when the time began, by the monotonic clock.
+        seconds: until no further round of pairs is begun, if there are enough; until twice that, if not.
 
     Raises:
         SystemExit: a probe does not run on `other`, or a process ended.
     """
     ratios: dict[str, list[float]] = {name: [] for name in PROBES}
     missing: dict[str, str] = {}
-    end = time.monotonic() + seconds
     pair = 0
-    while pair < FEWEST or time.monotonic() < end:
+    while time.monotonic() < began + (2 * seconds if pair < FEWEST else seconds):
         for name in [name for name in PROBES if name not in missing]:
+            if time.monotonic() > began + 2 * seconds:
+                break
             order = (one, other) if pair % 2 == 0 else (other, one)
             found = {side: side.ask(name) for side in order}
             if "missing" in found[other]:
@@ -150,6 +172,8 @@ def _checked_out(commit: str) -> Iterator[Path]:
 
 def _before(commit: str) -> str | None:
     """The newest tag before a commit, or its parent; None where there is neither."""
+    if shutil.which("git") is None:
+        return None
     head = "HEAD" if commit == "." else commit
     for command in (["describe", "--tags", "--abbrev=0", f"{head}^"], ["rev-parse", "--short", f"{head}^"]):
         found = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=False)
