@@ -2,6 +2,9 @@
 
 The supervisor and the leash run without site-packages, where the `.pth` file is that starts coverage in a process. In
 measured processes, and only there, they are started without `-S`.
+
+It is a plugin of pytest as well (`-p tests.measured`): what the tests ran is saved as soon as they end, for pytest-xdist
+kills processes that take long to go.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
+import coverage
 from coverage.plugin_support import Plugins
 
 ALONE = [sys.executable, "-I", "-S"]
@@ -25,3 +29,10 @@ def coverage_init(_plugins: Plugins, _options: dict[str, Any]) -> None:
         start(popen, args, *rest, **options)
 
     subprocess.Popen.__init__ = init  # type: ignore[assignment]
+
+
+def pytest_sessionfinish() -> None:
+    """Save what this process measured."""
+    measured = coverage.Coverage.current()
+    if measured is not None:
+        measured.save()

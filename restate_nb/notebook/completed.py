@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from restate_nb.engine.record import OK, STATUS_NAMES, AttemptStatus
+from restate_nb.engine.record import OK, STATUS_NAMES, Attempt, AttemptStatus
 from restate_nb.notebook.job import Job
+from restate_nb.notebook.ledger import PENDING
 from restate_nb.notebook.visible import this_cell
 
 _LOOK_SECONDS: Final = 0.05
@@ -85,10 +86,12 @@ class Completed:
         """What has ended after the first `seen` items: how many there are now, and their rows."""
         positions = self._job._ledger.order[seen:]
         index = self._job._items.index()
-        return seen + len(positions), [self._row(position, index[position]) for position in positions]
+        ended = [(position, self._job._ledger.last(position)) for position in positions]
+        # An item that runs again by now comes when it has ended.
+        rows = [self._row(position, index[position], last) for position, last in ended if last.status != PENDING]
+        return seen + len(positions), rows
 
-    def _row(self, position: int, label: Any) -> Row:
-        last = self._job._ledger.last(position)
+    def _row(self, position: int, label: Any, last: Attempt) -> Row:
         failure = last.failure
         return Row(
             label,

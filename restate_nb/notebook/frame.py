@@ -95,7 +95,8 @@ def with_columns(frame: pd.DataFrame, more: Mapping[str, Any]) -> pd.DataFrame:
 
 def attempts_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
     """One row an attempt that was made and recorded, by position and time, on the index of the input."""
-    finals = [ledger.last(position) for position in np.flatnonzero(np.array(ledger.started) > 0).tolist()]
+    ended = np.frombuffer(bytes(ledger.status), dtype=np.uint8) != PENDING  # in a retry, what is open again is history
+    finals = [ledger.last(position) for position in np.flatnonzero(ended & (np.array(ledger.started) > 0)).tolist()]
     attempts: list[Attempt] = sorted([*ledger.earlier, *finals], key=lambda each: (each.position, each.started))
     positions = np.fromiter((each.position for each in attempts), dtype=np.int64, count=len(attempts))
     started = np.fromiter((each.started for each in attempts), dtype=np.float64, count=len(attempts))

@@ -194,6 +194,32 @@ def test_failed_items_run_again_with_the_function_as_it_is_now(any_session: Sess
     assert job.attempts().groupby("position")["attempt"].max().tolist() == [2, 1, 1] * 3
 
 
+def test_attempts_and_rows_can_be_had_while_failed_items_run_again(any_session: Session) -> None:
+    gate = threading.Event()
+
+    def work(item: int) -> int:
+        if not gate.is_set() and item % 2:
+            gate.wait(0 if len(calls) < 4 else 20)
+            calls.append(item)
+            raise ValueError("not yet")
+        calls.append(item)
+        return item
+
+    calls: list[int] = []
+    job = submit(any_session, work, range(4), name="attempts in a retry", concurrency=1)
+    job.result(20)
+    job.retry_failed()
+    assert not job.done()
+    assert job.attempts()["status"].tolist() == ["ok", "error", "ok", "error"]
+    assert job.frame()["status"].isin(["ok", "pending", "running"]).all()
+    job.timeline()
+    rows = iter(rnb.as_completed(job))
+    assert [next(rows).status for _ in range(2)] == ["ok", "ok"]
+    gate.set()
+    assert [(row.index, row.status, row.attempts) for row in rows] == [(1, "error", 2), (3, "ok", 2)]
+    assert job.attempts()["position"].tolist() == [0, 1, 1, 2, 3, 3]
+
+
 def test_cancel_ends_what_can_be_ended_and_keeps_what_is_done(any_session: Session) -> None:
     async def work(item: int) -> int:
         if item >= 5:
