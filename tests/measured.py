@@ -3,7 +3,7 @@
 The supervisor and the leash run without site-packages, where the `.pth` file is that starts coverage in a process. In
 measured processes, and only there, they are started without `-S`.
 
-It is a plugin of pytest as well (`-p tests.measured`): what the tests ran is saved as soon as they end, for pytest-xdist
+It is a plugin of pytest as well (`-p tests.measured`): what the tests ran is saved as soon as they end, as pytest-xdist
 kills processes that take long to go.
 """
 
