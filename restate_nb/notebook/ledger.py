@@ -76,7 +76,6 @@ class Ledger:
             self.counts[self.status[position]] -= 1
             self.done -= 1
             self.status[position] = PENDING
-            self._value_at[position] = 0
             failure = self.failures.pop(position, None)
             if failure is not None:
                 self._kinds[failure.type, kind_of(failure.message)] -= 1

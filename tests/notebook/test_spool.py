@@ -82,3 +82,29 @@ def test_without_room_for_a_file_memory_has_to_do(monkeypatch: pytest.MonkeyPatc
     spool = Spool(raws, in_memory=200)
     assert list(spool) == raws
     assert 1 < len(asked) < 10  # tried again, but not at each item
+
+
+def test_once_there_is_a_file_little_waits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TAIL", 100)
+    spool = Spool(in_memory=10_000)
+    for number in range(3_000):
+        spool.append(b"%04d" % number)
+        assert len(spool._tail) <= (10_000 if spool._file is None else 100)
+    assert spool._file is not None
+    assert spool.take(range(3_000)) == [b"%04d" % number for number in range(3_000)]
+
+
+def test_positions_count_from_both_ends() -> None:
+    spool = Spool([b"a", b"b", b"c"])
+    assert [spool[at] for at in range(-3, 3)] == [b"a", b"b", b"c"] * 2
+    for outside in (-4, 3):
+        with pytest.raises(IndexError):
+            spool[outside]
+
+
+def test_a_file_that_somebody_cut_is_told_of() -> None:
+    spool = Spool([b"x" * 100] * 10, in_memory=500)
+    assert spool._file is not None
+    spool._file.truncate(50)
+    with pytest.raises(OSError, match="cut short"):
+        spool[0]
