@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from restate_nb.notebook.panel.markup import ui_anchor
 from restate_nb.notebook.panel.words import count, counted, one_line
 
 if TYPE_CHECKING:
@@ -16,9 +17,7 @@ _SHOWN = 20  # jobs
 def session_html(session: Session) -> str:
     """The session's state and its latest jobs; styled inline and by opacity, so that any theme keeps it readable."""
     jobs = session.jobs[::-1]
-    state = ("live" if session.server.alive else "live, but its server has ended: rnb.start()") if session.live else (
-        "stopped: rnb.start() goes on"
-    )  # fmt: skip
+    link = ui_anchor(session._connection.ui_url) if session.live else ""
     rows = "".join(
         f'<tr><td style="text-align:left">{escape(one_line(job.name, 80))}</td>'
         f'<td style="text-align:left">{escape(job.status)}</td>'
@@ -30,6 +29,17 @@ def session_html(session: Session) -> str:
     table = f"<table><thead>{head}</tr></thead><tbody>{rows}</tbody></table>" if jobs else ""
     more = f"<div>and {counted(len(jobs) - _SHOWN, 'earlier job')}: rnb.jobs()</div>" if len(jobs) > _SHOWN else ""
     return (
-        f"<div><b>Session {escape(session.name)}</b> <span>{state}</span> "
-        f'<span style="opacity:0.72">{counted(len(jobs), "job")}</span>{table}{more}</div>'
+        f"<div><b>Session {escape(session.name)}</b> <span>{_state(session)}</span> "
+        f'<span style="opacity:0.72">{counted(len(jobs), "job")}</span>{link}{table}{more}</div>'
     )
+
+
+def _state(session: Session) -> str:
+    if not session.live:
+        return "stopped: rnb.start() goes on"
+    return "live, but its server has ended: rnb.start()" if server_has_ended(session) else "live"
+
+
+def server_has_ended(session: Session) -> bool:
+    """Whether the session's own server was ended from outside; a connected session has none."""
+    return session.data_dir is not None and not session.server.alive

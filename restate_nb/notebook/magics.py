@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from restate_nb.errors import InvalidInput
 from restate_nb.notebook import start
+from restate_nb.notebook.about import server_has_ended
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +56,9 @@ def restate(line: str) -> pd.DataFrame | None:
         print(f"The session {session.name!r} was stopped. What is done is kept: rnb.start() goes on with it.")
         return None
     print(session)
-    print(f"restate-server {'runs' if session.server.alive else 'has ended: rnb.start() starts it again'}")
+    if session.data_dir is not None:
+        ended = server_has_ended(session)
+        print(f"restate-server {'has ended: rnb.start() starts it again' if ended else 'runs'}")
     for job in session.jobs:
         print(f"  {job!r}")
     return None

@@ -18,6 +18,7 @@ from restate_nb.notebook.calls import call_durable, call_handler
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.loops import LoopThread
+from restate_nb.notebook.panel.place import ui_link
 from restate_nb.notebook.records import records_of
 from restate_nb.notebook.registry import Registry
 from restate_nb.notebook.restates import OwnServer, Restate
@@ -92,6 +93,7 @@ class Session:
             self._attendance.take,
             records_of(self._ingress, self.name, self._attendance),
             restate.trouble,
+            ui_link(self._admin.address, restate.data_dir) if self._admin is not None else "",
         )
         self._registry = Registry(self._connection, self._io, private=restate.private)
         here = await self._attendance.take_if_free() if restate.shared else True

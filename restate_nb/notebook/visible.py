@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
 from restate_nb.notebook.diagnosis import Diagnosis, running_lines
 from restate_nb.notebook.drawn import Drawn
-from restate_nb.notebook.panel.place import ui_link
 from restate_nb.notebook.panel.words import duration
 from restate_nb.notebook.progress import Progress
 
@@ -201,7 +200,7 @@ class Visible(Drawn):
             concurrency=self._driver.work.concurrency,
             note=self._remark(),
             errors=ledger.error_groups(),
-            ui_url=ui_link(self._driver._connection.admin.address),
+            ui_url=self._driver._connection.ui_url,
         )
 
 

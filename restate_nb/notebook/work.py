@@ -30,6 +30,7 @@ class Connection:
         attend: has Restate send what is new to this process; see `attendance.py`.
         records: keeps the manifests of jobs.
         trouble: what is wrong with the server, in words; empty when nothing is.
+        ui_url: where the reader's browser finds the Restate UI; empty where it cannot.
         on_workers: whether workers run the items, and none of them this process.
     """
 
@@ -42,6 +43,7 @@ class Connection:
     attend: Callable[[], Awaitable[None]]
     records: Records
     trouble: Callable[[], str]
+    ui_url: str = ""
     on_workers: bool = False
 
     @property

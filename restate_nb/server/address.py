@@ -67,8 +67,15 @@ def short_path(data_dir: Path) -> Path:
     Raises:
         ServerError: the link cannot be made.
     """
-    if not needs_link(data_dir):
-        return data_dir
+    return make_link(data_dir) if needs_link(data_dir) else data_dir
+
+
+def make_link(data_dir: Path) -> Path:
+    """The short symlink to `data_dir`, which is made if it is not there.
+
+    Raises:
+        ServerError: it cannot be made.
+    """
     link = link_path(data_dir)
     with suppress(OSError):
         if link.readlink() == data_dir:

@@ -33,11 +33,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def jupyterlab(base: Path) -> Iterator[tuple[str, Path]]:
+def jupyterlab(base: Path, prefix: str = "/") -> Iterator[tuple[str, Path]]:
     """A running JupyterLab, which ends with the block.
 
     Args:
         base: an empty folder for its notebooks and settings.
+        prefix: the path under which it is found, as on a JupyterHub.
 
     Yields:
         Its address with a place for the path, and the folder it shows.
@@ -58,7 +59,7 @@ def jupyterlab(base: Path) -> Iterator[tuple[str, Path]]:
     token = secrets.token_hex()
     server_options = {
         "ServerApp.ip": "127.0.0.1", "ServerApp.port": port, "ServerApp.port_retries": 0,
-        "ServerApp.root_dir": folder, "IdentityProvider.token": token,
+        "ServerApp.root_dir": folder, "IdentityProvider.token": token, "ServerApp.base_url": prefix,
     }  # fmt: skip
     options = ["--no-browser", "--allow-root", "--expose-app-in-browser"]
     options += [f"--{name}={value}" for name, value in server_options.items()]
@@ -66,7 +67,7 @@ def jupyterlab(base: Path) -> Iterator[tuple[str, Path]]:
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", *options], env=env, stdout=log, stderr=subprocess.STDOUT, cwd=folder
     )
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}{prefix.rstrip('/')}"
     try:
         _wait_for(f"{url}/api/status?token={token}", server, home / "lab.log")
         yield f"{url}/lab{{}}?token={token}", folder

@@ -28,6 +28,7 @@ from cryptography.x509.oid import NameOID
 
 import restate_nb as rnb
 from restate_nb.notebook import connect as connecting
+from restate_nb.notebook import magics
 from restate_nb.notebook.session import Session
 from restate_nb.patterns import ObjectClient, ServiceClient
 from restate_nb.server import http
@@ -79,6 +80,17 @@ def connect(cluster: ServerHandle) -> Iterator[Callable[..., Session]]:
 def door(cluster: ServerHandle) -> Iterator[Gateway]:
     with gateway(cluster.ingress, token=TOKEN) as made:
         yield made
+
+
+def test_a_connected_session_tells_its_state_and_its_jobs(
+    connect: Callable[..., Session], capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = connect()
+    rnb.invoke(DOUBLE, [1], name="one", session=session, show=False).result(30)
+    assert "</b> <span>live</span>" in session._repr_html_()
+    assert "one" in session._repr_html_()
+    magics.restate("status")
+    assert capsys.readouterr().out.splitlines() == [repr(session), "  <Job 'one': finished, 1 item: 1 ok>"]
 
 
 def free_port() -> int:

@@ -1,6 +1,7 @@
 """What the panel says, and how little it costs to tell it."""
 
 import contextvars
+import importlib.util
 import io
 import re
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from restate_nb.notebook.panel import make_panel, to_html, to_text
+from restate_nb.notebook.panel import make_panel, place, to_html, to_text
 from restate_nb.notebook.panel.controls import offered
 from restate_nb.notebook.panel.markup import segments
 from restate_nb.notebook.panel.place import ui_link
@@ -92,6 +93,37 @@ def test_the_ui_of_a_server_on_loopback_is_linked_in_a_lab(monkeypatch):
 def test_there_is_no_link_where_the_ui_cannot_be_reached(monkeypatch, address, environment):
     in_environment(monkeypatch, environment)
     assert ui_link(address) == ""
+
+
+@pytest.mark.parametrize("hub", [True, False])
+def test_through_jupyter_server_proxy_the_link_is_a_path_on_the_pages_own_host(monkeypatch, tmp_path, hub):
+    prefix = {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"} if hub else {}
+    in_environment(monkeypatch, LAB | {"JPY_PARENT_PID": "17", "JUPYTER_RUNTIME_DIR": str(tmp_path)} | prefix)
+    (tmp_path / "jpserver-17.json").write_text('{"base_url": "/user/ada/", "pid": 17}')
+    place._prefix_of.cache_clear()
+    link = ui_link(Address("http://localhost", tmp_path / "admin.sock"), tmp_path)
+    assert re.fullmatch("/user/ada/restate-nb/[0-9a-f]{16}/ui/invocations", link)
+    assert ui_link(TCP, tmp_path) == link
+    assert ui_link(TCP, tmp_path / "other") != link
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"JPY_PARENT_PID": "1"},  # nbclient
+        LAB | {"JPY_PARENT_PID": "18"},  # no server of that number
+        LAB | {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/", "SERVER_SOFTWARE": "voila/0.5"},  # strangers read the page
+    ],
+)
+def test_there_is_no_path_to_the_ui_where_no_jupyter_server_is(monkeypatch, tmp_path, environment):
+    in_environment(monkeypatch, environment | {"JUPYTER_RUNTIME_DIR": str(tmp_path)})
+    assert ui_link(Address("http://localhost", tmp_path / "admin.sock"), tmp_path) == ""
+
+
+def test_there_is_no_path_to_the_ui_without_jupyter_server_proxy(monkeypatch, tmp_path):
+    in_environment(monkeypatch, LAB | {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert ui_link(Address("http://localhost", tmp_path / "admin.sock"), tmp_path) == ""
 
 
 def test_a_link_to_the_restate_ui():

@@ -189,7 +189,7 @@ def to_html(progress: Progress, *, trend: Sequence[float] = (), spread: tuple[fl
         _facts(progress, spread),
         *(_line(remark) for remark in remarks(progress)),
         _errors(progress),
-        _link(progress),
+        ui_anchor(progress.ui_url),
         "</div>",
     ]
     return "".join(parts)
@@ -242,9 +242,8 @@ def _errors(progress: Progress) -> str:
     )
 
 
-def _link(progress: Progress) -> str:
-    # Only a web address becomes a link: whatever else were set there, a click must not run it.
-    if not progress.ui_url.startswith(("http://", "https://", "/")):
+def ui_anchor(url: str) -> str:
+    """The link to the Restate UI; empty without a web address: whatever else were there, a click must not run it."""
+    if not url.startswith(("http://", "https://", "/")):
         return ""
-    url = escape(progress.ui_url)
-    return f'<div><a href="{url}" target="_blank" rel="noopener noreferrer">Open in the Restate UI</a></div>'
+    return f'<div><a href="{escape(url)}" target="_blank" rel="noopener noreferrer">Open in the Restate UI</a></div>'
