@@ -3,8 +3,8 @@
 The supervisor and the leash run without site-packages, where the `.pth` file is that starts coverage in a process. In
 measured processes, and only there, they are started without `-S`.
 
-It is a plugin of pytest as well (`-p tests.measured`): what the tests ran is saved as soon as they end, as pytest-xdist
-kills processes that take long to go.
+It is a plugin of pytest as well (`-p tests.measured`): what the tests ran is saved as soon as they end, since
+pytest-xdist kills processes that take long to go. Coverage imports it first: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
