@@ -98,8 +98,7 @@ class Attempts:
             if isinstance(value, Recorded):
                 return told(entry.position, entry.number, value, self.retry)
             ran = time.perf_counter() - clock
-            raw = encode(value)
-            return Report(Attempt(entry.position, entry.number, OK, started, ran, msgspec.Raw(raw)), None, len(raw))
+            return Report(Attempt(entry.position, entry.number, OK, started, ran, msgspec.Raw(encode(value))))
         except BaseException as error:
             if isinstance(error, GeneratorExit) or (
                 isinstance(error, asyncio.CancelledError) and _is_being_cancelled()

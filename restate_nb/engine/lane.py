@@ -69,8 +69,8 @@ class Lane:
         self._since = 0.0  # on time.monotonic: since then something waits to be recorded
         self._put = self._put_bytes = 0  # counted by the pool's thread
         self._recorded = self._recorded_bytes = 0  # counted by the handler's
-        self._fresh: deque[tuple[Attempt, int]] = deque()  # with the bytes of their values
-        self._offered: dict[tuple[int, int], Attempt] = {}
+        self._fresh: deque[Attempt] = deque()
+        self._offered: dict[int, Attempt] = {}  # by `_key`
         self._offered_bytes = 0
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
@@ -97,8 +97,7 @@ class Lane:
         """
         if self._load is not None:
             return count != self._count
-        mine = {attempt.position for attempt, _ in self._fresh.copy()}
-        mine.update(position for position, _ in self._offered.copy())
+        mine = {attempt.position for attempt in (*self._fresh.copy(), *self._offered.copy().values())}
         return any(position in self.open or position in mine for position in ended)
 
     def backlog(self) -> tuple[int, int, float]:
@@ -107,9 +106,8 @@ class Lane:
         waits = self._put - self._recorded
         return waits, self._put_bytes - self._recorded_bytes, time.monotonic() - self._since if waits else 0.0
 
-    def put(self, attempt: Attempt, size: int = 0) -> None:
-        """Add an outcome, of which the value has `size` bytes. An item that has its final one already (it was
-        cancelled) gets no other."""
+    def put(self, attempt: Attempt) -> None:
+        """Add an outcome. An item that has its final one already (it was cancelled) gets no other."""
         if attempt.position not in self.open:
             return
         if attempt.final:
@@ -117,8 +115,8 @@ class Lane:
         if self._put == self._recorded:
             self._since = time.monotonic()
         self._put += 1
-        self._put_bytes += size
-        self._fresh.append((attempt, size))
+        self._put_bytes += len(attempt.value)
+        self._fresh.append(attempt)
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             for loop, event in waiting:
@@ -143,20 +141,21 @@ class Lane:
     def _offer(self) -> None:
         size = 0
         while self._fresh and len(self._offered) < MAX_GROUP_COUNT:
-            attempt, of_value = self._fresh[0]
+            attempt = self._fresh[0]
+            of_value = len(attempt.value)
             size += _RECORD_BYTES + of_value
             if attempt.failure is not None:
                 size += len(attempt.failure.message) + len(attempt.failure.traceback)
             if size > MAX_GROUP_BYTES and self._offered:
                 return
-            self._offered[attempt.position, attempt.number] = attempt
+            self._offered[_key(attempt)] = attempt
             self._offered_bytes += of_value
             self._fresh.popleft()
 
     def acknowledge(self, recorded: Iterable[Attempt]) -> None:
         """These are in the journal: they need not be offered again."""
         for attempt in recorded:
-            if self._offered.pop((attempt.position, attempt.number), None) is not None:
+            if self._offered.pop(_key(attempt), None) is not None:
                 self._recorded += 1
         self._since = time.monotonic()
         if not self._offered:
@@ -193,6 +192,10 @@ class Lane:
                 self.pending.append(entry)
             else:
                 self.put(cancelled(entry.position, entry.number, reason=reason, kind=kind))
+
+
+def _key(attempt: Attempt) -> int:
+    return attempt.position << 31 | attempt.number  # a tuple would be one more object for the garbage collector
 
 
 def cancelled(

@@ -274,7 +274,7 @@ class Pool:
             self._running[task] = None
             self._backlog.grow()
             if report.attempt.failure is None and self._rule is None:
-                lane.put(report.attempt, report.size)
+                lane.put(report.attempt)
             else:
                 self._settle(lane, entry, report)
             if task.cancelling():
@@ -302,7 +302,7 @@ class Pool:
             failure = msgspec.structs.replace(failure, retry_in=None)
             attempt = msgspec.structs.replace(attempt, failure=failure)
         counts = attempt.position in lane.open
-        lane.put(attempt, report.size)
+        lane.put(attempt)
         if failure is not None and failure.retry_in is not None:
             if not self._closed:
                 self._rest(lane, Entry(entry.position, entry.payload, entry.number + 1), failure.retry_in)

@@ -20,12 +20,10 @@ class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
     Attributes:
         attempt: what is recorded.
         pushback: when the other side said "slow down": for how many seconds nothing should be sent, 0 for "slower".
-        size: bytes of the value.
     """
 
     attempt: Attempt
     pushback: float | None = None
-    size: int = 0
 
 
 def went_wrong(
@@ -80,7 +78,6 @@ def try_once(
         if isinstance(value, Awaitable):
             return value
         ran = time.perf_counter() - clock  # encoding is not the function's time
-        raw = encode(value)
-        return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(raw)), None, len(raw))
+        return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(encode(value))))
     except BaseException as error:  # SystemExit too: it must not end this thread
         return went_wrong(position, number, error, retry, started=started, clock=clock)

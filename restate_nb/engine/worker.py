@@ -170,8 +170,7 @@ class _Worker:
         try:
             value = self._await(result)
             ran = time.perf_counter() - clock
-            raw = encode(value)
-            return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(raw)), None, len(raw))
+            return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(encode(value))))
         except BaseException as error:
             return went_wrong(position, number, error, self._retry, started=started, clock=clock)
 

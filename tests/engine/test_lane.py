@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from restate_nb.engine import lane as module
+from restate_nb.engine.codec import encode
 from restate_nb.engine.lane import FAIL_FAST, MAX_GROUP_BYTES, Entry, Lane, entries
 from restate_nb.engine.record import CANCELLED, ERROR, OK, Attempt, Failure, decode_group
 
@@ -18,8 +20,8 @@ def lane() -> Lane:
     return Lane(len(PAYLOADS), lambda: entries(PAYLOADS, {}))
 
 
-def ok(position: int) -> Attempt:
-    return Attempt(position, 1, OK, 1.0, 0.5)
+def ok(position: int, value: str | None = None) -> Attempt:
+    return Attempt(position, 1, OK, 1.0, 0.5, msgspec.Raw(encode(value)))
 
 
 async def taken(lane: Lane) -> list[Attempt]:
@@ -84,13 +86,13 @@ async def test_the_backlog_counts_outcomes_bytes_and_the_time_since_one_was_reco
     watched.begin()
     now = 200.0
     assert watched.backlog() == (0, 0, 0.0)
-    watched.put(ok(3), 10)
+    watched.put(ok(3, "x" * 8))
     now = 203.0
     assert watched.backlog() == (1, 10, 3.0)
-    watched.put(ok(5), 20)
+    watched.put(ok(5, "x" * 18))
     assert watched.backlog() == (2, 30, 3.0)
     group = await taken(watched)
-    watched.put(ok(8), 5)
+    watched.put(ok(8, "x" * 3))
     now = 204.0
     watched.acknowledge(group[:1])
     now = 206.0
