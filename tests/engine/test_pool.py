@@ -23,11 +23,12 @@ FAST_RETRY = Retry(max_attempts=3, initial_interval=0.01, jitter=0)
 
 
 class Spy:
-    """Counts how many calls run at once."""
+    """Counts how many calls run at once. The first do not end before `together` run."""
 
-    def __init__(self, wait: float = 0.01) -> None:
+    def __init__(self, wait: float = 0.01, together: int = 0) -> None:
         self.now = self.peak = self.calls = 0
         self._wait = wait
+        self._together = together
         self._lock = threading.Lock()
 
     def enter(self) -> None:
@@ -44,6 +45,8 @@ class Spy:
         self.enter()
         try:
             await asyncio.sleep(self._wait)
+            while self.peak < self._together:
+                await asyncio.sleep(self._wait)
         finally:
             self.leave()
         return item * 2
@@ -51,6 +54,8 @@ class Spy:
     def in_thread(self, item: int) -> int:
         self.enter()
         time.sleep(self._wait)
+        while self.peak < self._together:
+            time.sleep(self._wait)
         self.leave()
         return item * 2
 
@@ -96,7 +101,7 @@ async def run(pool: Pool, fn: Callable[..., Any], *items: Any, policy: RunPolicy
 @pytest.mark.parametrize("how", ["on_loop", "in_thread"])
 @pytest.mark.parametrize("limit", [1, 7, 80])
 async def test_as_many_run_at_once_as_are_allowed_and_no_more(pool: Pool, how: str, limit: int) -> None:
-    spy = Spy(wait=0.05 if how == "in_thread" else 0.01)
+    spy = Spy(together=limit)
     attempts = await run(pool, getattr(spy, how), *range(2 * limit), policy=RunPolicy(concurrency=limit))
     assert spy.peak == limit
     assert sorted(decode(each.value) for each in attempts) == [2 * item for item in range(2 * limit)]
