@@ -17,6 +17,7 @@ from restate_nb.notebook.names import check_session_name
 from restate_nb.server.access import check_way, is_loopback, read_bind, read_token, read_url
 from restate_nb.server.address import Address
 from restate_nb.server.admin import Admin
+from restate_nb.server.http import Rejected
 from restate_nb.server.secret import Secret
 from restate_nb.service.digest import code_of
 from restate_nb.service.endpoint import Endpoint
@@ -28,7 +29,9 @@ from restate_nb.workers.served import Served
 from restate_nb.workers.spreading import spread
 
 RETENTION: Final = timedelta(days=30)
-_PATIENCE: Final = 60.0  # seconds that a server may take to come up
+_PATIENCE: Final = 60.0  # seconds that a server may take to come up, and a name to lead to this worker
+_AGAIN: Final = 1.0  # seconds
+_NEVER: Final = frozenset({401, 403})  # it does not let us in
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +116,7 @@ async def _serve(
     await endpoint.open()
     try:
         if admin is not None:
-            await _register(endpoint, *admin)
+            await _register(endpoint, *admin, stop)
         for function in served.functions():
             print(f"serves {function.__module__}:{function.__qualname__}, code {code_of([function], None)}")
         where = "not registered" if admin is None else f"registered with {admin[0]}"
@@ -128,13 +131,23 @@ async def _serve(
     return 0
 
 
-async def _register(endpoint: Endpoint, url: str, token: Secret | None) -> None:
+async def _register(endpoint: Endpoint, url: str, token: Secret | None, stop: threading.Event) -> None:
+    """Tell Restate where the worker is. A name or an address of a service may take seconds to lead to it."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _PATIENCE
     async with Admin(Address(url), token=token, patience=_PATIENCE) as admin:
-        try:
-            deployment = await admin.point(endpoint.service_names, endpoint.url)
-        except RestateNbError as error:
-            raise InvalidInput(
-                f"{url} could not be told of this worker: {error} Restate has to reach {endpoint.url}; where it knows "
-                "the worker by another address, give that with --advertise."
-            ) from error
+        while True:
+            try:
+                deployment = await admin.point(endpoint.service_names, endpoint.url)
+                break
+            except RestateNbError as error:
+                says = (
+                    f"{url} could not be told of this worker: {error} Restate has to reach {endpoint.url}; where it "
+                    "knows the worker by another address, give that with --advertise."
+                )
+                again = isinstance(error, Rejected) and error.status not in _NEVER and not stop.is_set()
+                if not again or loop.time() >= end:
+                    raise InvalidInput(says) from error
+                print(f"waiting, up to {_PATIENCE:g} s: {says}", flush=True)
+                await asyncio.to_thread(stop.wait, _AGAIN)
         await admin.resume_stuck(deployment)

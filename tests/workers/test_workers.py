@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -200,6 +203,48 @@ def test_a_stopped_worker_lets_items_end_and_leaves_the_rest_to_others(crew: Cre
     assert all("stopping: items that run have 30 s to end" in worker.said for worker in living)
     assert job.result(90)["value"].tolist() == [2 * number for number in range(60)]
     assert Counter(executions(path)) == Counter(range(60))  # no item was run twice
+
+
+def test_a_worker_waits_until_restate_can_reach_it(crew: Crew, tmp_path: Path) -> None:
+    """As in Kubernetes, where a service leads to a worker some seconds after it has begun to listen."""
+    log, behind, front = tmp_path / "worker.log", free_port(), free_port()
+    leads = threading.Thread(target=lead_there, args=(log, front, behind), daemon=True)
+    leads.start()
+    server = crew.session.server
+    options = ("--advertise", f"http://127.0.0.1:{front}", "--admin", server.admin.url)
+    worker = Worker(log, "late", behind, *options, "--identity-key", server.identity_key)
+    try:
+        assert f"ready: session 'late' at http://127.0.0.1:{front}" in worker.said
+        assert re.search(r"waiting, up to 60 s: .* could not be told of this worker: .* --advertise", worker.said)
+    finally:
+        worker.kill()
+
+
+def lead_there(log: Path, front: int, behind: int) -> None:
+    """Once the worker has said that it waits, take a connection at `front` and hand its bytes on, and back."""
+    while not log.exists() or "waiting" not in log.read_text():
+        time.sleep(0.02)
+    with socket.create_server(("127.0.0.1", front)) as listening:
+        listening.settimeout(60)
+        while True:
+            try:
+                taken, _ = listening.accept()
+                there = socket.create_connection(("127.0.0.1", behind))
+            except OSError:
+                return  # the worker is gone, or the test has been over for long
+            for each in ((taken, there), (there, taken)):
+                threading.Thread(target=hand_on, args=each, daemon=True).start()
+
+
+def hand_on(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(65_536):
+            target.sendall(data)
+    except OSError:
+        pass  # one side is gone
+    finally:
+        for each in (source, target):
+            each.close()
 
 
 @pytest.mark.parametrize(
