@@ -120,15 +120,6 @@ class Admin:
             return pointed
         return (await self._asked("POST", "/deployments", _Deployment, {"uri": uri})).id
 
-    async def delete_deployment(self, deployment_id: str) -> None:
-        """Remove a deployment, and the services that only it serves; its unfinished invocations can never go on.
-
-        Raises:
-            Rejected: there is no such deployment.
-            Unreachable: the server did not answer.
-        """
-        await self._asked("DELETE", f"/deployments/{segment(deployment_id)}?force=true", _Anything)
-
     async def resume_stuck(self, deployment_id: str, *, paused: bool = True) -> int:
         """Let invocations that wait for their next attempt go on at once, and return how many there were.
 

@@ -26,7 +26,6 @@ from restate_nb.server.http import (
 )
 from restate_nb.server.secret import Secret
 
-NOT_READY = 470
 _SETTLING: Final = 1.0
 """Seconds. A server that has just started may not have read yet which services there are (a node of a cluster takes
 half a second for it), and says of all that they do not exist."""
@@ -196,28 +195,6 @@ class Ingress:
         """Like `attach_id`, and tell what else the answer says."""
         return await self._attached(invocation_id, patience)
 
-    async def output(
-        self,
-        service: str,
-        handler: str,
-        idempotency_key: str,
-        key: str | None = None,
-        *,
-        patience: float | None = DEFAULT_PATIENCE,
-    ) -> bytes | None:
-        """The result of the invocation with this idempotency key; None while it is not finished.
-
-        Raises:
-            InvocationFailed: the invocation ended with an error.
-            UnknownInvocation: there is none.
-            Unreachable: the server did not answer for `patience` seconds.
-        """
-        return await self._output(_by_key(service, handler, idempotency_key, key), patience)
-
-    async def output_id(self, invocation_id: str, *, patience: float | None = DEFAULT_PATIENCE) -> bytes | None:
-        """The result of this invocation, or None while it is not finished; see `output`."""
-        return await self._output(invocation_id, patience)
-
     async def lookup(self, service: str, handler: str, idempotency_key: str, key: str | None = None) -> str:
         """The id that the invocation with this idempotency key has, or would have.
 
@@ -312,12 +289,6 @@ class Ingress:
             # The same answer for an invocation that failed with these words and for one that does not exist.
             answer = await self._ask("output", target, patience)
         return _reply(answer, "to attach", target)
-
-    async def _output(self, target: str | dict[str, str], patience: float | None) -> bytes | None:
-        answer = await self._ask("output", target, patience)
-        if answer.status == NOT_READY and not _from_invocation(answer):
-            return None
-        return _reply(answer, "to give an output", target).body
 
     async def _ask(self, verb: str, target: str | dict[str, str], patience: float | None) -> Answer:
         if isinstance(target, str):

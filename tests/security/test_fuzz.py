@@ -522,7 +522,7 @@ def requests(ingress: Ingress, admin: Admin) -> list[Callable[[], Any]]:
         lambda: ingress.send("s", "h", b"1", patience=0),
         lambda: ingress.call("s", "h", b"1", key="k", idempotency_key="i", patience=0),
         lambda: ingress.attach("s", "h", "i", patience=0),
-        lambda: ingress.output_id("inv_1", patience=0),
+        lambda: ingress.attach_id("inv_1", patience=0),
         admin.version,
         lambda: admin.point(["s"], "http://h:1"),
         lambda: admin.query("select 1"),

@@ -131,16 +131,6 @@ async def test_an_endpoint_that_does_not_answer_is_refused(admin: Admin) -> None
         await admin.point(["Absent"], "http://127.0.0.1:1")
 
 
-async def test_a_deployment_is_deleted(admin: Admin) -> None:
-    """A deleted deployment is gone; deleting what is not there is refused."""
-    async with endpoint(service("Gone", a="1")) as url:
-        deployment = await admin.point(["Gone"], url)
-    await admin.delete_deployment(deployment)
-    assert deployment not in {known["id"] for known in await admin.deployments()}
-    with pytest.raises(Rejected):
-        await admin.delete_deployment(deployment)
-
-
 async def test_unfinished_invocations_go_on_at_the_new_endpoint(admin: Admin, ingress: Ingress) -> None:
     """Those that wait an hour for their next attempt, or are paused, go on at once; those asleep need no help."""
     async with endpoint(service("Stuck", a=""), sleeper("Asleep")) as url:

@@ -107,12 +107,10 @@ async def test_call_gives_the_result(ingress: Ingress) -> None:
     assert await ingress.healthy()
 
 
-async def test_send_attach_and_output(ingress: Ingress) -> None:
+async def test_an_invocation_is_sent_once_and_attached_to(ingress: Ingress) -> None:
     """An invocation can be waited for and asked for, by its idempotency key and by its id."""
     sent = await ingress.send("Texts", "wait", b"7", idempotency_key="seven")
     assert await ingress.send("Texts", "wait", b"8", idempotency_key="seven") == sent
-    assert await ingress.output("Texts", "wait", "seven") is None
-    assert await ingress.output_id(sent) is None
     waiting = [
         asyncio.create_task(ingress.attach("Texts", "wait", "seven")),
         asyncio.create_task(ingress.attach_id(sent)),
@@ -120,7 +118,6 @@ async def test_send_attach_and_output(ingress: Ingress) -> None:
     await asyncio.sleep(0.05)
     gate.open.set()
     assert await asyncio.gather(*waiting) == [b"7", b"7"]
-    assert await ingress.output("Texts", "wait", "seven") == await ingress.output_id(sent) == b"7"
 
 
 async def test_a_delayed_invocation_starts_later(ingress: Ingress) -> None:
@@ -133,11 +130,11 @@ async def test_a_delayed_invocation_starts_later(ingress: Ingress) -> None:
 
 
 async def test_a_failure_has_code_reason_and_id(ingress: Ingress) -> None:
-    """A terminal error arrives with its code, message and invocation, at a call, an attach and an output."""
+    """A terminal error arrives with its code, message and invocation, at a call and at an attach."""
     sent = await ingress.send("Texts", "refuse", b"418", idempotency_key="teapot")
     for request in (
         ingress.attach("Texts", "refuse", "teapot"),
-        ingress.output_id(sent),
+        ingress.attach_id(sent),
         ingress.call("Texts", "refuse", b"418", idempotency_key="teapot"),
     ):
         with pytest.raises(InvocationFailed, match="no 418") as caught:
@@ -150,7 +147,10 @@ async def test_a_handlers_error_is_never_taken_for_the_servers(ingress: Ingress,
     """A handler may end with any code, 404 "not found" and 503 among them: that is its result, at once."""
     name = f"code-{code}"
     await ingress.send("Texts", "refuse", str(code).encode(), idempotency_key=name)
-    for request in (ingress.attach("Texts", "refuse", name, patience=5), ingress.output("Texts", "refuse", name)):
+    for request in (
+        ingress.attach("Texts", "refuse", name, patience=5),
+        ingress.call("Texts", "refuse", str(code).encode(), idempotency_key=name),
+    ):
         with pytest.raises(InvocationFailed) as caught:
             await request
         assert caught.value.code == code
@@ -160,9 +160,7 @@ async def test_an_unknown_invocation_is_said_to_be_unknown(ingress: Ingress) -> 
     """What was never submitted is a LookupError, by key and by id, and not a failure or a wait."""
     for request in (
         ingress.attach("Texts", "echo", "never"),
-        ingress.output("Texts", "echo", "never"),
         ingress.attach_id("inv_1nonsense"),
-        ingress.output_id("inv_1nonsense"),
     ):
         with pytest.raises(UnknownInvocation, match="never submitted, or its result is no longer kept") as caught:
             await request
@@ -222,7 +220,7 @@ async def test_a_service_that_was_there_is_waited_for_longer(server: ServerHandl
         with pytest.raises(Rejected, match="handler 'nothing' was not found"):
             await client.call("Again", "nothing", b"1")
         assert time.monotonic() - began < 5
-        await admin.delete_deployment(deployment)
+        await admin._http.request("DELETE", f"/deployments/{deployment}?force=true")
         call = asyncio.create_task(client.call("Again", "echo", b"2"))
         await asyncio.sleep(2)
         assert not call.done()
