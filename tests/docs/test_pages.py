@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,14 @@ def test_a_block_that_is_not_run_says_why() -> None:
     assert list(blocks(page)) == [Block("not run", "sleep()\n", 3, "it takes a night")]
     with pytest.raises(ValueError, match="ruby"):
         list(blocks("```ruby\nputs 1\n```\n"))
+
+
+def test_the_map_of_the_code_has_every_folder_of_the_package() -> None:
+    """Whose modules it lists by itself."""
+    text = (ROOT / "docs" / "development" / "code-map.md").read_text()
+    mapped = {name.rstrip("/") for name in re.findall(r"^```\{modules\} (\S+)$", text, re.MULTILINE)}
+    package = ROOT / "restate_nb"
+    folders = {
+        str(path.parent.relative_to(package)) for path in package.rglob("*.py") if "__pycache__" not in path.parts
+    }
+    assert mapped == folders
