@@ -241,7 +241,7 @@ class Ledger:
             durations = sorted(self._durations)
         if not durations:
             return None, None
-        return durations[len(durations) // 2], durations[min(len(durations) * 95 // 100, len(durations) - 1)]
+        return durations[len(durations) // 2], durations[len(durations) * 95 // 100]
 
     def error_groups(self, most: int = 5) -> tuple[ErrorGroup, ...]:
         """The most frequent kinds of failure."""
