@@ -196,7 +196,7 @@ def test_positions_begin_at_0_and_end_before_the_total() -> None:
     ledger = Ledger(2)
     ledger.apply(0, [success(2), success(0), success(-1), success(1)], 0)
     assert (ledger.done, list(ledger.order)) == (2, [0, 1])
-    assert ledger.knows([0, 1])
+    assert ledger.knows([0, 1]) and ledger.knows([])
     assert list(ledger.positions(OK)) == [0, 1]
     assert list(ledger.positions(ERROR, PENDING)) == []
 
@@ -210,6 +210,8 @@ def test_only_news_of_this_process_make_the_rate() -> None:
     ledger.apply(0, [success(n) for n in range(12, 32)], 110.0)
     assert ledger.rate(110.0) == pytest.approx(2.0), "the group of ten seconds ago is where it begins"
     assert ledger.rate(110.1) is None
+    ledger.apply(0, [failure(40, retry=True)], 110.02)
+    assert ledger.rate(110.1) is None, "an attempt that is followed by another is no end"
     ledger.apply(0, [success(32)], 110.04)
     assert ledger.rate(119.0) == pytest.approx(1 / 9)
     assert Ledger(3).rate(1.0) is None
@@ -231,13 +233,13 @@ def test_long_jobs_forget_what_the_rate_no_longer_needs() -> None:
 
 
 def test_percentiles_are_of_how_long_items_ran_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SAMPLE", 100)
-    ledger = Ledger(201)
+    monkeypatch.setattr(module, "_SAMPLE", 200)
+    ledger = Ledger(401)
     assert ledger.percentiles() == (None, None)
-    ledger.apply(0, [failure(200, 1, retry=True), success(200, 2)], 0)
+    ledger.apply(0, [failure(400, 1, retry=True), success(400, 2)], 0)
     assert ledger.percentiles() == (1.0, 1.0)
-    ledger.apply(0, [Attempt(n, 1, OK, 100.0, float(n), msgspec.Raw(b"1")) for n in range(200)], 0)
-    assert ledger.percentiles() == (150.0, 195.0), "of the latest ones only"
+    ledger.apply(0, [Attempt(n, 1, OK, 100.0, float(n), msgspec.Raw(b"1")) for n in range(400)], 0)
+    assert ledger.percentiles() == (300.0, 390.0), "of the latest ones only"
 
 
 def test_kinds_of_error_are_told_by_type_and_message_the_most_frequent_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +259,23 @@ def test_kinds_of_error_are_told_by_type_and_message_the_most_frequent_first(mon
 def test_a_kind_of_error_shows_its_first_message() -> None:
     ledger = Ledger(2)
     ledger.apply(0, [Attempt(n, 1, ERROR, 1.0, 0.5, failure=Failure("E", f"item {n} is bad")) for n in range(2)], 0)
-    assert [(each.message, each.count) for each in ledger.error_groups()] == [("item 0 is bad", 2)]
+    assert [(each.error_type, each.message, each.count) for each in ledger.error_groups()] == [
+        ("E", "item 0 is bad", 2)
+    ]
+
+
+def test_five_kinds_of_error_are_shown_unless_more_are_asked_for() -> None:
+    ledger = Ledger(7)
+    words = ["one", "two", "three", "four", "five", "six", "seven"]
+    ledger.apply(0, [Attempt(n, 1, ERROR, 1.0, 0.5, failure=Failure("E", word)) for n, word in enumerate(words)], 0)
+    assert (len(ledger.error_groups()), len(ledger.error_groups(7))) == (5, 7)
+
+
+def test_items_are_known_when_all_of_them_have_ended() -> None:
+    ledger = Ledger(2)
+    ledger.apply(0, [success(0)], 0)
+    assert ledger.knows([0])
+    assert not ledger.knows([0, 1])
 
 
 def test_values_are_those_of_their_items_however_many_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
