@@ -74,6 +74,30 @@ def test_batches_follow_one_another_with_a_pause_between(any_session: Session) -
     assert again.attached == 8
 
 
+def test_a_pause_is_counted_from_the_end_of_the_last_of_a_batch(session: Session) -> None:
+    began: list[tuple[int, float]] = []
+    ended: list[float] = []
+
+    async def work(item: int) -> None:
+        began.append((item, time.time()))
+        await asyncio.sleep(0.6 if item == 0 else 0.01)
+        ended.append(time.time())
+
+    job = submit(session, work, range(4), batch_size=2, pause=0.4, name="from the last")
+    job.result(20)
+    assert began[2][0] == 2
+    assert began[2][1] >= max(ended[:2]) + 0.39
+
+
+def test_a_round_is_known_to_be_submitted_when_its_last_batch_is(session: Session) -> None:
+    job = submit(session, Spy(), range(6), batch_size=2, pause=600, name="told")
+    wait_for(lambda: job._progress().note)
+    assert not job._driver.manifest.rounds[0].submitted, "two batches are still to come"
+    submit(session, Spy(), range(6), batch_size=2, pause=0, name="told").result(20)
+    assert job._driver.manifest.rounds[0].submitted
+    assert job._driver.batches is not None and (job._driver.batches.number, job._driver.batches.count) == (3, 3)
+
+
 def test_concurrency_holds_within_a_batch(any_session: Session) -> None:
     spy = Spy()
     submit(any_session, spy, range(12), batch_size=6, concurrency=2).values()
