@@ -19,6 +19,7 @@ import restate
 from serverlab import endpoint, eventually, open_descriptors, processes_on, python
 
 from restate_nb.errors import ServerError
+from restate_nb.server import supervisor
 from restate_nb.server.address import needs_link, short_path
 from restate_nb.server.admin import Admin
 from restate_nb.server.process import ServerHandle, server_status, start_server, stop_server
@@ -374,6 +375,67 @@ def test_a_long_log_is_put_aside(data_dir: Path) -> None:
     with start_server(data_dir) as handle:
         assert handle.log_path == log and log.stat().st_size < 100_000
     assert (data_dir / "restate-server.log.1").stat().st_size == 6_000_000
+
+
+HURRIED = """
+import importlib.util
+spec = importlib.util.spec_from_file_location("supervisor", {path!r})
+supervisor = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(supervisor)
+supervisor.FILES_CHECK, supervisor.LOG_LIMIT = 0.1, 200_000
+supervisor.main()
+"""
+"""The supervisor as it is, but that it looks after its files ten times a second, and finds 200 kB of log too much."""
+
+
+async def test_the_log_of_a_server_that_runs_for_long_is_bounded_and_its_link_renewed(
+    binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that grows is moved to .1 under the server's feet; a cleaner of temporary files takes the link in vain."""
+    script = tmp_path / "supervisor.py"
+    script.write_text(HURRIED.format(path=supervisor.__file__))
+    monkeypatch.setattr(supervisor, "__file__", str(script))
+    data_dir = tmp_path / ("y" * (200 - len(str(tmp_path)) - 1))
+    with start_server(data_dir) as handle:
+        link, log = short_path(data_dir), handle.log_path
+        eventually(lambda: link.is_symlink() and log.exists())
+        link.unlink()
+        eventually(link.is_symlink)
+        with log.open("ab") as file:
+            file.write(b"x" * 300_000)
+        eventually(lambda: log.with_name(f"{log.name}.1").exists() and log.stat().st_size < 200_000)
+        assert log.with_name(f"{log.name}.1").stat().st_size >= 300_000
+        assert "restate_nb supervisor: begins" in log.with_name(f"{log.name}.1").read_text()
+        killed = handle.pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: handle.pid not in (None, killed))
+        assert "restate-server is gone" in log.read_text(), "both write on where the log was cut"
+        assert await marked(handle, "") == []
+
+
+async def test_a_server_whose_program_is_gone_comes_back_with_it(binary: Path, data_dir: Path, tmp_path: Path) -> None:
+    """What is written to the log and to the status says why; once the program is there again the server heals."""
+    program = tmp_path / "restate-server"
+    program.symlink_to(binary)
+    with start_server(data_dir, binary=program) as handle:
+        program.unlink()
+        os.kill(handle.pid or 0, signal.SIGKILL)
+        eventually(lambda: "could not be run" in handle.status().last_end)
+        assert "No such file" in handle.status().last_end
+        program.symlink_to(binary)
+        eventually(lambda: handle.pid is not None)
+        eventually(lambda: "it could not be run" in handle.log_path.read_text())
+        async with Admin(handle.admin, patience=10) as admin:
+            assert await admin.query("SELECT id FROM sys_invocation") == []
+
+
+def test_a_server_that_does_not_end_is_killed(data_dir: Path) -> None:
+    """A server that is stopped (SIGSTOP) takes no SIGTERM: after some seconds it is killed, and nothing is left."""
+    handle = start_server(data_dir)
+    os.kill(handle.pid or 0, signal.SIGSTOP)
+    handle.close()
+    eventually(lambda: nothing_runs(data_dir))
 
 
 async def test_a_path_too_long_for_a_socket_works(binary: Path, tmp_path: Path) -> None:
