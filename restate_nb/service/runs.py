@@ -22,7 +22,6 @@ class JobRun:
     """One job in this process. Made by whoever comes first: the cell that submits it, or the server that resumes it."""
 
     def __init__(self, job: str, loop: asyncio.AbstractEventLoop) -> None:
-        self.job = job
         self.pool = Pool(loop, job)
         self._lanes: dict[ShardId, Lane] = {}
         self._listener: Listener | None = None
