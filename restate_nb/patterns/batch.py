@@ -53,6 +53,7 @@ class BatchProcessor:
 
         Raises:
             OperationFailed: with the `index` of the item and the `cause`.
+            InvalidInput: `fn` cannot be called.
         """
         return values_of(await map_group("process_batch", self._ctx, items, fn, self.max_concurrent))
 

@@ -102,6 +102,9 @@ def mock_context(
         seed: of `ctx.random()` and `ctx.uuid()`.
         patience: real seconds to wait for an awakeable, promise or signal that the test resolves.
 
+    Raises:
+        InvalidInput: a key of `stubs` is neither a handler nor a name, or `patience` is not more than 0.
+
     Example:
         >>> import asyncio
         >>> from restate_nb.patterns import fan_out

@@ -61,6 +61,7 @@ class LocalServer:
 
         Raises:
             restate_nb.errors.InvocationFailed: with the `code` and the `reason` of its TerminalError.
+            restate_nb.errors.InvalidInput: `handler` is neither a handler nor a name.
         """
         service, name = target_of(handler).split("/")
         body = encode(arg) if isinstance(handler, str) else _io(handler).input_serde.serialize(arg)
@@ -70,7 +71,16 @@ class LocalServer:
         return decode(found) if isinstance(handler, str) else _io(handler).output_serde.deserialize(found)
 
     async def send(self, handler: Callable[..., Any] | str, arg: Any = None, *, key: str | None = None) -> str:
-        """Invoke a handler without waiting for it; returns the invocation's id."""
+        """Invoke a handler without waiting for it; returns the invocation's id.
+
+        Args:
+            handler: as for `call`, and so are `arg` and `key`.
+            arg: the input.
+            key: of the object or workflow.
+
+        Raises:
+            restate_nb.errors.InvalidInput: `handler` is neither a handler nor a name.
+        """
         service, name = target_of(handler).split("/")
         body = encode(arg) if isinstance(handler, str) else _io(handler).input_serde.serialize(arg)
         return await self._on_loop(self._ingress.send(service, name, bytes(body), key=key))
@@ -172,6 +182,9 @@ def server(
         always_replay: as for `running_server`.
         env: as for `running_server`.
         scope: how long the server lives.
+
+    Raises:
+        restate_nb.errors.ServerError: in the tests that ask for it: the server cannot be found, installed or started.
 
     Example:
         >>> restate_server = server(inventory, always_replay=True)

@@ -98,7 +98,11 @@ class Mock(Running):
         self.resolve_promise(f"signal {name}", value)
 
     def cancel(self, *, after: Seconds = 0) -> None:
-        """Cancel the invocation, `after` virtual seconds from now."""
+        """Cancel the invocation, `after` virtual seconds from now.
+
+        Raises:
+            InvalidInput: `after` is negative.
+        """
         self.after(seconds("after", after, zero=True), lambda: self.journal.answer(CANCELLED, None))
         self.wake()
 
