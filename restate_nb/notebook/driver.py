@@ -13,12 +13,13 @@ from restate_nb.notebook.batches import Batches
 from restate_nb.notebook.deployed_calls import DeployedCalls
 from restate_nb.notebook.diagnosis import held_by_restate
 from restate_nb.notebook.invocations import Invocations
-from restate_nb.notebook.lanes import Lanes
+from restate_nb.notebook.lanes import Lanes, end_shards
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.lookout import Lookout
 from restate_nb.notebook.shards import Shards
 from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.work import Connection, Work
+from restate_nb.notebook.workers import how_it_is_kept
 from restate_nb.server.admin import sql_literal
 from restate_nb.service.wire import Change, Manifest, Round, Summary, job_key
 
@@ -53,6 +54,12 @@ class Driver:
         """Whose job it is: the session's, or its workers', in the names of their services."""
         return self._connection.session
 
+    @property
+    def manner(self) -> str:
+        """How the job's concurrency is kept, where that is not in this process; else empty."""
+        lanes = self.manifest.lanes
+        return "" if lanes is None else how_it_is_kept(self.work.concurrency or lanes, lanes)
+
     @classmethod
     async def open(
         cls, connection: Connection, wanted: Manifest, encoded: Spool, ledger: Ledger, *, fresh: bool
@@ -71,6 +78,8 @@ class Driver:
             there = await connection.records.change(there, change)
         if created and there.generation > 1:
             connection.runs.get(there.name, there.generation - 1).cancel()  # else its shards wait for ever
+            if connection.on_workers and connection.admin_if_any is not None:
+                await end_shards(connection, there.name, there.generation - 1)  # without the API they run to their end
         return await cls.of(connection, there, encoded, ledger, created=created)
 
     @classmethod

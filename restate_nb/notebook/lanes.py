@@ -21,6 +21,7 @@ from restate_nb.engine.record import ERROR, Attempt, Failure
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput, InvocationFailed
 from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
+from restate_nb.notebook.held import Held
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.work import Connection
@@ -70,6 +71,7 @@ class Lanes:
         self._gave_up: str | None = None
         self._cancelled = False
         self._ending: asyncio.Task[None] | None = None
+        self._held = Held(connection, self._service, self._key)
 
     @property
     def concurrency(self) -> int:
@@ -85,7 +87,8 @@ class Lanes:
         return frozenset()  # workers know
 
     def obstacles(self) -> list[str]:
-        return [] if self._gave_up is None else [f"It starts no further item. {self._gave_up}"]
+        found = [] if self._gave_up is None else [f"It starts no further item. {self._gave_up}"]
+        return [*found, "It is paused: job.resume() goes on."] if self._held.paused else found
 
     def doings(self) -> list[Doing]:
         return []
@@ -118,10 +121,11 @@ class Lanes:
 
     def pause(self) -> None:
         if not self._manifest.paused:
-            raise InvalidInput("A job on workers cannot pause: job.cancel() ends it, and job.retry_failed() goes on.")
+            _ = self._connection.admin  # there is no other way to do it
+        self._held.pause()
 
     def resume(self) -> None:
-        """It is never paused."""
+        self._held.resume()
 
     def reopen(self) -> None:
         self._cancelled, self._gave_up = False, None
@@ -135,24 +139,10 @@ class Lanes:
         if self._manifest.cancelled and self._connection.admin_if_any is None:
             self._cancelled = True  # as was done where there was a way to do it
             return
-        admin = self._connection.admin
+        _ = self._connection.admin  # there is no other way
         self._cancelled = True
-        prefix = sql_literal(self._key + "/")
-        rows = await admin.query(
-            "select id from sys_invocation where status <> 'completed' "
-            f"and target_service_name = {sql_literal(self._service)} and starts_with(idempotency_key, {prefix}) "
-            "order by created_at desc"
-        )
-        slots = asyncio.Semaphore(AT_ONCE)
-
-        async def end(invocation: str) -> None:
-            async with slots:
-                try:
-                    await admin.cancel(invocation)
-                except UnknownInvocation:
-                    return  # it has ended
-
-        await asyncio.gather(*(end(str(row["id"])) for row in rows))
+        self._held.resume()
+        await end_shards(self._connection, self._manifest.name, self._manifest.generation)
 
     # ------------------------------------------------------------ on the session's loop
 
@@ -181,6 +171,7 @@ class Lanes:
             if self._ending is not None:
                 self._ending.cancel()
                 self._ending = None
+            self._held.close()
 
     def _cut(self, positions: Sequence[int]) -> list[Sequence[int]]:
         """The positions of each shard. They depend on nothing that may be another when the cell is run again."""
@@ -222,6 +213,7 @@ class Lanes:
 
         async with asyncio.TaskGroup() as group:
             for (shard, part), told in zip(shards, sent, strict=True):
+                await self._held.until_resumed()
                 await slots.acquire()
                 group.create_task(submit(shard, part, told))
         await submitted()
@@ -287,3 +279,34 @@ class Lanes:
             why = Failure(type(failure).__name__, failure.reason)
             attempts = [Attempt(position, 1, ERROR, time.time(), 0.0, failure=why) for position in lost]
         self._ledger.apply(round_, attempts, 0)
+
+
+async def end_shards(connection: Connection, job: str, generation: int) -> None:
+    """Cancel what a job has on workers, or in the queues of their lanes: the last first, so that nothing moves up.
+
+    Args:
+        connection: to the workers.
+        job: its name.
+        generation: of the job.
+
+    Raises:
+        InvalidInput: there is no admin API.
+    """
+    admin, service = connection.admin, lanes_service(connection.session)
+    rows = await admin.query(
+        "select id, status from sys_invocation where status <> 'completed' "
+        f"and target_service_name = {sql_literal(service)} "
+        f"and starts_with(idempotency_key, {sql_literal(job_key(job, generation) + '/')}) order by created_at desc"
+    )
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def end(invocation: str, paused: bool) -> None:
+        async with slots:
+            try:
+                await admin.cancel(invocation)
+                if paused:
+                    await admin.resume(invocation)  # it has to run to be told
+            except UnknownInvocation:
+                return  # it has ended
+
+    await asyncio.gather(*(end(str(row["id"]), row["status"] == "paused") for row in rows))

@@ -74,6 +74,11 @@ class Registry:
         if on_workers:
             check_for_workers(target, policy)
             connection = self._to_workers()
+        elif target.known_as is not None:
+            raise InvalidInput(
+                f"{target.known_as!r} is a name, which only workers can make a function of: rnb.map and rnb.starmap "
+                "send items to them. rnb.batch runs functions of this process: import it, and pass the function."
+            )
         digest = items_digest(items.encoded.sizes(), items.encoded.chunks())
         code, now = code_of(target.functions, target.version), time.time()
         options = target.options if batch is None else f"{target.options}, batches of {batch.size}"
@@ -91,6 +96,8 @@ class Registry:
             recipe=recipe_of(target, policy, 0.0 if batch is None else batch.pause),
             lanes=lanes_for(policy, len(items)) if on_workers else None,
         )
+        if fresh and on_workers and connection.admin_if_any is not None:
+            self._end_older(connection.session, wanted.name)
         ledger = Ledger(len(items))
         try:
             driver = self._io.run(Driver.open(connection, wanted, items.encoded, ledger, fresh=fresh))
@@ -100,6 +107,12 @@ class Registry:
         job = self._handle(driver, ledger)
         job._provide(target, items, policy, batch)
         return job
+
+    def _end_older(self, session: str, name: str) -> None:
+        """Cancel what workers do for a job that is to begin anew: here somebody may wait for it."""
+        for key, job in list(self._jobs.items()):
+            if key[:2] == (session, name):
+                job.cancel()
 
     def _to_workers(self) -> Connection:
         return self._io.run(connection_to_workers(self._connection, JobRuns(self._io.loop)))

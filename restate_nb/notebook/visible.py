@@ -136,7 +136,7 @@ class Visible(Drawn):
             return f"pausing until {until}, before batch {batches.number:,} of {batches.count:,}"
         if self._ended.done():
             return ""  # nothing is still to start
-        return self._note or self._standstill()
+        return self._note or self._standstill() or self._driver.manner
 
     def _standstill(self) -> str:
         """A word on why nothing ends, when that takes longer than it should."""

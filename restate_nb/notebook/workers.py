@@ -106,6 +106,15 @@ def lanes_for(policy: RunPolicy, total: int) -> int:
     return max(1, min(concurrency_range("concurrency", policy.concurrency).high, MAX_LANES, total))
 
 
+def how_it_is_kept(concurrency: int, lanes: int) -> str:
+    """What the panel says of a job's concurrency, which nobody counts in one place."""
+    if lanes >= concurrency:
+        return f"on workers: Restate runs {concurrency:,} shards at once, one item at a time in each"
+    low, rest = divmod(concurrency, lanes)
+    each = f"{low:,} or {low + 1:,}" if rest else f"{low:,}"
+    return f"on workers: Restate runs {lanes} shards at once, and {each} items at a time in each"
+
+
 class Roll:
     """Which worker ended which shards."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from typing import assert_type
+from typing import Any, assert_type
 
 from restate import Context, Service
 
@@ -57,6 +57,16 @@ def maps() -> None:
     assert_type(rnb.map(length, ["a"], version="2026-05").values(), list[int])
     assert_type(rnb.starmap(fetch, [("a",)], version=2), rnb.Job[bytes])
     assert_type(rnb.starmap(length, [("a",)]).values(), list[int])
+
+
+def on_workers() -> None:
+    assert_type(rnb.map(length, ["a"], on="workers"), rnb.Job[int])
+    assert_type(rnb.map(fetch, ["a"], on="workers", concurrency=64).values(), list[bytes])
+    assert_type(rnb.starmap(fetch, [("a",)], on="workers"), rnb.Job[bytes])
+    assert_type(rnb.map("jobs:length", ["a"]), rnb.Job[Any])
+    assert_type(rnb.starmap("jobs:length", [("a",)], on="workers"), rnb.Job[Any])
+    rnb.map(length, ["a"], on="moon")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    rnb.batch(length, ["a"], batch_size=1, on="workers")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 
 
 def batches() -> None:

@@ -139,6 +139,30 @@ def test_options_that_cannot_hold_are_refused(crew: Crew, options: dict[str, Any
         rnb.map("tests.workers.work:even", [2], session=crew.session, show=False, **options)
 
 
+def test_a_name_is_refused_where_workers_are_not_asked(crew: Crew) -> None:
+    name: Any = "tests.workers.work:even"
+    with pytest.raises(InvalidInput, match="which only workers can make a function of"):
+        rnb.batch(name, [2], batch_size=1, session=crew.session)
+    with pytest.raises(InvalidInput, match="An operation is a function without arguments"):
+        rnb.fan_out([name], session=crew.session)
+
+
+def test_a_durable_function_is_refused(crew: Crew) -> None:
+    async def order(ctx: Any, number: int) -> int:
+        return number
+
+    with pytest.raises(InvalidInput, match="deploy it as a handler of a Restate service"):
+        rnb.map(order, [1], on="workers", session=crew.session, show=False)
+
+
+def test_the_concurrency_of_a_running_job_is_what_was_sent(crew: Crew, tmp_path: Path) -> None:
+    job = crew.doubles(tmp_path / "runs", 400, 0.1, concurrency=40)
+    with pytest.raises(InvalidInput, match=r"carries its concurrency with it.*job.cancel\(\)"):
+        job.concurrency = 5
+    assert job._progress().note == "on workers: Restate runs 32 shards at once, and 1 or 2 items at a time in each"
+    job.cancel()
+
+
 def test_a_function_of_a_notebook_is_refused(crew: Crew) -> None:
     with pytest.raises(InvalidInput, match="Workers find functions by name, and lambda is of this notebook"):
         rnb.map(lambda item: item, [1], on="workers", session=crew.session, show=False)
@@ -159,6 +183,72 @@ def test_cancel_ends_what_runs_and_what_waits(crew: Crew, tmp_path: Path) -> Non
     # a further round takes up what was not run
     job.retry_failed(lambda failed: failed.index < 40)
     assert job.result(60)["value"].iloc[:40].tolist() == [2 * number for number in range(40)]
+
+
+def test_beginning_anew_ends_what_the_job_before_has_on_workers(crew: Crew, tmp_path: Path) -> None:
+    before = crew.doubles(tmp_path / "before", 400, 0.2, concurrency=8, name="anew")
+    while before.counts["ok"] < 8:
+        time.sleep(0.02)
+    job = crew.doubles(tmp_path / "after", 60, 0.02, concurrency=8, name="anew", fresh=True)
+    assert job.result(60)["status"].eq("ok").all()
+    begun = len(executions(tmp_path / "before"))
+    time.sleep(1)
+    assert len(executions(tmp_path / "before")) == begun < 300
+    assert before.wait(30)
+    assert before.counts["cancelled"] > 100
+
+
+def paused(crew: Crew, path: Path, name: str) -> rnb.Job[Any]:
+    """A job of 400 items that was paused after its first ones, and has come to rest."""
+    job = crew.doubles(path, 400, 0.1, concurrency=8, name=name)
+    while job.counts["ok"] < 8:
+        time.sleep(0.02)
+    job.pause()
+    begun = -1
+    while begun != len(executions(path)):
+        begun = len(executions(path))
+        time.sleep(1)
+    assert not job.done() and job.status == "paused" and begun < 200
+    return job
+
+
+def test_a_paused_job_starts_nothing_until_it_is_resumed(crew: Crew, tmp_path: Path) -> None:
+    job = paused(crew, tmp_path / "runs", "paused")
+    assert "It is paused" in str(job.diagnose())
+    job.resume()
+    assert job.result(60)["value"].tolist() == [2 * number for number in range(400)]
+    runs = Counter(executions(tmp_path / "runs"))
+    assert set(runs) == set(range(400)) and runs.total() <= 400 + 2 * 8
+
+
+def test_a_job_stays_paused_for_whoever_comes_next(crew: Crew, tmp_path: Path) -> None:
+    job = paused(crew, tmp_path / "runs", "paused for long")
+    begun = len(executions(tmp_path / "runs"))
+    job._leave()
+    crew.session._registry._forget(job)
+    again = crew.session.job("paused for long")
+    assert again is not job and again.status == "paused"
+    time.sleep(1)
+    assert len(executions(tmp_path / "runs")) == begun
+    again.resume()
+    assert again.result(60)["value"].tolist() == [2 * number for number in range(400)]
+
+
+def test_a_paused_job_can_be_cancelled(crew: Crew, tmp_path: Path) -> None:
+    job = paused(crew, tmp_path / "runs", "paused and ended")
+    job.cancel()
+    assert job.wait(30) and job.counts["cancelled"] > 200
+
+
+def test_a_pause_that_comes_while_a_long_item_runs_is_taken_back_with_the_others(crew: Crew, tmp_path: Path) -> None:
+    """Restate pauses an invocation when its step ends, which may be after `resume`."""
+    job = crew.doubles(tmp_path / "runs", 6, 3.0, concurrency=2, name="long items")
+    while len(executions(tmp_path / "runs")) < 2:
+        time.sleep(0.02)
+    job.pause()
+    time.sleep(0.5)
+    job.resume()
+    assert job.result(60)["status"].eq("ok").all()
 
 
 def test_fail_fast_ends_the_job(crew: Crew) -> None:
