@@ -19,6 +19,7 @@ from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.ledger import Ledger
+from restate_nb.notebook.limits import Limits
 from restate_nb.notebook.loops import LoopThread, until_done
 from restate_nb.notebook.outcomes import Where
 from restate_nb.notebook.visible import SessionStopped, Visible, this_cell
@@ -54,6 +55,8 @@ class Job(Visible, Generic[T]):
         self._io = io
         self._items: Items
         self._ledger = ledger
+        self._limits = Limits()
+        ledger.heard = self._note_limits
         self._target: Target
         self._code = ""
         self._ended: Future[None] = Future()
@@ -74,6 +77,11 @@ class Job(Visible, Generic[T]):
     def concurrency(self, value: Concurrency) -> None:
         concurrency_range("concurrency", value)
         self._driver.work.set_concurrency(value)
+        self._note_limits(time.time())
+
+    def _note_limits(self, now: float) -> None:
+        if self._driver.work.concurrency:  # none while its function is not known here
+            self._limits.note(now, self._driver.work.concurrency)
 
     def __len__(self) -> int:
         return self._ledger.total
@@ -304,8 +312,9 @@ class Job(Visible, Generic[T]):
                 self._note = ""
             self._code = code
             self._rule = stop_rule(policy.fail_fast)
-            self._per_second = policy.per_second
+            self._limits.per_second = policy.per_second
             self._driver.work.provide(target, policy)
+            self._note_limits(time.time())
             again = self._following is not None
             self._attach(target, items)
             if again:

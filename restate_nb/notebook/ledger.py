@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from restate_nb.engine.lane import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, OK, Attempt, Failure
@@ -25,6 +25,10 @@ _SAMPLE = 2_000
 panel shows must cost the same at a million items."""
 
 _AT_ONCE = 1_000  # values in memory when all of them are read
+
+
+def _nobody(_now: float) -> None:
+    """Hear nothing."""
 
 
 class Ledger:
@@ -59,6 +63,8 @@ class Ledger:
         self._tallies: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
         self._ends: defaultdict[int, float] = defaultdict(float)  # by round
         self._lock = threading.Lock()
+        self.heard: Callable[[float], None] = _nobody
+        """Is told of each group of recorded attempts when it comes, with the time."""
 
     def begin_round(self, number: int, positions: Iterable[int]) -> None:
         """These items are open again; what is known of them becomes history."""
@@ -98,6 +104,8 @@ class Ledger:
                 self._recent.append((now, ended))
                 while self._recent and self._recent[0][0] < now - _RECENT_SECONDS:
                     self._recent.popleft()
+        if now:
+            self.heard(now)
 
     def _is_news(self, round_: int, attempt: Attempt) -> bool:
         position = attempt.position

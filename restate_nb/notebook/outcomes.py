@@ -13,6 +13,7 @@ from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.lanes import Lanes
 from restate_nb.notebook.ledger import Ledger
+from restate_nb.notebook.limits import Limits
 from restate_nb.notebook.loops import LoopThread
 from restate_nb.notebook.workers import Roll
 
@@ -34,7 +35,7 @@ class Outcomes:
     _ledger: Ledger
     _items: Items
     _target: Target
-    _per_second: float | None = None  # the rate that limits the job, where one does
+    _limits: Limits
 
     @property
     def name(self) -> str:

@@ -112,7 +112,9 @@ def the_cell(session: Session) -> tuple[pd.DataFrame, list[Any]]:
     job = rnb.map(shout, cities, concurrency=5, retry=retry, session=session, show=False)
     frame = job.result(30)
     drawn = [job.timeline(), job.durations(), job.throughput(), job.failures(), *job.overview().ravel()]
-    return frame, [(axes.get_title().split(" ")[0], axes.get_xlabel(), axes.get_ylabel()) for axes in drawn]
+    return frame, [
+        (axes.get_title().split(" ")[0], axes.get_xlabel().split("\n")[0], axes.get_ylabel()) for axes in drawn
+    ]
 
 
 def test_the_same_cell_local_then_connected_gives_the_same_frame_and_charts(

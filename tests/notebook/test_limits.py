@@ -65,12 +65,43 @@ def test_the_rate_holds_over_shards_and_retries(any_session: Session, monkeypatc
         ({"max_per_second": 200.0, "limit": rnb.Limit("drawn", per_second=(50, 0.5))}, [100]),
     ],
 )
-def test_the_chart_of_throughput_has_the_rate_limit_and_not_the_concurrency(
-    session: Session, options: Any, drawn: list[float]
-) -> None:
+def test_the_chart_of_throughput_has_the_rate_limit(session: Session, options: Any, drawn: list[float]) -> None:
     job = submit(session, Starts(), range(20), name=f"drawn {drawn}", **options)
     job.result()
     assert [line.get_ydata()[0] for line in job.throughput().lines if line.get_label() == "limit"] == drawn
+
+
+def test_the_chart_of_throughput_has_the_limits_as_they_were_changed(session: Session) -> None:
+    async def slow(item: int) -> int:
+        await asyncio.sleep(0.02)
+        return item
+
+    job = submit(session, slow, range(150), name="by hand", concurrency=3)
+    for concurrency in (9, 6):
+        began = job.counts["ok"]
+        while job.counts["ok"] < began + 15:
+            time.sleep(0.01)
+        job.concurrency = concurrency
+    job.result()
+    assert list(job._limits.frame()["concurrency"]) == [3, 9, 6]
+    for ax in (job.throughput(), job.overview()[1, 0]):
+        shown = [each for axes in ax.figure.axes for each in axes.lines if each.get_label() == "limit at once"]
+        assert [list(line.get_ydata()) for line in shown] == [[3, 3, 9, 9, 6, 6]]
+        places = list(shown[0].get_xdata())
+        assert places == sorted(places)
+
+
+def test_the_chart_of_throughput_has_the_concurrency_as_it_adapted_itself(session: Session) -> None:
+    async def easy(item: int) -> int:
+        await asyncio.sleep(0.01)
+        return item
+
+    job = submit(session, easy, range(400), name="by itself", concurrency=(2, 60))
+    job.result()
+    seen = job._limits.frame()["concurrency"]
+    assert len(seen) > 3
+    assert seen.max() > 15
+    assert seen.between(2, 60).all()
 
 
 def test_jobs_that_share_a_limit_stay_within_it_together(session: Session) -> None:

@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from restate_nb.notebook.charts.clock import unit_for
+from restate_nb.notebook.charts.labels import names_of, some_of
 from restate_nb.notebook.charts.spans import Floats
 from restate_nb.notebook.charts.style import axes_for, legend, palette, say_empty, tidy
 from restate_nb.notebook.panel.words import counted, duration
@@ -29,16 +30,27 @@ _CURVE_POINTS = 1000
 _LOG_TICKS = [x * 10.0**p for p in range(-7, 1) for x in (1, 2, 5)] + [10, 20, 60, 300, 600, 1200, 3600, 18000, 86400]
 
 
-def durations(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | None = None) -> Axes:
+def durations(
+    frame: pd.DataFrame,
+    *,
+    label: str | Sequence[object] | None = None,
+    ax: Axes | None = None,
+    title: str | None = None,
+) -> Axes:
     """Draw how long the finished items ran: a histogram, and the share that was done within a time.
 
     The curve belongs to the axis on the right (its Axes is `ax.figure.axes[-1]`); p50, p95 and p99 are marked on it.
-    The time axis is logarithmic where the slowest took 30 times as long as the fastest tenth or more.
+    The time axis is logarithmic where the slowest took 30 times as long as the fastest tenth or more. The slowest items
+    are told by name below it; an interactive backend tells those under the mouse.
 
     Args:
         frame: one row an item, as from `job.frame()`; `run_s` are the seconds of all of an item's attempts.
+        label: what names the items: a column of `frame`, or one value an item; the index by default.
         ax: the Axes to draw on; by default a new figure's.
         title: instead of the one that counts items.
+
+    Raises:
+        InvalidInput: `label` is no column, or has too few or too many values.
 
     Example:
         >>> ax = durations(job.frame())  # doctest: +SKIP
@@ -49,6 +61,7 @@ def durations(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | None 
     ended = status.isin(["ok", "error", "timeout"]).to_numpy() & ~np.isnan(ran)
     failed = (status != "ok").to_numpy()[ended]
     seconds = np.maximum(ran[ended], 0.0)
+    items, called = np.flatnonzero(ended), names_of(frame, label)
     marked = [(p, float(np.percentile(seconds, p, method="inverted_cdf"))) for p in PERCENTILES if len(seconds)]
     tidy(ax, title if title is not None else _title(len(seconds), marked), grid="y")
     ax.set_ylabel("items")
@@ -81,10 +94,27 @@ def durations(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | None 
     ax.set_ylim(0, counts.max() * 1.12)
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
-    _curve(ax, seconds, edges, marked)
+    shares = _curve(ax, seconds, edges, marked)
     handles.append(Line2D([], [], color=colours.text, lw=1.3, label="share done within"))
     legend(ax, handles)
     _time_axis(ax, edges, logarithmic)
+    slowest = np.argsort(-seconds, kind="stable")[:3]
+    said = ", ".join(f"{called[items[i]]} ({duration(float(seconds[i]))})" for i in slowest)
+    ax.set_xlabel(f"{ax.get_xlabel()}\nslowest: {said}" if len(seconds) > 1 else ax.get_xlabel())
+
+    def read(x: float, _: float) -> str:
+        """What an interactive backend says about the place under the mouse."""
+        at = int(np.searchsorted(edges, x)) - 1
+        if not 0 <= at < len(edges) - 1:
+            return duration(max(x, 0.0))
+        there = (seconds >= edges[at]) & (seconds <= edges[at + 1])
+        between = f"{duration(float(edges[at]))} to {duration(float(edges[at + 1]))}"
+        share = float((seconds <= x).mean())
+        which = f"{counted(int(there.sum()), 'item')}" + (f": {some_of(called, items[there])}" if there.any() else "")
+        return f"{between}: {which}; {share:.0%} within {duration(x)}"
+
+    for each in (ax, shares):  # the one on top is asked
+        each.format_coord = read  # type: ignore[assignment, method-assign]
     return ax
 
 
@@ -115,7 +145,7 @@ def _edges(seconds: Floats, logarithmic: bool) -> Floats:
     return np.linspace(low, high, bins + 1)
 
 
-def _curve(ax: Axes, seconds: Floats, edges: Floats, marked: Sequence[tuple[int, float]]) -> None:
+def _curve(ax: Axes, seconds: Floats, edges: Floats, marked: Sequence[tuple[int, float]]) -> Axes:
     """The cumulative share on an axis of its own, and the percentiles on it."""
     text = palette(ax).text
     shares = ax.twinx()
@@ -137,6 +167,7 @@ def _curve(ax: Axes, seconds: Floats, edges: Floats, marked: Sequence[tuple[int,
             [value, value], [0, percentile / 100], color=text, lw=1, ls=(0, (4, 3)), marker="o", markevery=[1],
             markersize=4, label=f"p{percentile}",
         )  # fmt: skip
+    return shares
 
 
 def _time_axis(ax: Axes, edges: Floats, logarithmic: bool) -> None:

@@ -10,12 +10,15 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
 from restate_nb.notebook.charts.clock import clock_for
+from restate_nb.notebook.charts.labels import names_of, some_of
 from restate_nb.notebook.charts.spans import FAILED, RETRIED, read_spans
 from restate_nb.notebook.charts.style import axes_for, legend, palette, say_empty, tidy
 from restate_nb.notebook.charts.throughput import time_bins
 from restate_nb.notebook.panel.words import counted, duration, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
@@ -27,20 +30,26 @@ def failures(
     attempts: pd.DataFrame | None = None,
     *,
     submitted_at: pd.Timestamp | float | None = None,
+    label: str | Sequence[object] | None = None,
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
     """Draw how many attempts failed over time, a row for each type of error, the most frequent on top.
 
     Failures that were tried again are fainter and hatched, final ones solid. All rows have the same scale; the tallest
-    bar says what it stands for. Types beyond the seventh share a row.
+    bar says what it stands for. Types beyond the seventh share a row. Under each type are the first items that failed
+    with it; an interactive backend tells those under the mouse.
 
     Args:
         frame: one row an item, as from `job.frame()`.
         attempts: one row an attempt, as from `job.attempts()`; without it only final failures are known.
         submitted_at: second 0, as a timestamp or in Unix seconds.
+        label: what names the items: a column of `frame`, or one value an item; the index by default.
         ax: the Axes to draw on; by default a new figure's.
         title: instead of the one that counts failures.
+
+    Raises:
+        InvalidInput: `label` is no column, or has too few or too many values.
 
     Example:
         >>> ax = failures(job.frame(), job.attempts())  # doctest: +SKIP
@@ -49,6 +58,7 @@ def failures(
     clock = clock_for(spans.start, spans.end, spans.now)
     failed = np.isin(spans.kind, [FAILED, RETRIED])
     kind, ended, types = spans.kind[failed], spans.end[failed], spans.error_type[failed]
+    items, called = spans.position[failed], names_of(frame, label)
     row, names = _rows(types)
     if ax is None:
         ax = axes_for(None, height=1.5 + 0.55 * max(len(names), 2))
@@ -82,7 +92,11 @@ def failures(
         ax.text(
             1.01, r, f"{stack.sum():,}", transform=ax.get_yaxis_transform(), va="center", ha="left", fontsize="small"
         )
-    ax.set_yticks(range(len(names)), names)
+    order = np.lexsort((items, kind != FAILED))  # those that stayed failed first
+    told = [one_line(some_of(called, items[order][row[order] == r], 2), 28) for r in range(len(names))]
+    ax.set_yticks(range(len(names)), [f"{name}\n{which}" for name, which in zip(names, told, strict=True)])
+    for text in ax.get_yticklabels():
+        text.set_fontsize("small")
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(names) - 0.5, -0.55)
     _say_scale(ax, stacks, tallest, places, float(np.median(np.diff(seconds))))
@@ -92,6 +106,18 @@ def failures(
     if (kind == FAILED).any():
         handles.append(Patch(fc=colours.failed, label="failed"))
     legend(ax, handles)
+
+    def read(x: float, y: float) -> str:
+        """What an interactive backend says about the place under the mouse."""
+        at, r = int(np.searchsorted(places, x)) - 1, round(y)
+        when = f"at {duration(clock.at(x))}"
+        if not (0 <= at < len(seconds) - 1 and 0 <= r < len(names)):
+            return when
+        there = (row == r) & (ended >= seconds[at]) & (ended <= seconds[at + 1])
+        said = f"{counted(int(there.sum()), 'attempt')}: {some_of(called, items[there])}" if there.any() else "none"
+        return f"{names[r]}, {when}: {said}"
+
+    ax.format_coord = read  # type: ignore[method-assign]
     return ax
 
 

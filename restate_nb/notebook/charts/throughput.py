@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,18 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from restate_nb.notebook.charts.clock import Clock, clock_for
+from restate_nb.notebook.charts.labels import names_of, some_of
 from restate_nb.notebook.charts.spans import FAILED, OK, Floats, Spans, read_spans
 from restate_nb.notebook.charts.style import axes_for, legend, palette, say_empty, tidy
 from restate_nb.notebook.panel.words import counted, duration, rate
 
+_FAR: Final = 2.5  # times what ran: a limit beyond it would press the rest to the ground
+_DASHED: Final[dict[str, Any]] = {"lw": 1.2, "ls": (0, (5, 2))}
+_DOTTED: Final[dict[str, Any]] = {"lw": 1.2, "ls": (0, (1, 1.5))}
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
@@ -25,24 +33,31 @@ def throughput(
     attempts: pd.DataFrame | None = None,
     *,
     submitted_at: pd.Timestamp | float | None = None,
-    limit: float | None = None,
+    limits: pd.DataFrame | None = None,
+    label: str | Sequence[object] | None = None,
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
     """Draw the rate at which items ended over time, failures on top, and how many attempts ran at once as a line.
 
-    The line belongs to the axis on the right (its Axes is `ax.figure.axes[-1]`).
+    The line belongs to the axis on the right (its Axes is `ax.figure.axes[-1]`). The limits on both are dotted lines;
+    one that is far above what ran is left to the legend.
 
     Args:
         frame: one row an item, as from `job.frame()`.
         attempts: one row an attempt, as from `job.attempts()`.
         submitted_at: second 0, as a timestamp or in Unix seconds.
-        limit: a rate limit to draw as a line, in items per second.
+        limits: one row a change, in the order of time: `at`, `concurrency` (how many may run at once) and
+            `per_second` (how many may start; NaN for any number).
+        label: what an interactive backend calls the items under the mouse: a column of `frame`, or one value an item.
         ax: the Axes to draw on; by default a new figure's.
         title: instead of the one that tells the mean rate.
 
+    Raises:
+        InvalidInput: `label` is no column, or has too few or too many values.
+
     Example:
-        >>> ax = throughput(job.frame(), job.attempts(), limit=50)  # doctest: +SKIP
+        >>> ax = throughput(job.frame(), job.attempts())  # doctest: +SKIP
     """
     ax = axes_for(ax, height=3.2)
     spans = read_spans(frame, attempts, submitted_at)
@@ -72,16 +87,34 @@ def throughput(
             hatch="////", lw=0, label="failed",
         )  # fmt: skip
         handles.append(Patch(fc=colours.failed, ec=ax.get_facecolor(), hatch="////", label="failed"))
-    if limit is not None:
-        ax.axhline(limit * factor, color=colours.text, lw=1.2, ls=(0, (1, 2)), label="limit")
-        handles.append(Line2D([], [], color=colours.text, lw=1.2, ls=(0, (1, 2)), label=f"limit {rate(limit)}"))
-    ax.set_ylim(0, max((ok + failed).max(), limit or 0) * factor * 1.1)
+    steps = _steps(limits, spans, clock)
+    top = float((ok + failed).max())
+    if steps is not None and not np.isnan(steps.per_second).all():
+        lowest, highest = float(np.nanmin(steps.per_second)), float(np.nanmax(steps.per_second))
+        if lowest <= _FAR * top:
+            ax.plot(steps.places, steps.per_second * factor, color=colours.text, **_DASHED, label="limit")
+            top = max(top, min(highest, _FAR * top))
+        said = rate(lowest) if lowest == highest else f"{rate(lowest)} to {rate(highest)}"
+        handles.append(Line2D([], [], color=colours.text, **_DASHED, label=f"limit {said}"))
+    ax.set_ylim(0, top * factor * 1.1)
     ax.set_ylabel(f"items finished per {per}")
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}" if n >= 100 else f"{n:g}"))
-    _concurrency(ax, spans, places, seconds)
-    handles.append(Line2D([], [], color=colours.text, lw=1.2, label="running at once"))
-    legend(ax, handles)
+    running, called = mean_running(spans, seconds), names_of(frame, label)
+    at_once, told = _concurrency(ax, running, places, steps)
+    legend(ax, handles + told)
+
+    def read(x: float, _: float) -> str:
+        """What an interactive backend says about the place under the mouse."""
+        at, when = int(np.searchsorted(places, x)) - 1, f"at {duration(clock.at(x))}"
+        if not 0 <= at < len(lengths):
+            return when
+        there = np.flatnonzero(ended & (spans.end >= seconds[at]) & (spans.end <= seconds[at + 1]))
+        which = f" ({some_of(called, spans.position[there])})" if len(there) else ""
+        return f"{when}: {rate(len(there) / lengths[at])}{which}, {running[at]:.1f} at once"
+
+    for each in (ax, at_once):  # the one on top is asked
+        each.format_coord = read  # type: ignore[assignment, method-assign]
     return ax
 
 
@@ -107,14 +140,49 @@ def mean_running(spans: Spans, seconds: Floats) -> Floats:
     return mean
 
 
-def _concurrency(ax: Axes, spans: Spans, places: Floats, seconds: Floats) -> None:
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """Limits as steps: the corners' places on the time axis, and the values there."""
+
+    places: Floats
+    concurrency: Floats
+    per_second: Floats
+
+
+def _steps(limits: pd.DataFrame | None, spans: Spans, clock: Clock) -> _Steps | None:
+    if limits is None:
+        return None
+    since = (pd.DatetimeIndex(pd.to_datetime(limits["at"], utc=True)) - spans.origin).total_seconds()
+    limits = limits[np.asarray(since < clock.span)]  # what was set after the end limited nothing
+    if not len(limits):
+        return None
+    begins = np.maximum(since.to_numpy(dtype=float)[: len(limits)], 0.0)
+    corners = np.concatenate([np.repeat(begins, 2)[1:], [clock.span]])
+    concurrency, per_second = (
+        np.repeat(limits[name].to_numpy(dtype=float, na_value=np.nan), 2) for name in ("concurrency", "per_second")
+    )
+    return _Steps(clock(corners), concurrency, per_second)
+
+
+def _concurrency(ax: Axes, running: Floats, places: Floats, steps: _Steps | None) -> tuple[Axes, list[Artist]]:
+    """How many ran at once, on an axis of its own, and how many could; the axis, and what the legend says of it."""
+    colour = palette(ax).text
     at_once = ax.twinx()
-    running = mean_running(spans, seconds)
-    at_once.stairs(running, places, baseline=None, color=palette(ax).text, lw=1.2, label="running at once")
-    at_once.set_ylim(0, max(running.max() * 1.1, 1.1))
+    at_once.stairs(running, places, baseline=None, color=colour, lw=1.2, label="running at once")
+    top = max(float(running.max()), 1.0)
+    handles: list[Artist] = [Line2D([], [], color=colour, lw=1.2, label="running at once")]
+    if steps is not None:
+        lowest, highest = float(steps.concurrency.min()), float(steps.concurrency.max())
+        if lowest <= _FAR * top:
+            at_once.plot(steps.places, steps.concurrency, color=colour, **_DOTTED, label="limit at once")
+            top = max(top, min(highest, _FAR * top))
+        said = f"{lowest:,.0f}" if lowest == highest else f"{lowest:,.0f} to {highest:,.0f}"
+        handles.append(Line2D([], [], color=colour, **_DOTTED, label=f"limit {said} at once"))
+    at_once.set_ylim(0, top * 1.1)
     at_once.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     at_once.set_ylabel("running at once")
     at_once.spines["top"].set_visible(False)
+    return at_once, handles
 
 
 def _title(ended: int, clock: Clock) -> str:

@@ -22,9 +22,10 @@ from restate_nb.notebook.charts.bars import (
     mark_failures,
 )
 from restate_nb.notebook.charts.clock import Clock, clock_for
+from restate_nb.notebook.charts.labels import names_of
 from restate_nb.notebook.charts.spans import FAILED, Floats, Ints, Spans, read_spans
 from restate_nb.notebook.charts.style import axes_for, legend, palette, say_empty, tidy
-from restate_nb.notebook.panel.words import counted, duration, one_line
+from restate_nb.notebook.panel.words import counted, duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +71,7 @@ def timeline(
     """
     if sort not in {"start", "duration", "index", "lane"}:
         raise InvalidInput(f'sort must be "start", "duration", "index" or "lane", not {sort!r}.')
-    names = _names(frame, label)
+    names = names_of(frame, label)
     spans = read_spans(frame, attempts, submitted_at)
     clock = clock_for(spans.start, spans.end, spans.now)
     rows, row, item_row = _rows(frame, spans, sort)
@@ -102,34 +103,6 @@ def timeline(
         say_empty(ax, "nothing has run yet" if len(frame) else "no items")
     ax.format_coord = _reader(names, frame, item_row, clock, (spans, strips) if sort == "lane" else None)  # type: ignore[assignment, method-assign]
     return ax
-
-
-def _names(frame: pd.DataFrame, label: str | Sequence[object] | None) -> list[str]:
-    """What each item is called."""
-    if label is None:
-        values: Sequence[object] = list(frame.index)
-    elif isinstance(label, str):
-        if label not in frame.columns:
-            raise InvalidInput(f"label={label!r} is no column; there are: {', '.join(map(str, frame.columns))}.")
-        values = list(frame[label])
-    else:
-        values = list(label)
-        if len(values) != len(frame):
-            raise InvalidInput(f"label must have one value an item, {len(frame)}, not {len(values)}.")
-    # Only those that are shown are made into text: a value may be large.
-    return _Texts(values)
-
-
-class _Texts(list[str]):
-    """Values as short texts, made when they are read."""
-
-    def __init__(self, values: Sequence[object]) -> None:
-        self._values = values
-
-    def __getitem__(self, i: int) -> str:  # type: ignore[override]
-        value = self._values[i]
-        text = " / ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        return one_line(text, 32).replace("$", r"\$")  # a dollar sign would start a formula
 
 
 def _rows(frame: pd.DataFrame, spans: Spans, sort: Sort) -> tuple[int, Ints, Ints]:
