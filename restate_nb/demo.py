@@ -115,7 +115,8 @@ def _report(job: Job[Measure], took: float) -> None:
     print("\nThe largest files: job.frame(expand=True).sort_values('lines', ascending=False).head()\n")
     print(head[columns].to_string(index=False, float_format="{:.3f}".format))
     if job.failed:
-        print(f"\nThe {job.failed} files that failed, grouped: job.errors()\n")
+        files = "file" if job.failed == 1 else f"{job.failed} files"
+        print(f"\nThe {files} that failed, grouped: job.errors()\n")
         errors = job.errors()
         errors["error"] = [text if len(text) <= 70 else f"{text[:69]}…" for text in errors["error"]]
         print(errors[["count", "error_type", "error"]].to_string(index=False))
