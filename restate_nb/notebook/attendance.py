@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from restate_nb.errors import InvalidInput, ServerError
@@ -27,7 +27,7 @@ NOT_REACHED: Final = (
 class Absent:
     """Stands for the attendance of a process that Restate cannot reach."""
 
-    async def register(self) -> None:
+    async def register(self, *, alone: bool = False) -> None:
         """Raises InvalidInput, which says what to do."""
         raise InvalidInput(NOT_REACHED)
 
@@ -57,10 +57,11 @@ def attendance_of(admin: Admin | None, endpoint: Endpoint, taken: Callable[[], A
 
 
 class Attendance:
-    """Has Restate send what is new here, and takes over when the process that it sends to is gone.
+    """Has Restate send what is new here, and takes over what a process that is gone has left.
 
-    Restate knows one place for the services of a session. It is the process whose cell ran last; what runs in another
-    one stays there. A process that only looks on, at `rnb.jobs()` or a chart, takes nothing from one that lives.
+    Each process has a deployment of its own. What is new comes to the process whose cell ran last; what runs in another
+    one stays with that one's deployment, when the server is restarted too. The deployment of a process that is gone is
+    pointed at one that lives. A process that only looks on, at `rnb.jobs()` or a chart, takes nothing from another.
     """
 
     def __init__(self, admin: Admin, endpoint: Endpoint, taken: Callable[[], Awaitable[None]]) -> None:
@@ -70,14 +71,23 @@ class Attendance:
         self._taken = taken
         self._watching: asyncio.Task[None] | None = None
 
-    async def register(self) -> None:
-        """Tell Restate what this process serves, and that it is to be found here.
+    async def register(self, *, alone: bool = False) -> None:
+        """Tell Restate what this process serves now, and that what is new is to come here.
+
+        Args:
+            alone: that no other process has this session, whatever listens where one was.
 
         Raises:
             ServerError: the server does not answer, or refuses what is served.
         """
-        deployment = await self._admin.point(self._endpoint.service_names, self._endpoint.url)
-        await self._admin.resume_stuck(deployment)
+        known = await self._deployments()
+        here = [each for each in known if alone or self._is_here(each)]
+        await self._adopt([*here, *await _gone(each for each in known if each not in here)])
+        if not await self._gets_new():
+            await self._admin.register(self._endpoint.service_names, self._endpoint.url)
+        await self._resume()
+        if alone:
+            await self._tidy()
 
     async def take(self) -> None:
         """Have what is new come here, if it goes elsewhere.
@@ -85,7 +95,7 @@ class Attendance:
         Raises:
             ServerError: see `register`.
         """
-        if any(place != _place(self._endpoint.url) for place in await self._places()):
+        if not await self._gets_new():
             await self.register()
 
     async def take_if_able(self) -> None:
@@ -93,16 +103,20 @@ class Attendance:
         await self.take()
 
     async def take_if_free(self) -> bool:
-        """Have what is new come here, unless a living process gets it. Says whether it did so.
+        """Take over what processes that are gone have left. Says whether there was something.
 
         Raises:
             ServerError: see `register`.
         """
-        places = await self._places()
-        if places and all([await _listens(*place) for place in places]):
-            return False
-        await self.register()
-        return True
+        known = await self._deployments()
+        if not known:
+            await self.register()
+            return True
+        gone = await _gone(each for each in known if not self._is_here(each))
+        if gone:
+            await self._adopt(gone)
+            await self._resume()
+        return bool(gone)
 
     def watch(self) -> None:
         """Begin to look, now and then, whether the process that serves is still there. Call it on the loop."""
@@ -123,11 +137,59 @@ class Attendance:
             self._watching.cancel()
             await asyncio.wait({self._watching})
 
-    async def _places(self) -> set[tuple[str, int]]:
-        """Where Restate finds our services: host and port of each deployment."""
+    async def _deployments(self) -> list[dict[str, Any]]:
+        """Those of this session: ours, and those of other processes."""
         ours = set(self._endpoint.service_names)
         known = await self._admin.deployments()
-        return {_place(each["uri"]) for each in known if ours & {service["name"] for service in each["services"]}}
+        return [each for each in known if ours & {service["name"] for service in each["services"]}]
+
+    def _is_here(self, deployment: dict[str, Any]) -> bool:
+        return _place(_uri(deployment)) == _place(self._endpoint.url)
+
+    async def _serve_new(self) -> list[dict[str, Any]]:
+        """To which deployment Restate sends what is new of each of our services: that of the latest revision."""
+        latest: dict[str, tuple[int, dict[str, Any]]] = {}
+        for deployment in await self._deployments():
+            for service in deployment["services"]:
+                name, revision = service["name"], service["revision"]
+                if name in self._endpoint.service_names and revision > latest.get(name, (0, {}))[0]:
+                    latest[name] = revision, deployment
+        return [deployment for _, deployment in latest.values()]
+
+    async def _gets_new(self) -> bool:
+        serving = await self._serve_new()
+        return bool(serving) and all(map(self._is_here, serving))
+
+    async def _adopt(self, deployments: Collection[dict[str, Any]]) -> None:
+        """Point deployments here, and have Restate read anew what is served. Each keeps a URI of its own: the endpoint
+        does not care about what comes before its own paths."""
+        taken = {_uri(each) for each in await self._admin.deployments()}
+        for each in deployments:
+            uri = _uri(each)
+            if not self._is_here(each):
+                uri = self._endpoint.url if self._endpoint.url not in taken else f"{self._endpoint.url}/{each['id']}"
+            await self._admin.redirect(each["id"], uri)
+            taken.add(uri)
+
+    async def _resume(self) -> None:
+        """What waits for its next attempt here need not wait any longer."""
+        await self._admin.resume_stuck(*(each["id"] for each in await self._deployments() if self._is_here(each)))
+
+    async def _tidy(self) -> None:
+        """Drop the deployments that processes of before have left and nothing needs."""
+        needed = {each["id"] for each in await self._serve_new()} | await self._admin.in_use()
+        for each in await self._deployments():
+            if each["id"] not in needed:
+                await self._admin.delete_deployment(each["id"])
+
+
+async def _gone(deployments: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those whose process is gone."""
+    return [each for each in deployments if not await _listens(*_place(_uri(each)))]
+
+
+def _uri(deployment: dict[str, Any]) -> str:
+    return str(deployment.get("uri", "")).rstrip("/")  # none for one that is called in another way than by HTTP
 
 
 def _place(url: str) -> tuple[str, int]:

@@ -98,7 +98,7 @@ class Session:
         self._registry = Registry(self._connection, self._io, private=restate.private)
         here = await self._attendance.take_if_free() if restate.shared else True
         if not restate.shared:
-            await self._attendance.register()
+            await self._attendance.register(alone=True)
         self._attendance.watch()
         if here:
             await self._go_on()

@@ -102,42 +102,75 @@ class Admin:
             Rejected: the server cannot reach the endpoint, or does not accept what it serves.
             Unreachable: the server did not answer.
         """
-        wanted = set(service_names)
         deployments = await self.deployments()
-        serving = [known for known in deployments if wanted & {service["name"] for service in known["services"]}]
-        serving_ids = {known["id"] for known in serving}
-        # A port may be reused by another session. A registration at a known URI would change, or be, that deployment;
-        # the endpoint does not care about what comes before its own paths.
-        taken = {known.get("uri", "").rstrip("/") for known in deployments if known["id"] not in serving_ids}
-        if uri.rstrip("/") in taken:
-            uri = f"{uri.rstrip('/')}/{hashlib.sha256(repr(sorted(wanted)).encode()).hexdigest()[:12]}"
-        pointed = ""
+        serving = _serving(deployments, service_names)
+        pointed, place = "", _own_uri(deployments, service_names, uri)
         for known in sorted(serving, key=lambda known: str(known["created_at"])):  # the latest last: it serves new ones
             pointed = str(known["id"])
-            changed = {"uri": uri, "overwrite": True}
-            await self._asked("PATCH", f"/deployments/{segment(pointed)}", _Anything, changed)
-        if pointed:
-            return pointed
-        return (await self._asked("POST", "/deployments", _Deployment, {"uri": uri})).id
+            await self.redirect(pointed, place)
+        return pointed or await self.register(service_names, uri)
 
-    async def resume_stuck(self, deployment_id: str, *, paused: bool = True) -> int:
+    async def register(self, service_names: Collection[str], uri: str) -> str:
+        """Have new invocations of these services go to the endpoint at `uri`, and return its deployment's id.
+
+        Those that another deployment has begun stay there. The endpoint must answer already. For the arguments and the
+        errors see `point`.
+        """
+        place = _own_uri(await self.deployments(), service_names, uri)
+        return (await self._asked("POST", "/deployments", _Deployment, {"uri": place, "force": True})).id
+
+    async def redirect(self, deployment_id: str, uri: str) -> None:
+        """Have a deployment's invocations go to the endpoint at `uri`, and read anew what it serves.
+
+        Raises:
+            Rejected: there is no such deployment, or see `point`.
+            Unreachable: the server did not answer.
+        """
+        changed = {"uri": uri, "overwrite": True}
+        await self._asked("PATCH", f"/deployments/{segment(deployment_id)}", _Anything, changed)
+
+    async def in_use(self) -> set[str]:
+        """The ids of deployments that have unfinished invocations.
+
+        Raises:
+            Unreachable: the server did not answer.
+        """
+        rows = await self.query(
+            "SELECT DISTINCT pinned_deployment_id AS id FROM sys_invocation "
+            "WHERE status != 'completed' AND pinned_deployment_id IS NOT NULL",
+            texts=["id"],
+        )
+        return {str(row["id"]) for row in rows}
+
+    async def delete_deployment(self, deployment_id: str) -> None:
+        """Remove a deployment, and the services that only it serves; its unfinished invocations can never go on.
+
+        Raises:
+            Rejected: there is no such deployment.
+            Unreachable: the server did not answer.
+        """
+        await self._asked("DELETE", f"/deployments/{segment(deployment_id)}?force=true", _Anything)
+
+    async def resume_stuck(self, *deployment_ids: str, paused: bool = True) -> int:
         """Let invocations that wait for their next attempt go on at once, and return how many there were.
 
         For the moment after `point`: without it each waits for the end of its back-off.
 
         Args:
-            deployment_id: whose invocations.
+            deployment_ids: whose invocations.
             paused: whether those count that are paused, by hand or because their attempts were used up.
 
         Raises:
             Unreachable: the server did not answer.
         """
-        deployment = sql_literal(deployment_id)
+        if not deployment_ids:
+            return 0
+        deployments = ", ".join(map(sql_literal, deployment_ids))
         states = "'backing-off', 'paused'" if paused else "'backing-off'"
         rows = await self.query(
             f"SELECT i.id FROM sys_invocation i LEFT JOIN sys_service s ON s.name = i.target_service_name "
-            f"WHERE i.status IN ({states}) AND (i.pinned_deployment_id = {deployment} "
-            f"OR (i.pinned_deployment_id IS NULL AND s.deployment_id = {deployment}))",
+            f"WHERE i.status IN ({states}) AND (i.pinned_deployment_id IN ({deployments}) "
+            f"OR (i.pinned_deployment_id IS NULL AND s.deployment_id IN ({deployments})))",
             texts=["id"],
         )
         gate = asyncio.Semaphore(AT_ONCE)
@@ -270,14 +303,35 @@ class _Deployments(msgspec.Struct):
         msgspec.convert(self.deployments, list[_Known])
 
 
+class _Service(msgspec.Struct):
+    name: str
+    revision: int
+
+
 class _Known(msgspec.Struct):
     id: str
     created_at: str
-    services: list[dict[str, Any]]
+    services: list[_Service]
+    uri: str = ""
 
 
 class _Rows(msgspec.Struct):
     rows: list[dict[str, Any]]
+
+
+def _serving(deployments: list[dict[str, Any]], service_names: Collection[str]) -> list[dict[str, Any]]:
+    wanted = set(service_names)
+    return [known for known in deployments if wanted & {service["name"] for service in known["services"]}]
+
+
+def _own_uri(deployments: list[dict[str, Any]], service_names: Collection[str], uri: str) -> str:
+    """Where these services are registered. A port may be reused by another session: a registration at a known URI would
+    change, or be, that deployment; the endpoint does not care about what comes before its own paths."""
+    ids = {known["id"] for known in _serving(deployments, service_names)}
+    uri = uri.rstrip("/")
+    if all(known.get("uri", "").rstrip("/") != uri for known in deployments if known["id"] not in ids):
+        return uri
+    return f"{uri}/{hashlib.sha256(repr(sorted(set(service_names))).encode()).hexdigest()[:12]}"
 
 
 def _accept(answer: Answer, request: str) -> None:

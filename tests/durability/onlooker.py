@@ -8,12 +8,22 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import restate
+
 import restate_nb as rnb
+
+greeter = restate.Service("greeter")
+
+
+@greeter.handler()
+async def greet(ctx: restate.Context, name: str) -> str:
+    return f"Hello {name} from {os.getpid()}"
 
 
 def main() -> None:
@@ -40,6 +50,14 @@ def main() -> None:
             job = rnb.map(work, range(total), concurrency=10, name="job", show=False)
         elif cell.startswith("small"):
             answer = rnb.map(small, range(3), name=cell, show=False).result(20)["value"].tolist()
+        elif cell == "other":
+            job = rnb.map(work, range(total), concurrency=10, name="other", show=False)
+        elif cell == "serve":
+            session.serve(greeter)
+        elif cell == "greet":
+            answer = session.call(greet, "Ada")
+        elif cell == "kill the server":
+            os.kill(session.server.pid, signal.SIGKILL)
         elif cell == "jobs":
             answer = rnb.jobs()["name"].tolist()
         elif cell == "look":

@@ -128,6 +128,38 @@ def test_a_process_that_only_looks_on_takes_nothing_and_leaves_nothing_stuck(
     first.end()
 
 
+def test_each_process_keeps_what_it_runs_when_the_server_is_killed(
+    tmp_path: Path, notebooks: tuple[Notebook, Notebook]
+) -> None:
+    first, second = notebooks
+    first.run("map")
+    second.run("map")  # sees the same job, and gets what is new
+    second.run("other")
+    first.wait_for(200)
+    for _ in range(2):
+        second.run("kill the server")
+        before = first.run("look")["ok"]
+        first.wait_for(min(before + 300, TOTAL))
+    assert first.run("result") and second.run("result")
+    ran = Counter(executions(tmp_path))
+    assert ran == {(str(item), each.process.pid): 1 for each in notebooks for item in range(TOTAL)}, "a job each"
+    for notebook in notebooks:
+        notebook.end()
+
+
+def test_a_process_that_comes_later_takes_no_services_from_the_first(
+    tmp_path: Path, notebooks: tuple[Notebook, Notebook]
+) -> None:
+    first, second = notebooks
+    first.run("serve")
+    assert second.run("small-1") == [0, -1, -2]
+    assert first.run("greet") == f"Hello Ada from {first.process.pid}"
+    assert second.run("small-2") == [0, -1, -2]
+    assert [process for _, process in executions(tmp_path)] == [second.process.pid] * 6
+    for notebook in notebooks:
+        notebook.end()
+
+
 def test_what_the_second_was_to_run_comes_back_when_it_is_killed(
     tmp_path: Path, notebooks: tuple[Notebook, Notebook]
 ) -> None:
