@@ -74,7 +74,7 @@ class Registry:
         if on_workers:
             check_for_workers(target, policy)
             connection = self._to_workers()
-        elif target.known_as is not None:
+        elif type(target) is Target and target.known_as is not None:
             raise InvalidInput(
                 f"{target.known_as!r} is a name, which only workers can make a function of: rnb.map and rnb.starmap "
                 "send items to them. rnb.batch runs functions of this process: import it, and pass the function."
