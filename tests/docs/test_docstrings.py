@@ -24,6 +24,7 @@ from restate_nb.errors import RestateNbError
 from restate_nb.testing import MockContext
 from restate_nb.testing.running import Running
 from tests.docs.pages import Page
+from tests.docs.raised import raised_within, subclasses
 
 PUBLIC = (restate_nb, restate_nb.patterns, restate_nb.testing)
 
@@ -102,19 +103,31 @@ def raised(thing: Any) -> set[str]:
     return names & ours
 
 
-def subclasses(kind: type) -> Iterator[type]:
-    """All classes below a class, and itself."""
-    yield kind
-    for each in kind.__subclasses__():
-        yield from subclasses(each)
-
-
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_what_a_function_raises_is_documented(name: str) -> None:
     """Each error class that stands in a `raise` of the function is named under `Raises`."""
     if not inspect.isbuiltin(FUNCTIONS[name]):
         told = sections(inspect.unwrap(FUNCTIONS[name])).get("Raises", "")
         assert {each for each in raised(FUNCTIONS[name]) if each not in told} == set()
+
+
+NEVER = {"to_parquet", "to_csv", "to_json", "compare"}
+"""These encode what was decoded, so that `NotEncodable` cannot come."""
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_comes_out_of_the_functions_that_it_calls_is_documented_too(name: str) -> None:
+    """Under `Raises`, by its class."""
+    if not inspect.isbuiltin(FUNCTIONS[name]):
+        told = sections(inspect.unwrap(FUNCTIONS[name])).get("Raises", "")
+        never = {"NotEncodable"} if name.rpartition(".")[2] in NEVER else set()
+        assert {each for each in raised_within(FUNCTIONS[name]) if each not in told} - never == set()
+
+
+def test_errors_are_followed_through_calls_and_caught_ones_are_not() -> None:
+    """The mechanism itself."""
+    assert "InvalidInput" in raised_within(restate_nb.batch)
+    assert "NotEncodable" not in raised_within(restate_nb.map), "inputs.py catches it, and raises InvalidInput"
 
 
 # ---------------------------------------------------------------- examples
