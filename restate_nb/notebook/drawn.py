@@ -36,10 +36,7 @@ class Drawn(Outcomes):
             steps: draw the durable steps of each item in place of its attempts; for durable functions.
 
         Raises:
-            InvalidInput: `sort` is none of these, or `label` is no column, and has not one value an item.
-
-        Raises:
-            InvalidInput: `label` is no column, or has too few or too many values.
+            InvalidInput: `sort` is none of these; or `label` is no column, or has too few or too many values.
 
         Example:
             job.timeline(sort="duration", label="item").figure.savefig("timeline.png")
@@ -61,9 +58,6 @@ class Drawn(Outcomes):
             label: what names items: a column of the frame, or one value an item; the index by default.
             ax: where to draw; a new figure by default.
             title: the chart's title.
-
-        Raises:
-            InvalidInput: `label` is no column, and has not one value an item.
 
         Raises:
             InvalidInput: `label` is no column, or has too few or too many values.
@@ -89,9 +83,6 @@ class Drawn(Outcomes):
             title: the chart's title.
 
         Raises:
-            InvalidInput: `label` is no column, and has not one value an item.
-
-        Raises:
             InvalidInput: `label` is no column, or has too few or too many values.
 
         Example:
@@ -115,9 +106,6 @@ class Drawn(Outcomes):
             title: the chart's title.
 
         Raises:
-            InvalidInput: `label` is no column, and has not one value an item.
-
-        Raises:
             InvalidInput: `label` is no column, or has too few or too many values.
 
         Example:
@@ -133,9 +121,6 @@ class Drawn(Outcomes):
         Args:
             label: what names items: a column of the frame, or one value an item; the index by default.
             title: over the figure; the job's name by default.
-
-        Raises:
-            InvalidInput: `label` is no column, and has not one value an item.
 
         Raises:
             InvalidInput: `label` is no column, or has too few or too many values.

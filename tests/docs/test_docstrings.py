@@ -68,6 +68,12 @@ def sections(thing: object) -> dict[str, str]:
     return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
 
 
+@pytest.mark.parametrize("name", THINGS)
+def test_no_section_comes_twice(name: str) -> None:
+    found = re.findall(r"^(Args|Returns|Raises|Attributes|Example):$", inspect.getdoc(THINGS[name]) or "", re.MULTILINE)
+    assert len(found) == len(set(found))
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_arguments_are_documented_all_or_by_the_words(name: str) -> None:
     """`Args` names the parameters in their order, and no others; a function without it tells of each in its words."""
