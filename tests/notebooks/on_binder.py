@@ -57,8 +57,7 @@ def run(user: User) -> None:
     left = user.processes()
     assert not left, f"the build left {left} running"
     with stage(f"{QUICKSTART}, in JupyterLab"), Watch(user) as watch, Lab(user) as lab:
-        assert lab.opens() == f"/lab/tree/{QUICKSTART}", lab.opens()
-        lab.ask("/server-proxy/servers-info")  # jupyter-server-proxy is there, for the Restate UI
+        assert lab.opens()[0] == f"/lab/tree/{QUICKSTART}"
         before = watch.memory
         cells = lab.run(user.home / QUICKSTART)
     print(f"{cells} cells; {before / 1e6:.0f} MB before the first, {watch.memory / 1e6:.0f} at most: {watch.parts()}")
@@ -214,17 +213,19 @@ class Lab:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read())
 
-    def opens(self) -> str:
-        """The page that the address without a path leads to."""
-        request = urllib.request.Request(self._url, headers={"Authorization": f"token {self._token}"})
+    def opens(self, path: str = "") -> tuple[str, str]:
+        """The page that a path, or the address alone, leads to; and its text."""
+        request = urllib.request.Request(self._url + path, headers={"Authorization": f"token {self._token}"})
         with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.url.removeprefix(self._url).partition("?")[0]
+            return answer.url.removeprefix(self._url).partition("?")[0], answer.read().decode()
 
     def run(self, notebook: Path) -> int:
         """Run all cells of a notebook, one after the other, as "Run all" does; how many there were.
 
+        At the end a session is asked for its Restate UI.
+
         Raises:
-            AssertionError: a cell failed.
+            AssertionError: a cell failed, or the UI is not there.
         """
         path = str(notebook.relative_to(self._user.home))
         kernel = self.ask("/api/sessions", path=path, name=path, type="notebook", kernel={"name": "python3"})["kernel"]
@@ -240,6 +241,11 @@ class Lab:
                 content = reply["content"]
                 told = "\n".join(content.get("traceback", [str(content)]))
                 assert content["status"] == "ok", re.sub(r"\x1b\[[\d;]*m", "", told)
+            asked = client.execute_interactive("session = rnb.start()", user_expressions={"it": "session"}, timeout=60)
+            shown = asked["content"]["user_expressions"]["it"]["data"]["text/html"]
+            link = re.search(r'href="(/restate-nb/[^"]+)"', shown)
+            assert link is not None, shown
+            assert "<title>Restate" in self.opens(link[1])[1], self.opens(link[1])
         finally:
             client.stop_channels()
         return len(cells)
