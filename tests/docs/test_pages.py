@@ -55,3 +55,23 @@ def test_the_map_of_the_code_has_every_folder_of_the_package() -> None:
         str(path.parent.relative_to(package)) for path in package.rglob("*.py") if "__pycache__" not in path.parts
     }
     assert mapped == folders
+
+
+def anchors(text: str) -> set[str]:
+    """The names of the headings of a page, as GitHub links to them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_of_pages_outside_of_the_site_lead_somewhere(name: str) -> None:
+    """Sphinx checks those of the site."""
+    text = (ROOT / name).read_text()
+    links = re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"", text)
+    ours = [link or picture for link, picture in links if "://" not in (link or picture)]
+    assert ours
+    for link in ours:
+        path, _, anchor = link.partition("#")
+        target = ROOT / path if path else ROOT / name
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
