@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from restate_nb.errors import InvalidInput
+from restate_nb.notebook.loops import LoopThread
 from restate_nb.server.address import Address
 from restate_nb.server.admin import Admin
 from restate_nb.server.handle import ServerHandle
@@ -150,7 +151,20 @@ class Elsewhere:
         return Admin(self.admin_at, token=self.token, patience=self.patience)
 
     def trouble(self) -> str:
-        return ""
+        thread = LoopThread("rnb-look")  # that of a cell may run a loop
+        try:
+            return thread.run(self._trouble())
+        finally:
+            thread.close()
+
+    async def _trouble(self) -> str:
+        async with self.ingress() as ingress:
+            if await ingress.healthy():
+                return ""
+        return (
+            f"{self.at} does not answer; the job goes on when it does, and is no longer followed after "
+            f"{self.patience:g} s without an answer"
+        )
 
     def revive(self) -> bool:
         return False
