@@ -1,5 +1,5 @@
 """Every soak test has a short form that CI runs, made of the same code, and CONTRIBUTING.md has the command of the long
-one."""
+one, and all folders of tests."""
 
 from __future__ import annotations
 
@@ -47,3 +47,9 @@ def test_contributing_names_the_command_of_every_long_run() -> None:
     folders = {Path(name.partition("::")[0]).parent for name in soaks()}
     assert len(folders) >= 4
     assert [str(each) for each in folders if f"`pytest -m soak {each}`" not in told] == []
+
+
+def test_contributing_says_what_every_folder_of_tests_is_for() -> None:
+    told = (ROOT / "CONTRIBUTING.md").read_text()
+    folders = sorted(path.parent.name for path in (ROOT / "tests").glob("*/*.py"))
+    assert [each for each in dict.fromkeys(folders) if f"`tests/{each}`" not in told] == []
