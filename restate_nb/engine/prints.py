@@ -20,6 +20,7 @@ KEPT_LINES: Final = 50_000
 """Of a job, the latest."""
 
 _SOON = 0.1  # seconds until a line without an end is shown
+_CELL_ENDS = 0.05  # seconds in which IPython puts back what it found
 _LONGEST = 10_000  # characters of a line that is kept
 _SHOWN_LINES: Final = 1_000
 _SHOWN_CHARACTERS: Final = 200_000
@@ -67,6 +68,7 @@ class Prints:
         """
         for name in ("stdout", "stderr"):
             _watch(getattr(sys, name), name)
+        _watch_terminal()
         self._bounded = bounded
         self._lines_left, self._characters_left = _SHOWN_LINES, _SHOWN_CHARACTERS
         context = contextvars.copy_context()
@@ -172,6 +174,35 @@ class _Write:
 
 
 _showing = threading.local()
+
+
+def _watch_terminal() -> None:
+    """Go on in a terminal's IPython, where others take the place of what is watched: it puts back the `write` of before
+    when a cell has ended, and has a file of another kind while it waits at the prompt."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is None or hasattr(shell, "kernel"):
+        return
+    if _watch_again not in shell.events.callbacks["post_run_cell"]:
+        shell.events.register("post_run_cell", _watch_again)
+    at_prompt = sys.modules.get("prompt_toolkit.patch_stdout")
+    if at_prompt is not None and not isinstance(at_prompt.StdoutProxy.write, property):
+        plain = at_prompt.StdoutProxy.write
+        at_prompt.StdoutProxy.write = property(lambda file: _Write("stdout", functools.partial(plain, file)))
+
+
+def _watch_again(_result: object) -> None:
+    """Watch what was watched before: a cell of a terminal's IPython is about to end, and tells nobody when it has."""
+    files = [(sys.stdout, "stdout"), (sys.stderr, "stderr")]
+
+    def watch() -> None:
+        end = time.monotonic() + _CELL_ENDS
+        while time.monotonic() < end:
+            for file, stream in files:
+                _watch(file, stream)
+            time.sleep(0.001)
+
+    threading.Thread(target=watch, name="rnb-prints", daemon=True).start()
 
 
 def _watch(file: Any, stream: str) -> None:
