@@ -8,6 +8,7 @@ import decimal
 import enum
 import math
 import pathlib
+import types
 import uuid
 import zoneinfo
 from typing import Any, NamedTuple, TypedDict
@@ -243,3 +244,37 @@ def _nested() -> list[Any]:
 def test_what_cannot_be_kept_is_refused_with_advice(value: Any, advice: str) -> None:
     with pytest.raises(NotEncodable, match=advice):
         encode(value)
+
+
+class Stamp(dt.datetime):
+    """As pendulum's and others' are."""
+
+
+class Day(dt.date):
+    """A date of somebody's own."""
+
+
+class Response:
+    """As an HTTP client gives it."""
+
+
+def test_subclasses_of_dates_come_back_as_plain_ones() -> None:
+    at, day = Stamp(2024, 5, 6, 7, 8, 9, 10, tzinfo=dt.UTC), Day(2024, 5, 6)
+    assert decode(encode([at, day])) == [dt.datetime(2024, 5, 6, 7, 8, 9, 10, tzinfo=dt.UTC), dt.date(2024, 5, 6)]
+    assert [type(each) for each in decode(encode([at, day]))] == [dt.datetime, dt.date]
+
+
+def test_any_mapping_is_an_object() -> None:
+    assert decode(encode(types.MappingProxyType({"a": 1}))) == {"a": 1}
+
+
+def test_text_that_is_no_unicode_is_refused_as_a_key_and_kept_as_a_value() -> None:
+    """A file name that is not UTF-8 has such characters."""
+    assert decode(encode({"name": "a\udcff"})) == {"name": "a\udcff"}
+    with pytest.raises(NotEncodable, match="not valid Unicode text"):
+        encode({"a\udcff": "b\udcff"})
+
+
+def test_a_response_is_refused_with_what_to_take_of_it() -> None:
+    with pytest.raises(NotEncodable, match=r"\.text, \.json\(\)"):
+        encode(Response())
