@@ -500,3 +500,156 @@ async def test_no_item_starts_while_nothing_has_been_recorded_for_long(
     while unsettled(lane):
         lane.acknowledge(decode_group(await asyncio.wait_for(lane.take(), 10)))
         pool.recorded()
+
+
+class Gate:
+    """Items that run until they are let go; which have begun, and which were broken off."""
+
+    def __init__(self) -> None:
+        self.let = asyncio.Event()
+        self.begun: list[int] = []
+        self.stopped: list[int] = []
+
+    async def __call__(self, item: int) -> int:
+        self.begun.append(item)
+        try:
+            await self.let.wait()
+        except asyncio.CancelledError:
+            self.stopped.append(item)
+            raise
+        return item
+
+    async def wait_for(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.begun) < count:
+                await asyncio.sleep(0.001)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(self.begun) == count
+
+
+def numbered(*positions: int) -> Lane:
+    payloads = {position: encode(position) for position in positions}
+    return Lane(len(payloads), lambda: entries(payloads, {}))
+
+
+async def test_cancelling_one_lane_leaves_the_others_alone_and_says_how_long_its_items_ran(pool: Pool) -> None:
+    gate, mine, other = Gate(), numbered(0, 1), numbered(10, 11)
+    pool.add(mine)
+    pool.add(other)
+    pool.provide(Target(gate).work(), RunPolicy())
+    await gate.wait_for(4)
+    await asyncio.sleep(0.02)
+    pool.cancel(mine)
+    attempts = await outcomes(mine)
+    assert [each.status for each in attempts] == [CANCELLED] * 2
+    assert all(0.02 <= each.ran < 10 for each in attempts)
+    assert sorted(gate.stopped) == [0, 1]
+    gate.let.set()
+    assert [each.status for each in await outcomes(other)] == [OK] * 2
+
+
+async def test_the_room_of_a_lane_that_is_dropped_is_for_the_others(pool: Pool) -> None:
+    gate, mine, other = Gate(), numbered(0, 1), numbered(10, 11)
+    pool.add(mine)
+    pool.add(other)
+    pool.provide(Target(gate).work(), RunPolicy(concurrency=2))
+    await gate.wait_for(2)
+    pool.drop(mine)
+    await gate.wait_for(4)
+    assert sorted(gate.begun) == [0, 1, 10, 11]
+    assert sorted(gate.stopped) == [0, 1]
+    gate.let.set()
+    assert len(await outcomes(other)) == 2
+
+
+async def test_a_closed_pool_ends_what_runs_and_starts_nothing_more(pool: Pool) -> None:
+    gate, calls = Gate(), list[int]()
+
+    async def fails_or_hangs(item: int) -> int:
+        if item == 0:
+            calls.append(item)
+            raise OSError("again")
+        return await gate(item)
+
+    lane = numbered(0, 1, 2, 3, 4)
+    pool.add(lane)
+    retry = Retry(max_attempts=9, initial_interval=0.05, jitter=0)
+    pool.provide(Target(fails_or_hangs).work(), RunPolicy(concurrency=3, retry=retry))
+    await gate.wait_for(3)
+    assert calls == [0], "it waits for its next attempt"
+    pool.close()
+    pool.resume()
+    pool.set_concurrency(50)
+    pool.add(numbered(20))
+    await asyncio.sleep(0.15)
+    assert (calls, sorted(gate.begun), sorted(gate.stopped)) == ([0], [1, 2, 3], [1, 2, 3])
+    assert not pool.running
+
+
+async def test_a_defect_of_the_pool_is_reported_and_the_other_items_go_on(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    attempts_run = pool._attempts.run
+
+    async def run_or_break(work: Any, entry: Any) -> Any:
+        if entry.position == 1:
+            raise RuntimeError("a defect")
+        return await attempts_run(work, entry)
+
+    monkeypatch.setattr(pool._attempts, "run", run_or_break)
+    lane = numbered(*range(6))
+    pool.add(lane)
+
+    async def same(item: int) -> int:
+        return item
+
+    pool.provide(Target(same).work(), RunPolicy(concurrency=2))
+    done: set[int] = set()
+    while len(done) < 5:
+        group = decode_group(await asyncio.wait_for(lane.take(), 10))
+        lane.acknowledge(group)
+        done |= {each.position for each in group}
+    assert done == {0, 2, 3, 4, 5}
+    assert [str(each) for each in told] == ["a defect"]
+
+
+async def test_items_of_all_lanes_start_when_the_limit_is_raised_at_once(pool: Pool) -> None:
+    gate = Gate()
+    lanes = [numbered(*range(10 * each, 10 * each + 3)) for each in range(4)]
+    for lane in lanes:
+        pool.add(lane)
+    pool.provide(Target(gate).work(), RunPolicy(concurrency=1))
+    await gate.wait_for(1)
+    pool.set_concurrency(7)
+    await gate.wait_for(7)
+    pool.pause()
+    pool.set_concurrency(12)
+    await asyncio.sleep(0.01)
+    assert len(gate.begun) == 7
+    pool.resume()
+    await gate.wait_for(12)
+    gate.let.set()
+    for lane in lanes:
+        assert len(await outcomes(lane)) == 3
+
+
+async def test_a_lane_that_comes_after_the_stop_ends_with_the_reason_until_the_pool_is_reopened(pool: Pool) -> None:
+    gate = Gate()
+    pool.provide(Target(gate).work(), RunPolicy())
+    pool.stop("enough")
+    pool.stop("too much")
+    (attempt,) = await added(pool, numbered(3))
+    assert attempt.status == CANCELLED
+    assert attempt.failure is not None and attempt.failure.message == "enough", "the first reason stands"
+    pool.reopen()
+    gate.let.set()
+    (attempt,) = await added(pool, numbered(4))
+    assert attempt.status == OK
+
+
+async def added(pool: Pool, lane: Lane) -> list[Attempt]:
+    pool.add(lane)
+    return await outcomes(lane)
