@@ -129,6 +129,10 @@ class Driver:
         """What is wrong with the server, in words; empty when nothing is. It may take seconds."""
         return self._connection.trouble()
 
+    def busy(self, now: float | None) -> float:
+        """For how many seconds its rounds went on; `now` is the end of one that still does, in seconds since 1970."""
+        return self._ledger.busy([each.started for each in self.manifest.rounds], now)
+
     async def conclude(self) -> None:
         """Note how the job ended, for those who list jobs."""
         counts = self._ledger.counts
@@ -137,6 +141,7 @@ class Driver:
             failed=self._ledger.failed,
             cancelled=counts[CANCELLED],
             at=self._ledger.last_end or time.time(),
+            busy=self.busy(None),
         )
         gave_up = self._ledger.gave_up(len(self.manifest.rounds) - 1) is not None
         if self.manifest.summary != summary:

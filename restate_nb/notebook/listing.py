@@ -40,7 +40,7 @@ def _row(session: str, manifest: Manifest, job: Job[Any] | None) -> dict[str, An
         "total": manifest.total,
         "started_at": manifest.created,
         "finished_at": summary.at if summary is not None else None,
-        "elapsed_s": (summary.at if summary is not None else time.time()) - manifest.created,
+        "elapsed_s": _elapsed(manifest),
         "rounds": len(manifest.rounds),
     }
     if job is not None:
@@ -50,6 +50,7 @@ def _row(session: str, manifest: Manifest, job: Job[Any] | None) -> dict[str, An
             "ok": counts["ok"],
             "failed": job.failed,
             "cancelled": counts["cancelled"],
+            "elapsed_s": job._elapsed(time.time()),
         }
     if summary is None:  # counts are known where it runs
         return row | {"status": "paused" if manifest.paused else "unfinished"}
@@ -59,3 +60,11 @@ def _row(session: str, manifest: Manifest, job: Job[Any] | None) -> dict[str, An
         "failed": summary.failed,
         "cancelled": summary.cancelled,
     }
+
+
+def _elapsed(manifest: Manifest) -> float:
+    """As far as the record tells: the ends of rounds are known where they run, and in the summary, all together."""
+    summary = manifest.summary
+    if summary is None:
+        return time.time() - manifest.rounds[-1].started
+    return summary.at - manifest.created if summary.busy is None else summary.busy

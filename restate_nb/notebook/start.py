@@ -105,7 +105,8 @@ def jobs(session: Session | None = None) -> pd.DataFrame:
     """All jobs of the server, those of other notebooks included, the latest first.
 
     Columns: `name`, `session`, `function`, `status`, `total`, `ok`, `failed`, `cancelled` (missing for unfinished jobs
-    of other processes), `started_at`, `finished_at`, `elapsed_s`, `rounds` (1 and the retries).
+    of other processes), `started_at`, `finished_at`, `elapsed_s` (the time between the end of a round and the next left
+    out; of unfinished jobs of other processes that of the last round), `rounds` (1 and the retries).
 
     Args:
         session: whose server; that of the live session by default.

@@ -174,13 +174,16 @@ class Visible(Drawn):
             running = running_lines(self._driver.work.doings(), self._items.index())
         return Diagnosis(self.name, state, reasons, running)
 
+    def _elapsed(self, now: float) -> float:
+        """For how many seconds the job's rounds went on; `now` in seconds since 1970."""
+        return self._driver.busy(None if self._ended.done() else now)
+
     def _progress(self) -> Progress:
         ledger, counts, now = self._ledger, self.counts, time.time()
         rate = None if self._ended.done() else ledger.rate(now)
         left = ledger.total - ledger.done
         pauses = 0.0 if self._driver.batches is None else self._driver.batches.pauses_left(now)
         p50, p95 = ledger.percentiles()
-        begins = [each.started for each in self._driver.manifest.rounds]
         return Progress(
             name=self.name,
             function=self._target.name,
@@ -192,7 +195,7 @@ class Visible(Drawn):
             running=counts["running"],
             attached=ledger.attached,
             retries=ledger.retries,
-            elapsed=ledger.busy(begins, None if self._ended.done() else now),
+            elapsed=self._elapsed(now),
             rate=rate,
             eta=left / rate + pauses if rate else None,
             p50=p50,

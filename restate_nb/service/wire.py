@@ -137,12 +137,18 @@ class Round(msgspec.Struct, kw_only=True):
 
 
 class Summary(msgspec.Struct, kw_only=True):
-    """How a job ended: counts of items, and when, in seconds since 1970 (UTC)."""
+    """How a job ended: counts of items.
+
+    Attributes:
+        at: when, in seconds since 1970 (UTC).
+        busy: for how many seconds its rounds went on; None in records of before there was this.
+    """
 
     ok: _Count
     failed: _Count
     cancelled: _Count
     at: float
+    busy: float | None = None
 
 
 class Manifest(msgspec.Struct, kw_only=True):

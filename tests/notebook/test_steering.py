@@ -168,6 +168,28 @@ def test_all_jobs_of_the_server_are_listed_with_their_counts(tmp_path: Path) -> 
         assert rnb.jobs(one).loc[1, "ok"] == 2
 
 
+def test_the_time_between_a_round_and_the_next_is_in_no_list(tmp_path: Path) -> None:
+    def fails_at_first(item: int) -> int:
+        time.sleep(0.05)
+        if not again.is_set():
+            raise ValueError("not yet")
+        return item
+
+    again = threading.Event()
+    with Session("one", tmp_path / ".restate") as one, Session("other", tmp_path / ".restate") as other:
+        job = submit(one, fails_at_first, [1], name="rounds")
+        job.wait()
+        time.sleep(2)
+        again.set()
+        job.retry_failed().result(20)
+        own = job._progress().elapsed
+        here, there = (rnb.jobs(session).iloc[0] for session in (one, other))
+        assert own == pytest.approx(here["elapsed_s"])
+        assert own == pytest.approx(there["elapsed_s"])
+        assert 0.1 < own < (there["finished_at"] - there["started_at"]).total_seconds() - 1.9
+        assert there["rounds"] == 2
+
+
 @pytest.mark.parametrize("durable", [False, True])
 def test_a_deleted_job_leaves_no_invocation_and_its_cell_runs_it_anew(session: Session, durable: bool) -> None:
     calls: list[int] = []
