@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.limit import Seconds, seconds
+from restate_nb.notebook.current import only_one
 from restate_nb.notebook.loops import LoopThread
 from restate_nb.notebook.names import check_session_name, default_shared_name
 from restate_nb.notebook.restates import Elsewhere
 from restate_nb.notebook.session import RETENTION, Session
-from restate_nb.notebook.start import only_one
 from restate_nb.server.access import (
     Token,
     Verify,
@@ -108,7 +108,10 @@ def connect(
             thread.close()
         return Session(name, restate, retention=retention)
 
-    return only_one(make, name, restate)
+    session = only_one(make, lambda live: live.name == name and live._restate == restate)
+    import restate_nb.notebook.accessor  # noqa: F401, PLC0415 - df.restate, as `start` does
+
+    return session
 
 
 def read_exposure(

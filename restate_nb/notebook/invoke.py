@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Any, TypeVar, overload
 
 from restate_nb.limit import Concurrency, PerSecond
+from restate_nb.notebook.current import current
 from restate_nb.notebook.deployed import Deployed
 from restate_nb.notebook.inputs import read_inputs
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.session import Session
-from restate_nb.notebook.start import current
 from restate_nb.patterns.clients import ObjectClient, ServiceClient, WorkflowClient
 from restate_nb.policy import DEFAULT_CONCURRENCY, NO_RETRY, Limit, Retry, RunPolicy, Seconds
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from restate_nb.errors import InvalidInput
-from restate_nb.notebook import start
 from restate_nb.notebook.about import server_has_ended
+from restate_nb.notebook.current import current
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ def restate(line: str) -> pd.DataFrame | None:
     if command not in _COMMANDS:
         raise UsageError(f"%restate knows no {command!r}. There are:\n{HELP}")
     try:
-        session = start.current()
+        session = current()
     except InvalidInput as error:
         raise UsageError(str(error)) from None
     if command == "jobs":

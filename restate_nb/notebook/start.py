@@ -1,15 +1,13 @@
-"""`start`: the one session of this process."""
+"""Start a session, and what it is asked for by name."""
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from restate_nb.errors import InvalidInput
+from restate_nb.notebook.current import current, only_one
 from restate_nb.notebook.names import check_session_name, default_session_name
 from restate_nb.notebook.session import RETENTION, Session
 
@@ -18,9 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from restate_nb.notebook.job import Job
-
-_current: Session | None = None
-_starting = threading.Lock()
 
 
 def start(
@@ -49,56 +44,19 @@ def start(
 
         session = rnb.start()
     """
-    global _current  # noqa: PLW0603 - the one session of this process
-    with _starting:
-        directory = Path(data_dir or ".restate").expanduser().absolute()
-        if _current is not None and _current.live:
-            if (name is not None and name != _current.name) or (data_dir and directory != _current.data_dir):
-                raise InvalidInput(
-                    f"The session {_current.name!r}, {_current._restate}, is live. "
-                    "Use it, or stop it first: rnb.start().stop()."
-                )
-            _current.revive()
-            return _current
-        name = default_session_name() if name is None else check_session_name(name)
-        _current = Session(name, directory, listen=listen, retention=retention)
+    directory = Path(data_dir or ".restate").expanduser().absolute()
+
+    def make() -> Session:
+        chosen = default_session_name() if name is None else check_session_name(name)
+        return Session(chosen, directory, listen=listen, retention=retention)
+
+    def fits(live: Session) -> bool:
+        return name in (None, live.name) and (not data_dir or directory == live.data_dir)
+
+    session = only_one(make, fits)
     import restate_nb.notebook.accessor  # noqa: F401, PLC0415 - df.restate; loads pandas, so not before it is asked for
 
-    return _current
-
-
-def only_one(make: Callable[[], Session], name: str, restate: object) -> Session:
-    """The session of this process: the live one if it is the one that is asked for, or one that is made.
-
-    Args:
-        make: makes it.
-        name: its name.
-        restate: what it works on; one that equals that of the live session is the same.
-
-    Raises:
-        InvalidInput: another one is live.
-    """
-    global _current  # noqa: PLW0603 - the one session of this process
-    with _starting:
-        if _current is not None and _current.live:
-            if name != _current.name or restate != _current._restate:
-                raise InvalidInput(f"{_current!r} is live. Use it, or stop it first: rnb.start().stop().")
-            return _current
-        _current = make()
-    import restate_nb.notebook.accessor  # noqa: F401, PLC0415 - see `start`
-
-    return _current
-
-
-def current() -> Session:
-    """The live session.
-
-    Raises:
-        InvalidInput: there is none.
-    """
-    if _current is None or not _current.live:
-        raise InvalidInput("There is no session yet. Run this first: rnb.start()")
-    return _current
+    return session
 
 
 def jobs(session: Session | None = None) -> pd.DataFrame:

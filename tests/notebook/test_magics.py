@@ -13,7 +13,7 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import restate_nb as rnb
-from restate_nb.notebook import start
+from restate_nb.notebook import current
 from restate_nb.notebook.session import Session
 
 
@@ -35,7 +35,7 @@ def run(shell: InteractiveShell, line: str) -> object:
 
 
 def test_without_a_session_it_says_what_to_run(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "_current", None)
+    monkeypatch.setattr(current, "_session", None)
     for command in ("status", "jobs", "stop"):
         with pytest.raises(Exception, match=r"rnb\.start\(\)") as caught:
             run(shell, f"%restate {command}")
@@ -64,7 +64,7 @@ def test_it_shows_and_stops_the_session(
     shell: InteractiveShell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Session("magic", tmp_path / ".restate") as session:
-        monkeypatch.setattr(start, "_current", session)
+        monkeypatch.setattr(current, "_session", session)
         rnb.map(len, ["a", "bb"], name="lengths", show=False).result(20)
         capsys.readouterr()
         run(shell, "%restate status")

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 from restate_nb.errors import InvalidInput
+from restate_nb.notebook.current import current
 from restate_nb.notebook.session import Session
-from restate_nb.notebook.start import current
 from restate_nb.service.durable import takes_context
 
 T = TypeVar("T")

@@ -7,10 +7,10 @@ from typing import Any, TypeVar, overload
 
 from restate_nb.engine.target import Executor
 from restate_nb.limit import Concurrency, PerSecond
+from restate_nb.notebook.current import current
 from restate_nb.notebook.inputs import passing_of, read_items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.session import Session
-from restate_nb.notebook.start import current
 from restate_nb.notebook.verbs.options import On, concurrency_of, is_for_workers, target_of
 from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy, Seconds
 

@@ -12,11 +12,11 @@ from restate_nb.engine.operations import Operations
 from restate_nb.engine.target import Executor, name_of
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.limit import Concurrency, PerSecond
+from restate_nb.notebook.current import current
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.session import Session
 from restate_nb.notebook.spool import Spool
-from restate_nb.notebook.start import current
 from restate_nb.notebook.verbs.options import check_durable, check_version, concurrency_of
 from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy, Seconds
 from restate_nb.service.durable import takes_context
