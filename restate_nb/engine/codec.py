@@ -185,7 +185,7 @@ def _unknown(kind: type) -> NotEncodable:
         hint = "It has to be awaited or turned into a list first."
     elif "Response" in kind.__name__:
         hint = "Use what you need of it: .text, .json(), the status."
-    return NotEncodable(f"A {name} cannot be kept as JSON. {hint} A file's path will do for the rest.")
+    return NotEncodable(f"An object of class {name} cannot be kept as JSON. {hint} A file's path will do for the rest.")
 
 
 def _plain_numpy(value: Any, lone_surrogates: bool) -> object:
