@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 if TYPE_CHECKING:
-    from benchmarks.against.run import Measured
+    from benchmarks.against.measured import Measured
 
 DURABLE = {"restate_nb", "Restate SDK", "DBOS"}
 OURS, KEPT, LOST, INK = "#2f6fde", "#9db8e8", "#c9c9c9", "#333333"

@@ -7,15 +7,14 @@ import json
 import os
 import platform
 import signal
-import statistics
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.against.environments import Environment, prepare
+from benchmarks.against.measured import Measured
 from benchmarks.against.memory import MARK, held, marked, watched_peak
 from benchmarks.against.table import print_report
 
@@ -38,34 +37,6 @@ CASES: dict[str, list[tuple[str, int]]] = {
 
 TIME_LIMIT = 180.0
 """Seconds that one peer may take for its cases."""
-
-
-@dataclass
-class Measured:
-    """A peer's seconds by (case, items), one a round; its peak of memory; or why it is left out."""
-
-    peer: str
-    packages: dict[str, str] = field(default_factory=dict)
-    seconds: dict[tuple[str, int], list[float]] = field(default_factory=dict)
-    memory: int = 0
-    missing: str = ""
-
-    def sizes(self, case: str) -> list[int]:
-        return sorted(items for name, items in self.seconds if name == case)
-
-    def rates(self, case: str, items: int | None = None) -> list[float]:
-        """Items a second, one a round; by default at the largest size. Empty where the peer has no such case."""
-        sizes = self.sizes(case)
-        if not sizes:
-            return []
-        size = sizes[-1] if items is None else items
-        return [size / seconds for seconds in self.seconds[case, size]]
-
-    def growth(self) -> float:
-        """How many times as long an item takes at the larger size as at the common one."""
-        small, large = self.sizes("noop")
-        each = zip(self.seconds["noop", small], self.seconds["noop", large], strict=True)
-        return statistics.median((b / large) / (a / small) for a, b in each)
 
 
 class PeerFailed(Exception):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.measure import table
 
 if TYPE_CHECKING:
-    from benchmarks.against.run import Measured
+    from benchmarks.against.measured import Measured
 
 WANTED = {"Dask": 30, "Ray": 30, "ipyparallel": 30, "DBOS": 300}
 """How many times a peer's rate of no-op items ours should be."""
