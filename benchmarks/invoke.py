@@ -128,7 +128,7 @@ async def serve_echo() -> None:
     config = Config()
     config.bind = [f"fd://{listening.detach()}"]
     config.h2_max_concurrent_streams = 10_000
-    await serve(restate.app([service]), config, mode="asgi")  # type: ignore[arg-type]
+    await serve(restate.app([service]), config, mode="asgi")
 
 
 if __name__ == "__main__":

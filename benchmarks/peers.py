@@ -31,7 +31,7 @@ def plain_asyncio(work: Callable[[int], Any], items: int, concurrency: int) -> f
     async def main() -> None:
         semaphore = asyncio.Semaphore(concurrency)
 
-        async def one(item: int) -> int:
+        async def one(item: int) -> Any:
             async with semaphore:
                 return await work(item)
 

@@ -55,8 +55,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     began = time.monotonic()
     with ExitStack() as stack:
-        sides = [stack.enter_context(_Side.of(commit)) for commit in (a, arguments.b)]
-        ratios, missing = measure(*sides, began, arguments.seconds)
+        before, after = (stack.enter_context(_Side.of(commit)) for commit in (a, arguments.b))
+        ratios, missing = measure(before, after, began, arguments.seconds)
     judged = {name: found for name, found in ratios.items() if len(found) >= FEWEST}
     slower = [name for name, found in judged.items() if is_slower(found, arguments.limit)]
     rows = [["path", "time, B / A", "quartiles", "pairs", ""]]
