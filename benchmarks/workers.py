@@ -23,7 +23,7 @@ from benchmarks.measure import table
 WANTED = 1.7  # two workers to one, on items that compute, on two cores
 AT_ONCE = 16  # items that wait, for each worker; items that compute, for all
 NAP = 0.1  # seconds
-LOOPS = 600_000  # of an item that computes: some 40 ms
+LOOPS = 1_800_000  # of an item that computes: some 100 ms
 PAGE = Path("docs/scaling.md")
 BEGIN, END = "<!-- measured -->\n", "<!-- end of measured -->\n"
 
@@ -62,7 +62,7 @@ class Run:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=5, help="of each kind, in turn (default 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each kind, in turn (default 3)")
     parser.add_argument("--small", action="store_true", help="one round, a tenth of the items: does it work?")
     parser.add_argument("--json", type=Path, default=Path("benchmarks-workers.json"), help="where the report goes")
     parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing: take what is in this report")
@@ -151,7 +151,7 @@ def one_run(session: Any, work: str, workers: int, size: float, name: str) -> Ru
     import restate_nb as rnb
 
     concurrency = AT_ONCE * workers if work == "wait" else AT_ONCE
-    items = round(size * (50 * concurrency if work == "wait" else 400))
+    items = round(size * (50 * concurrency if work == "wait" else 320))
     function, options = f"{__name__}:{ {'wait': 'nap', 'compute': 'crunch'}[work] }", {"show": False}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
