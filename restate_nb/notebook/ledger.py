@@ -24,8 +24,6 @@ _SAMPLE = 2_000
 """How many of the latest durations the percentiles are taken of, and how many kinds of error are counted: what the
 panel shows must cost the same at a million items."""
 
-_AT_ONCE = 1_000  # values in memory when all of them are read
-
 
 def _nobody(_now: float) -> None:
     """Hear nothing."""
@@ -189,8 +187,7 @@ class Ledger:
 
     def raws(self, positions: Sequence[int]) -> Iterator[bytes]:
         """The recorded values of items that went well, encoded."""
-        for start in range(0, len(positions), _AT_ONCE):
-            yield from self._values.take(self._value_at[each] - 1 for each in positions[start : start + _AT_ONCE])
+        yield from self._values.each(self._value_at[position] - 1 for position in positions)
 
     def tally(self, round_: int) -> tuple[int, int]:
         """How many items failed in a round, and how many ended in it, cancelled ones left out."""

@@ -15,6 +15,8 @@ IN_MEMORY: Final = 64 * 1024 * 1024
 _TAIL: Final = 1024 * 1024
 """Bytes that gather before they are written to the file."""
 
+_AT_ONCE: Final = 1_000  # byte strings that are taken under one lock
+
 
 class Spool(Sequence[bytes]):
     """Byte strings in the order in which they were appended; a million small ones cost little more than their bytes.
@@ -87,6 +89,19 @@ class Spool(Sequence[bytes]):
                     bytes(tail[start - written : end - written]) if start >= written else self._read(start, end)
                 )
         return found
+
+    def each(self, positions: Iterable[int]) -> Iterator[bytes]:
+        """The same one by one: only few, or a MiB, of them are in memory."""
+        some: list[int] = []
+        room = _TAIL
+        for position in positions:
+            some.append(position)
+            room -= self.size(position)
+            if room <= 0 or len(some) == _AT_ONCE:
+                yield from self.take(some)
+                some.clear()
+                room = _TAIL
+        yield from self.take(some)
 
     def _read(self, start: int, end: int) -> bytes:
         assert self._file is not None

@@ -10,6 +10,7 @@ import pytest
 from restate_nb.engine.lane import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, Attempt, Failure
 from restate_nb.notebook import ledger as module
+from restate_nb.notebook import spool
 from restate_nb.notebook.ledger import PENDING, Ledger
 
 
@@ -279,7 +280,7 @@ def test_items_are_known_when_all_of_them_have_ended() -> None:
 
 
 def test_values_are_those_of_their_items_however_many_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_AT_ONCE", 3)
+    monkeypatch.setattr(spool, "_AT_ONCE", 3)
     ledger = Ledger(10)
     for n in (5, 0, 9, 3, 1, 2, 8, 4, 6, 7):
         ledger.apply(0, [Attempt(n, 1, OK, 1.0, 0.5, msgspec.Raw(b"%d" % n))], 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,22 @@ def test_a_file_that_somebody_cut_is_told_of() -> None:
     spool._file.truncate(50)
     with pytest.raises(OSError, match="cut short"):
         spool[0]
+
+
+def test_one_by_one_they_come_in_order_and_few_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TAIL", 1_000)
+    raws = [bytes([each]) * (10 if each < 50 else 600) for each in range(100)]
+    spool, taken = Spool(raws), list[int]()
+    take = spool.take
+
+    def watched(positions: Iterable[int]) -> list[bytes]:
+        found = take(positions)
+        taken.append(sum(map(len, found)))
+        return found
+
+    monkeypatch.setattr(spool, "take", watched)
+    order = [*range(99, -1, -1), 7]
+    assert list(spool.each(order)) == [raws[each] for each in order]
+    assert max(taken) <= 1_000 + 600
+    assert len(taken) < len(order)
+    assert list(spool.each([])) == []
