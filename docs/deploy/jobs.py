@@ -6,4 +6,5 @@ import hashlib
 
 
 def digest(text: str) -> str:
+    """What a worker does with one item."""
     return hashlib.sha256(text.encode()).hexdigest()
