@@ -246,17 +246,17 @@ def _finite(item: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """What msgspec does not know, as JSON that other languages read."""
+    module = type(value).__module__.partition(".")[0]
+    if module == "pandas" and type(value).__name__ in ("NAType", "NaTType"):  # before dates: NaT says it is one
+        return None
     if hasattr(value, "model_dump"):  # pydantic
         return value.model_dump(mode="json", by_alias=True)
     if isinstance(value, (dt.datetime, dt.date)):  # such as a Timestamp of pandas
         return value.isoformat()
     if isinstance(value, pathlib.PurePath):
         return str(value)
-    module = type(value).__module__.partition(".")[0]
     if module == "numpy":
         return value.tolist()
-    if module == "pandas" and type(value).__name__ in ("NAType", "NaTType"):
-        return None
     raise TypeError(f"a {type(value).__qualname__} has no JSON form; pass plain data: numbers, text, lists, dicts")
 
 
