@@ -96,16 +96,19 @@ def test_workers_behind_one_address_share_the_work_and_one_that_comes_later_gets
     crew: Crew, tmp_path: Path
 ) -> None:
     """Restate is left as it comes: it would send all over one connection, to one worker."""
-    job = crew.doubles(tmp_path / "runs", 1_600, 0.1, concurrency=16)
-    while len(executions(tmp_path / "runs")) < 400:
-        time.sleep(0.02)
+    job = crew.doubles(tmp_path / "runs", 9_600, 0.1, concurrency=32)
+    living = [worker for worker in crew.workers if worker.process.poll() is None]
+    assert len(living) >= 2
+    while not {worker.process.pid for worker in living} <= set(job.workers()["process"]):
+        assert not job.done(), job.workers()
+        time.sleep(0.1)
     later = crew.start()
     while later.process.pid not in list(job.workers()["process"]):
         assert not job.done(), job.workers()
         time.sleep(0.1)
-    assert job.result(60)["status"].eq("ok").all()
-    assert set(job.workers()["process"]) == {worker.process.pid for worker in crew.workers}
-    assert Counter(executions(tmp_path / "runs")) == Counter(range(1_600))  # changing connections runs nothing twice
+    job.cancel()
+    assert job.wait(60)
+    assert set(Counter(executions(tmp_path / "runs")).values()) == {1}  # changing connections runs nothing twice
 
 
 def test_a_second_cell_attaches_and_runs_nothing_again(crew: Crew, tmp_path: Path) -> None:
