@@ -150,5 +150,5 @@ def _say_scale(ax: Axes, stacks: list[np.ndarray], tallest: int, places: np.ndar
 def _title(final: int, again: int) -> str:
     if not final and not again:
         return "Failures"
-    said = f"{counted(final, 'item')} failed"
+    said = f"{counted(final, 'item')} failed" if final else "No item failed for good"
     return said + (f", {counted(again, 'failed attempt')} tried again" if again else "")

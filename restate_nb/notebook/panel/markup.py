@@ -246,4 +246,5 @@ def ui_anchor(url: str) -> str:
     """The link to the Restate UI; empty without a web address: whatever else were there, a click must not run it."""
     if not url.startswith(("http://", "https://", "/")):
         return ""
-    return f'<div><a href="{escape(url)}" target="_blank" rel="noopener noreferrer">Open in the Restate UI</a></div>'
+    link = f'<a href="{escape(url)}" target="_blank" rel="noopener noreferrer">Open in the Restate UI</a>'
+    return f'<div style="margin-top:6px">{link}</div>'
