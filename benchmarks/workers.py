@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -152,7 +153,8 @@ def one_run(session: Any, work: str, workers: int, size: float, name: str) -> Ru
 
     concurrency = AT_ONCE * workers if work == "wait" else AT_ONCE
     items = round(size * (50 * concurrency if work == "wait" else 320))
-    function, options = f"{__name__}:{ {'wait': 'nap', 'compute': 'crunch'}[work] }", {"show": False}
+    function = f"{__name__}:{ {'wait': 'nap', 'compute': 'crunch'}[work] }"
+    run = functools.partial(rnb.map, function, concurrency=concurrency, show=False)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -166,9 +168,9 @@ def one_run(session: Any, work: str, workers: int, size: float, name: str) -> Ru
             while not (line := process.stdout.readline()).startswith("ready"):
                 if not line:
                     raise SystemExit("A worker ended before it was ready; see above.")
-        rnb.map(function, range(4 * concurrency), name=f"{name} first", concurrency=concurrency, **options).result()
+        run(range(4 * concurrency), name=f"{name} first").result()
         began = time.perf_counter()
-        job = rnb.map(function, range(items), name=name, concurrency=concurrency, **options)
+        job = run(range(items), name=name)
         frame = job.result()
         took = time.perf_counter() - began
         assert frame["status"].eq("ok").all()

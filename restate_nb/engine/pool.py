@@ -235,9 +235,9 @@ class Pool:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
+        self._start_workers()
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error  # a defect of this module: the loop's exception handler reports it
-        self._start_workers()
 
     def _next(self) -> tuple[Lane, Entry] | None:
         if not (self._paused or self._closed or len(self._running) > self._throttle.limit) and self._backlog.has_room():
