@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,7 @@ from restate_nb.workers.spreading import spread
 RETENTION: Final = timedelta(days=30)
 _PATIENCE: Final = 60.0  # seconds that a server may take to come up, and a name to lead to this worker
 _AGAIN: Final = 1.0  # seconds
+_LOOK: Final = 0.2  # seconds, after which a signal is seen at the latest
 _NEVER: Final = frozenset({401, 403})  # it does not let us in
 
 
@@ -79,7 +81,10 @@ def run(arguments: argparse.Namespace) -> int:
     registry = None if admin is None else (admin, token)
     serving = _serve(session, served, exposure, registry, stop=stop, drain=arguments.drain)
     with ThreadPoolExecutor(1) as thread:  # in the main thread the SDK would take SIGTERM for itself
-        return thread.submit(asyncio.run, serving).result()
+        result = thread.submit(asyncio.run, serving)
+        while not wait([result], _LOOK).done:  # a signal that another thread is given does not end a wait
+            pass
+        return result.result()
 
 
 def _exposure(arguments: argparse.Namespace) -> Exposure:
@@ -118,17 +123,27 @@ async def _serve(
         if admin is not None:
             await _register(endpoint, *admin, stop)
         for function in served.functions():
-            print(f"serves {function.__module__}:{function.__qualname__}, code {code_of([function], None)}")
+            _say(f"serves {function.__module__}:{function.__qualname__}, code {code_of([function], None)}")
         where = "not registered" if admin is None else f"registered with {admin[0]}"
-        print(f"ready: session {session!r} at {endpoint.url}, {where}", flush=True)
+        _say(f"ready: session {session!r} at {endpoint.url}, {where}")
         await asyncio.to_thread(stop.wait)
-        print(f"stopping: items that run have {drain:g} s to end", flush=True)
+        _say(f"stopping: items that run have {drain:g} s to end")
         clean = await crew.drain(drain)
-        print("stopped" if clean else "stopped: what ran on is run again elsewhere", flush=True)
+        _say("stopped" if clean else "stopped: what ran on is run again elsewhere")
     finally:
         crew.close()
         await endpoint.close()
     return 0
+
+
+def _say(text: str) -> None:
+    """Print a line, if anybody still reads: a worker outlives the pipe that its output went to."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # what it still holds goes there when Python ends
+        os.close(nowhere)
 
 
 async def _register(endpoint: Endpoint, url: str, token: Secret | None, stop: threading.Event) -> None:
@@ -148,6 +163,6 @@ async def _register(endpoint: Endpoint, url: str, token: Secret | None, stop: th
                 again = isinstance(error, Rejected) and error.status not in _NEVER and not stop.is_set()
                 if not again or loop.time() >= end:
                     raise InvalidInput(says) from error
-                print(f"waiting, up to {_PATIENCE:g} s: {says}", flush=True)
+                _say(f"waiting, up to {_PATIENCE:g} s: {says}")
                 await asyncio.to_thread(stop.wait, _AGAIN)
         await admin.resume_stuck(deployment)

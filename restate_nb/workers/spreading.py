@@ -7,6 +7,7 @@ another connection from time to time, which may lead to a worker that was starte
 
 from __future__ import annotations
 
+import random
 import time
 from typing import Any, Final
 
@@ -20,8 +21,12 @@ from hyperframe.frame import GoAwayFrame
 STREAMS: Final = 1
 """Invocations that a connection takes."""
 
-LIFETIME: Final = 5.0
-"""Seconds after which a connection takes no further one: what runs goes on to its end."""
+LIFETIME: Final = 10.0
+"""Seconds, on average, after which a connection takes no further one: what runs goes on to its end.
+
+Each connection has its own, so that they do not end together. Over a connection that has just been made, Restate sends
+all that waits, up to a limit of its own, before it hears of ours: if many waited, they would all be at one worker.
+"""
 
 _LAST_STREAM: Final = 2**31 - 1
 
@@ -46,7 +51,7 @@ class _OneInvocation(H2Protocol):
         settings = {SettingCodes(code): value for code, value in self.connection.local_settings.items()}
         settings[SettingCodes.MAX_CONCURRENT_STREAMS] = STREAMS
         self.connection.local_settings = _Told(client=False, initial_values=settings)
-        self._until = time.monotonic() + LIFETIME
+        self._until = time.monotonic() + LIFETIME * random.uniform(0.5, 1.5)
         self._leaving = False
 
     async def _create_stream(self, request: RequestReceived) -> None:

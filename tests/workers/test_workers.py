@@ -298,6 +298,18 @@ def test_a_stopped_worker_lets_items_end_and_leaves_the_rest_to_others(crew: Cre
     assert Counter(executions(path)) == Counter(range(60))  # no item was run twice
 
 
+def test_a_worker_whose_output_nobody_reads_any_more_still_stops_well() -> None:
+    words = ["tests.workers.work", "--session", "s", "--bind", f"127.0.0.1:{free_port()}", "--no-register"]
+    command = [sys.executable, "-m", "restate_nb.cli", "worker", *words, "--no-identity"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None and worker.stderr is not None
+        while not worker.stdout.readline().startswith("ready: "):
+            assert worker.poll() is None
+        worker.stdout.close()
+        worker.send_signal(signal.SIGTERM)
+        assert (worker.wait(30), worker.stderr.read()) == (0, "")
+
+
 def test_a_worker_waits_until_restate_can_reach_it(crew: Crew, tmp_path: Path) -> None:
     """As in Kubernetes, where a service leads to a worker some seconds after it has begun to listen."""
     log, behind, front = tmp_path / "worker.log", free_port(), free_port()
