@@ -195,11 +195,13 @@ def test_failed_items_run_again_with_the_function_as_it_is_now(any_session: Sess
 
 
 def test_attempts_and_rows_can_be_had_while_failed_items_run_again(any_session: Session) -> None:
-    gate = threading.Event()
+    gate, held = threading.Event(), threading.Event()
 
     def work(item: int) -> int:
         if not gate.is_set() and item % 2:
-            gate.wait(0 if len(calls) < 4 else 20)
+            if len(calls) >= 4:
+                held.set()
+                gate.wait(20)
             calls.append(item)
             raise ValueError("not yet")
         calls.append(item)
@@ -210,6 +212,7 @@ def test_attempts_and_rows_can_be_had_while_failed_items_run_again(any_session: 
     job.result(20)
     job.retry_failed()
     assert not job.done()
+    assert held.wait(20)
     assert job.attempts()["status"].tolist() == ["ok", "error", "ok", "error"]
     assert job.frame()["status"].isin(["ok", "pending", "running"]).all()
     job.timeline()
