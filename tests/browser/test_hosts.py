@@ -34,7 +34,7 @@ def test_jupyterlab_shows_the_final_panel_the_frame_and_the_chart(opened):
     assert notebook.errors() == []
     expect(notebook.output(1).first).to_contain_text("Finished, 1 failed")
     assert missing(notebook.output(1).first.inner_text() + " " + notebook.output(2).first.inner_text()) == []
-    assert notebook.page.locator(".jp-OutputArea-output img").count() == 1
+    expect(notebook.page.locator(".jp-OutputArea-output img")).to_have_count(1)
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def test_a_voila_page_shows_the_final_panel_and_one_that_still_moves(tmp_path, b
         first, second = page.get_by_role("group", name="job squares"), page.get_by_role("group", name="job naps")
         expect(first).to_contain_text("Finished, 1 failed", timeout=30_000)
         assert missing(first.inner_text() + " " + page.locator("table").inner_text()) == []
-        assert page.locator("img[src^='data:image/png']").count() == 1
+        expect(page.locator("img[src^='data:image/png']")).to_have_count(1)
         page.get_by_role("button", name="Pause").click()
         expect(second).to_contain_text("Paused", timeout=15_000)
         page.screenshot(path=pictures / "voila.png", full_page=True)

@@ -38,7 +38,7 @@ def test_the_quickstart_runs_and_after_a_restart_attaches(lab, opened, pictures)
     assert notebook.errors() == []
     panel = notebook.output(FIRST_PANEL).first
     expect(panel).to_contain_text(re.compile(r"Finished(, \d+ failed)? *\d+ of \d+ done"))
-    assert notebook.page.locator(".jp-OutputArea-output img").count() == 3
+    expect(notebook.page.locator(".jp-OutputArea-output img")).to_have_count(3)
     shoot(notebook, pictures, "Light")
 
     notebook.theme("Dark")
