@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ class RestateNbError(Exception):
         """What IPython shows: the lines of the user and the message, and not the inside of this package."""
         from IPython import get_ipython  # noqa: PLC0415 - whoever calls this is IPython
 
-        package = str(Path(__file__).parent)
+        package = str(Path(__file__).parent) + os.sep
 
         def users(trace: TracebackType | None) -> TracebackType | None:
             if trace is None or trace.tb_frame.f_code.co_filename.startswith(package):

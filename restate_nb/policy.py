@@ -95,7 +95,7 @@ class Retry:
         """
         if attempt >= self.max_attempts or _is_terminal(error):
             return None
-        if not isinstance(error, self.retry_on) or isinstance(error, self.give_up_on):
+        if not _is_a(error, self.retry_on) or _is_a(error, self.give_up_on):
             return None
         assert isinstance(self.initial_interval, float) and isinstance(self.max_interval, float)
         try:
@@ -109,7 +109,14 @@ class Retry:
 
 def _is_terminal(error: BaseException) -> bool:
     sdk = sys.modules.get("restate.exceptions")  # not loaded, in a worker process: then it is none of its errors
-    return sdk is not None and isinstance(error, sdk.TerminalError)
+    return sdk is not None and _is_a(error, sdk.TerminalError)
+
+
+def _is_a(error: BaseException, types: ExceptionTypes) -> bool:
+    try:
+        return issubclass(type(error), types)  # what it says of itself, in `__class__`, may be anything, or raise
+    except BaseException:  # a metaclass of the user's own
+        return False
 
 
 NO_RETRY = Retry(max_attempts=1)

@@ -20,6 +20,8 @@ SLOW_DOWN: Final = frozenset({429, 503, 529})
 LONGEST: Final = 30 * 86_400.0
 """Seconds that are waited at most, whatever the other side asks for."""
 
+_cause: Final[Any] = BaseException.__dict__["__cause__"]  # past what a class may have in its place
+_LONGEST_HEADER: Final = 200  # characters; a date has 29
 _CAUSES: Final = 5  # `raise MyError from error` hides what the client said, but not from here
 
 
@@ -54,13 +56,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         if cause is None:
             return
         yield cause
-        cause = cause.__cause__
+        cause = _cause.__get__(cause)
 
 
 def _get(thing: Any, name: str) -> Any:
     try:
         return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
-    except Exception:  # a property that raises, as some clients have, says nothing
+    except BaseException:  # a property that raises, as some clients have, says nothing
         return None
 
 
@@ -69,8 +71,8 @@ def _status(error: BaseException) -> int | None:
     places = (error, "status"), (error, "status_code"), (response, "status_code"), (response, "status")
     for thing, name in (*places, (_get(response, "ResponseMetadata"), "HTTPStatusCode")):
         status = _get(thing, name)
-        if isinstance(status, int):
-            return status
+        if issubclass(type(status), int):
+            return int.__int__(status)
     return None
 
 
@@ -78,7 +80,7 @@ def _headers(error: BaseException) -> Any:
     response = _get(error, "response")
     for thing, name in ((error, "headers"), (response, "headers"), (_get(response, "ResponseMetadata"), "HTTPHeaders")):
         headers = _get(thing, name)
-        if hasattr(headers, "get"):
+        if _get(headers, "get") is not None or issubclass(type(headers), dict):
             return headers
     return None
 
@@ -87,10 +89,10 @@ def _header(headers: Any, name: str) -> str | None:
     for spelt in (name, name.lower()):  # most mappings of headers ignore the case; botocore's is a plain dict
         try:
             value = headers.get(spelt)
-        except Exception:
+        except BaseException:
             return None
-        if isinstance(value, str):
-            return value
+        if issubclass(type(value), str):
+            return str.__getitem__(value, slice(0, _LONGEST_HEADER))
     return None
 
 
@@ -117,8 +119,12 @@ def _date(value: str) -> float | None:
 
 
 def _seconds(value: Any) -> float | None:
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if issubclass(type(value), timedelta):
+        value = timedelta.total_seconds(value)
+    if type(value) is bool or not issubclass(type(value), (int, float)):
         return None
-    return float(min(value, LONGEST))
+    try:
+        exact = int.__float__(value) if issubclass(type(value), int) else float.__float__(value)
+    except OverflowError:  # beyond what a float can be
+        return LONGEST if int.__gt__(value, 0) else None
+    return min(exact, LONGEST) if 0 < exact < math.inf else None

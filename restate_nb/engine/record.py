@@ -7,14 +7,12 @@ version that was released.
 
 from __future__ import annotations
 
-import re
-import traceback
 from collections.abc import Iterable
-from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Final, Literal
 
 import msgspec
+
+from restate_nb.engine.traces import formatted, message_of, name_of, own_trace, where
 
 WIRE_VERSION: Final = 1
 
@@ -26,8 +24,6 @@ CANCELLED: Final = 3
 AttemptStatus = Literal["ok", "error", "timeout", "cancelled"]
 STATUS_NAMES: Final[tuple[AttemptStatus, ...]] = ("ok", "error", "timeout", "cancelled")
 
-_MAX_MESSAGE = 2_000
-_MAX_TRACEBACK = 6_000
 _Seconds = Annotated[float, msgspec.Meta(ge=-9.2e9, le=9.2e9)]  # what pandas can show as a time
 _Status = Annotated[int, msgspec.Meta(ge=OK, le=CANCELLED)]
 _NO_VALUE = msgspec.Raw(b"null")
@@ -117,47 +113,6 @@ def decode_group(raw: bytes | msgspec.Raw) -> list[Attempt]:
 
 
 def describe(error: BaseException, retry_in: float | None = None) -> Failure:
-    """What is kept of an exception: restate_nb's own frames at the top of the traceback are left out."""
-    own_code = error.__traceback__
-    while own_code is not None and _is_ours(own_code):
-        own_code = own_code.tb_next
-    lines = traceback.format_exception(type(error), error, own_code)
-    return Failure(
-        type(error).__qualname__,
-        _text(error)[:_MAX_MESSAGE],
-        _where(own_code),
-        _CELL_FILE.sub('File "cell"', "".join(lines)).encode("utf-8", "replace").decode()[-_MAX_TRACEBACK:],
-        retry_in,
-    )
-
-
-_CELL_FILE = re.compile(r'\bFile "[^"\n]*ipykernel_\d+[^"\n]*"')
-"""The file that a kernel makes believe a cell is, named after the process and a digest: it tells nobody anything."""
-
-
-def _text(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception as broken:  # a __str__ that raises must not cost the item its record
-        text = f"(its message could not be read: {type(broken).__name__})"
-    return text.encode("utf-8", "replace").decode()
-
-
-_PACKAGE = str(Path(__file__).parent.parent)
-_LIBRARIES = ("site-packages", "dist-packages", str(Path(traceback.__file__).parent))
-
-
-def _is_ours(frame: TracebackType) -> bool:
-    return frame.tb_frame.f_code.co_filename.startswith(_PACKAGE)
-
-
-def _where(trace: TracebackType | None) -> str:
-    """The innermost line that belongs to the user rather than to a library."""
-    found = ""
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if not any(part in code.co_filename for part in _LIBRARIES):
-            name = "cell" if "ipykernel_" in code.co_filename else Path(code.co_filename).name
-            found = f"{name}:{trace.tb_lineno} in {code.co_name}"
-        trace = trace.tb_next
-    return found
+    """What is kept of an exception: restate_nb's own frames at the top of the traceback are left out. Never raises."""
+    trace, message = own_trace(error), message_of(error)
+    return Failure(name_of(error), message, where(trace), formatted(error, trace, message), retry_in)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import sysconfig
 import types
@@ -10,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-_PACKAGE: Final = str(Path(__file__).parent.parent)
-_STANDARD: Final = sysconfig.get_path("stdlib")
+from restate_nb.engine.traces import is_cell, is_package_file
+
+_STANDARD: Final = sysconfig.get_path("stdlib") + os.sep
 
 
 def of_thread(ident: int) -> list[str]:
@@ -47,8 +49,8 @@ def _told(lines: Any) -> list[str]:
 
 
 def _file(code: types.CodeType) -> str:
-    return "cell" if "ipykernel_" in code.co_filename else Path(code.co_filename).name
+    return "cell" if is_cell(code.co_filename) else Path(code.co_filename).name
 
 
 def _is_ours(code: types.CodeType) -> bool:
-    return code.co_filename.startswith(_PACKAGE)
+    return is_package_file(code.co_filename)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -19,7 +20,7 @@ from restate_nb.notebook.loops import run
 
 COLUMNS: Final = ["count", "error_type", "error", "where", "first_at", "last_at", "example", "traceback"]
 
-_MACHINERY = (str(Path(__file__).parents[1]), str(Path(asyncio.__file__).parent), "nest_asyncio")
+_MACHINERY = (str(Path(__file__).parents[1]) + os.sep, str(Path(asyncio.__file__).parent) + os.sep, "nest_asyncio")
 
 
 def errors_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
