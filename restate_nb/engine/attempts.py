@@ -8,7 +8,8 @@ import functools
 import threading
 import time
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Container, Coroutine, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from restate_nb.engine.lane import Entry
 from restate_nb.engine.prints import at_item
 from restate_nb.engine.processes import IDLE, Processes, Remote, Trip
 from restate_nb.engine.record import OK, TIMEOUT, Attempt, Recorded
-from restate_nb.engine.threads import Threads
+from restate_nb.engine.threads import NoThread, Threads
 from restate_nb.engine.trial import Report, told, try_once, went_wrong
 from restate_nb.errors import ItemTimeout
 from restate_nb.policy import NO_RETRY, Retry
@@ -53,11 +54,15 @@ class Attempts:
         hung: threads whose item timed out and that run on.
         threads: the thread (its ident) in which an attempt runs, by position and number; hung ones too.
         bearable: with as many hung threads, timeouts say what to do about it.
+        cut: the tasks that the pool itself has cancelled. An item can cancel the one that it runs in, too.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str, threads: Threads, tasks: Container[object]) -> None:
+        """`name`: of threads, while they run an item; `tasks`: those of the pool."""
         self._loop = loop
-        self._threads = Threads(f"rnb-{name}")
+        self._name = name
+        self._threads = threads
+        self._tasks = tasks
         self._processes: Processes | None = None
         self._idling: asyncio.TimerHandle | None = None
         self.retry: Retry = NO_RETRY
@@ -65,17 +70,35 @@ class Attempts:
         self.hung = 0
         self.bearable = 1
         self.threads: dict[tuple[int, int], int] = {}
+        self.cut: set[asyncio.Task[None]] = set()
+
+    def renew(self) -> None:
+        """The function was brought anew."""
+        if self._processes is not None:
+            self._processes.renew()
 
     def close(self) -> None:
-        """Let every thread end once its item has; kill all worker processes."""
-        self._threads.close()
+        """End all worker processes, and look after none any more."""
         if self._idling is not None:
             self._idling.cancel()
+        self.kill()
+
+    def kill(self) -> None:
+        """End all worker processes. From any thread: the loop may be busy with something that never ends."""
         if self._processes is not None:
             self._processes.close()
 
+    def wait_until_gone(self, until: float) -> bool:
+        """Wait for killed worker processes to be gone, until a time on `time.monotonic`; says whether they are."""
+        return self._processes is None or self._processes.wait_until_gone(until)
+
     async def run(self, work: Work, entry: Entry) -> Report:
-        """One attempt at an item. Raises only CancelledError, when the task that calls it is cancelled."""
+        """One attempt at an item.
+
+        Raises:
+            CancelledError: the pool has cancelled the task that calls it.
+            NoThread: there is no thread for it, and none begins.
+        """
         if work.pick is not None:
             work = work.pick(entry.payload)
         if work.is_async:
@@ -100,54 +123,74 @@ class Attempts:
             ran = time.perf_counter() - clock
             return Report(Attempt(entry.position, entry.number, OK, started, ran, msgspec.Raw(encode(value))))
         except BaseException as error:
-            if isinstance(error, GeneratorExit) or (
-                isinstance(error, asyncio.CancelledError) and _is_being_cancelled()
-            ):
+            if self._is_cut(error):
                 raise
             if deadline is not None and deadline.expired():
                 return self._timed_out(entry, started, clock)
             return went_wrong(entry.position, entry.number, error, self.retry, started=started, clock=clock)
 
     async def _in_thread(self, work: Work, entry: Entry) -> Report:
-        done: asyncio.Future[Report | Awaitable[Any]] = self._loop.create_future()
+        done: asyncio.Future[None] = self._loop.create_future()
         started, clock = time.time(), time.perf_counter()
         retry, late = self.retry, False
+        result: Report | Awaitable[Any] | None = None
 
-        def settle(result: Report | Awaitable[Any]) -> None:
+        def settle() -> None:
             if not done.done():
-                done.set_result(result)
+                done.set_result(None)
             elif late:
                 self.hung -= 1
 
         def job() -> None:
+            nonlocal result
             self.threads[entry.position, entry.number] = threading.get_ident()
             call = functools.partial(at_item, entry.position, work.call)
             result = work.context.copy().run(try_once, call, entry.position, entry.number, entry.payload, retry)
             self.threads.pop((entry.position, entry.number), None)
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(settle, result)
 
-        self._threads.run(job)
+        self._threads.run(self._name, job, functools.partial(self._tell, settle))
         deadline = asyncio.timeout(self.timeout)
         try:
             async with deadline:
-                result = await done
+                await done
         except BaseException as error:
-            late = True
-            self.hung += 1
-            if isinstance(error, TimeoutError) and deadline.expired():
-                return self._timed_out(entry, started, clock)
-            raise
+            if result is None:
+                late = True
+                self.hung += 1
+            if self._is_cut(error):
+                raise
+            if result is None:  # else it ended in the very turn of its deadline
+                if deadline.expired():
+                    return self._timed_out(entry, started, clock)
+                return went_wrong(entry.position, entry.number, error, retry, started=started, clock=clock)
+        assert result is not None
         if isinstance(result, Report):
             return result
         awaitable = result
         return await self._on_loop(Work(lambda _: awaitable, True, work.context), entry)
 
+    def _is_cut(self, error: BaseException) -> bool:
+        """Whether the attempt ends without a report: the pool has cancelled it, or its coroutine is thrown away.
+
+        All else is the item's: it may raise GeneratorExit, and CancelledError, and cancel the task that it runs in.
+        """
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # no loop runs
+            return True
+        return task not in self._tasks or (task in self.cut and issubclass(type(error), asyncio.CancelledError))
+
+    def _tell(self, call: Callable[..., object], *args: object) -> None:
+        """Call on the pool's loop, from a thread; a loop that has ended needs to know nothing."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call, *args)
+
     async def _in_process(self, remote: Remote, context: contextvars.Context, entry: Entry) -> Report:
         processes = self._processes = self._processes or Processes()
-        done: asyncio.Future[Report] = self._loop.create_future()
+        done: asyncio.Future[None] = self._loop.create_future()
         trip, retry, timeout = Trip(), self.retry, self.timeout
         started, clock = time.time(), time.perf_counter()
+        result: Report | NoThread | None = None
 
         def begun() -> None:
             nonlocal started, clock
@@ -155,32 +198,36 @@ class Attempts:
                 started, clock = time.time(), time.perf_counter()
                 deadline.reschedule(self._loop.time() + timeout)
 
-        def tell(call: Callable[..., object], *args: object) -> None:
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(call, *args)
-
-        def attempt(_: object) -> Report:
-            return processes.run(remote, entry, retry=retry, trip=trip, began=lambda: tell(begun))
+        def attempt(_: object) -> Report | NoThread:
+            try:
+                return processes.run(remote, entry, retry=retry, trip=trip, began=lambda: self._tell(begun))
+            except NoThread as refused:
+                return refused
 
         def job() -> None:
-            report = context.copy().run(at_item, entry.position, attempt, None)
-            tell(lambda: None if done.done() else done.set_result(report))
+            nonlocal result
+            result = context.copy().run(at_item, entry.position, attempt, None)
 
-        self._threads.run(job)
+        self._threads.run(self._name, job, lambda: self._tell(lambda: None if done.done() else done.set_result(None)))
         deadline = asyncio.timeout(None)  # the function may have to be loaded first, which is not the item's time
         try:
             async with deadline:
-                return await done
-        except TimeoutError:
+                await done
+        except BaseException as error:
             trip.abandon()
-            return self._timed_out(entry, started, clock)
-        except asyncio.CancelledError:
-            trip.abandon()
-            raise
+            if self._is_cut(error):
+                raise
+            if result is None:  # else it ended in the very turn of its deadline
+                if deadline.expired():
+                    return self._timed_out(entry, started, clock)
+                return went_wrong(entry.position, entry.number, error, retry, started=started, clock=clock)
         finally:
-            done.cancel()
             if self._idling is None:
                 self._idling = self._loop.call_later(IDLE, self._end_idle, processes)
+        assert result is not None
+        if isinstance(result, NoThread):
+            raise result
+        return result
 
     def _end_idle(self, processes: Processes) -> None:
         self._idling = None
@@ -196,11 +243,6 @@ class Attempts:
             )
         error = ItemTimeout(says)
         return went_wrong(entry.position, entry.number, error, self.retry, started=started, clock=clock, status=TIMEOUT)
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _within(context: contextvars.Context, awaitable: Awaitable[Any]) -> Awaitable[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import time
 import weakref
 from collections import deque
@@ -21,15 +22,19 @@ from restate_nb.engine.backlog import Backlog
 from restate_nb.engine.doings import Doing, doings
 from restate_nb.engine.lane import FAIL_FAST, Entry, Lane, cancelled
 from restate_nb.engine.record import CANCELLED
+from restate_nb.engine.threads import NoThread, Threads
 from restate_nb.engine.throttle import Throttle
-from restate_nb.engine.trial import Report
+from restate_nb.engine.trial import Report, went_wrong
 from restate_nb.limit import Concurrency, StopRule, stop_rule
-from restate_nb.policy import RunPolicy, seconds
+from restate_nb.policy import NO_RETRY, RunPolicy, seconds
 
 __all__ = ["Pool", "Work"]
 
 _TURN: Final = 0.005
 """Seconds that items which never wait may keep the loop for themselves."""
+
+_GROW: Final = 0.5
+"""Seconds after which one item more is tried, where the machine gave no thread for it."""
 
 
 class _Running(msgspec.Struct, frozen=True, gc=False):
@@ -45,21 +50,26 @@ class Pool:
     Nothing starts before `provide` has brought the function.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, name: str = "items") -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str = "items", threads: Threads | None = None) -> None:
+        """`threads`: which it shares with other pools, and does not close; without any it has its own."""
         self._loop = loop
-        self._attempts = Attempts(loop, name)
+        self._threads = threads or Threads()
+        self._shares_threads = threads is not None
+        self._running: dict[asyncio.Task[None], _Running | None] = {}
+        self._attempts = Attempts(loop, f"rnb-{name}", self._threads, self._running)
         self._throttle = Throttle(loop, self._woken)
         self._rule: StopRule | None = None
         self._work: Work | None = None
         self._lanes: weakref.WeakValueDictionary[int, Lane] = weakref.WeakValueDictionary()  # by id
         self._backlog = Backlog()
         self._queue: deque[Lane] = deque()  # lanes with pending entries
-        self._running: dict[asyncio.Task[None], _Running | None] = {}
         self._fresh = 0  # workers that have not looked for an item yet
         self._timers: set[asyncio.TimerHandle] = set()
         self._paused = False
         self._closed = False
         self._turn = 0.0
+        self._bearable = sys.maxsize  # how many at once the machine has threads for
+        self._growing: asyncio.TimerHandle | None = None
         self._ended_items = self._failed_items = 0  # since the start, or since `reopen`
         self.stopped = ""  # why no item is started any more
 
@@ -88,6 +98,11 @@ class Pool:
     def hung(self) -> int:
         """Threads whose item timed out and that run on."""
         return self._attempts.hung
+
+    @property
+    def scarce(self) -> int | None:
+        """How many items run at once since the machine gives no more threads or processes; None while it does."""
+        return self._bearable if self._growing is not None else None
 
     @property
     def waits_for(self) -> str:
@@ -130,6 +145,7 @@ class Pool:
     def provide(self, work: Work, policy: RunPolicy) -> None:
         """Set the function and how it is run. Attempts that run end with what they began with."""
         self._work = work
+        self._attempts.renew()
         self._set_policy(policy)
         self._start_workers()
 
@@ -192,7 +208,11 @@ class Pool:
         self._backlog.watch(lane)
         lane.cancel(records)
         for task in mine:
-            task.cancel()
+            self._cut(task)
+
+    def _cut(self, task: asyncio.Task[None]) -> None:
+        self._attempts.cut.add(task)
+        task.cancel()
 
     def drop(self, lane: Lane) -> None:
         """End a lane whose outcomes nobody will record."""
@@ -207,22 +227,35 @@ class Pool:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        if self._growing is not None:
+            self._growing.cancel()
         for task in self._running:
-            task.cancel()
+            self._cut(task)
         self._throttle.withdraw()
         self._attempts.close()
+        if not self._shares_threads:
+            self._threads.close()
+
+    def kill(self) -> None:
+        """End its worker processes, from any thread: for a pool whose loop may never come to `close` it."""
+        self._attempts.kill()
+
+    def wait_until_gone(self, until: float) -> bool:
+        """Wait for killed worker processes to be gone, until a time on `time.monotonic`; says whether they are."""
+        return self._attempts.wait_until_gone(until)
 
     # ------------------------------------------------------------ workers
 
     def _start_workers(self) -> None:
         if self._work is None or self._paused or self._closed or not self._backlog.has_room():
             return
+        spare = self._bearable - len(self._running)
         wanted = 0
         for lane in self._queue:
             wanted += lane.waits
             if wanted >= self._throttle.limit:
                 break
-        for _ in range(min(wanted, self._throttle.room(len(self._running), self._fresh))):
+        for _ in range(min(wanted, spare, self._throttle.room(len(self._running), self._fresh))):
             task = self._loop.create_task(self._worker(), context=contextvars.Context())
             self._running[task] = None
             self._fresh += 1
@@ -234,13 +267,33 @@ class Pool:
             self._throttle.withdraw()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.pop(task, None)
+        running = self._running.pop(task, None)
+        self._attempts.cut.discard(task)
+        if running is not None and not self._closed and running.entry.position in running.lane.open:
+            self._rescue(task, running)
         self._start_workers()
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error  # a defect of this module: the loop's exception handler reports it
 
+    def _rescue(self, task: asyncio.Task[None], running: _Running) -> None:
+        """A worker has ended without a report on its item, by a defect: then the defect is what became of the item."""
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        entry = running.entry
+        report = went_wrong(
+            entry.position,
+            entry.number,
+            error or RuntimeError("restate_nb has lost this item: please report it."),
+            NO_RETRY,
+            started=running.started,
+            clock=running.clock,
+        )
+        self._backlog.grow()
+        self._settle(running.lane, entry, report)
+
     def _next(self) -> tuple[Lane, Entry] | None:
-        if not (self._paused or self._closed or len(self._running) > self._throttle.limit) and self._backlog.has_room():
+        running = len(self._running)
+        may_start = not (self._paused or self._closed or running > self._throttle.limit or running > self._bearable)
+        if may_start and self._backlog.has_room():
             while self._queue:
                 lane = self._queue[0]
                 if not lane.pending:
@@ -267,10 +320,15 @@ class Pool:
             lane, entry = found
             assert self._work is not None
             self._running[task] = _Running(lane, entry, time.time(), time.perf_counter())
-            if self._throttle.open:
-                report = await self._attempts.run(self._work, entry)
-            else:
-                report = await self._throttled(self._work, entry)
+            try:
+                if self._throttle.open:
+                    report = await self._attempts.run(self._work, entry)
+                else:
+                    report = await self._throttled(self._work, entry)
+            except NoThread:
+                self._running[task] = None
+                self._put_back(lane, entry)
+                return
             self._running[task] = None
             self._backlog.grow()
             if report.attempt.failure is None and self._rule is None:
@@ -282,6 +340,25 @@ class Pool:
             if time.perf_counter() - self._turn > _TURN:
                 await asyncio.sleep(0)
                 self._turn = time.perf_counter()
+
+    def _put_back(self, lane: Lane, entry: Entry) -> None:
+        """The machine has no thread for this item: run as many at once as there are, and look for more later."""
+        if entry.position in lane.open:
+            lane.pending.appendleft(entry)
+            if lane not in self._queue:
+                self._queue.appendleft(lane)
+        self._bearable = sum(1 for each in self._running.values() if each is not None)
+        if self._growing is None and not self._closed:
+            self._growing = self._loop.call_later(_GROW, self._grow)
+
+    def _grow(self) -> None:
+        self._growing = None
+        self._bearable += max(1, self._bearable // 4)
+        if self._bearable >= self._throttle.limit:
+            self._bearable = sys.maxsize
+        else:
+            self._growing = self._loop.call_later(_GROW, self._grow)
+        self._start_workers()
 
     async def _throttled(self, work: Work, entry: Entry) -> Report:
         passage = self._throttle.passage()

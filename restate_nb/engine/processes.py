@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from restate_nb.engine.lane import Entry
 from restate_nb.engine.prints import forward
+from restate_nb.engine.threads import NoThread
 from restate_nb.engine.trial import Report, went_wrong
 from restate_nb.engine.worker import command, framed, item_frame, receive, report_of
 from restate_nb.errors import WorkerDied
@@ -33,6 +34,7 @@ IDLE: Final = 10.0
 _LOOK: Final = 1.0  # seconds between looks at whether a silent worker lives: its children may hold the pipe open
 _READS: Final = 100  # of at most 64 KiB, after an item
 _TRIES: Final = 3  # workers that end before an item reaches them
+_PAUSES: Final = 0.2, 0.5, 1.0  # seconds before it is tried again to start one, where the machine refuses
 
 
 def cpus() -> int:
@@ -228,16 +230,21 @@ class Trip:
 
 
 class Processes:
-    """The workers of one pool, started as they are needed. Its methods are called in threads, and block."""
+    """The workers of one pool, started as they are needed. Its methods are called in threads.
+
+    A worker is reaped once, by the thread that uses it, or by who takes it from those that are free.
+    """
 
     def __init__(self) -> None:
         self._free: list[Worker] = []
         self._all: set[Worker] = set()
         self._lock = threading.Lock()
+        self._gone = threading.Condition(self._lock)
         self._closed = False
+        self._broken: tuple[bytes, str] | None = None  # a function that no worker could begin with, and why
 
     def run(self, remote: Remote, entry: Entry, *, retry: Retry, trip: Trip, began: Callable[[], None]) -> Report:
-        """One attempt at an item. Never raises.
+        """One attempt at an item.
 
         Args:
             remote: what to call.
@@ -245,6 +252,9 @@ class Processes:
             retry: whether another attempt follows when the worker dies.
             trip: by which the attempt can be ended.
             began: called when the function is about to be.
+
+        Raises:
+            NoThread: the machine gives no further process; those that there are go on. Nothing was begun.
         """
         started, clock = time.time(), time.perf_counter()
         try:
@@ -270,11 +280,15 @@ class Processes:
             else:
                 self._drop(worker)
             return report
+        except NoThread:
+            raise
         except BaseException as error:
             return went_wrong(entry.position, entry.number, error, retry, started=started, clock=clock)
 
     def _begin(self, function: bytes, frame: bytes, trip: Trip) -> Worker:
         """A worker that has begun with the item. One that ends before that has had no attempt at it."""
+        if self._broken is not None and self._broken[0] == function:
+            raise WorkerDied(self._broken[1])
         how = ""
         for _ in range(_TRIES):
             worker = self._take(function)
@@ -287,19 +301,35 @@ class Processes:
                 pass
             how = self._drop(worker)
             if trip.abandoned:
-                break
-        raise WorkerDied(f"{_TRIES} worker processes in a row ended before they could begin; the last one {how}.")
+                raise WorkerDied("The item was given up before its worker process could begin.")
+        says = (
+            f"{_TRIES} worker processes in a row ended before they could begin; the last one {how}. What it printed is in "
+            "job.logs(). Other items of this function are not tried: see that what it imports can be imported, and run "
+            "its cell again."
+        )
+        if not how.startswith("was killed"):  # which may be another matter in a moment
+            self._broken = function, says
+        raise WorkerDied(says)
+
+    def renew(self) -> None:
+        """The function was brought anew: what it imports may be another by now."""
+        self._broken = None
 
     def close(self) -> None:
-        """Kill all workers, and wait for them to be gone."""
+        """Kill all workers, and start none any more. Does not wait for them to be gone, and may be called again."""
         with self._lock:
             self._closed = True
-            workers = list(self._all)
-            self._free.clear()
+            workers, free = list(self._all), self._free
+            self._free = []
         for worker in workers:
             worker.kill()
-        for worker in workers:
+        for worker in free:
             self._drop(worker)
+
+    def wait_until_gone(self, until: float) -> bool:
+        """Wait until all workers are gone, or for a time on `time.monotonic`; says whether they are."""
+        with self._gone:
+            return self._gone.wait_for(lambda: not self._all, max(0.0, until - time.monotonic()))
 
     def end_idle(self) -> bool:
         """End the workers that had nothing to do for `IDLE` seconds; whether there are others."""
@@ -310,7 +340,11 @@ class Processes:
             left = len(self._all) > len(idle)
         for worker in idle:
             worker.end()
-            threading.Thread(target=self._drop, args=(worker,), daemon=True).start()
+            try:
+                threading.Thread(target=self._drop, args=(worker,), daemon=True).start()
+            except RuntimeError:  # the machine gives no more threads
+                worker.kill()
+                self._drop(worker)
         return left
 
     def _take(self, function: bytes) -> Worker:
@@ -322,24 +356,50 @@ class Processes:
         for each in old:  # the function was defined anew
             each.end()
             self._drop(each)
-        if worker is None:
-            worker = Worker(function)
+        return worker or self._start(function)
+
+    def _start(self, function: bytes) -> Worker:
+        for pause in (*_PAUSES, None):
             with self._lock:
-                self._all.add(worker)
-                closed = self._closed
-            if closed:
-                worker.kill()
-                self._drop(worker)
-                raise RuntimeError("These processes were closed.")
+                if self._closed:
+                    raise RuntimeError("These processes were closed.")
+                others = bool(self._all)
+            try:
+                worker = Worker(function)
+                break
+            except (OSError, MemoryError) as error:
+                if others:
+                    raise NoThread from error
+                if pause is None:
+                    raise WorkerDied(
+                        f"No worker process can be started: {error}. The machine has no more memory, processes or open "
+                        "files for it: end other programs, or run fewer items at once with concurrency=."
+                    ) from error
+                time.sleep(pause)
+        with self._lock:
+            self._all.add(worker)
+            closed = self._closed
+        if closed:
+            worker.kill()
+            self._drop(worker)
+            raise RuntimeError("These processes were closed.")
         return worker
 
     def _give(self, worker: Worker) -> None:
         worker.free_since = time.monotonic()
         with self._lock:
-            if not self._closed:
+            closed = self._closed
+            if not closed:
                 self._free.append(worker)
+        if closed:
+            worker.kill()
+            self._drop(worker)
 
     def _drop(self, worker: Worker) -> str:
-        with self._lock:
-            self._all.discard(worker)
-        return worker.reap()
+        """Reap a worker, which is the caller's alone; says how it ended."""
+        try:
+            return worker.reap()
+        finally:
+            with self._gone:
+                self._all.discard(worker)
+                self._gone.notify_all()

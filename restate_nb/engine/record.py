@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from restate_nb.engine.traces import formatted, message_of, name_of, own_trace, where
+from restate_nb.engine.traces import LONGEST, MAX_MESSAGE, formatted, message_of, name_of, own_trace, where
 
 WIRE_VERSION: Final = 1
 
@@ -114,5 +114,5 @@ def decode_group(raw: bytes | msgspec.Raw) -> list[Attempt]:
 
 def describe(error: BaseException, retry_in: float | None = None) -> Failure:
     """What is kept of an exception: restate_nb's own frames at the top of the traceback are left out. Never raises."""
-    trace, message = own_trace(error), message_of(error)
-    return Failure(name_of(error), message, where(trace), formatted(error, trace, message), retry_in)
+    trace, text = own_trace(error), message_of(error, LONGEST)
+    return Failure(name_of(error), text[:MAX_MESSAGE], where(trace), formatted(error, trace, text), retry_in)

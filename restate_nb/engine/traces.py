@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final
 
 MAX_MESSAGE: Final = 2_000
+LONGEST: Final = 100_000  # characters of a message that are looked at
 _MAX_TRACEBACK: Final = 6_000
 _MAX_NAME: Final = 200  # characters of a class's name
 _MAX_CAUSES: Final = 50
@@ -57,10 +58,10 @@ def name_of(error: BaseException) -> str:
     return plain(_name_of_class.__get__(type(error)), _MAX_NAME)
 
 
-def message_of(error: BaseException) -> str:
-    """The exception's text, cut at 2,000 characters."""
+def message_of(error: BaseException, most: int = MAX_MESSAGE) -> str:
+    """The exception's text, cut at so many characters."""
     try:
-        return plain(str(error), MAX_MESSAGE)
+        return plain(str(error), most)
     except BaseException as broken:  # SystemExit too: nothing that a message does may end what reads it
         return f"(its message could not be read: {name_of(broken)})"
 
@@ -85,23 +86,23 @@ def where(trace: TracebackType | None) -> str:
     return plain(found, MAX_MESSAGE)
 
 
-def formatted(error: BaseException, trace: TracebackType | None, message: str) -> str:
+def formatted(error: BaseException, trace: TracebackType | None, text: str) -> str:
     """The traceback as Python prints it, its last 6,000 characters; where the exception breaks that, what is left.
 
     Args:
         error: the exception.
         trace: what to show of its traceback.
-        message: its text; of one that was cut the whole would leave no room for the lines.
+        text: its message; of one that is out of all proportion only the beginning is shown.
     """
     try:
-        usual = len(message) < MAX_MESSAGE and _is_ordinary(error)
-        text = "".join(traceback.format_exception(type(error), error, trace)) if usual else ""
+        usual = len(text) < LONGEST and _is_ordinary(error)
+        whole = "".join(traceback.format_exception(type(error), error, trace)) if usual else ""
     except BaseException:  # of its own code, which runs while it is formatted
-        text = ""
-    if not text:
-        text = "".join(_in_parts(error, trace))
-    text = str.encode(text, "utf-8", "replace").decode()
-    return _CELL_FILE.sub('File "cell"', text)[-_MAX_TRACEBACK:]
+        whole = ""
+    if not whole:
+        whole = "".join(_in_parts(error, trace))
+    whole = str.encode(whole, "utf-8", "replace").decode()
+    return _CELL_FILE.sub('File "cell"', whole)[-_MAX_TRACEBACK:]
 
 
 def _is_ordinary(error: BaseException) -> bool:
@@ -192,5 +193,3 @@ def is_package_file(name: str) -> bool:
 def is_cell(name: str) -> bool:
     """Whether a file is what a kernel makes believe a cell is."""
     return _CELL.search(name) is not None
-
-

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
 
 from restate_nb.engine.lane import Entry, Lane
 from restate_nb.engine.pool import Pool, Work
 from restate_nb.engine.record import Attempt
+from restate_nb.engine.threads import Threads
 from restate_nb.policy import RunPolicy
 
 Listener = Callable[[int, Sequence[Attempt]], None]
@@ -21,8 +24,9 @@ ShardId = tuple[int, int]
 class JobRun:
     """One job in this process. Made by whoever comes first: the cell that submits it, or the server that resumes it."""
 
-    def __init__(self, job: str, loop: asyncio.AbstractEventLoop) -> None:
-        self.pool = Pool(loop, job)
+    def __init__(self, job: str, loop: asyncio.AbstractEventLoop, threads: Threads | None = None) -> None:
+        """`threads`: which it shares with other jobs."""
+        self.pool = Pool(loop, job, threads)
         self._lanes: dict[ShardId, Lane] = {}
         self._listener: Listener | None = None
         self._untold: list[tuple[int, Sequence[Attempt]]] = []
@@ -137,38 +141,90 @@ class JobRun:
         with self._lock:
             self._lanes.pop(shard, None)
 
+    @property
+    def idle(self) -> bool:
+        """Whether it has no shard, and nothing to tell: it need not be kept for itself."""
+        return not self._lanes and not self._untold
+
+    @property
+    def awaits_to_cancel(self) -> bool:
+        """Whether it is there to cancel what may still come, of a job whose function never was here."""
+        return self._cancelled and not self.pool.has_work
+
     def close(self) -> None:
         """End everything and record nothing."""
         self.pool.soon(self.pool.close)
 
 
+_IDLE_KEPT: Final = 20
+"""Runs without a shard that are kept though nobody else holds them. One that has just been made is among them."""
+_TO_CANCEL_KEPT: Final = 500
+"""Of those that are there to cancel what may still come; they are small."""
+
+
 class JobRuns:
-    """All jobs of a session that run in this process, by name and generation."""
+    """All jobs of a session that run in this process, by name and generation.
+
+    What a job needs to be taken up again (its function, its lanes) is kept by its handle, and by its shards while there
+    are any; here it is only found. So a session of thousands of jobs does not keep what nobody asks for any more.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """`loop` is where items run."""
         self._loop = loop
-        self._runs: dict[tuple[str, int], JobRun] = {}
+        self._threads = Threads()
+        self._runs: weakref.WeakValueDictionary[tuple[str, int], JobRun] = weakref.WeakValueDictionary()
+        self._kept: dict[tuple[str, int], JobRun] = {}  # the latest last
+        self._closed: list[Pool] = []
         self._lock = threading.Lock()
 
     def get(self, job: str, generation: int) -> JobRun:
         """The run of that job; made when there is none."""
+        key = job, generation
         with self._lock:
-            run = self._runs.get((job, generation))
+            run = self._runs.get(key)
             if run is None:
-                run = self._runs[job, generation] = JobRun(job, self._loop)
+                run = self._runs[key] = JobRun(job, self._loop, self._threads)
+            self._kept.pop(key, None)
+            self._kept[key] = run
+            if len(self._kept) > _IDLE_KEPT:
+                self._let_go()
             return run
+
+    def _let_go(self) -> None:
+        idle = [(key, run.awaits_to_cancel) for key, run in self._kept.items() if run.idle]
+        for to_cancel, most in ((False, _IDLE_KEPT), (True, _TO_CANCEL_KEPT)):
+            for key in [key for key, awaits in idle if awaits is to_cancel][:-most]:
+                del self._kept[key]
 
     def forget(self, job: str, generation: int) -> None:
         """The job was deleted: nothing of it is to be taken over."""
         with self._lock:
             run = self._runs.pop((job, generation), None)
+            self._kept.pop((job, generation), None)
         if run is not None:
             run.close()
 
     def close(self) -> None:
         """End all of them."""
         with self._lock:
-            for run in self._runs.values():
+            for run in list(self._runs.values()):
                 run.close()
+            self._closed = [run.pool for run in self._runs.values()]
             self._runs.clear()
+            self._kept.clear()
+        self._threads.close()
+
+    def kill(self, until: float) -> bool:
+        """End the worker processes of what was closed, though the loop of the items may be busy for ever.
+
+        Args:
+            until: when to wait no longer for them to be gone, on `time.monotonic`.
+
+        Returns:
+            Whether they are.
+        """
+        pools, self._closed = self._closed, []
+        for pool in pools:
+            pool.kill()
+        return all([pool.wait_until_gone(until) for pool in pools])

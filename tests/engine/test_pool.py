@@ -587,7 +587,7 @@ async def test_a_closed_pool_ends_what_runs_and_starts_nothing_more(pool: Pool) 
     assert not pool.running
 
 
-async def test_a_defect_of_the_pool_is_reported_and_the_other_items_go_on(
+async def test_a_defect_of_the_pool_is_reported_and_is_what_became_of_its_item(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[BaseException] = []
@@ -607,12 +607,11 @@ async def test_a_defect_of_the_pool_is_reported_and_the_other_items_go_on(
         return item
 
     pool.provide(Target(same).work(), RunPolicy(concurrency=2))
-    done: set[int] = set()
-    while len(done) < 5:
-        group = decode_group(await asyncio.wait_for(lane.take(), 10))
-        lane.acknowledge(group)
-        done |= {each.position for each in group}
-    assert done == {0, 2, 3, 4, 5}
+    attempts = {each.position: each for each in await outcomes(lane)}
+    assert {position for position, each in attempts.items() if each.status == OK} == {0, 2, 3, 4, 5}
+    failure = attempts[1].failure
+    assert failure is not None
+    assert (failure.type, failure.message) == ("RuntimeError", "a defect")
     assert [str(each) for each in told] == ["a defect"]
 
 
