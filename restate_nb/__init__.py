@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from restate_nb.errors import (
+        CannotAsk,
         InvalidInput,
         InvocationFailed,
         ItemTimeout,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CannotAsk",
     "InvalidInput",
     "InvocationFailed",
     "ItemTimeout",
@@ -79,6 +81,7 @@ __all__ = [
 
 _HOMES = {
     "errors": (
+        "CannotAsk",
         "InvalidInput",
         "InvocationFailed",
         "ItemTimeout",

@@ -68,6 +68,10 @@ class WorkerDied(RestateNbError, RuntimeError):
     """The process in which an item ran has ended: a crash of native code, `os._exit`, or no memory left."""
 
 
+class CannotAsk(RestateNbError, RuntimeError):
+    """An item called `input()` or `breakpoint()`: it runs in the background, where nobody can answer."""
+
+
 class NotDurable(RestateNbError, RuntimeError):
     """An operation awaited something that Restate does not record."""
 

@@ -96,6 +96,7 @@ class Shared:
         self._most = math.inf
         self._pace: Pace | None = None
         self._queue: deque[Gate] = deque()
+        self._returning: deque[Callable[[], None]] = deque()  # who has lent a place, and waits to have one again
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop, limit: Limit) -> Shared:
@@ -118,7 +119,7 @@ class Shared:
     def enter(self, gate: Gate, now: float) -> float:
         """0: an attempt starts. Otherwise the gate waits: for so many seconds, or, at infinity, until it is woken."""
         wait = 0.0
-        if (self._queue and self._queue[0] is not gate) or self.running >= self._most:
+        if (self._queue and self._queue[0] is not gate) or self._returning or self.running >= self._most:
             wait = math.inf
         elif self._pace is not None:
             wait = self._pace.ready_in(now)
@@ -145,7 +146,19 @@ class Shared:
             self._queue.remove(gate)
             self._wake_first()
 
+    def come_back(self, back: Callable[[], None]) -> None:
+        """An attempt that has left for a while goes on as soon as there is a place, before any that has not begun."""
+        self._returning.append(back)
+        self._wake_first()
+
+    def give_up(self, back: Callable[[], None]) -> None:
+        """It has ended before that."""
+        self._returning.remove(back)
+
     def _wake_first(self) -> None:
+        while self._returning and self.running < self._most:
+            self.running += 1
+            self._returning.popleft()()
         if self._queue and self.running < self._most:
             first = self._queue[0]
             first.loop.call_soon(first.wake)

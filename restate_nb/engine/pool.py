@@ -23,7 +23,7 @@ from restate_nb.engine.doings import Doing, doings
 from restate_nb.engine.lane import FAIL_FAST, Entry, Lane, cancelled
 from restate_nb.engine.record import CANCELLED
 from restate_nb.engine.threads import NoThread, Threads
-from restate_nb.engine.throttle import Throttle
+from restate_nb.engine.throttle import Passage, Throttle
 from restate_nb.engine.trial import Report, went_wrong
 from restate_nb.limit import Concurrency, StopRule, stop_rule
 from restate_nb.policy import NO_RETRY, RunPolicy, seconds
@@ -63,6 +63,7 @@ class Pool:
         self._lanes: weakref.WeakValueDictionary[int, Lane] = weakref.WeakValueDictionary()  # by id
         self._backlog = Backlog()
         self._queue: deque[Lane] = deque()  # lanes with pending entries
+        self._passages: dict[int, Passage] = {}  # of items that hold a place of a shared limit, by position
         self._fresh = 0  # workers that have not looked for an item yet
         self._timers: set[asyncio.TimerHandle] = set()
         self._paused = False
@@ -119,6 +120,10 @@ class Pool:
         """When items that failed are tried again, in seconds since 1970."""
         lanes = [lane for each in self._lanes.valuerefs() if (lane := each()) is not None]
         return [entry.not_before for lane in lanes for entry in list(lane.resting.values())]
+
+    def passage(self, position: int) -> Passage | None:
+        """How the item there came in by a limit that several jobs share; None when it did not."""
+        return self._passages.get(position)
 
     def doings(self) -> list[Doing]:
         """What runs now, and threads that run on after their item timed out; the longest first."""
@@ -362,11 +367,14 @@ class Pool:
 
     async def _throttled(self, work: Work, entry: Entry) -> Report:
         passage = self._throttle.passage()
+        if passage.counts:
+            self._passages[entry.position] = passage
         self._start_workers()
         try:
             report = await self._attempts.run(work, entry)
         finally:
             passage.leave()
+            self._passages.pop(entry.position, None)
         if self._throttle.learn(passage, report, len(self._running)):
             self._attempts.bearable = self._throttle.limit
             self._start_workers()

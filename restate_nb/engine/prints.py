@@ -14,10 +14,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
 KEPT_LINES: Final = 50_000
 """Of a job, the latest."""
+_KEPT_CHARACTERS: Final = 20_000_000  # the latest, too: at 50,000 lines, 400 each
+_KEPT_BEGUN: Final = 1_000  # lines without an end; of more of them the oldest ones are taken to have ended
 
 _SOON = 0.1  # seconds until a line without an end is shown
 _CELL_ENDS = 0.05  # seconds in which IPython puts back what it found
@@ -49,10 +52,16 @@ class Line(NamedTuple):
 
 
 class Prints:
-    """What the items of one job print."""
+    """What the items of one job print.
+
+    Attributes:
+        job: stands for the job, where it is asked whose item some code belongs to.
+    """
 
     def __init__(self) -> None:
-        self._lines: deque[Line] = deque(maxlen=KEPT_LINES)
+        self.job = object()
+        self._lines: deque[Line] = deque()
+        self._characters = 0  # in these lines
         self._begun: dict[tuple[int, str], tuple[float, str]] = {}  # when, and what: lines without an end so far
         self._held: dict[tuple[int, str], str] = {}  # of these lines, what was not shown yet
         self._soon: set[str] = set()  # streams of which it will be
@@ -78,7 +87,8 @@ class Prints:
     def lines(self) -> list[Line]:
         """The latest lines, those without an end included, in the order of their ends."""
         with self._lock:
-            return [*self._lines, *(Line(*key, *begun) for key, begun in self._begun.items())]
+            begun = [Line(*key, *begun) for key, begun in self._begun.items()]
+            return [*self._lines, *begun][-KEPT_LINES:]
 
     def write(self, stream: str, text: str, show: Callable[[str], Any]) -> None:
         """Keep what an item has written, and show it: whole lines at once, others soon, so that lines of threads are
@@ -94,7 +104,11 @@ class Prints:
                 if stream not in self._soon:
                     self._soon.add(stream)
                     show_rest = contextvars.copy_context().run
-                    threading.Timer(_SOON, show_rest, (self._show_rest, stream, show)).start()
+                    timer = threading.Timer(_SOON, show_rest, (self._show_rest, stream, show))
+                    try:
+                        timer.start()
+                    except RuntimeError:  # the machine gives no more threads: it is shown with the next line
+                        self._soon.discard(stream)
             shown = self._fitting(lines + end)
         if shown:
             show(shown)
@@ -127,16 +141,30 @@ class Prints:
         at, head = self._begun.pop(key) if key in self._begun else (time.time(), "")
         *ended, rest = (head + text).split("\n")
         for part in ended:
-            self._lines.append(Line(position, stream, at, part[:_LONGEST]))
+            self._add(Line(position, stream, at, part[:_LONGEST]))
             at = time.time()
         if rest:
             self._begun[key] = at, rest[:_LONGEST]
+            if len(self._begun) > _KEPT_BEGUN:
+                oldest = next(iter(self._begun))
+                self._add(Line(*oldest, *self._begun.pop(oldest)))
+
+    def _add(self, line: Line) -> None:
+        self._lines.append(line)
+        self._characters += len(line.text)
+        while len(self._lines) > KEPT_LINES or self._characters > _KEPT_CHARACTERS:
+            self._characters -= len(self._lines.popleft().text)
 
 
 def at_item(position: int, call: Callable[[Any], T], payload: Any) -> T:
     """Call with the payload of the item at that position: what it prints is known to be this item's."""
     _position.set(position)
     return call(payload)
+
+
+def position() -> int:
+    """The position of the item that this code belongs to; -1 when it belongs to none."""
+    return _position.get()
 
 
 def enter(context: contextvars.Context, position: int) -> None:
@@ -202,7 +230,8 @@ def _watch_again(_result: object) -> None:
                 _watch(file, stream)
             time.sleep(0.001)
 
-    threading.Thread(target=watch, name="rnb-prints", daemon=True).start()
+    with suppress(RuntimeError):  # the machine gives no more threads
+        threading.Thread(target=watch, name="rnb-prints", daemon=True).start()
 
 
 def _watch(file: Any, stream: str) -> None:

@@ -303,9 +303,9 @@ class Processes:
             if trip.abandoned:
                 raise WorkerDied("The item was given up before its worker process could begin.")
         says = (
-            f"{_TRIES} worker processes in a row ended before they could begin; the last one {how}. What it printed is in "
-            "job.logs(). Other items of this function are not tried: see that what it imports can be imported, and run "
-            "its cell again."
+            f"{_TRIES} worker processes in a row ended before they could begin; the last one {how}. What it printed is "
+            "in job.logs(). Other items of this function are not tried: see that what it imports can be imported, and "
+            "run its cell again."
         )
         if not how.startswith("was killed"):  # which may be another matter in a moment
             self._broken = function, says

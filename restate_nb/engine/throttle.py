@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from restate_nb.engine.gate import Gate, Shared
 from restate_nb.engine.pace import Adaptive
@@ -93,7 +94,7 @@ class Throttle:
 
     def passage(self) -> Passage:
         """The way of the item that has just entered by the gate."""
-        return Passage(None if self._gate is None else self._gate.shared, self._adaptive)
+        return Passage(self._loop, None if self._gate is None else self._gate.shared, self._adaptive)
 
     def learn(self, passage: Passage, report: Report, running: int) -> bool:
         """An item that came by this passage has ended, while `running` did; whether the limit is another now."""
@@ -111,14 +112,62 @@ class Throttle:
 
 
 class Passage:
-    """One item's way: it leaves by the limit by which it entered, and tells only the one that let it in."""
+    """One item's way: it leaves by the limit by which it entered, and tells only the one that let it in.
 
-    def __init__(self, shared: Shared | None, adaptive: Adaptive | None) -> None:
+    While the item does nothing but wait for a job of its own, its place is lent; see `nesting.py`.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, shared: Shared | None, adaptive: Adaptive | None) -> None:
+        self._loop = loop
         self._shared = shared
+        self._lent = 0
+        self._back: Callable[[], None] | None = None  # to be called when it has its place back
+        self._left = False
         self.adaptive = adaptive
         self.began = time.monotonic()
 
+    @property
+    def counts(self) -> bool:
+        """Whether it holds a place of a shared limit."""
+        return self._shared is not None
+
+    @property
+    def lives(self) -> bool:
+        """Whether the loop that it belongs to goes on."""
+        return self._loop.is_running()
+
+    def soon(self, call: Callable[..., None], *args: object) -> None:
+        """Call one of the following, which belong to the loop, from any thread."""
+        with suppress(RuntimeError):  # the loop has ended, and nobody counts any more
+            self._loop.call_soon_threadsafe(call, *args)
+
+    def lend(self) -> None:
+        """The item waits for other items, which may need its place."""
+        self._lent += 1
+        if self._lent == 1 and not self._left and self._shared is not None:
+            self._shared.leave()
+
+    def take_back(self, then: Callable[[], object]) -> None:
+        """The item waits no longer; `then` is called when it has its place again."""
+        self._lent -= 1
+        if self._lent or self._left or self._shared is None:
+            then()
+            return
+
+        def back() -> None:
+            self._back = None
+            then()
+
+        self._back = back
+        self._shared.come_back(back)
+
     def leave(self) -> None:
         """The item has ended."""
-        if self._shared is not None:
+        self._left = True
+        if self._shared is None:
+            return
+        if self._back is not None:
+            self._shared.give_up(self._back)
+            self._back()
+        elif not self._lent:
             self._shared.leave()

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
+from restate_nb.engine import asking
 from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.record import OK, Attempt
 from restate_nb.engine.trial import Report, try_once, went_wrong
@@ -105,6 +106,7 @@ def main(descriptor: int) -> None:
     for file in (sys.stdout, sys.stderr):
         assert isinstance(file, io.TextIOWrapper)  # pipes to the parent, which prints what it reads
         file.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=False)
+    asking.refuse()
     inbox: SimpleQueue[bytes | None] = SimpleQueue()
     threading.Thread(target=_watch, args=(sock, inbox), daemon=True).start()
     function = inbox.get()
@@ -155,7 +157,8 @@ class _Worker:
             try:
                 self._call, self._retry = pickle.loads(self._function)
             except BaseException as error:
-                error.add_note("The function could not be loaded in its worker process: this is why.")
+                with suppress(Exception):  # a class may have something else in the place of notes
+                    error.add_note("The function could not be loaded in its worker process: this is why.")
                 self._failed = error
 
     def run(self, position: int, number: int, payload: bytes) -> Report:
@@ -182,7 +185,22 @@ class _Worker:
 
         if self._runner is None:
             self._runner = asyncio.Runner()
-        return self._runner.run(wait())
+        loop = self._runner.get_loop()
+        item = loop.create_task(wait())
+        while True:
+            try:
+                return loop.run_until_complete(item)
+            except (SystemExit, KeyboardInterrupt) as error:  # of any task or callback: asyncio lets these two out
+                if item.done():
+                    raise
+                _told_of_orphan(loop, error)
+
+
+def _told_of_orphan(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
+    """Say what has ended a task or a callback that no item waits for, or not this one."""
+    loop.call_exception_handler(
+        {"message": f"{type(error).__name__} in a task or callback; the item goes on", "exception": error}
+    )
 
 
 BOOT: Final = (

@@ -52,6 +52,8 @@ def obstacles_of(pool: Pool, function: str) -> list[str]:
         found.append(f"It waits for {function}: run the cell that maps it.")
     if pool.paused:
         found.append("It is paused: job.resume() goes on.")
+    if pool.scarce is not None:
+        found.append(shortage_of(pool))
     if pool.stopped:
         found.append(f"It starts no further item. {pool.stopped}")
     if pool.overfull:
@@ -67,6 +69,17 @@ def obstacles_of(pool: Pool, function: str) -> list[str]:
             'the function\'s own calls a timeout, or use executor="process".'
         )
     return found
+
+
+def shortage_of(pool: Pool) -> str:
+    """That the machine gives no more threads or processes, in words; empty while it does."""
+    if pool.scarce is None:
+        return ""
+    return (
+        f"The machine gives no more threads or processes: {counted(pool.scarce, 'item')} at once, of up to "
+        f"{pool.concurrency:,}. More are tried again and again; the limit is that of the container (pids) or of the user "
+        "(ulimit -u)."
+    )
 
 
 def running_lines(doings: Iterable[Doing], labels: Any) -> list[str]:

@@ -60,6 +60,11 @@ class Driver:
         lanes = self.manifest.lanes
         return "" if lanes is None else how_it_is_kept(self.work.concurrency or lanes, lanes)
 
+    @property
+    def shortage(self) -> str:
+        """What the machine has too little of, in words; empty when nothing is known of that."""
+        return self.work.shortage if isinstance(self.work, Shards) else ""
+
     @classmethod
     async def open(
         cls, connection: Connection, wanted: Manifest, encoded: Spool, ledger: Ledger, *, fresh: bool

@@ -26,7 +26,7 @@ _MACHINERY = (str(Path(__file__).parents[1]) + os.sep, str(Path(asyncio.__file__
 def errors_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
     """One row a kind of failure, the most frequent first; see `Job.errors`."""
     groups: dict[tuple[str, str, str], list[int]] = {}
-    for position, failure in sorted(ledger.failures.items()):
+    for position, failure in sorted(ledger.failures.all_bare().items()):
         groups.setdefault((failure.type, kind_of(failure.message), failure.where), []).append(position)
     rows = []
     for positions in sorted(groups.values(), key=len, reverse=True):

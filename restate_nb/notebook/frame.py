@@ -61,7 +61,7 @@ def job_frame(
     codes = np.where(ended, status.astype(np.int8) + 2, 0).astype(np.int8)
     if running:
         codes[[position for position in running if not ended[position]]] = 1
-    failures = ledger.failures
+    failures = ledger.failures.all_bare()
     total = ledger.total
     columns = {
         "item": _typed(originals if isinstance(originals, (list, tuple, range)) else list(originals)),

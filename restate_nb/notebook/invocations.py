@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
+from restate_nb.engine import nesting
+from restate_nb.engine.asking import refuse_in_items
 from restate_nb.engine.doings import Doing
 from restate_nb.engine.lane import FAIL_FAST, cancelled
 from restate_nb.engine.prints import Prints
@@ -81,7 +83,9 @@ class Invocations:
 
     def provide(self, target: Target, policy: RunPolicy) -> None:
         self._passing = target.passing
+        refuse_in_items()
         context = self.prints.context(bounded=in_notebook())
+        context.run(nesting.enter, self.prints.job, lambda _: None)
         context.run(self._connection.functions.provide, self._key, target.fn, policy.retry)
         self._limit = concurrency_range("concurrency", policy.concurrency).high
         self._rule = stop_rule(policy.fail_fast)

@@ -6,10 +6,12 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from restate_nb.engine import nesting
 from restate_nb.engine.lane import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.engine.target import Target
@@ -20,7 +22,7 @@ from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.limits import Limits
-from restate_nb.notebook.loops import LoopThread, until_done
+from restate_nb.notebook.loops import LoopThread, blocked_by_waiting, until_done
 from restate_nb.notebook.outcomes import Where
 from restate_nb.notebook.visible import SessionStopped, Visible, this_cell
 from restate_nb.policy import RunPolicy
@@ -112,7 +114,11 @@ class Job(Visible, Generic[T]):
         """
         ended = self._ended
         try:
-            ended.exception(timeout)
+            if not ended.done() and (timeout is None or timeout > 0):
+                self._check_waiting()
+                with nesting.lent():
+                    ended.exception(timeout)
+            ended.exception(0)
         except FutureTimeoutError:
             return False
         except KeyboardInterrupt:
@@ -121,6 +127,24 @@ class Job(Visible, Generic[T]):
         if self._showing is not None:
             self._showing.join(_LAST_PANEL_SECONDS)
         return True
+
+    def _check_waiting(self, *, blocks: bool = True) -> None:
+        """See that whoever waits here is not what the job waits for.
+
+        Raises:
+            InvalidInput: it is an item of this job, or of one that such an item has begun; or it blocks the loop.
+        """
+        if nesting.is_within(self._driver.work.prints.job):
+            raise InvalidInput(
+                f"An item of {self.name!r} waits for its own job, or for one that waits for it: it cannot end before "
+                "this item does. Begin a job of another name, over other items."
+            )
+        if blocks and blocked_by_waiting():
+            raise InvalidInput(
+                f"This waits for the job {self.name!r} in an `async def` function, and so blocks the loop on which "
+                "items run: the job could never end. Write `await job` (or `async for` over rnb.as_completed(job)), "
+                "or make the function a plain `def`, which runs in a thread."
+            )
 
     def _say_it_goes_on(self) -> None:
         print(f"Stopped waiting; the job goes on. {self.name!r}: job.result() waits again, job.cancel() ends it.")
@@ -150,11 +174,18 @@ class Job(Visible, Generic[T]):
 
     async def _awaited(self) -> pd.DataFrame:
         try:
+            if not self._ended.done():
+                self._check_waiting(blocks=False)
+                async with nesting.lent_while_awaited():
+                    await until_done(self._ended)
             await until_done(self._ended)
         except asyncio.CancelledError:
             if this_cell() is not None:  # in a notebook that is Ctrl-C; elsewhere a caller's own timeout
                 self._say_it_goes_on()
             raise
+        except InvalidInput:
+            if not self._ended.done():
+                raise
         except Exception:  # told with its cause by _result
             self._ended.exception()
         self.wait()  # for the last panel; the job has ended
@@ -228,7 +259,8 @@ class Job(Visible, Generic[T]):
         """
         if not self.done():
             self._io.run(self._driver.cancel())
-            self.wait(30)
+            if not blocked_by_waiting() and not nesting.is_within(self._driver.work.prints.job):
+                self.wait(30)
 
     def pause(self) -> None:
         """Start no more items, until `resume()`; what runs goes on. It holds when the kernel is restarted, too.
@@ -346,12 +378,12 @@ class Job(Visible, Generic[T]):
                     raise RuntimeError(f"{self._ledger.total - self._ledger.done} items have no outcome")
                 await self._driver.conclude()
             except asyncio.CancelledError:
-                ended.set_exception(SessionStopped("the session was stopped"))
+                self._let_go(ended)
                 raise
-            except Exception as error:
-                ended.set_exception(error)
+            except BaseException as error:
+                _end(ended, error)
             else:
-                ended.set_result(None)
+                _end(ended, None)
 
         self._following = self._io.start(follow())
 
@@ -359,3 +391,15 @@ class Job(Visible, Generic[T]):
         """Stop following the job; it stays where it is."""
         if self._following is not None:
             self._following.cancel()
+
+    def _let_go(self, ended: Future[None] | None = None) -> None:
+        """Tell those who wait that nobody follows the job any more."""
+        _end(ended or self._ended, SessionStopped("the session was stopped"))
+
+
+def _end(ended: Future[None], error: BaseException | None) -> None:
+    with suppress(InvalidStateError):  # the session was stopped, which has told so already
+        if error is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(error)

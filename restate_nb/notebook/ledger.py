@@ -12,7 +12,8 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from restate_nb.engine.lane import FAIL_FAST
-from restate_nb.engine.record import CANCELLED, OK, Attempt, Failure
+from restate_nb.engine.record import CANCELLED, OK, Attempt
+from restate_nb.notebook.failed import Failures, bare
 from restate_nb.notebook.kinds import kind_of
 from restate_nb.notebook.progress import ErrorGroup
 from restate_nb.notebook.spool import Spool
@@ -42,9 +43,9 @@ class Ledger:
         self.ran_in_all = array("d", bytes(8 * total))
         self._values = Spool()
         self._value_at = array("q", bytes(8 * total))  # where in the spool, from 1; 0 for none
-        self.failures: dict[int, Failure] = {}
+        self.failures = Failures()
         self.order = array("I")  # positions as they ended
-        self.earlier: list[Attempt] = []  # all attempts but the last of each item
+        self.earlier: list[Attempt] = []  # all attempts but the last of each item, without values and tracebacks
         self.counts = Counter[int]()
         self.retries = 0
         self.done = 0
@@ -80,7 +81,7 @@ class Ledger:
             self.counts[self.status[position]] -= 1
             self.done -= 1
             self.status[position] = PENDING
-            failure = self.failures.pop(position, None)
+            failure = self.failures.pop(position)
             if failure is not None:
                 self._kinds[failure.type, kind_of(failure.message)] -= 1
         self._round[position] = number
@@ -133,7 +134,7 @@ class Ledger:
                 self.first_started[position] = attempt.started
         if round_ < self._round[position] or not attempt.final:
             if attempt.started:
-                self.earlier.append(attempt)
+                self.earlier.append(_bare(attempt))
             self.retries += not attempt.final
             return False
         self._number[position] = min(attempt.number, 65_535)
@@ -175,14 +176,14 @@ class Ledger:
             self.started[position], self.ran[position] = started, ran
 
     def last(self, position: int) -> Attempt:
-        """The last attempt at an item that has ended, without its value."""
+        """The last attempt at an item that has ended, without its value and its traceback."""
         return Attempt(
             position,
             self.attempts[position],
             self.status[position],
             self.started[position],
             self.ran[position],
-            failure=self.failures.get(position),
+            failure=self.failures.bare(position),
         )
 
     def raws(self, positions: Sequence[int]) -> Iterator[bytes]:
@@ -208,7 +209,7 @@ class Ledger:
 
     def gave_up(self, round_: int) -> str | None:
         """Why the job stopped in that round, when it did: too many of its items had failed."""
-        for position, failure in self.failures.items():
+        for position, failure in self.failures.all_bare().items():
             if failure.type == FAIL_FAST and self.status[position] == CANCELLED and self._round[position] == round_:
                 return failure.message
         return None
@@ -253,3 +254,8 @@ class Ledger:
         with self._lock:
             common = self._kinds.most_common(most)
             return tuple(ErrorGroup(kind[0], self._examples[kind], count) for kind, count in common if count > 0)
+
+
+def _bare(attempt: Attempt) -> Attempt:
+    failure = None if attempt.failure is None else bare(attempt.failure)
+    return Attempt(attempt.position, attempt.number, attempt.status, attempt.started, attempt.ran, failure=failure)

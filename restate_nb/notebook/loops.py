@@ -14,11 +14,13 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+from restate_nb.engine.whereabouts import of_thread
 from restate_nb.errors import InvalidInput, ServerError
 
 T = TypeVar("T")
 
 _END: Final = 1.0  # seconds for what runs on a loop to end once it is cancelled
+_JOIN: Final = 0.2  # seconds for a loop that is told to end
 _BROKEN: Final = 100  # ends in a row, each at once, after which a loop is given up: its selector is broken, say
 _log = logging.getLogger(__name__)
 _here = threading.local()  # `loop`: the LoopThread that this thread is
@@ -44,8 +46,8 @@ class LoopThread:
         except RuntimeError as error:
             self.loop.close()
             raise ServerError(
-                f"The machine gives no more threads ({error}), of which a session needs a few: see `ulimit -u`, and the "
-                "limit of processes (pids) of its container."
+                f"The machine gives no more threads ({error}), of which a session needs a few: see `ulimit -u`, and "
+                "the limit of processes (pids) of its container."
             ) from error
 
     def _run(self) -> None:
@@ -92,9 +94,6 @@ class LoopThread:
         Raises:
             ServerError: the loop has ended.
         """
-        if self._gone:
-            coroutine.close()
-            raise _ended()
         try:
             future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         except RuntimeError as error:
@@ -102,7 +101,7 @@ class LoopThread:
             raise _ended() from error
         self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
-        if self._gone:  # it ended in between, and nobody looks any more
+        if self._gone:  # it ended just before, and nobody looks any more
             with suppress(InvalidStateError):
                 future.set_exception(_ended())
         return future
@@ -118,8 +117,8 @@ class LoopThread:
         if getattr(_here, "loop", None) is self:
             coroutine.close()
             raise InvalidInput(
-                "This would wait for a loop of the session on that loop itself, for ever: it was called in a handler or a "
-                "durable function. Call it in a thread: await asyncio.to_thread(...)."
+                "This would wait for a loop of the session on that loop itself, for ever: it was called in a handler "
+                "or a durable function. Call it in a thread: await asyncio.to_thread(...)."
             )
         future = self.start(coroutine)
         try:
@@ -132,17 +131,24 @@ class LoopThread:
         """Cancel what runs there, and end the thread. Says whether it has ended.
 
         Args:
-            within: seconds to wait, twice. A loop that is blocked ends when what blocks it does.
+            within: seconds to wait for each of the two. A loop that is blocked ends when what blocks it does.
         """
         if not self._thread.is_alive():
             return True
-        with suppress(Exception):
-            self.run(_cancel_all(within / 2), within)
+        if within > 0:
+            with suppress(Exception):
+                self.run(_cancel_all(within / 2), within)
         self._closing = True
         with suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(within)
+        if self._thread is not threading.current_thread():
+            self._thread.join(max(within, _JOIN))
         return not self._thread.is_alive()
+
+    def where(self) -> str:
+        """In which line of the user's code it is, for one that does not answer; empty when that is not known."""
+        lines = of_thread(self._thread.ident or 0)
+        return lines[-1] if lines else ""
 
 
 def _is_defect(error: BaseException | None) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import difflib
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from restate_nb.engine.target import Target
@@ -30,6 +31,9 @@ from restate_nb.service.wire import Manifest, Round, workers_of
 if TYPE_CHECKING:
     import pandas as pd
 
+_ENDED_KEPT = 20
+"""Handles of jobs that have ended, the latest, which are kept though nobody else holds them."""
+
 _TOLD = 5  # unfinished jobs that are named
 
 
@@ -41,7 +45,9 @@ class Registry:
         self._connection = connection
         self._io = io
         self._private = private
-        self._jobs: dict[tuple[str, str, int], Job[Any]] = {}  # the first: the session, or what stands for its workers
+        # By the session (or what stands for its workers), the name and the generation.
+        self._jobs: weakref.WeakValueDictionary[tuple[str, str, int], Job[Any]] = weakref.WeakValueDictionary()
+        self._kept: list[Job[Any]] = []  # those that run, and the latest of those that have ended
         self._handles = threading.Lock()
         self._going_on: set[asyncio.Task[None]] = set()
 
@@ -50,7 +56,7 @@ class Registry:
 
     @property
     def jobs(self) -> list[Job[Any]]:
-        """All of them, as they came."""
+        """All of them, as they came: those that run, those that somebody holds, and the latest that have ended."""
         return list(self._jobs.values())
 
     def submit(
@@ -121,9 +127,17 @@ class Registry:
         """The handle of a job: the one that there is, or a new one."""
         key = driver.session, driver.manifest.name, driver.manifest.generation
         with self._handles:
-            if key not in self._jobs:
-                self._jobs[key] = Job(driver, self._io, ledger, self._forget)
-            return self._jobs[key]
+            job = self._jobs.get(key)
+            if job is None:
+                job = self._jobs[key] = Job(driver, self._io, ledger, self._forget)
+            self._keep(job)
+            return job
+
+    def _keep(self, job: Job[Any]) -> None:
+        """Hold a handle, and let go of those that have ended long ago: what they know is in Restate."""
+        ended = [each for each in self._kept if each is not job and each.done()]
+        gone = set(map(id, ended[:-_ENDED_KEPT]))
+        self._kept = [*(each for each in self._kept if each is not job and id(each) not in gone), job]
 
     async def go_on(self) -> None:
         """Take up the unfinished jobs whose functions can be imported, and tell which ones wait for their cells."""
@@ -163,7 +177,7 @@ class Registry:
         Raises:
             InvalidInput: there is no such job, or not all of its items were submitted.
         """
-        found = [job for job in self._jobs.values() if job.name == name]
+        found = [job for job in self.jobs if job.name == name]
         if found:
             return found[-1]
         session = self._connection.session
@@ -192,11 +206,12 @@ class Registry:
         """All jobs of this session's server; see `restate_nb.jobs`."""
         from restate_nb.notebook.listing import listing  # noqa: PLC0415 - loads pandas
 
-        return listing(self._io.run(read_manifests(self._connection.admin)), self._jobs)
+        return listing(self._io.run(read_manifests(self._connection.admin)), dict(self._jobs))
 
     def _forget(self, job: Job[Any]) -> None:
-        for key in [key for key, each in self._jobs.items() if each is job]:
+        for key in [key for key, each in list(self._jobs.items()) if each is job]:
             del self._jobs[key]
+            self._kept = [each for each in self._kept if each is not job]
             if key[0] == self._connection.session:
                 self._connection.runs.forget(*key[1:])
 

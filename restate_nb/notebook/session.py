@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from restate_nb.engine.target import Target, name_of
-from restate_nb.errors import InvalidInput
+from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.notebook.attendance import attendance_of
 from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.calls import call_durable, call_handler
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RETENTION = timedelta(days=30)
+_PATIENCE: Final = 0.5  # seconds for each of a loop's last tasks: stop() takes at most 5 s in all
+_ENDPOINT_PATIENCE: Final = 1.0
+_log = logging.getLogger(__name__)
 
 
 class Session:
@@ -251,7 +256,8 @@ class Session:
 
     @property
     def jobs(self) -> list[Job[Any]]:
-        """The jobs that were submitted or attached to from this session."""
+        """The jobs that were submitted or attached to from this session: those that run, those whose handle is still in
+        a variable, and the latest that have ended. `rnb.job(name)` finds all others."""
         return self._registry.jobs
 
     def stop(self) -> None:
@@ -271,17 +277,49 @@ class Session:
                 return
             self._closed = True
         atexit.unregister(self.stop)
+        interrupted: KeyboardInterrupt | None = None
+        for stage in (self._end_items, self._end_following, self._end_server, self._end_endpoint):
+            try:
+                stage()
+            except KeyboardInterrupt as error:  # what is left of it is bounded
+                interrupted = error
+            except Exception as error:  # the next stage frees what it can all the same
+                _log.warning("The session %r was stopped, but not all went well: %r", self.name, error)
+        if interrupted is not None:
+            raise interrupted
+
+    def _end_items(self) -> None:
+        """End the loop on which items run, and worker processes; a blocked one is left to itself."""
         if hasattr(self, "_runs"):
             self._runs.close()
-        self._work.run(self._close("_item_ingress"))
-        self._work.close()
+        answers = _answers(self._work, self._close("_item_ingress"))
+        blocked_at = "" if answers else self._work.where()
+        ended = self._work.close(_PATIENCE if answers else 0.0)
+        if hasattr(self, "_runs"):
+            self._runs.kill(time.monotonic() + _PATIENCE)
+        if not ended:
+            _log.warning(
+                "An `async def` function blocks the loop of the session %r%s: it runs on, in the background, until it "
+                "returns. Use `await` in it, or a plain function, which runs in a thread.",
+                self.name,
+                f", at {blocked_at}" if blocked_at else "",
+            )
+
+    def _end_following(self) -> None:
         if hasattr(self, "_registry"):  # there is none when the start was broken off
-            for job in self.jobs:
+            for job in self._registry.jobs:
                 job._leave()
-        self._io.run(self._close("_attendance", "_ingress", "_admin"))
+        _answers(self._io, self._close("_attendance", "_ingress", "_admin"))
+
+    def _end_server(self) -> None:
         self._restate.close()  # before the endpoint: a server that has ended sends it nothing more
-        self._io.run(self._close("_endpoint"))
-        self._io.close()
+
+    def _end_endpoint(self) -> None:
+        answers = _answers(self._io, self._close("_endpoint"), _ENDPOINT_PATIENCE)
+        self._io.close(_PATIENCE if answers else 0.0)
+        if hasattr(self, "_registry"):
+            for job in self._registry.jobs:
+                job._let_go()  # should the loop not have come to it
 
     async def _close(self, *parts: str) -> None:
         for name in parts:
@@ -308,3 +346,14 @@ class Session:
 
     def __dir__(self) -> list[str]:
         return ["call", "data_dir", "job", "jobs", "live", "name", "serve", "server", "stop"]
+
+
+def _answers(loop: LoopThread, last: Coroutine[Any, Any, None], timeout: float = _PATIENCE) -> bool:
+    """Run a loop's last coroutine there; whether the loop came to it."""
+    try:
+        loop.run(last, timeout)
+    except (TimeoutError, InvalidInput, ServerError):  # blocked; this very thread; it has ended
+        return False
+    except Exception as error:  # what was to be closed is given up
+        _log.info("Something could not be closed: %r", error)
+    return True

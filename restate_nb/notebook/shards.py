@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from restate_nb.engine import nesting
+from restate_nb.engine.asking import refuse_in_items
 from restate_nb.engine.doings import Doing
 from restate_nb.engine.lane import cancelled
 from restate_nb.engine.pace import Adaptive
@@ -17,7 +20,7 @@ from restate_nb.engine.record import Attempt
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvocationFailed
 from restate_nb.limit import Concurrency, Range, StopRule, concurrency_range, stop_rule
-from restate_nb.notebook.diagnosis import obstacles_of
+from restate_nb.notebook.diagnosis import obstacles_of, shortage_of
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.panel.place import in_notebook
 from restate_nb.notebook.received import received
@@ -87,12 +90,20 @@ class Shards:
     def obstacles(self) -> list[str]:
         return obstacles_of(self._run.pool, self._manifest.function)
 
+    @property
+    def shortage(self) -> str:
+        """What the machine has too little of, in words; empty when it has enough."""
+        return shortage_of(self._run.pool)
+
     def doings(self) -> list[Doing]:
         return self._run.pool.doings()
 
     def provide(self, target: Target, policy: RunPolicy) -> None:
         self._rule = stop_rule(policy.fail_fast)
+        refuse_in_items()
         context = self.prints.context(bounded=in_notebook())
+        pool = weakref.ref(self._run.pool)
+        context.run(nesting.enter, self.prints.job, lambda at: None if (it := pool()) is None else it.passage(at))
         self._run.provide(context.run(target.work, policy.retry), policy)
         self._ask(policy.concurrency)
 

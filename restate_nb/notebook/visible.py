@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
@@ -115,8 +116,10 @@ class Visible(Drawn):
                 panel.update(self._progress())
             panel.finish(self._progress())
 
-        self._showing = threading.Thread(target=keep_up, name=f"rnb-panel-{self.name}", daemon=True)
-        self._showing.start()
+        showing = threading.Thread(target=keep_up, name=f"rnb-panel-{self.name}", daemon=True)
+        with suppress(RuntimeError):  # the machine gives no more threads: the panel stays as it is
+            showing.start()
+            self._showing = showing
 
     def _remark(self) -> str:
         stuck = self._driver.work.mismatched
@@ -144,6 +147,8 @@ class Visible(Drawn):
         obstacles = self._driver.work.obstacles() if quiet > _QUIET_SECONDS else []
         if obstacles:
             return obstacles[0]
+        if shortage := self._driver.shortage:
+            return shortage
         _, p95 = self._ledger.percentiles()
         if quiet < max(_LONG_SECONDS, _TIMES_AS_LONG * (p95 or 0.0)) or self.status == "paused":
             return ""

@@ -227,4 +227,5 @@ class JobRuns:
         pools, self._closed = self._closed, []
         for pool in pools:
             pool.kill()
-        return all([pool.wait_until_gone(until) for pool in pools])
+        gone = [pool.wait_until_gone(until) for pool in pools]
+        return all(gone)

@@ -7,6 +7,7 @@ import restate_nb.patterns
 import restate_nb.testing
 
 NAMES: tuple[object, ...] = (
+    restate_nb.CannotAsk,
     restate_nb.InvalidInput,
     restate_nb.InvocationFailed,
     restate_nb.ItemTimeout,

@@ -55,7 +55,10 @@ class Pump(Generic[T]):
                 self._thread = threading.Thread(
                     target=empty.run, args=(self._run,), name="restate-nb-panel", daemon=True
                 )
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError:  # the machine gives no more threads: the next value may find one
+                    self._thread = None
             else:
                 self._changed.notify_all()
 
