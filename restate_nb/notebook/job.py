@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from restate_nb.engine.lane import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.engine.target import Target
-from restate_nb.errors import InvalidInput, JobError, ServerError
+from restate_nb.errors import InvalidInput, JobError
 from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
 from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.limits import Limits
-from restate_nb.notebook.loops import LoopThread, until_done
+from restate_nb.notebook.loops import LoopThread, cause_of, until_done
 from restate_nb.notebook.outcomes import Where
 from restate_nb.notebook.visible import SessionStopped, Visible, this_cell
 from restate_nb.policy import RunPolicy
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_CANCEL_SECONDS = 3.0  # that a cell waits until Restate knows that the job is cancelled
+_CANCELLED_SECONDS = 30.0  # that it waits until all is recorded, then
 _LAST_PANEL_SECONDS = 1.0  # a cell that has ended may store no more output, so the last panel goes first
 
 
@@ -221,14 +223,24 @@ class Job(Visible, Generic[T]):
 
     def cancel(self) -> None:
         """End the job: running coroutines are cancelled, threads are no longer waited for, the rest is not started.
-        What is done stays.
+        What is done stays. While Restate is away this returns after some seconds, and the job is cancelled as soon as
+        it is back.
 
         Example:
             job.cancel()
         """
-        if not self.done():
-            self._io.run(self._driver.cancel())
-            self.wait(30)
+        if self.done():
+            return
+        cancelling = self._io.start(self._driver.cancel())
+        try:
+            cancelling.result(_CANCEL_SECONDS)
+        except FutureTimeoutError:
+            print(
+                f"Cancelling {self.name!r} takes its time, and goes on by itself: "
+                "job.diagnose() says whether Restate is away."
+            )
+        else:
+            self.wait(_CANCELLED_SECONDS)
 
     def pause(self) -> None:
         """Start no more items, until `resume()`; what runs goes on. It holds when the kernel is restarted, too.
@@ -325,8 +337,8 @@ class Job(Visible, Generic[T]):
         with self._joining:
             self._target = target
             self._items = items
-            lost = self._ended.done() and isinstance(self._ended.exception(), ServerError)
-            if self._following is None or lost:  # lost: Restate was away for too long, and may be there again
+            lost = self._ended.done() and self._ended.exception() is not None
+            if self._following is None or lost:  # lost: Restate was away for too long, say, and may be there again
                 if not self._driver.created:
                     self._ledger.attached_at = time.time()
                 if not self._code:
@@ -349,7 +361,7 @@ class Job(Visible, Generic[T]):
                 ended.set_exception(SessionStopped("the session was stopped"))
                 raise
             except Exception as error:
-                ended.set_exception(error)
+                ended.set_exception(cause_of(error))
             else:
                 ended.set_result(None)
 

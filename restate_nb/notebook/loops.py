@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from restate_nb.errors import ServerError
+
 T = TypeVar("T")
 
 
@@ -55,6 +57,14 @@ async def _cancel_all() -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=5)
     await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+def cause_of(error: Exception) -> Exception:
+    """What went wrong in a task group, rather than the group: the first that is not only Restate being away."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    causes = [cause_of(each) for each in error.exceptions]
+    return next((each for each in causes if not isinstance(each, ServerError)), causes[0])
 
 
 async def until_done(future: Future[T]) -> T:

@@ -22,6 +22,7 @@ from restate_nb.notebook.panel.place import ui_link
 from restate_nb.notebook.records import records_of
 from restate_nb.notebook.registry import Registry
 from restate_nb.notebook.restates import OwnServer, Restate
+from restate_nb.notebook.sweeper import Sweeper
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
 from restate_nb.server.process import ServerHandle
@@ -83,6 +84,7 @@ class Session:
         self._endpoint.serve(items, jobs_of(self.name, retention=retention))
         await self._endpoint.open()
         self._attendance = attendance_of(self._admin, self._endpoint, self._go_on)
+        self._sweeper = Sweeper(self._admin, self._ingress, self.name, retention)
         self._connection = Connection(
             self.name,
             self._ingress,
@@ -94,12 +96,14 @@ class Session:
             records_of(self._ingress, self.name, self._attendance),
             restate.trouble,
             ui_link(self._admin.address, restate.data_dir) if self._admin is not None else "",
+            self._sweeper.soon,
         )
         self._registry = Registry(self._connection, self._io, private=restate.private)
         here = await self._attendance.take_if_free() if restate.shared else True
         if not restate.shared:
             await self._attendance.register(alone=True)
         self._attendance.watch()
+        self._sweeper.watch()
         if here:
             await self._go_on()
 
@@ -278,7 +282,7 @@ class Session:
         if hasattr(self, "_registry"):  # there is none when the start was broken off
             for job in self.jobs:
                 job._leave()
-        self._io.run(self._close("_attendance", "_ingress", "_admin"))
+        self._io.run(self._close("_attendance", "_sweeper", "_ingress", "_admin"))
         self._restate.close()  # before the endpoint: a server that has ended sends it nothing more
         self._io.run(self._close("_endpoint"))
         self._io.close()
