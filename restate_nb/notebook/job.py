@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 _CANCEL_SECONDS = 3.0  # that a cell waits until Restate knows that the job is cancelled
 _CANCELLED_SECONDS = 30.0  # that it waits until all is recorded, then
+_NOTED_SECONDS = 5.0  # that the end of a job waits until Restate knows of it
 _LAST_PANEL_SECONDS = 1.0  # a cell that has ended may store no more output, so the last panel goes first
 
 
@@ -356,14 +357,21 @@ class Job(Visible, Generic[T]):
                     await self._driver.finish(number)
                 if not self._ledger.complete:
                     raise RuntimeError(f"{self._ledger.total - self._ledger.done} items have no outcome")
-                await self._driver.conclude()
+                concluding = asyncio.create_task(self._driver.conclude())
+                await asyncio.wait({concluding}, timeout=_NOTED_SECONDS)
+                if not concluding.done():
+                    ended.set_result(None)  # all outcomes are here; the end is noted when Restate is back
+                await concluding
             except asyncio.CancelledError:
-                ended.set_exception(SessionStopped("the session was stopped"))
+                if not ended.done():
+                    ended.set_exception(SessionStopped("the session was stopped"))
                 raise
             except Exception as error:
-                ended.set_exception(cause_of(error))
+                if not ended.done():
+                    ended.set_exception(cause_of(error))
             else:
-                ended.set_result(None)
+                if not ended.done():
+                    ended.set_result(None)
 
         self._following = self._io.start(follow())
 

@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 from restate_nb.errors import ServerError
+from restate_nb.notebook.forked import Home, in_children
 
 T = TypeVar("T")
+
+
+_loops: Final[WeakSet[asyncio.AbstractEventLoop]] = WeakSet()
+
+
+def _let_go_of_connections() -> None:
+    """In a fork: its copies would keep connections and ports open when this process has died, so that Restate waited
+    for it, and nobody could take its place. The numbers stay taken: their objects here will close them."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for loop in list(_loops):
+        watched = getattr(
+            getattr(loop, "_selector", None), "_fd_to_key", {}
+        )  # of another kind of loop they are unknown
+        for descriptor in list(watched):
+            with suppress(OSError):
+                os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
+
+
+in_children(_let_go_of_connections)
 
 
 class LoopThread:
     """An event loop of its own, in a daemon thread of its own, so that a busy cell never blocks it."""
 
     def __init__(self, name: str) -> None:
+        self._home = Home()
         self.loop = asyncio.new_event_loop()
+        _loops.add(self.loop)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -29,7 +55,14 @@ class LoopThread:
             self.loop.close()
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run a coroutine there; the cell goes on."""
+        """Run a coroutine there; the cell goes on.
+
+        Raises:
+            InvalidInput: this process is a fork of the one that has the thread.
+        """
+        if not self._home.is_here:
+            coroutine.close()
+            self._home.check()
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -41,9 +74,17 @@ class LoopThread:
             future.cancel()
             raise
 
+    def check(self) -> None:
+        """Refuse to wait for what runs there in a fork, where nothing does.
+
+        Raises:
+            InvalidInput: this process is one.
+        """
+        self._home.check()
+
     def close(self) -> None:
         """Cancel what runs there, and end the thread."""
-        if not self._thread.is_alive():
+        if not (self._home.is_here and self._thread.is_alive()):
             return
         self.start(_cancel_all()).result(timeout=10)
         self.loop.call_soon_threadsafe(self.loop.stop)

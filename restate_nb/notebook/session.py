@@ -15,6 +15,7 @@ from restate_nb.errors import InvalidInput
 from restate_nb.notebook.attendance import attendance_of
 from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.calls import call_durable, call_handler
+from restate_nb.notebook.forked import Home
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.loops import LoopThread
@@ -61,6 +62,7 @@ class Session:
     ) -> None:
         """`restate`: where to run jobs; a directory stands for a server of our own with its data there."""
         self.name = name
+        self._home = Home()
         self._closing = threading.Lock()
         self._closed = False
         self._restate = OwnServer(restate, listen=listen, env=server_env) if isinstance(restate, Path) else restate
@@ -132,6 +134,7 @@ class Session:
             InvalidInput: the session was stopped, the name cannot be one, or workers cannot run it.
             JobMismatch: the name belongs to a job over other items.
         """
+        self._home.check()
         if self._closed:
             raise InvalidInput("This session was stopped. Run rnb.start() again.")
         return self._registry.submit(target, items, policy, name=name, fresh=fresh, batch=batch, on_workers=on_workers)
@@ -250,8 +253,8 @@ class Session:
 
     @property
     def live(self) -> bool:
-        """Whether the session was not stopped."""
-        return not self._closed
+        """Whether the session was not stopped; in a fork of its process it is not."""
+        return not self._closed and self._home.is_here
 
     @property
     def jobs(self) -> list[Job[Any]]:
@@ -270,6 +273,8 @@ class Session:
             session = rnb.start()
             session.stop()
         """
+        if not self._home.is_here:  # a fork: the session is its parent's, and goes on there
+            return
         with self._closing:
             if self._closed:
                 return
@@ -300,6 +305,8 @@ class Session:
         self.stop()
 
     def __repr__(self) -> str:
+        if not self._home.is_here:
+            return f"<Session {self.name!r}: of the process that this one was forked from>"
         if self._closed:
             return f"<Session {self.name!r}: stopped>"
         count = len(self._registry)
