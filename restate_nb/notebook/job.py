@@ -114,6 +114,7 @@ class Job(Visible, Generic[T]):
                 print(job.counts)
         """
         ended = self._ended
+        self._check_here()
         try:
             ended.exception(timeout)
         except FutureTimeoutError:
@@ -124,6 +125,10 @@ class Job(Visible, Generic[T]):
         if self._showing is not None:
             self._showing.join(_LAST_PANEL_SECONDS)
         return True
+
+    def _check_here(self) -> None:
+        if not self._ended.done():
+            self._io.check()
 
     def _say_it_goes_on(self) -> None:
         print(f"Stopped waiting; the job goes on. {self.name!r}: job.result() waits again, job.cancel() ends it.")
@@ -152,6 +157,7 @@ class Job(Visible, Generic[T]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> pd.DataFrame:
+        self._check_here()
         try:
             await until_done(self._ended)
         except asyncio.CancelledError:
