@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -23,7 +24,7 @@ from restate_nb.notebook.sweeper import purge
 from restate_nb.notebook.work import Connection, Work
 from restate_nb.notebook.workers import how_it_is_kept
 from restate_nb.server.admin import sql_literal
-from restate_nb.server.http import Unreachable
+from restate_nb.server.http import UnknownInvocation, Unreachable
 from restate_nb.service.wire import Change, Manifest, Round, Summary, keys_of_job, service_of
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ class Driver:
         await self._change(paused=paused)
         if not paused:
             for invocation in (await self.held_by_restate())[1]:
-                await self._connection.admin.resume(invocation)
+                with suppress(UnknownInvocation):  # it has ended meanwhile, or was purged
+                    await self._connection.admin.resume(invocation)
 
     async def held_by_restate(self) -> tuple[list[str], list[str]]:
         """See `diagnosis.held_by_restate`."""

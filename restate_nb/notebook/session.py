@@ -21,7 +21,7 @@ from restate_nb.notebook.job import Job
 from restate_nb.notebook.loops import LoopThread
 from restate_nb.notebook.panel.place import ui_link
 from restate_nb.notebook.records import records_of
-from restate_nb.notebook.registry import Registry
+from restate_nb.notebook.registry import On, Registry
 from restate_nb.notebook.restates import OwnServer, Restate
 from restate_nb.notebook.sweeper import Sweeper
 from restate_nb.notebook.work import Connection
@@ -139,11 +139,11 @@ class Session:
             raise InvalidInput("This session was stopped. Run rnb.start() again.")
         return self._registry.submit(target, items, policy, name=name, fresh=fresh, batch=batch, on_workers=on_workers)
 
-    def job(self, name: str) -> Job[Any]:
+    def job(self, name: str, *, on: On | None = None) -> Job[Any]:
         """The job of that name; see `restate_nb.job`.
 
         Raises:
-            InvalidInput: there is no such job, or not all of its items were submitted.
+            InvalidInput: there is no such job, or there are two, or not all of its items were submitted.
 
         Example:
             import restate_nb as rnb
@@ -152,7 +152,8 @@ class Session:
             rnb.map(len, ["a", "bb"], name="two words").result()
             session.job("two words").status
         """
-        return self._registry.job(name)
+        self._home.check()
+        return self._registry.job(name, on)
 
     def list_jobs(self) -> pd.DataFrame:
         """All jobs of this session's server; see `restate_nb.jobs`."""
