@@ -85,7 +85,7 @@ class Session:
         self._endpoint = Endpoint(restate.exposure)
         self._endpoint.serve(items, jobs_of(self.name, retention=retention))
         await self._endpoint.open()
-        self._attendance = attendance_of(self._admin, self._endpoint, self._go_on)
+        self._attendance = attendance_of(self._admin, self._endpoint, self._go_on, local=restate.data_dir is not None)
         self._sweeper = Sweeper(self._admin, self._ingress, self.name, retention)
         self._connection = Connection(
             self.name,
