@@ -155,6 +155,10 @@ class Driver:
         """What is wrong with the server, in words; empty when nothing is. It may take seconds."""
         return self._connection.trouble()
 
+    def lost(self) -> str:
+        """What became of the server's data, in words; empty while they are there."""
+        return self._connection.lost()
+
     def busy(self, now: float | None) -> float:
         """For how many seconds its rounds went on; `now` is the end of one that still does, in seconds since 1970."""
         return self._ledger.busy([each.started for each in self.manifest.rounds], now)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from restate_nb.engine.lane import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.engine.target import Target
-from restate_nb.errors import InvalidInput, JobError
+from restate_nb.errors import InvalidInput, JobError, ServerError
 from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
 from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.driver import Driver
@@ -172,10 +172,9 @@ class Job(Visible, Generic[T]):
     def _result(self) -> pd.DataFrame:
         error = self._ended.exception()
         if error is not None:
+            kept = "" if self._driver.lost() else " What is recorded is safe; run its cell again."
             raise JobError(
-                f"The job could not be followed to its end: {str(error).rstrip('.')}. What is recorded is safe; run "
-                "its cell again.",
-                self.frame(),
+                f"The job could not be followed to its end: {str(error).rstrip('.')}.{kept}", self.frame()
             ) from error
         self._see_that_it_went_on()
         return self.frame()
@@ -380,6 +379,12 @@ class Job(Visible, Generic[T]):
                     ended.set_result(None)
 
         self._following = self._io.start(follow())
+
+    def _give_up(self, error: ServerError) -> None:
+        """Follow the job no longer, for this reason. On the session's loop."""
+        if not self._ended.done():
+            self._ended.set_exception(error)
+            self._leave()
 
     def _leave(self) -> None:
         """Stop following the job; it stays where it is."""

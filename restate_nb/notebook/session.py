@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from restate_nb.engine.target import Target, name_of
-from restate_nb.errors import InvalidInput
+from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.notebook.attendance import attendance_of
 from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.calls import call_durable, call_handler
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RETENTION = timedelta(days=30)
+
+_LOOK_SECONDS: Final = 2.0  # between two looks whether the server's data are there
+_STANDS_SECONDS: Final = 8.0  # without an outcome until a job whose data are gone is given up
 
 
 class Session:
@@ -99,6 +104,7 @@ class Session:
             restate.trouble,
             ui_link(self._admin.address, restate.data_dir) if self._admin is not None else "",
             self._sweeper.soon,
+            restate.lost,
         )
         self._registry = Registry(self._connection, self._io, private=restate.private)
         here = await self._attendance.take_if_free() if restate.shared else True
@@ -106,8 +112,23 @@ class Session:
             await self._attendance.register(alone=True)
         self._attendance.watch()
         self._sweeper.watch()
+        self._watching = asyncio.create_task(self._watch_data())
         if here:
             await self._go_on()
+
+    async def _watch_data(self) -> None:
+        """End the waiting for jobs whose data were deleted, when nothing of them is recorded any more."""
+        stands: dict[Job[Any], tuple[int, float]] = {}
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if not (lost := self._restate.lost()):
+                continue
+            now = time.monotonic()
+            for job in self.jobs:
+                done, since = stands.get(job, (-1, now))
+                stands[job] = (job._ledger.done, since if job._ledger.done == done else now)
+                if now - stands[job][1] > _STANDS_SECONDS:
+                    job._give_up(ServerError(lost))
 
     async def _go_on(self) -> None:
         await self._registry.go_on()  # which needs the attendance before it is there
@@ -132,11 +153,14 @@ class Session:
 
         Raises:
             InvalidInput: the session was stopped, the name cannot be one, or workers cannot run it.
+            ServerError: the data of its server were deleted.
             JobMismatch: the name belongs to a job over other items.
         """
         self._home.check()
         if self._closed:
             raise InvalidInput("This session was stopped. Run rnb.start() again.")
+        if lost := self._restate.lost():
+            raise ServerError(lost)
         return self._registry.submit(target, items, policy, name=name, fresh=fresh, batch=batch, on_workers=on_workers)
 
     def job(self, name: str, *, on: On | None = None) -> Job[Any]:
@@ -281,6 +305,8 @@ class Session:
                 return
             self._closed = True
         atexit.unregister(self.stop)
+        if lost := self._restate.lost():
+            print(lost.partition(". ")[0] + ".")
         if hasattr(self, "_runs"):
             self._runs.close()
         self._work.run(self._close("_item_ingress"))
@@ -288,6 +314,8 @@ class Session:
         if hasattr(self, "_registry"):  # there is none when the start was broken off
             for job in self.jobs:
                 job._leave()
+        if hasattr(self, "_watching"):
+            self._io.loop.call_soon_threadsafe(self._watching.cancel)
         self._io.run(self._close("_attendance", "_sweeper", "_ingress", "_admin"))
         self._restate.close()  # before the endpoint: a server that has ended sends it nothing more
         self._io.run(self._close("_endpoint"))
