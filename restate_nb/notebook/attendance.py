@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from restate_nb.errors import InvalidInput, ServerError
+from restate_nb.notebook.liveness import Liveness, is_within, uri_of
 from restate_nb.server.admin import Admin
 from restate_nb.service.endpoint import Endpoint
 
 _INTERVAL: Final = 2.0  # seconds between two looks
-_CONNECT_TIMEOUT: Final = 1.0  # seconds; it is a port of this machine
 
 
 NOT_REACHED: Final = (
@@ -49,11 +48,13 @@ class Absent:
         """There is nothing to end."""
 
 
-def attendance_of(admin: Admin | None, endpoint: Endpoint, taken: Callable[[], Awaitable[None]]) -> Attendance | Absent:
-    """How what is new comes to this process, if it can; for `taken` see `Attendance`."""
+def attendance_of(
+    admin: Admin | None, endpoint: Endpoint, taken: Callable[[], Awaitable[None]], *, local: bool
+) -> Attendance | Absent:
+    """How what is new comes to this process, if it can; for `taken` and `local` see `Attendance` and `Liveness`."""
     if admin is None or not endpoint.reachable:
         return Absent()
-    return Attendance(admin, endpoint, taken)
+    return Attendance(admin, endpoint, taken, Liveness(admin, local=local))
 
 
 class Attendance:
@@ -64,8 +65,11 @@ class Attendance:
     pointed at one that lives. A process that only looks on, at `rnb.jobs()` or a chart, takes nothing from another.
     """
 
-    def __init__(self, admin: Admin, endpoint: Endpoint, taken: Callable[[], Awaitable[None]]) -> None:
-        """`taken` is awaited when it has taken over."""
+    def __init__(
+        self, admin: Admin, endpoint: Endpoint, taken: Callable[[], Awaitable[None]], liveness: Liveness
+    ) -> None:
+        """`taken` is awaited when it has taken over; `liveness` tells who is gone."""
+        self._liveness = liveness
         self._admin = admin
         self._endpoint = endpoint
         self._taken = taken
@@ -81,8 +85,10 @@ class Attendance:
             ServerError: the server does not answer, or refuses what is served.
         """
         known = await self._deployments()
-        here = [each for each in known if alone or self._is_here(each)]
-        await self._adopt([*here, *await _gone(each for each in known if each not in here)])
+        here = [each for each in known if self._is_here(each)]
+        if alone:
+            here = [each for each in known if each in here or any(name.startswith("rnb-") for name in _services(each))]
+        await self._adopt([*here, *await self._gone([each for each in known if each not in here])])
         if not await self._gets_new():
             await self._admin.register(self._endpoint.service_names, self._endpoint.url)
         await self._resume()
@@ -112,7 +118,7 @@ class Attendance:
         if not known:
             await self.register()
             return True
-        gone = await _gone(each for each in known if not self._is_here(each))
+        gone = await self._gone([each for each in known if not self._is_here(each)])
         if gone:
             await self._adopt(gone)
             await self._resume()
@@ -141,10 +147,15 @@ class Attendance:
         """Those of this session: ours, and those of other processes."""
         ours = set(self._endpoint.service_names)
         known = await self._admin.deployments()
-        return [each for each in known if ours & {service["name"] for service in each["services"]}]
+        return [each for each in known if ours & _services(each)]
 
     def _is_here(self, deployment: dict[str, Any]) -> bool:
-        return _place(_uri(deployment)) == _place(self._endpoint.url)
+        return is_within(uri_of(deployment), self._endpoint.url)
+
+    async def _gone(self, deployments: Collection[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Of the session's own: another that serves a service of the same name is not ours to take over."""
+        ours = {name for name in self._endpoint.service_names if name.startswith("rnb-")}
+        return await self._liveness.gone([each for each in deployments if ours & _services(each)], ours)
 
     async def _serve_new(self) -> list[dict[str, Any]]:
         """To which deployment Restate sends what is new of each of our services: that of the latest revision."""
@@ -163,9 +174,9 @@ class Attendance:
     async def _adopt(self, deployments: Collection[dict[str, Any]]) -> None:
         """Point deployments here, and have Restate read anew what is served. Each keeps a URI of its own: the endpoint
         does not care about what comes before its own paths."""
-        taken = {_uri(each) for each in await self._admin.deployments()}
+        taken = {uri_of(each) for each in await self._admin.deployments()}
         for each in deployments:
-            uri = _uri(each)
+            uri = uri_of(each)
             if not self._is_here(each):
                 uri = self._endpoint.url if self._endpoint.url not in taken else f"{self._endpoint.url}/{each['id']}"
             await self._admin.redirect(each["id"], uri)
@@ -183,26 +194,5 @@ class Attendance:
                 await self._admin.delete_deployment(each["id"])
 
 
-async def _gone(deployments: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those whose process is gone."""
-    return [each for each in deployments if not await _listens(*_place(_uri(each)))]
-
-
-def _uri(deployment: dict[str, Any]) -> str:
-    return str(deployment.get("uri", "")).rstrip("/")  # none for one that is called in another way than by HTTP
-
-
-def _place(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    return parts.hostname or "", parts.port or 80
-
-
-async def _listens(host: str, port: int) -> bool:
-    """Whether somebody takes connections there."""
-    try:
-        async with asyncio.timeout(_CONNECT_TIMEOUT):
-            _, writer = await asyncio.open_connection(host, port)
-    except OSError:  # refused, or too slow
-        return False
-    writer.transport.abort()
-    return True
+def _services(deployment: dict[str, Any]) -> set[str]:
+    return {service["name"] for service in deployment["services"]}

@@ -75,6 +75,7 @@ class Completed:
             if over:
                 return
             if not rows:
+                self._job._check_here()
                 try:
                     await asyncio.sleep(_LOOK_SECONDS)
                 except asyncio.CancelledError:

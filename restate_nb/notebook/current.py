@@ -7,12 +7,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from restate_nb.errors import InvalidInput
+from restate_nb.notebook.forked import in_children
 
 if TYPE_CHECKING:
     from restate_nb.notebook.session import Session
 
 _session: Session | None = None
 _making = threading.Lock()
+
+
+def _forked() -> None:
+    global _making  # noqa: PLW0603 - a thread that is not in the fork may have it
+    _making = threading.Lock()
+
+
+in_children(_forked)
 
 
 def only_one(make: Callable[[], Session], fits: Callable[[Session], bool]) -> Session:
@@ -42,6 +51,8 @@ def current() -> Session:
     Raises:
         InvalidInput: there is none.
     """
+    if _session is not None:
+        _session._home.check()
     if _session is None or not _session.live:
         raise InvalidInput("There is no session yet. Run this first: rnb.start()")
     return _session

@@ -11,7 +11,7 @@ from typing import Any, Final
 from restate_nb.engine.doings import Doing
 from restate_nb.engine.pool import Pool
 from restate_nb.notebook.panel.words import counted, duration
-from restate_nb.server.admin import Admin, sql_literal
+from restate_nb.server.admin import Admin
 
 _SHOWN: Final = 5  # items of which the lines of code are told
 _PAUSED_SHOWN: Final = 1_000
@@ -101,19 +101,19 @@ def running_lines(doings: Iterable[Doing], labels: Any) -> list[str]:
     return lines
 
 
-async def held_by_restate(admin: Admin, prefix: str) -> tuple[list[str], list[str]]:
+async def held_by_restate(admin: Admin, mine: str) -> tuple[list[str], list[str]]:
     """What Restate itself has stopped of a job.
 
     Args:
         admin: where to ask.
-        prefix: of the idempotency keys of the job's invocations.
+        mine: the condition, in SQL, that an invocation is one of the job's.
 
     Returns:
         The reasons in words, and the ids of the invocations that are paused.
     """
     rows = await admin.query(
         "select id, status, last_failure from sys_invocation where status in ('paused', 'backing-off') "
-        f"and starts_with(idempotency_key, {sql_literal(prefix)}) limit {_PAUSED_SHOWN}",
+        f"and {mine} limit {_PAUSED_SHOWN}",
         texts=["id", "status"],
     )
     paused = [str(row["id"]) for row in rows if row["status"] == "paused"]
@@ -122,9 +122,9 @@ async def held_by_restate(admin: Admin, prefix: str) -> tuple[list[str], list[st
         ("paused", "has paused {}: job.resume() has them go on"),
         ("backing-off", "will try {} again by itself"),
     ):
-        mine = [row for row in rows if row["status"] == status]
-        if mine:
-            why = next((str(row["last_failure"]) for row in mine if row.get("last_failure")), "")
+        there = [row for row in rows if row["status"] == status]
+        if there:
+            why = next((str(row["last_failure"]) for row in there if row.get("last_failure")), "")
             after = f", after: {why.strip().splitlines()[0][:300]}" if why.strip() else ""
-            reasons.append(f"Restate {what.format(counted(len(mine), 'invocation'))}{after}.")
+            reasons.append(f"Restate {what.format(counted(len(there), 'invocation'))}{after}.")
     return reasons, paused

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -18,13 +20,18 @@ from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.lookout import Lookout
 from restate_nb.notebook.shards import Shards
 from restate_nb.notebook.spool import Spool
+from restate_nb.notebook.sweeper import purge
 from restate_nb.notebook.work import Connection, Work
 from restate_nb.notebook.workers import how_it_is_kept
 from restate_nb.server.admin import sql_literal
-from restate_nb.service.wire import Change, Manifest, Round, Summary, job_key
+from restate_nb.server.http import UnknownInvocation, Unreachable
+from restate_nb.service.wire import Change, Manifest, Round, Summary, keys_of_job, service_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_PURGE_SECONDS: Final = 10.0
+"""That `delete` waits for what it drops; the rest is purged behind its back."""
 
 
 class Driver:
@@ -47,6 +54,7 @@ class Driver:
         self.work = work
         self.batches = None if manifest.batch is None else Batches(work, ledger, manifest.batch)
         self.created = created
+        self._changing = asyncio.Lock()  # a cancellation that waits for Restate must not overtake a later retry
         self.lookout = Lookout(connection.trouble)
 
     @property
@@ -75,6 +83,8 @@ class Driver:
             JobMismatch: the one that is there is over other items, or runs them in another way.
         """
         await (connection.records.ready if wanted.deployed else connection.attend)()
+        if fresh:
+            await connection.records.clear_the_way(wanted.name, connection.admin_if_any)
         there, created = await connection.records.open(wanted, fresh=fresh)
         if (there.items, there.options, there.total) != (wanted.items, wanted.options, wanted.total):
             raise JobMismatch(_mismatch(there, wanted))
@@ -85,6 +95,7 @@ class Driver:
             connection.runs.get(there.name, there.generation - 1).cancel()  # else its shards wait for ever
             if connection.on_workers and connection.admin_if_any is not None:
                 await end_shards(connection, there.name, there.generation - 1)  # without the API they run to their end
+            connection.sweep()
         return await cls.of(connection, there, encoded, ledger, created=created)
 
     @classmethod
@@ -103,19 +114,27 @@ class Driver:
         if there.paused:
             work.pause()
         for number, round_ in enumerate(there.rounds):
-            if round_.positions is not None:
-                ledger.begin_round(number, round_.positions)
+            chosen = round_.chosen(there.total)
+            if chosen is not None:
+                ledger.begin_round(number, chosen)
         return cls(connection, there, work, ledger, created=created)
 
-    async def _change(self, **changes: object) -> None:
-        manifest = self.manifest
-        change = msgspec.convert({"generation": manifest.generation, **changes}, Change, from_attributes=True)
-        self.manifest = await self._connection.records.change(manifest, change)
+    async def _change(self, *, patient: bool = False, **changes: object) -> None:
+        """Change the manifest; `patient`: nobody waits in a cell, so for as long as Restate is away."""
+        async with self._changing:
+            manifest = self.manifest
+            change = msgspec.convert({"generation": manifest.generation, **changes}, Change, from_attributes=True)
+            self.manifest = await self._connection.records.change(manifest, change, patient=patient)
 
     async def cancel(self) -> None:
-        """End every item that has no outcome."""
-        await self.work.cancel()
-        await self._change(cancelled=True)
+        """End every item that has no outcome. While Restate is away it is tried again."""
+        while True:
+            try:
+                await self.work.cancel()
+                break
+            except Unreachable:
+                continue  # which took as long as the connection is patient
+        await self._change(patient=True, cancelled=True)
 
     async def pause(self, paused: bool) -> None:
         """Start nothing more, or go on; it holds in the next process, too."""
@@ -123,16 +142,27 @@ class Driver:
         await self._change(paused=paused)
         if not paused:
             for invocation in (await self.held_by_restate())[1]:
-                await self._connection.admin.resume(invocation)
+                with suppress(UnknownInvocation):  # it has ended meanwhile, or was purged
+                    await self._connection.admin.resume(invocation)
 
     async def held_by_restate(self) -> tuple[list[str], list[str]]:
         """See `diagnosis.held_by_restate`."""
-        key, admin = job_key(self.manifest.name, self.manifest.generation), self._connection.admin_if_any
-        return ([], []) if admin is None else await held_by_restate(admin, key + "/")
+        admin = self._connection.admin_if_any
+        return ([], []) if admin is None else await held_by_restate(admin, self._mine())
+
+    def _mine(self, alias: str = "") -> str:
+        """The condition, in SQL, that an invocation is one of this job's."""
+        service = service_of(self.session, self.manifest)
+        keys = keys_of_job(self.manifest.name, self.manifest.generation, sql_literal, f"{alias}idempotency_key")
+        return f"{alias}target_service_name = {sql_literal(service)} and {keys}"
 
     def trouble(self) -> str:
         """What is wrong with the server, in words; empty when nothing is. It may take seconds."""
         return self._connection.trouble()
+
+    def lost(self) -> str:
+        """What became of the server's data, in words; empty while they are there."""
+        return self._connection.lost()
 
     def busy(self, now: float | None) -> float:
         """For how many seconds its rounds went on; `now` is the end of one that still does, in seconds since 1970."""
@@ -150,23 +180,26 @@ class Driver:
         )
         gave_up = self._ledger.gave_up(len(self.manifest.rounds) - 1) is not None
         if self.manifest.summary != summary:
-            await self._change(summary=summary, cancelled=True if gave_up else None)
+            await self._change(patient=True, summary=summary, cancelled=True if gave_up else None)
 
     async def delete(self) -> None:
-        """Drop everything that Restate keeps of the job."""
+        """Drop the job in its record, in one step; then purge its invocations, or leave them to the sweeper."""
         manifest, admin = self.manifest, self._connection.admin
-        prefix = sql_literal(job_key(manifest.name, manifest.generation) + "/")
-        sql = f"select id from sys_invocation where starts_with(idempotency_key, {prefix})"
-        found = await admin.query(sql, texts=["id"])
-        for row in found:
-            await admin.purge(row["id"])
         await self._connection.records.forget(manifest)
+        purging = asyncio.create_task(
+            purge(admin, service_of(self.session, manifest), manifest.name, manifest.generation)
+        )
+        purging.add_done_callback(lambda _: self._connection.sweep())
+        await asyncio.wait({purging}, timeout=_PURGE_SECONDS)
+        if purging.done():
+            purging.exception()  # the sweeper tries again
 
     async def add_round(self, positions: list[int], code: str) -> int:
         """Open these items again, and return the number of the round that is for them."""
         self.work.reopen()
         await (self._connection.records.ready if self.manifest.deployed else self._connection.attend)()
-        await self._change(add_round=Round(positions=positions, code=code, started=time.time()))
+        positions = sorted(positions)  # as its record will tell them
+        await self._change(add_round=Round.over(positions, self.manifest.total, code=code, started=time.time()))
         number = len(self.manifest.rounds) - 1
         self._ledger.begin_round(number, positions)
         return number
@@ -175,16 +208,16 @@ class Driver:
         """The durable steps of the job's invocations; see `steps.read_steps`."""
         from restate_nb.notebook.steps import read_steps  # noqa: PLC0415 - loads pandas
 
-        key = job_key(self.manifest.name, self.manifest.generation)
-        return await read_steps(self._connection.admin, key, index)
+        return await read_steps(self._connection.admin, self._mine("i."), index)
 
     async def finish(self, number: int) -> None:
         """See a round's items to their outcomes, wherever they stand."""
         round_ = self.manifest.rounds[number]
-        positions = range(self._ledger.total) if round_.positions is None else round_.positions
+        chosen = round_.chosen(self.manifest.total)
+        positions = range(self._ledger.total) if chosen is None else chosen
 
         async def submitted() -> None:
-            await self._change(submitted=number)
+            await self._change(patient=True, submitted=number)
 
         way = self.work if self.batches is None else self.batches
         await way.finish(number, positions, None if round_.submitted else submitted)

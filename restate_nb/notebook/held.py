@@ -26,12 +26,10 @@ class Held:
         paused: whether nothing more is to be started.
     """
 
-    def __init__(self, connection: Connection, service: str, key: str) -> None:
-        """`service`: of the lanes; `key`: what the job's idempotency keys begin with."""
+    def __init__(self, connection: Connection, service: str, keys: str) -> None:
+        """`service`: of the lanes; `keys`: the condition, in SQL, that a key is one of the job's."""
         self._connection = connection
-        self._mine = (
-            f"target_service_name = {sql_literal(service)} and starts_with(idempotency_key, {sql_literal(key + '/')})"
-        )
+        self._mine = f"target_service_name = {sql_literal(service)} and {keys}"
         self.paused = False
         self._asked: set[str] = set()  # may still become paused
         self._going = asyncio.Event()

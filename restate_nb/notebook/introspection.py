@@ -55,7 +55,11 @@ async def look(admin: Admin, target: Deployed, key: str) -> dict[str, Found]:
         f"select {_FIELDS} from sys_invocation where target_service_name = {sql_literal(target.service)} "
         f"and target_handler_name = {sql_literal(target.handler)} and "
     )
-    rows = await admin.query(f"{handler} starts_with(idempotency_key, {sql_literal(key + '/')})")
+    prefix = key + "/"
+    rows = await admin.query(
+        f"{handler} starts_with(idempotency_key, {sql_literal(prefix)}) "
+        f"and idempotency_key not like {sql_literal(prefix + '%/%/%')}"  # those of a job `a/1` begin like those of `a`
+    )
     with reading("an invocation"):
         found = {str(row["idempotency_key"]): _found(row) for row in rows}
         for each in found:

@@ -22,7 +22,7 @@ from restate_nb.notebook.driver import Driver
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.limits import Limits
-from restate_nb.notebook.loops import LoopThread, blocked_by_waiting, until_done
+from restate_nb.notebook.loops import LoopThread, blocked_by_waiting, cause_of, until_done
 from restate_nb.notebook.outcomes import Where
 from restate_nb.notebook.visible import SessionStopped, Visible, this_cell
 from restate_nb.policy import RunPolicy
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_CANCEL_SECONDS = 3.0  # that a cell waits until Restate knows that the job is cancelled
+_CANCELLED_SECONDS = 30.0  # that it waits until all is recorded, then
+_NOTED_SECONDS = 5.0  # that the end of a job waits until Restate knows of it
 _LAST_PANEL_SECONDS = 1.0  # a cell that has ended may store no more output, so the last panel goes first
 
 
@@ -113,6 +116,7 @@ class Job(Visible, Generic[T]):
                 print(job.counts)
         """
         ended = self._ended
+        self._check_here()
         try:
             if not ended.done() and (timeout is None or timeout > 0):
                 self._check_waiting()
@@ -127,6 +131,10 @@ class Job(Visible, Generic[T]):
         if self._showing is not None:
             self._showing.join(_LAST_PANEL_SECONDS)
         return True
+
+    def _check_here(self) -> None:
+        if not self._ended.done():
+            self._io.check()
 
     def _check_waiting(self, *, blocks: bool = True) -> None:
         """See that whoever waits here is not what the job waits for.
@@ -173,6 +181,7 @@ class Job(Visible, Generic[T]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> pd.DataFrame:
+        self._check_here()
         try:
             if not self._ended.done():
                 self._check_waiting(blocks=False)
@@ -194,10 +203,9 @@ class Job(Visible, Generic[T]):
     def _result(self) -> pd.DataFrame:
         error = self._ended.exception()
         if error is not None:
+            kept = "" if self._driver.lost() else " What is recorded is safe; run its cell again."
             raise JobError(
-                f"The job could not be followed to its end: {str(error).rstrip('.')}. What is recorded is safe; run "
-                "its cell again.",
-                self.frame(),
+                f"The job could not be followed to its end: {str(error).rstrip('.')}.{kept}", self.frame()
             ) from error
         self._see_that_it_went_on()
         return self.frame()
@@ -252,15 +260,25 @@ class Job(Visible, Generic[T]):
 
     def cancel(self) -> None:
         """End the job: running coroutines are cancelled, threads are no longer waited for, the rest is not started.
-        What is done stays.
+        What is done stays. While Restate is away this returns after some seconds, and the job is cancelled as soon as
+        it is back.
 
         Example:
             job.cancel()
         """
-        if not self.done():
-            self._io.run(self._driver.cancel())
+        if self.done():
+            return
+        cancelling = self._io.start(self._driver.cancel())
+        try:
+            cancelling.result(_CANCEL_SECONDS)
+        except FutureTimeoutError:
+            print(
+                f"Cancelling {self.name!r} takes its time, and goes on by itself: "
+                "job.diagnose() says whether Restate is away."
+            )
+        else:
             if not blocked_by_waiting() and not nesting.is_within(self._driver.work.prints.job):
-                self.wait(30)
+                self.wait(_CANCELLED_SECONDS)
 
     def pause(self) -> None:
         """Start no more items, until `resume()`; what runs goes on. It holds when the kernel is restarted, too.
@@ -357,8 +375,8 @@ class Job(Visible, Generic[T]):
         with self._joining:
             self._target = target
             self._items = items
-            lost = self._ended.done() and isinstance(self._ended.exception(), ServerError)
-            if self._following is None or lost:  # lost: Restate was away for too long, and may be there again
+            lost = self._ended.done() and self._ended.exception() is not None
+            if self._following is None or lost:  # lost: Restate was away for too long, say, and may be there again
                 if not self._driver.created:
                     self._ledger.attached_at = time.time()
                 if not self._code:
@@ -376,16 +394,26 @@ class Job(Visible, Generic[T]):
                     await self._driver.finish(number)
                 if not self._ledger.complete:
                     raise RuntimeError(f"{self._ledger.total - self._ledger.done} items have no outcome")
-                await self._driver.conclude()
+                concluding = asyncio.create_task(self._driver.conclude())
+                await asyncio.wait({concluding}, timeout=_NOTED_SECONDS)
+                if not concluding.done():
+                    ended.set_result(None)  # all outcomes are here; the end is noted when Restate is back
+                await concluding
             except asyncio.CancelledError:
                 self._let_go(ended)
                 raise
             except BaseException as error:
-                _end(ended, error)
+                _end(ended, cause_of(error))
             else:
                 _end(ended, None)
 
         self._following = self._io.start(follow())
+
+    def _give_up(self, error: ServerError) -> None:
+        """Follow the job no longer, for this reason. On the session's loop."""
+        if not self._ended.done():
+            self._ended.set_exception(error)
+            self._leave()
 
     def _leave(self) -> None:
         """Stop following the job; it stays where it is."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -19,10 +20,12 @@ from restate_nb.engine.lane import FAIL_FAST, cancelled
 from restate_nb.engine.prints import Prints
 from restate_nb.engine.record import ERROR, Attempt, Failure
 from restate_nb.engine.target import Target
-from restate_nb.errors import InvalidInput, InvocationFailed
+from restate_nb.errors import InvalidInput, InvocationFailed, ServerError
 from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
 from restate_nb.notebook.held import Held
 from restate_nb.notebook.ledger import Ledger
+from restate_nb.notebook.received import received
+from restate_nb.notebook.shards import ended_outside
 from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.work import Connection
 from restate_nb.notebook.workers import Roll
@@ -36,6 +39,7 @@ from restate_nb.service.wire import (
     ShardRequest,
     encode,
     job_key,
+    keys_of_job,
     lanes_service,
     output_decoder,
     shard_key,
@@ -71,7 +75,7 @@ class Lanes:
         self._gave_up: str | None = None
         self._cancelled = False
         self._ending: asyncio.Task[None] | None = None
-        self._held = Held(connection, self._service, self._key)
+        self._held = Held(connection, self._service, keys_of_job(manifest.name, manifest.generation, sql_literal))
 
     @property
     def concurrency(self) -> int:
@@ -244,15 +248,14 @@ class Lanes:
         while key is not None:
             try:
                 body = await self._connection.ingress.attach(self._service, SHARD_HANDLER, key, key=self._lane(shard))
-            except UnknownInvocation:
-                if there and not self.gives_up(round_):
-                    raise
-                self._end(round_, positions, None)  # never sent, or cancelled in the queue of its lane
+            except UnknownInvocation as failure:
+                # never sent, or cancelled in the queue of its lane; or purged
+                self._end(round_, positions, failure if there and not self.gives_up(round_) else None)
                 return
             except InvocationFailed as failure:
                 self._end(round_, positions, failure)
                 return
-            output = output_decoder.decode(body)
+            output = received(output_decoder, body, "a shard's outcomes")
             self.roll.note(output)
             for group in output.groups:
                 self._ledger.apply(round_, group, time.time())
@@ -262,19 +265,21 @@ class Lanes:
 
     async def _end_the_rest(self) -> None:
         while True:
-            await self.cancel()
+            with suppress(ServerError):  # Restate is away, and runs nothing meanwhile
+                await self.cancel()
             await asyncio.sleep(_LOOK)  # some may have been on their way
 
-    def _end(self, round_: int, positions: Sequence[int], failure: InvocationFailed | None) -> None:
+    def _end(self, round_: int, positions: Sequence[int], failure: InvocationFailed | UnknownInvocation | None) -> None:
         """The shard was not run, or not to its end: its open items will have no other outcome."""
         lost = [position for position in positions if not self._ledger.knows([position])]
-        if self._gave_up is not None and (failure is None or failure.code == _CANCELLED_CODE):
+        if isinstance(failure, UnknownInvocation):
+            attempts = [cancelled(position, 1, reason=ended_outside(failure)) for position in lost]
+        elif self._gave_up is not None and (failure is None or failure.code == _CANCELLED_CODE):
             attempts = [cancelled(position, 1, reason=self._gave_up, kind=FAIL_FAST) for position in lost]
         elif failure is None or (failure.code == _CANCELLED_CODE and self._cancelled):
             attempts = [cancelled(position, 1) for position in lost]
         elif failure.code == _CANCELLED_CODE:
-            reason = f"Restate ended this part of the job: {failure}"
-            attempts = [cancelled(position, 1, reason=reason) for position in lost]
+            attempts = [cancelled(position, 1, reason=ended_outside(failure)) for position in lost]
         else:
             why = Failure(type(failure).__name__, failure.reason)
             attempts = [Attempt(position, 1, ERROR, time.time(), 0.0, failure=why) for position in lost]
@@ -296,7 +301,7 @@ async def end_shards(connection: Connection, job: str, generation: int) -> None:
     rows = await admin.query(
         "select id, status from sys_invocation where status <> 'completed' "
         f"and target_service_name = {sql_literal(service)} "
-        f"and starts_with(idempotency_key, {sql_literal(job_key(job, generation) + '/')}) order by created_at desc"
+        f"and {keys_of_job(job, generation, sql_literal)} order by created_at desc"
     )
     slots = asyncio.Semaphore(AT_ONCE)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 import traceback
@@ -13,9 +14,11 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 from restate_nb.engine.whereabouts import of_thread
 from restate_nb.errors import InvalidInput, ServerError
+from restate_nb.notebook.forked import Home, in_children
 
 T = TypeVar("T")
 
@@ -24,6 +27,26 @@ _JOIN: Final = 0.2  # seconds for a loop that is told to end
 _BROKEN: Final = 100  # ends in a row, each at once, after which a loop is given up: its selector is broken, say
 _log = logging.getLogger(__name__)
 _here = threading.local()  # `loop`: the LoopThread that this thread is
+
+
+_loops: Final[WeakSet[asyncio.AbstractEventLoop]] = WeakSet()
+
+
+def _let_go_of_connections() -> None:
+    """In a fork: its copies would keep connections and ports open when this process has died, so that Restate waited
+    for it, and nobody could take its place. The numbers stay taken: their objects here will close them."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for loop in list(_loops):
+        watched = getattr(
+            getattr(loop, "_selector", None), "_fd_to_key", {}
+        )  # of another kind of loop they are unknown
+        for descriptor in list(watched):
+            with suppress(OSError):
+                os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
+
+
+in_children(_let_go_of_connections)
 
 
 class LoopThread:
@@ -35,7 +58,9 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         """Raises ServerError when the machine gives no more threads."""
+        self._home = Home()
         self.loop = asyncio.new_event_loop()
+        _loops.add(self.loop)
         self._closing = False
         self._gone = False
         self._waiting: set[Future[Any]] = set()
@@ -92,8 +117,12 @@ class LoopThread:
         """Run a coroutine there; the cell goes on.
 
         Raises:
+            InvalidInput: this process is a fork of the one that has the thread.
             ServerError: the loop has ended.
         """
+        if not self._home.is_here:
+            coroutine.close()
+            self._home.check()
         try:
             future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         except RuntimeError as error:
@@ -127,13 +156,21 @@ class LoopThread:
             future.cancel()
             raise
 
+    def check(self) -> None:
+        """Refuse to wait for what runs there in a fork, where nothing does.
+
+        Raises:
+            InvalidInput: this process is one.
+        """
+        self._home.check()
+
     def close(self, within: float = _END) -> bool:
         """Cancel what runs there, and end the thread. Says whether it has ended.
 
         Args:
             within: seconds to wait for each of the two. A loop that is blocked ends when what blocks it does.
         """
-        if not self._thread.is_alive():
+        if not (self._home.is_here and self._thread.is_alive()):
             return True
         if within > 0:
             with suppress(Exception):
@@ -172,6 +209,14 @@ async def _cancel_all(within: float) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=within)
     await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+def cause_of(error: Exception) -> Exception:
+    """What went wrong in a task group, rather than the group: the first that is not only Restate being away."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    causes = [cause_of(each) for each in error.exceptions]
+    return next((each for each in causes if not isinstance(each, ServerError)), causes[0])
 
 
 async def until_done(future: Future[T]) -> T:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from contextlib import suppress
+from typing import Final, Protocol
 from uuid import uuid4
 
 import msgspec
@@ -12,6 +13,8 @@ import msgspec
 from restate_nb.errors import InvalidInput
 from restate_nb.notebook.attendance import Absent, Attendance
 from restate_nb.notebook.received import received
+from restate_nb.server.admin import Admin, sql_literal
+from restate_nb.server.http import DEFAULT_PATIENCE, UnknownInvocation
 from restate_nb.server.ingress import Ingress
 from restate_nb.service.wire import (
     Change,
@@ -23,6 +26,8 @@ from restate_nb.service.wire import (
     jobs_service,
     manifest_decoder,
 )
+
+_IN_VAIN: Final = 5  # attempts
 
 
 class Records(Protocol):
@@ -39,8 +44,11 @@ class Records(Protocol):
         """
         ...
 
-    async def change(self, manifest: Manifest, change: Change) -> Manifest:
-        """Change it, and return how it is now."""
+    async def clear_the_way(self, name: str, admin: Admin | None) -> None:
+        """End what would keep a job of this name from beginning anew."""
+
+    async def change(self, manifest: Manifest, change: Change, *, patient: bool = False) -> Manifest:
+        """Change it, and return how it is now; `patient`: wait for as long as Restate is away."""
         ...
 
     async def forget(self, manifest: Manifest) -> None:
@@ -68,16 +76,35 @@ class Kept:
         there = await self._ask("open", wanted.name, Open(manifest=wanted, fresh=fresh))
         return there, there.created == wanted.created
 
-    async def change(self, manifest: Manifest, change: Change) -> Manifest:
-        return await self._ask("change", manifest.name, change)
+    async def clear_the_way(self, name: str, admin: Admin | None) -> None:
+        """Kill requests about the record of this name that Restate has tried in vain: it takes one at a time, and one
+        that outgrew what Restate moves (versions of before let records grow so large) would hold up all to come."""
+        if admin is None:
+            return
+        rows = await admin.query(
+            f"select id from sys_invocation where target_service_name = {sql_literal(self._service)} "
+            f"and target_service_key = {sql_literal(name)} and status in ('backing-off', 'paused') "
+            f"and retry_count >= {_IN_VAIN}",
+            texts=["id"],
+        )
+        for row in rows:
+            with suppress(UnknownInvocation):  # it has ended
+                await admin.kill(row["id"])
+
+    async def change(self, manifest: Manifest, change: Change, *, patient: bool = False) -> Manifest:
+        return await self._ask("change", manifest.name, change, None if patient else DEFAULT_PATIENCE)
 
     async def forget(self, manifest: Manifest) -> None:
-        forget = encode(Forget(generation=manifest.generation))
-        await self._ingress.call(self._service, "forget", forget, key=manifest.name)
+        forget = encode(Forget(generation=manifest.generation, now=True))
+        await self._ingress.call(self._service, "forget", forget, key=manifest.name, idempotency_key=uuid4().hex)
 
-    async def _ask(self, handler: str, name: str, asked: Open | Change) -> Manifest:
+    async def _ask(
+        self, handler: str, name: str, asked: Open | Change, patience: float | None = DEFAULT_PATIENCE
+    ) -> Manifest:
         # With a key of its own the request can be sent again when its answer is lost, and still counts once.
-        answer = await self._ingress.call(self._service, handler, encode(asked), key=name, idempotency_key=uuid4().hex)
+        answer = await self._ingress.call(
+            self._service, handler, encode(asked), key=name, idempotency_key=uuid4().hex, patience=patience
+        )
         return received(manifest_decoder, answer, f"the record of the job {name!r}")
 
 
@@ -114,7 +141,10 @@ class Unkept:
         wanted = msgspec.structs.replace(wanted, generation=generation)
         return self._manifests.setdefault((wanted.name, generation), wanted), False
 
-    async def change(self, manifest: Manifest, change: Change) -> Manifest:
+    async def clear_the_way(self, name: str, admin: Admin | None) -> None:
+        pass
+
+    async def change(self, manifest: Manifest, change: Change, *, patient: bool = False) -> Manifest:
         return apply_change(manifest, change)
 
     async def forget(self, manifest: Manifest) -> None:

@@ -7,10 +7,10 @@ import difflib
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from restate_nb.engine.target import Target
-from restate_nb.errors import InvalidInput, ServerError
+from restate_nb.errors import InvalidInput, RestateNbError
 from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.deployed import Deployed
 from restate_nb.notebook.driver import Driver
@@ -31,10 +31,13 @@ from restate_nb.service.wire import Manifest, Round, workers_of
 if TYPE_CHECKING:
     import pandas as pd
 
-_ENDED_KEPT = 20
+On = Literal["here", "workers"]
+"""Where a job's items are run: by the process of its session, or by the session's workers."""
+
+_ENDED_KEPT: Final = 20
 """Handles of jobs that have ended, the latest, which are kept though nobody else holds them."""
 
-_TOLD = 5  # unfinished jobs that are named
+_TOLD: Final = 5  # unfinished jobs that are named
 
 
 class Registry:
@@ -161,38 +164,55 @@ class Registry:
 
     async def _take_up(self, manifest: Manifest, recipe: str) -> None:
         try:
-            encoded = await read_items_back(self._connection.admin, manifest)
+            encoded = await read_items_back(self._connection.admin, self._connection.session, manifest)
             target, policy, pause = await asyncio.to_thread(read_recipe, recipe, durable=manifest.durable)
-        except (InvalidInput, ServerError) as error:
-            print(f"The job {manifest.name!r} cannot go on without its cell: {error}")
-            return
-        ledger = Ledger(manifest.total)
-        driver = await Driver.of(self._connection, manifest, encoded, ledger, created=False)
-        batch = None if manifest.batch is None else Batch(manifest.batch, pause)
-        self._handle(driver, ledger)._provide(target, Items(Decoded(target, encoded), encoded), policy, batch)
+            ledger = Ledger(manifest.total)
+            driver = await Driver.of(self._connection, manifest, encoded, ledger, created=False)
+            batch = None if manifest.batch is None else Batch(manifest.batch, pause)
+            self._handle(driver, ledger)._provide(target, Items(Decoded(target, encoded), encoded), policy, batch)
+        except Exception as error:  # nobody waits for this task: what is not told here, nobody is told
+            kind = "" if isinstance(error, RestateNbError) else f"{type(error).__name__}: "
+            print(f"The job {manifest.name!r} cannot go on without its cell: {kind}{error}")
 
-    def job(self, name: str) -> Job[Any]:
+    def job(self, name: str, on: On | None = None) -> Job[Any]:
         """The job of that name; see `restate_nb.job`.
 
         Raises:
-            InvalidInput: there is no such job, or not all of its items were submitted.
+            InvalidInput: there is no such job, or there are two, or not all of its items were submitted.
         """
-        found = [job for job in self.jobs if job.name == name]
-        if found:
-            return found[-1]
-        session = self._connection.session
-        known = self._io.run(read_manifests(self._connection.admin))
-        manifests = {each.name: each for whose, each in known if whose in (session, workers_of(session))}
-        if name not in manifests:
-            near = difflib.get_close_matches(str(name), manifests, n=1) or list(manifests)[-1:]
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+        if on not in (None, "here", "workers"):
+            raise InvalidInput(f"on= must be 'here' or 'workers', not {on!r}.")
+        here = self._connection.session
+        places = {"here": here, "workers": workers_of(here)}
+        among = [places[on]] if on is not None else list(places.values())
+        manifests: dict[str, dict[str, Manifest]] = {session: {} for session in among}  # by session and name
+        open_jobs = {key[0]: job for key, job in list(self._jobs.items()) if key[0] in among and key[1] == name}
+        if self._connection.admin_if_any is not None or not open_jobs:
+            for session, each in self._io.run(read_manifests(self._connection.admin)):
+                if session in among:
+                    manifests[session][each.name] = each
+        found = [session for session in among if session in open_jobs or name in manifests[session]]
+        if len(found) > 1:
             raise InvalidInput(
-                f"The session {session!r} has no job {name!r}.{hint} rnb.jobs() lists those of all sessions."
+                f"There are two jobs named {name!r}, one that this session runs and one on its workers. Say which: "
+                f"rnb.job({name!r}, on='here') or on='workers'."
             )
-        manifest = manifests[name]
+        if not found:
+            raise self._no_such_job(name, [each for those in manifests.values() for each in those])
+        return open_jobs.get(found[0]) or self._read_back(found[0], manifests[found[0]][name])
+
+    def _no_such_job(self, name: str, names: list[str]) -> InvalidInput:
+        near = difflib.get_close_matches(str(name), names, n=1) or names[-1:]
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return InvalidInput(
+            f"The session {self._connection.session!r} has no job {name!r}.{hint} rnb.jobs() lists those of all "
+            "sessions."
+        )
+
+    def _read_back(self, session: str, manifest: Manifest) -> Job[Any]:
         if manifest.deployed:
-            raise InvalidInput(f"{name!r} is a job of rnb.invoke: run its cell again, which has the handler.")
-        encoded = self._io.run(read_items_back(self._connection.admin, manifest))
+            raise InvalidInput(f"{manifest.name!r} is a job of rnb.invoke: run its cell again, which has the handler.")
+        encoded = self._io.run(read_items_back(self._connection.admin, session, manifest))
         target = unknown_function(manifest)
         items = Items(Decoded(target, encoded), encoded)
         ledger = Ledger(manifest.total)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from restate_nb.errors import InvalidInput
+from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.notebook.loops import LoopThread
 from restate_nb.server.address import Address
 from restate_nb.server.admin import Admin
@@ -61,8 +61,16 @@ class Restate(Protocol):
         """What is wrong with it, in words; empty when nothing is found."""
         ...
 
+    def lost(self) -> str:
+        """What became of its data, in words; empty while they are there, or where that cannot be seen."""
+        ...
+
     def revive(self) -> bool:
-        """Start it again if somebody ended it; says whether that was so."""
+        """Start it again if somebody ended it; says whether that was so.
+
+        Raises:
+            ServerError: its data are gone, or it cannot be started.
+        """
         ...
 
     def close(self) -> None:
@@ -102,7 +110,12 @@ class OwnServer:
     def trouble(self) -> str:
         return trouble(self.server)
 
+    def lost(self) -> str:
+        return self.server.lost()
+
     def revive(self) -> bool:
+        if lost := self.lost():
+            raise ServerError(lost)
         if self.server.alive:
             return False
         self.server.close()
@@ -165,6 +178,9 @@ class Elsewhere:
             f"{self.at} does not answer; the job goes on when it does, and is no longer followed after "
             f"{self.patience:g} s without an answer"
         )
+
+    def lost(self) -> str:
+        return ""
 
     def revive(self) -> bool:
         return False

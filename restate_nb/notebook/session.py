@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import logging
 import threading
@@ -17,13 +18,15 @@ from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.notebook.attendance import attendance_of
 from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.calls import call_durable, call_handler
+from restate_nb.notebook.forked import Home
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.loops import LoopThread
 from restate_nb.notebook.panel.place import ui_link
 from restate_nb.notebook.records import records_of
-from restate_nb.notebook.registry import Registry
+from restate_nb.notebook.registry import On, Registry
 from restate_nb.notebook.restates import OwnServer, Restate
+from restate_nb.notebook.sweeper import Sweeper
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
 from restate_nb.server.process import ServerHandle
@@ -39,6 +42,9 @@ RETENTION = timedelta(days=30)
 _PATIENCE: Final = 0.5  # seconds for each of a loop's last tasks: stop() takes at most 5 s in all
 _ENDPOINT_PATIENCE: Final = 1.0
 _log = logging.getLogger(__name__)
+
+_LOOK_SECONDS: Final = 2.0  # between two looks whether the server's data are there
+_STANDS_SECONDS: Final = 8.0  # without an outcome until a job whose data are gone is given up
 
 
 class Session:
@@ -65,6 +71,7 @@ class Session:
     ) -> None:
         """`restate`: where to run jobs; a directory stands for a server of our own with its data there."""
         self.name = name
+        self._home = Home()
         self._closing = threading.Lock()
         self._closed = False
         self._restate = OwnServer(restate, listen=listen, env=server_env) if isinstance(restate, Path) else restate
@@ -87,7 +94,8 @@ class Session:
         self._endpoint = Endpoint(restate.exposure)
         self._endpoint.serve(items, jobs_of(self.name, retention=retention))
         await self._endpoint.open()
-        self._attendance = attendance_of(self._admin, self._endpoint, self._go_on)
+        self._attendance = attendance_of(self._admin, self._endpoint, self._go_on, local=restate.data_dir is not None)
+        self._sweeper = Sweeper(self._admin, self._ingress, self.name, retention)
         self._connection = Connection(
             self.name,
             self._ingress,
@@ -99,14 +107,32 @@ class Session:
             records_of(self._ingress, self.name, self._attendance),
             restate.trouble,
             ui_link(self._admin.address, restate.data_dir) if self._admin is not None else "",
+            self._sweeper.soon,
+            restate.lost,
         )
         self._registry = Registry(self._connection, self._io, private=restate.private)
         here = await self._attendance.take_if_free() if restate.shared else True
         if not restate.shared:
             await self._attendance.register(alone=True)
         self._attendance.watch()
+        self._sweeper.watch()
+        self._watching = asyncio.create_task(self._watch_data())
         if here:
             await self._go_on()
+
+    async def _watch_data(self) -> None:
+        """End the waiting for jobs whose data were deleted, when nothing of them is recorded any more."""
+        stands: dict[Job[Any], tuple[int, float]] = {}
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if not (lost := self._restate.lost()):
+                continue
+            now = time.monotonic()
+            for job in self.jobs:
+                done, since = stands.get(job, (-1, now))
+                stands[job] = (job._ledger.done, since if job._ledger.done == done else now)
+                if now - stands[job][1] > _STANDS_SECONDS:
+                    job._give_up(ServerError(lost))
 
     async def _go_on(self) -> None:
         await self._registry.go_on()  # which needs the attendance before it is there
@@ -131,17 +157,21 @@ class Session:
 
         Raises:
             InvalidInput: the session was stopped, the name cannot be one, or workers cannot run it.
+            ServerError: the data of its server were deleted.
             JobMismatch: the name belongs to a job over other items.
         """
+        self._home.check()
         if self._closed:
             raise InvalidInput("This session was stopped. Run rnb.start() again.")
+        if lost := self._restate.lost():
+            raise ServerError(lost)
         return self._registry.submit(target, items, policy, name=name, fresh=fresh, batch=batch, on_workers=on_workers)
 
-    def job(self, name: str) -> Job[Any]:
+    def job(self, name: str, *, on: On | None = None) -> Job[Any]:
         """The job of that name; see `restate_nb.job`.
 
         Raises:
-            InvalidInput: there is no such job, or not all of its items were submitted.
+            InvalidInput: there is no such job, or there are two, or not all of its items were submitted.
 
         Example:
             import restate_nb as rnb
@@ -150,7 +180,8 @@ class Session:
             rnb.map(len, ["a", "bb"], name="two words").result()
             session.job("two words").status
         """
-        return self._registry.job(name)
+        self._home.check()
+        return self._registry.job(name, on)
 
     def list_jobs(self) -> pd.DataFrame:
         """All jobs of this session's server; see `restate_nb.jobs`."""
@@ -251,8 +282,8 @@ class Session:
 
     @property
     def live(self) -> bool:
-        """Whether the session was not stopped."""
-        return not self._closed
+        """Whether the session was not stopped; in a fork of its process it is not."""
+        return not self._closed and self._home.is_here
 
     @property
     def jobs(self) -> list[Job[Any]]:
@@ -272,11 +303,15 @@ class Session:
             session = rnb.start()
             session.stop()
         """
+        if not self._home.is_here:  # a fork: the session is its parent's, and goes on there
+            return
         with self._closing:
             if self._closed:
                 return
             self._closed = True
         atexit.unregister(self.stop)
+        if lost := self._restate.lost():
+            print(lost.partition(". ")[0] + ".")
         interrupted: KeyboardInterrupt | None = None
         for stage in (self._end_items, self._end_following, self._end_server, self._end_endpoint):
             try:
@@ -309,7 +344,9 @@ class Session:
         if hasattr(self, "_registry"):  # there is none when the start was broken off
             for job in self._registry.jobs:
                 job._leave()
-        _answers(self._io, self._close("_attendance", "_ingress", "_admin"))
+        if hasattr(self, "_watching"):
+            self._io.loop.call_soon_threadsafe(self._watching.cancel)
+        _answers(self._io, self._close("_attendance", "_sweeper", "_ingress", "_admin"))
 
     def _end_server(self) -> None:
         self._restate.close()  # before the endpoint: a server that has ended sends it nothing more
@@ -334,6 +371,8 @@ class Session:
         self.stop()
 
     def __repr__(self) -> str:
+        if not self._home.is_here:
+            return f"<Session {self.name!r}: of the process that this one was forked from>"
         if self._closed:
             return f"<Session {self.name!r}: stopped>"
         count = len(self._registry)

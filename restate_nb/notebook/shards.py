@@ -27,6 +27,7 @@ from restate_nb.notebook.received import received
 from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
+from restate_nb.server.http import UnknownInvocation
 from restate_nb.service.wire import (
     SHARD_HANDLER,
     Manifest,
@@ -191,19 +192,23 @@ class Shards:
 
     async def _submit(self, round_: int, shard: int, positions: Sequence[int]) -> None:
         await self._wait_for_room(sum(map(self._encoded.size, positions)))
-        async with self._slots:  # so that few requests are in memory
-            request = ShardRequest(
-                job=self._manifest.name,
-                generation=self._manifest.generation,
-                round=round_,
-                shard=shard,
-                function=self._manifest.function,
-                positions=list(positions),
-                items=list(map(msgspec.Raw, self._encoded.take(positions))),
-            )
-            await self._connection.ingress.send(
-                self._service, SHARD_HANDLER, encode(request), idempotency_key=request.key(), patience=None
-            )
+        try:
+            async with self._slots:  # so that few requests are in memory
+                request = ShardRequest(
+                    job=self._manifest.name,
+                    generation=self._manifest.generation,
+                    round=round_,
+                    shard=shard,
+                    function=self._manifest.function,
+                    positions=list(positions),
+                    items=list(map(msgspec.Raw, self._encoded.take(positions))),
+                )
+                await self._connection.ingress.send(
+                    self._service, SHARD_HANDLER, encode(request), idempotency_key=request.key(), patience=None
+                )
+        except BaseException:
+            self._unfinished -= sum(map(self._encoded.size, positions))  # it is not there; the job may be followed anew
+            raise
 
     async def _wait_for_room(self, size: int) -> None:
         async with self._room:
@@ -232,7 +237,7 @@ class Shards:
         while key is not None:
             try:
                 body = await self._connection.ingress.attach(self._service, SHARD_HANDLER, key)
-            except InvocationFailed as failure:
+            except (InvocationFailed, UnknownInvocation) as failure:
                 self._run.drop((round_, shard))
                 self._give_up(round_, positions, failure)
                 return
@@ -241,11 +246,18 @@ class Shards:
                 for group in received(output_decoder, body, "a shard's outcomes").groups:
                     self._ledger.apply(round_, group, 0)
 
-    def _give_up(self, round_: int, positions: Sequence[int], failure: InvocationFailed) -> None:
-        """The shard was ended from outside, in the Restate UI or CLI: its open items will have no outcome."""
+    def _give_up(self, round_: int, positions: Sequence[int], failure: InvocationFailed | UnknownInvocation) -> None:
+        """The shard was ended or purged from outside, in the Restate UI or CLI: its open items will have no outcome."""
         lost = [position for position in positions if not self._ledger.knows([position])]
-        reason = f"Restate ended this part of the job: {failure}"
+        reason = ended_outside(failure)
         self._ledger.apply(round_, [cancelled(position, 1, reason=reason) for position in lost], 0)
+
+
+def ended_outside(failure: InvocationFailed | UnknownInvocation) -> str:
+    """Why items have no outcome whose invocation was ended, or purged, in the Restate UI or CLI."""
+    if isinstance(failure, UnknownInvocation):
+        return f"Restate keeps this part of the job no longer: {failure} job.retry_failed() runs its items again."
+    return f"Restate ended this part of the job: {failure}"
 
 
 async def _after(tasks: list[asyncio.Task[None]], then: Callable[[], Awaitable[None]]) -> None:

@@ -81,7 +81,7 @@ def jobs(session: Session | None = None) -> pd.DataFrame:
     return (session or current()).list_jobs()
 
 
-def job(name: str, session: Session | None = None) -> Job[Any]:
+def job(name: str, session: Session | None = None, *, on: Literal["here", "workers"] | None = None) -> Job[Any]:
     """The job of that name, without its cell: its outcomes, charts and controls.
 
     An unfinished job goes on once its function is known here, that is, when the cell that maps it is run. The index of
@@ -90,9 +90,10 @@ def job(name: str, session: Session | None = None) -> Job[Any]:
     Args:
         name: as `restate_nb.jobs` lists it, of this session.
         session: the session; the live one by default.
+        on: which of two jobs of that name: the one that the session runs ("here"), or the one on its "workers".
 
     Raises:
-        InvalidInput: there is no such job, or not all of its items were submitted.
+        InvalidInput: there is no such job, or there are two, or not all of its items were submitted.
 
     Example:
         import restate_nb as rnb
@@ -101,7 +102,7 @@ def job(name: str, session: Session | None = None) -> Job[Any]:
         rnb.map(str, [1, 2], name="texts").result()
         rnb.job("texts").frame()
     """
-    return (session or current()).job(name)
+    return (session or current()).job(name, on=on)
 
 
 def compare(a: Job[Any], b: Job[Any]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import msgspec
 import pandas as pd
 
 from restate_nb.notebook.received import reading
-from restate_nb.server.admin import Admin, sql_literal
+from restate_nb.server.admin import Admin
 
 COLUMNS: Final = ["position", "step", "kind", "status", "started_at", "run_s", "finished_at"]
 
@@ -31,12 +31,12 @@ _KINDS: Final = {
 """What is not called as it is in the journal, in lower case."""
 
 
-async def read_steps(admin: Admin, key: str, index: pd.Index[Any]) -> pd.DataFrame:
+async def read_steps(admin: Admin, mine: str, index: pd.Index[Any]) -> pd.DataFrame:
     """One row a durable step, by position and order.
 
     Args:
         admin: where journals are read.
-        key: what the idempotency keys of the job's invocations begin with.
+        mine: the condition, in SQL, that an invocation `i` is one of the job's.
         index: the index of the job's input.
 
     Returns:
@@ -48,7 +48,7 @@ async def read_steps(admin: Admin, key: str, index: pd.Index[Any]) -> pd.DataFra
         "select i.idempotency_key, i.status, i.completed_at, j.index, j.name, j.entry_lite_json, j.appended_at "
         "from sys_journal j "
         "join sys_invocation i on i.id = j.id "
-        f"where starts_with(i.idempotency_key, {sql_literal(key + '/')}) order by i.idempotency_key, j.index"
+        f"where {mine} order by i.idempotency_key, j.index"
     )
     rows: list[dict[str, Any]] = []
     journals: dict[str, list[Mapping[str, Any]]] = {}

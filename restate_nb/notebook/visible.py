@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
+from restate_nb.errors import ServerError
 from restate_nb.notebook.diagnosis import Diagnosis, running_lines
 from restate_nb.notebook.drawn import Drawn
 from restate_nb.notebook.panel.words import duration
@@ -130,6 +131,8 @@ class Visible(Drawn):
             )
         if self.status == "stopped":
             return "the session was stopped, what is done is kept: rnb.start(), then run the job's cell again"
+        if lost := self._driver.lost():
+            return lost
         trouble = "" if self._ended.done() else self._driver.lookout.report(self._ledger.done)
         if trouble:
             return f"nothing is recorded: {trouble}"
@@ -168,13 +171,18 @@ class Visible(Drawn):
         state = f"{self.status}; {state}" if state else self.status
         reasons: list[str] = []
         running: list[str] = []
-        if not ended:
+        if lost := self._driver.lost():
+            reasons = [lost]
+        elif not ended:
             if self._ledger.last_end:
                 state += f"; the last item ended {duration(time.time() - self._ledger.last_end)} ago"
             if trouble := self._driver.trouble():
                 reasons = [f"Nothing is recorded: {trouble}."]
             else:
-                reasons, _ = self._io.run(self._driver.held_by_restate())
+                try:
+                    reasons, _ = self._io.run(self._driver.held_by_restate())
+                except ServerError as error:  # gone in this moment
+                    reasons = [f"Restate does not say what it holds: {error}"]
             reasons += self._driver.work.obstacles()
             running = running_lines(self._driver.work.doings(), self._items.index())
         return Diagnosis(self.name, state, reasons, running)

@@ -31,6 +31,8 @@ class Connection:
         records: keeps the manifests of jobs.
         trouble: what is wrong with the server, in words; empty when nothing is.
         ui_url: where the reader's browser finds the Restate UI; empty where it cannot.
+        lost: what became of the server's data, in words; empty while they are there. It takes microseconds.
+        sweep: has what dropped jobs left be purged soon; see `sweeper.py`.
         on_workers: whether workers run the items, and none of them this process.
     """
 
@@ -44,6 +46,8 @@ class Connection:
     records: Records
     trouble: Callable[[], str]
     ui_url: str = ""
+    sweep: Callable[[], None] = lambda: None
+    lost: Callable[[], str] = lambda: ""
     on_workers: bool = False
 
     @property

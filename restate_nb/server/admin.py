@@ -129,6 +129,16 @@ class Admin:
         changed = {"uri": uri, "overwrite": True}
         await self._asked("PATCH", f"/deployments/{segment(deployment_id)}", _Anything, changed)
 
+    async def discover(self, uri: str) -> set[str]:
+        """The names of the services that an endpoint serves, as the server finds them there. Nothing is registered.
+
+        Raises:
+            Rejected: the server cannot reach the endpoint, or it is none.
+            Unreachable: the server itself did not answer.
+        """
+        asked = {"uri": uri, "force": True, "dry_run": True}
+        return {each.name for each in (await self._asked("POST", "/deployments", _Discovered, asked)).services}
+
     async def in_use(self) -> set[str]:
         """The ids of deployments that have unfinished invocations.
 
@@ -294,6 +304,14 @@ class _Version(msgspec.Struct):
 
 class _Deployment(msgspec.Struct):
     id: str
+
+
+class _Served(msgspec.Struct):
+    name: str
+
+
+class _Discovered(msgspec.Struct):
+    services: list[_Served]
 
 
 class _Deployments(msgspec.Struct):

@@ -20,7 +20,6 @@ LOCK_FILE = "lock"
 NEW_DIRECTORY_BYTES = 200_000_000  # an empty server preallocates about 150 MB
 USED_DIRECTORY_BYTES = 20_000_000
 LOG_BYTES = 5_000_000
-DISK_FULL_SIGNS = ("No space left on device", "Disk quota exceeded", "os error 28")
 
 
 def prepare(data_dir: Path) -> Path:

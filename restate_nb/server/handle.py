@@ -12,6 +12,7 @@ from typing import Any
 from restate_nb.errors import ServerError
 from restate_nb.server import supervisor
 from restate_nb.server.address import Address, short_path
+from restate_nb.server.datadir import LOCK_FILE
 from restate_nb.server.holding import Connection, Gone
 from restate_nb.server.identity import identity_key
 from restate_nb.server.settings import Listen
@@ -73,6 +74,7 @@ class ServerHandle:
         self.note = ""
         self._connection = connection
         self._closed = False
+        self._data = _identity(data_dir)
         # A handle that is lost, or left open at exit, gives up its hold without a warning.
         self._finalizer = weakref.finalize(self, connection.close)
 
@@ -108,6 +110,17 @@ class ServerHandle:
                 f"The server of {self.data_dir} was ended from outside. Start it again; its log is {self.log_path}."
             ) from None
 
+    def lost(self) -> str:
+        """What became of the data under the server's feet; empty while they are where they were."""
+        now = _identity(self.data_dir)
+        self._data = tuple(before or after for before, after in zip(self._data, now, strict=True))
+        if self._closed or self._data == now:
+            return ""
+        return (
+            f"The data directory {self.data_dir} was deleted or replaced while its server ran, and with it what was "
+            "recorded there. session.stop() ends that server, and rnb.start() begins anew."
+        )
+
     def close(self) -> None:
         """Give up the hold. Was it the last one, this returns when the server has ended. Again: no effect."""
         if self._closed:
@@ -125,6 +138,19 @@ class ServerHandle:
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"pid {self.pid}" if self.alive else "ended"
         return f"<ServerHandle {self.version} {self.listen} {state} {str(self.data_dir)!r}>"
+
+
+def _identity(data_dir: Path) -> tuple[tuple[int, int] | None, ...]:
+    """Which directory and which database it is, as far as they are there: others of the same name are others."""
+    found: list[tuple[int, int] | None] = []
+    for path in (data_dir / LOCK_FILE, data_dir / supervisor.NODE / "db"):
+        try:
+            there = path.stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((there.st_dev, there.st_ino))
+    return tuple(found)
 
 
 def release(connection: Connection) -> None:

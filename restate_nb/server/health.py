@@ -10,13 +10,12 @@ import subprocess
 from pathlib import Path
 
 from restate_nb.errors import ServerError
-from restate_nb.server import datadir
+from restate_nb.server import datadir, supervisor
 from restate_nb.server.address import Address
 from restate_nb.server.handle import ServerHandle
 
 ANSWER_TIMEOUT = 2.0  # a server that is stopped (SIGSTOP, suspended machine) accepts and does not answer
 FULL_BYTES = 1_000_000  # what is left of a full disk may be too little for the next piece, and not nothing
-_WORKS_AGAIN = "became Leader"  # in the log, once the server records again
 
 
 def answers(address: Address, path: str) -> bool:
@@ -41,15 +40,20 @@ def trouble(handle: ServerHandle) -> str:
 
     It blocks for up to 4 s, as long as a server that hangs is given to answer.
     """
+    if lost := handle.lost():
+        return lost[0].lower() + lost[1:-1]
     try:
         status = handle.status()
     except ServerError:
         return "restate-server was ended from outside: rnb.start() starts it again, and the job goes on"
-    if shutil.disk_usage(handle.data_dir).free < FULL_BYTES:
+    if _free(handle.data_dir) < FULL_BYTES:
         return f"the disk of {handle.data_dir} is full: make room, and the job goes on by itself"
     log = datadir.log_tail(handle.log_path, lines=1000)
-    if max(map(log.rfind, datadir.DISK_FULL_SIGNS)) > log.rfind(_WORKS_AGAIN):
-        return "the disk was full and has room again: restate-server tries anew within a minute"
+    if max(map(log.rfind, supervisor.DISK_FULL_SIGNS)) > log.rfind(supervisor.WORKS_AGAIN):
+        return (
+            "the disk was full and has room again: restate-server tries anew within a minute, or its supervisor starts "
+            "it anew"
+        )
     if status.pid is None:
         return f"restate-server is being started again, since {status.last_end}; its log is {handle.log_path}"
     if _is_stopped(status.pid):
@@ -57,6 +61,13 @@ def trouble(handle: ServerHandle) -> str:
     if not (answers(handle.ingress, "/restate/health") and answers(handle.admin, "/health")):
         return f"restate-server (process {status.pid}) does not answer; its log is {handle.log_path}"
     return ""
+
+
+def _free(data_dir: Path) -> int:
+    try:
+        return shutil.disk_usage(data_dir).free
+    except OSError:  # deleted in this moment, which the next look finds
+        return FULL_BYTES
 
 
 def _is_stopped(pid: int) -> bool:

@@ -228,7 +228,7 @@ def _wait_until_ready(data_dir: Path, connection: Connection, *, adopted: bool) 
 def _failure(data_dir: Path, what: str) -> ServerError:
     log = data_dir / supervisor.LOG
     tail = datadir.log_tail(log)
-    if any(sign in tail for sign in datadir.DISK_FULL_SIGNS):
+    if any(sign in tail for sign in supervisor.DISK_FULL_SIGNS):
         return datadir.disk_full(data_dir)
     end = f" The end of its log:\n{tail}" if tail else ""
     return ServerError(f"{what} Its log is {log}.{end}")

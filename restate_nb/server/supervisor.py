@@ -33,6 +33,7 @@ SOCKET = "supervisor.sock"
 RECORD = "server.json"
 LOG = "restate-server.log"
 BEGIN = "restate_nb supervisor: begins"  # in the log: what is before it belongs to an earlier start
+ANEW = "restate_nb supervisor: starts restate-server"
 NODE = "restate-nb"
 
 GRACE = 3.0  # seconds between SIGTERM and SIGKILL; restate-server needs about 0.1
@@ -40,6 +41,12 @@ STEADY = 5.0  # a server that lived this long did not fail at start
 SLOWEST_RESTART = 5.0  # seconds
 LOG_LIMIT = 20_000_000  # bytes; then the log is moved to `.1`
 FILES_CHECK = 60.0  # seconds
+DISK_CHECK = 5.0  # seconds
+DISK_FULL_SIGNS = ("No space left on device", "Disk quota exceeded", "os error 28")  # in the log
+WORKS_AGAIN = "became Leader"  # in the log, once the server records again
+ROOM = 50_000_000  # bytes; what the server takes for its next files, and some
+GOES_ON = 20.0  # seconds that a server has to go on by itself once its disk has room again
+LOG_TAIL = 131_072  # bytes
 LONGEST_LINE = 65_536  # bytes of a request, which has about 40
 
 
@@ -60,6 +67,8 @@ class Supervisor:
         self.spawned_at = 0.0
         self.restart_at: float | None = None
         self.files_checked_at = time.monotonic()
+        self.disk_checked_at = time.monotonic()
+        self.room_since: float | None = None
         self.buffers: dict[socket.socket, bytes] = {}
         self.holds: set[socket.socket] = set()
         self.selector = selectors.DefaultSelector()
@@ -80,6 +89,7 @@ class Supervisor:
                 self.handle(key.fileobj)
             self.look_after_server()
             self.look_after_files()
+            self.look_after_disk()
             if self.ending or not (self.keep or self.holds or self.accept()):
                 break
         self.end()
@@ -87,7 +97,7 @@ class Supervisor:
     def next_timeout(self) -> float:
         """Seconds until something is due though nobody calls."""
         if self.restart_at is None:
-            return FILES_CHECK
+            return DISK_CHECK
         return max(0.0, self.restart_at - time.monotonic())
 
     def handle(self, source: Any) -> None:
@@ -203,6 +213,7 @@ class Supervisor:
         """Start the server once more."""
         self.restart_at = None
         self.spawned_at = time.monotonic()
+        _log(ANEW)
         try:
             self.server = subprocess.Popen(
                 self.command,
@@ -256,6 +267,23 @@ class Supervisor:
                 shutil.copyfile(log, f"{LOG}.1")
                 os.truncate(log, 0)
 
+    def look_after_disk(self) -> None:
+        """Start a server anew that a full disk has stopped and that does not go on though there is room again: its
+        database may refuse all writes from then on, and it does not end of that."""
+        now = time.monotonic()
+        if self.server is None or now - self.disk_checked_at < DISK_CHECK:
+            return
+        self.disk_checked_at = now
+        if not _stands_still_for_want_of_room():
+            self.room_since = None
+            return
+        if self.room_since is None:
+            self.room_since = now
+        elif now - self.room_since > GOES_ON:
+            self.room_since = None
+            _log("restate_nb supervisor: the disk was full and has room again; starting restate-server anew")
+            self.server.kill()
+
     # -- the end
 
     def end(self) -> None:
@@ -304,6 +332,19 @@ def _listen() -> socket.socket:
     listener.listen(128)
     listener.setblocking(False)
     return listener
+
+
+def _stands_still_for_want_of_room() -> bool:
+    """Whether the disk was full, has room again, and the server has not recorded anything since."""
+    try:
+        if shutil.disk_usage(".").free < ROOM:
+            return False
+        with Path(LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return False
+    return max(map(text.rfind, DISK_FULL_SIGNS)) > max(text.rfind(WORKS_AGAIN), text.rfind(BEGIN), text.rfind(ANEW))
 
 
 def _die_with_parent() -> Any:

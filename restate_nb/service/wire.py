@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Annotated, Final
 from urllib.parse import quote
 
 import msgspec
 
 from restate_nb.engine.record import WIRE_VERSION, Attempt
+from restate_nb.service import positions as packed
 
 SHARD_HANDLER: Final = "shard"
+REST: Final = "rest"
+MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
+"""Of a job's manifest: half of what restate-server moves in one message."""
 
 
 def items_service(session: str) -> str:
@@ -79,6 +84,20 @@ def job_key(job: str, generation: int) -> str:
     return f"{quote(job, safe='/ ').replace('%', '=')}/{generation}"
 
 
+def keys_of_job(job: str, generation: int, literal: Callable[[str], str], column: str = "idempotency_key") -> str:
+    """The condition, in SQL, that an invocation has a key of this job: those of a job `a/1` begin with what those of
+    the first generation of `a` do, and have a part more.
+
+    Args:
+        job: its name.
+        generation: of the job.
+        literal: writes a text in SQL.
+        column: which has the key.
+    """
+    prefix = job_key(job, generation) + "/"
+    return f"starts_with({column}, {literal(prefix)}) and {column} not like {literal(prefix + '%/%/%')}"
+
+
 def shard_key(job: str, generation: int, round_: int, shard: int, part: int = 0) -> str:
     """The idempotency key of a shard's invocation."""
     return f"{job_key(job, generation)}/{round_}/{shard}" + (f".{part}" if part else "")
@@ -124,16 +143,25 @@ class Round(msgspec.Struct, kw_only=True):
     """One run over some or all of a job's items.
 
     Attributes:
-        positions: which items; None for all.
+        positions: which items, as `positions.pack` writes them, or as numbers in records of before; None for all.
         code: the digest of the function's code when it began.
         started: seconds since 1970 (UTC).
         submitted: whether every shard is known to Restate.
     """
 
-    positions: list[_Count] | None
+    positions: list[_Count] | str | None
     code: str
     started: float
     submitted: bool = False
+
+    @classmethod
+    def over(cls, positions: Iterable[int], total: int, *, code: str, started: float) -> Round:
+        """A round over some of `total` items."""
+        return cls(positions=packed.pack(positions, total), code=code, started=started)
+
+    def chosen(self, total: int) -> list[int] | None:
+        """Which of `total` items; None for all."""
+        return packed.unpack(self.positions, total) if isinstance(self.positions, str) else self.positions
 
 
 class Summary(msgspec.Struct, kw_only=True):
@@ -198,7 +226,9 @@ class Manifest(msgspec.Struct, kw_only=True):
 
 
 def _check_positions(round_: Round, total: int) -> None:
-    if round_.positions and max(round_.positions) >= total:
+    if isinstance(round_.positions, str):
+        packed.check(round_.positions, total)
+    elif round_.positions and max(round_.positions) >= total:
         raise ValueError(f"a round has the position {max(round_.positions)}, and there are {total} items")
 
 
@@ -257,12 +287,40 @@ def apply_change(manifest: Manifest, change: Change) -> Manifest:
 
 
 class Forget(msgspec.Struct, kw_only=True):
-    """Drop the manifest, if it is still of this generation."""
+    """Drop the manifest, if it is still of this generation.
+
+    Attributes:
+        now: whatever the job does. Else it is dropped if it has ended, and stays if it was opened again.
+        ended: when the end was that it is kept no longer after, as the summary has it; None in what versions of before
+            sent when the job began.
+    """
 
     generation: int
+    now: bool = False
+    ended: float | None = None
+
+
+class Rest(msgspec.Struct, kw_only=True, frozen=True):
+    """What is still to be purged of a job that was dropped; kept by the jobs object under `REST`.
+
+    Attributes:
+        generation: of the job.
+        service: which runs its invocations.
+    """
+
+    generation: int
+    service: str
+
+
+def service_of(session: str, manifest: Manifest) -> str:
+    """The Restate service that has a job's invocations."""
+    if manifest.deployed:
+        return manifest.function.rpartition("/")[0]
+    return lanes_service(session) if manifest.lanes is not None else items_service(session)
 
 
 request_decoder: Final = msgspec.json.Decoder(ShardRequest)
 output_decoder: Final = msgspec.json.Decoder(ShardOutput)
 manifest_decoder: Final = msgspec.json.Decoder(Manifest)
+rest_decoder: Final = msgspec.json.Decoder(list[Rest])
 encode: Final = msgspec.json.Encoder().encode

@@ -18,7 +18,7 @@ from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput
 from restate_nb.policy import RunPolicy
 from restate_nb.service.digest import code_of
-from restate_nb.service.jobs import FOR_EVER, RETRIES
+from restate_nb.service.jobs import FOR_EVER, RETRIES, kept_for
 from restate_nb.service.recipes import read_recipe
 from restate_nb.service.runs import JobRun, JobRuns
 from restate_nb.service.shard import Shard
@@ -152,15 +152,15 @@ def lanes_of(workers: str, crew: Crew, *, retention: timedelta) -> VirtualObject
     Args:
         workers: what stands for the session; see `workers_of`.
         crew: the lanes of this process.
-        retention: how long outcomes are kept.
+        retention: how long a job is kept after its end.
     """
     lanes = VirtualObject(
         lanes_service(workers),
         description="Runs the items of restate_nb jobs on workers.",
         inactivity_timeout=FOR_EVER,
         abort_timeout=FOR_EVER,
-        idempotency_retention=retention,
-        journal_retention=retention,
+        idempotency_retention=kept_for(retention),
+        journal_retention=kept_for(retention),
         invocation_retry_policy=RETRIES,
     )
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 class Controls(Protocol):
     """A job as the panel's buttons see it.
 
-    All of these return at once, and are safe to call from any thread. A job need not have every one: the panel
+    All of these are safe to call from any thread; the panel waits for none of them. A job need not have every one: the panel
     offers those that exist. In place of `set_concurrency` there may be a property `concurrency` that can be set.
     """
 

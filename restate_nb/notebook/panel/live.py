@@ -18,6 +18,7 @@ from restate_nb.notebook.progress import Progress
 RETRY_STAYS = 300.0
 """Seconds that the retry button stays after the end: long enough to read the errors, and gone from what is saved."""
 
+_CLICK_SECONDS = 1.0  # that a click waits for what it asks for
 _CONFIRM = 4.0  # seconds in which a second click on cancel counts
 _NOTHING = {"text/html": "", "text/plain": ""}
 
@@ -130,11 +131,24 @@ class Live:
         self._retry.disabled = self._do("retry_failed")
 
     def _do(self, action: str, *arguments: object) -> bool:
-        """Do what was clicked, and say under the button why it went wrong; whether it did not."""
-        try:
-            self._actions[action](*arguments)
-        except Exception as error:  # whatever it is, it belongs under the button and not into a log nobody reads
-            self._said.value = escape(one_line(f"{type(error).__name__}: {error}", 200))
-            return False
-        self._said.value = ""
-        return True
+        """Do what was clicked, and say under the button why it went wrong; whether it did not, as far as is known soon.
+
+        Restate may be away, and clicks come in the kernel's own thread, which must not wait for it.
+        """
+        failed: list[bool] = []
+
+        def do() -> None:
+            try:
+                self._actions[action](*arguments)
+            except Exception as error:  # whatever it is, it belongs under the button and not into a log nobody reads
+                failed.append(True)
+                self._said.value = escape(one_line(f"{type(error).__name__}: {error}", 200))
+            else:
+                self._said.value = ""
+
+        doing = threading.Thread(target=do, name=f"rnb-click-{action}", daemon=True)
+        doing.start()
+        doing.join(_CLICK_SECONDS)
+        if doing.is_alive():
+            self._said.value = "asked for; it takes its time"
+        return not failed

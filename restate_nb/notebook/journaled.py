@@ -1,0 +1,113 @@
+"""The inputs of invocations, read back from their journals a few at a time, however large they are together."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from restate_nb.errors import ServerError
+from restate_nb.server.admin import Admin, sql_literal
+
+_IDS_AT_ONCE: Final = 1_000
+_BYTES_AT_ONCE: Final = 8 * 1024 * 1024
+"""Of a query's answer: restate-server has 64 MiB in all for what it queries."""
+
+# An input stands in the journal as the message of Restate's service protocol that brings it to a handler, InputCommand:
+# its field 14 is a Value, whose field 1 is the bytes.
+_VALUE, _CONTENT, _LENGTH_DELIMITED = 14, 1, 2
+
+
+async def inputs_of(admin: Admin, invocations: Sequence[str]) -> AsyncIterator[bytes]:
+    """The inputs of these invocations, in this order.
+
+    Args:
+        admin: where to ask.
+        invocations: their ids.
+
+    Raises:
+        ServerError: one has no journal any more, or it is nothing that this version can read.
+    """
+    for start in range(0, len(invocations), _IDS_AT_ONCE):
+        page = invocations[start : start + _IDS_AT_ONCE]
+        rows = await admin.query(
+            f"select id, raw_length from sys_journal where index = 0 and id in {_among(page)}", texts=["id"]
+        )
+        sizes = {str(row["id"]): int(row.get("raw_length") or 0) for row in rows}
+        for some in _in_parts(page, sizes):
+            read = await admin.query(
+                f"select id, encode(raw, 'base64') as raw from sys_journal where index = 0 and id in {_among(some)}",
+                texts=["id", "raw"],
+            )
+            found = {str(row["id"]): str(row["raw"]) for row in read}
+            del read
+            for invocation in some:
+                if invocation not in found:
+                    raise ServerError(f"Restate no longer has the input of the invocation {invocation}.")
+                yield _input(found.pop(invocation), invocation)
+
+
+def _among(invocations: Sequence[str]) -> str:
+    return f"({', '.join(map(sql_literal, invocations))})"
+
+
+def _in_parts(page: Sequence[str], sizes: dict[str, int]) -> list[list[str]]:
+    parts: list[list[str]] = [[]]
+    size = 0
+    for invocation in page:
+        size += sizes.get(invocation, 0)
+        if parts[-1] and size > _BYTES_AT_ONCE:
+            parts.append([])
+            size = sizes.get(invocation, 0)
+        parts[-1].append(invocation)
+    return parts
+
+
+def _input(text: str, invocation: str) -> bytes:
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)  # the server leaves out the padding
+        return bytes(_field(_field(memoryview(raw), _VALUE), _CONTENT))
+    except (IndexError, ValueError, binascii.Error) as error:
+        raise ServerError(
+            f"The journal of the invocation {invocation} cannot be read: {error or 'it ends early'}."
+        ) from None
+
+
+def _field(message: memoryview, wanted: int) -> memoryview:
+    """A field of bytes in a message of protobuf; empty when it is not there, as an empty one is not written.
+
+    Raises:
+        ValueError: it is no such message.
+        IndexError: it ends early.
+    """
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        if tag & 7 == 0:
+            _, at = _varint(message, at)
+        elif tag & 7 == _LENGTH_DELIMITED:
+            length, at = _varint(message, at)
+            if at + length > len(message):
+                raise IndexError
+            if tag >> 3 == wanted:
+                return message[at : at + length]
+            at += length
+        elif tag & 7 in (1, 5):
+            at += 8 if tag & 7 == 1 else 4
+        else:
+            raise ValueError("it is no message of the service protocol")
+    return message[:0]
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number in it has no end")
