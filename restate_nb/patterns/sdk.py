@@ -22,7 +22,7 @@ from importlib.metadata import version
 from types import CoroutineType
 from typing import Any, TypeGuard
 
-from restate.exceptions import SdkInternalBaseException
+from restate.exceptions import SdkInternalBaseException, TerminalError
 
 from restate_nb.errors import InvalidInput, UnsupportedSdk
 
@@ -315,6 +315,32 @@ class Tap:
             return made
 
         vars(self._vm)["do_progress"] = do_progress
+
+    async def record(self, name: str, payload: bytes) -> bytes:
+        """What the journal has as the result of this step: the payload, unless there is a result already.
+
+        It is `ctx.run` without a task and an answer of the server's less. A cancellation does not end it.
+        """
+        context, vm = self._context, self._vm
+        run = vm.sys_run(name)
+        tree = SingleUnresolvedFuture(run.handle)
+        if not run.replayed:
+
+            async def propose() -> None:
+                vm.propose_run_completion_success(run.handle, context._encode(payload))
+
+            made = None if context.run_coros_to_execute else vm.do_progress(tree)
+            if isinstance(made, DoProgressExecuteRun):
+                await propose()
+            else:
+                context.run_coros_to_execute[run.handle] = propose
+        while not vm.is_completed(run.handle):
+            try:
+                await context.create_poll_or_cancel_coroutine(tree)
+            except TerminalError:
+                continue
+        found = await context.must_take_notification(run.handle)
+        return bytes(found) if context.journal_codec is None else await context.journal_codec.decode(found)
 
     def is_to_be_cancelled(self) -> bool:
         """Whether the journal, as far as it was read, has a cancellation that the handler was not told of."""

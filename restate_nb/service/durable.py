@@ -11,8 +11,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
-import restate
-from restate import Context, RunOptions, Service, TerminalError
+from restate import Context, Service, TerminalError
 from restate.exceptions import RetryableError, SdkInternalBaseException
 from restate.serde import BytesSerde
 
@@ -132,7 +131,7 @@ class DurableFunctions:
         mismatched = self._mismatched.setdefault(request.function, {})
         try:
             attempt = await self._attempt(ctx, tap, request, functools.partial(fn, ctx), retry)
-            recorded = await _recorded(ctx, attempt)
+            recorded = await tap.record(OUTCOME_STEP, msgspec.json.encode(attempt))
         except (VMException, JournalMismatch, SdkInternalBaseException) as error:
             if _MISMATCH in f"{error} {error.__cause__}":
                 mismatched[invocation] = request.position
@@ -193,21 +192,6 @@ def _is_cancellation(error: BaseException) -> bool:
 
 def _wait(retry: Retry, number: int, error: BaseException) -> float | None:
     return retry.delay_after(number, error) if isinstance(error, Exception) else None
-
-
-async def _recorded(ctx: Context, attempt: Attempt) -> bytes:
-    """The outcome as the journal has it: this one, unless there is one from an earlier attempt."""
-
-    async def outcome() -> bytes:
-        return msgspec.json.encode(attempt)
-
-    future = ctx.run_typed(OUTCOME_STEP, outcome, RunOptions(serde=BytesSerde()))
-    while True:
-        try:
-            await restate.gather(future)
-            return await future
-        except TerminalError:  # the invocation is cancelled, after the function has come to its end
-            continue
 
 
 def add_durable_handler(service: Service, functions: DurableFunctions) -> None:
