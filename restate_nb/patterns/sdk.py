@@ -88,6 +88,7 @@ try:
         (VMWrapper, "is_completed"),
         (VMWrapper, "do_progress"),
         (VMWrapper, "sys_run"),
+        (VMWrapper, "take_notification"),
         (VMWrapper, "propose_run_completion_success"),
         (VMWrapper, "propose_run_completion_failure"),
         (LazyFuture, "get"),
@@ -378,33 +379,47 @@ class Tap:
             if give is not None:  # the oldest versions have fewer
                 vars(self._vm)[name] = partial(through, give)
 
-    def steps(self, guard: Callable[[str, Any, Any], tuple[Any, Any]], failed: Callable[[BaseException], str]) -> None:
+    def steps(
+        self,
+        guard: Callable[[int, str, Any, Any], tuple[Any, Any]],
+        failed: Callable[[BaseException], str],
+        recorded: Callable[[int], object],
+    ) -> None:
         """Have the steps that are not recorded yet run as `guard` says.
 
         Args:
-            guard: takes a step's name, its action and its serde, and gives the action and the serde to use.
+            guard: takes a step's handle, name, action and serde, and gives the action and the serde to use.
             failed: the message of a step that ended in what the SDK does not expect, and would wait for ever.
+            recorded: is told of handles whose results are in the journal.
         """
-        make, sys_run = type(self._context).create_run_coroutine, self._vm.sys_run
+        context, vm = self._context, self._vm
+        make, sys_run, take = type(context).create_run_coroutine, vm.sys_run, vm.take_notification
         names: dict[int, str] = {}
 
         def named(name: str) -> Run:
             run = sys_run(name)
-            if not run.replayed:
+            if run.replayed:
+                recorded(run.handle)
+            else:
                 names[run.handle] = name
             return run
 
-        async def create_run_coroutine(handle: int, action: Any, serde: Any, *args: Any, **kwargs: Any) -> None:
-            action, serde = guard(names.pop(handle, ""), action, serde)
-            try:
-                await make(self._context, handle, action, serde, *args, **kwargs)
-            except BaseException as error:
-                if is_of_the_attempt(error) or self._context.request_finished_event.is_set():
-                    raise
-                self._vm.propose_run_completion_failure(handle, Failure(500, failed(error)))
+        def taken(handle: int) -> Any:
+            recorded(handle)
+            return take(handle)
 
-        vars(self._vm)["sys_run"] = named
-        vars(self._context)["create_run_coroutine"] = create_run_coroutine
+        async def create_run_coroutine(handle: int, action: Any, serde: Any, *args: Any, **kwargs: Any) -> None:
+            action, serde = guard(handle, names.pop(handle, ""), action, serde)
+            try:
+                await make(context, handle, action, serde, *args, **kwargs)
+            except BaseException as error:
+                if is_of_the_attempt(error) or context.request_finished_event.is_set():
+                    raise
+                vm.propose_run_completion_failure(handle, Failure(500, failed(error)))
+
+        vars(vm)["sys_run"] = named
+        vars(vm)["take_notification"] = taken
+        vars(context)["create_run_coroutine"] = create_run_coroutine
 
 
 def is_of_the_attempt(error: BaseException) -> bool:

@@ -23,6 +23,7 @@ from restate_nb.errors import InvalidInput, JournalMismatch
 from restate_nb.patterns.outcome import OperationFailed
 from restate_nb.patterns.sdk import Tap, VMException, is_of_the_attempt
 from restate_nb.policy import NO_RETRY, Retry
+from restate_nb.service.flights import Flights
 from restate_nb.service.guarded import guard
 
 DURABLE_HANDLER: Final = "durable"
@@ -87,6 +88,7 @@ class DurableFunctions:
         self._functions: dict[str, tuple[Callable[..., Any], Retry, contextvars.Context]] = {}
         self._failed: dict[str, int] = {}  # how many attempts of an invocation failed in this process
         self._mismatched: dict[str, dict[str, int]] = {}  # by key: invocations and their positions
+        self._flights: dict[str, Flights] = {}  # by invocation
 
     def provide(self, key: str, fn: Callable[..., Any], retry: Retry = NO_RETRY) -> None:
         """Set the function of that key; what it prints is printed in the context of the caller."""
@@ -103,6 +105,8 @@ class DurableFunctions:
     def ended(self, key: str, invocation: str) -> None:
         """The invocation was ended from outside."""
         self._mismatched.get(key, {}).pop(invocation, None)
+        self._failed.pop(invocation, None)
+        self._give_up(invocation)
 
     def mismatched(self, key: str) -> dict[str, int]:
         """The invocations of a function that no longer match their journals, since it was changed; their positions."""
@@ -119,7 +123,27 @@ class DurableFunctions:
             RetryableError: the function is not known here yet, or its retry policy wants another attempt.
             TerminalError: the invocation was cancelled.
         """
-        tap = guard(ctx)
+        invocation = ctx.request().id
+        flights = self._flights.setdefault(invocation, Flights())
+        flights.adopt()
+        try:
+            recorded = await self._run(ctx, guard(ctx, flights), request)
+        except BaseException:
+            flights.orphan(functools.partial(self._give_up, invocation))  # the next attempt finds them
+            raise
+        self._give_up(invocation)
+        self._failed.pop(invocation, None)
+        self._mismatched.get(request.function, {}).pop(invocation, None)
+        if attempt_decoder.decode(recorded).status == CANCELLED:
+            raise TerminalError("cancelled", status_code=_CANCELLED)
+        return recorded
+
+    def _give_up(self, invocation: str) -> None:
+        flights = self._flights.pop(invocation, None)
+        if flights is not None:
+            flights.end()
+
+    async def _run(self, ctx: Context, tap: Tap, request: DurableRequest) -> bytes:
         known = self._functions.get(request.call) or self._functions.get(request.function)
         if known is None:
             if tap.is_to_be_cancelled():
@@ -127,20 +151,13 @@ class DurableFunctions:
             raise RetryableError(_waiting(request), retry_after=_MISSING_AGAIN)
         fn, retry, context = known
         prints.enter(context, request.position)
-        invocation = ctx.request().id
-        mismatched = self._mismatched.setdefault(request.function, {})
         try:
             attempt = await self._attempt(ctx, tap, request, functools.partial(fn, ctx), retry)
-            recorded = await tap.record(OUTCOME_STEP, msgspec.json.encode(attempt))
+            return await tap.record(OUTCOME_STEP, msgspec.json.encode(attempt))
         except (VMException, JournalMismatch, SdkInternalBaseException) as error:
             if _MISMATCH in f"{error} {error.__cause__}":
-                mismatched[invocation] = request.position
+                self._mismatched.setdefault(request.function, {})[ctx.request().id] = request.position
             raise
-        self._failed.pop(invocation, None)
-        mismatched.pop(invocation, None)
-        if attempt_decoder.decode(recorded).status == CANCELLED:
-            raise TerminalError("cancelled", status_code=_CANCELLED)
-        return recorded
 
     async def _attempt(
         self, ctx: Context, tap: Tap, request: DurableRequest, fn: Callable[..., Any], retry: Retry

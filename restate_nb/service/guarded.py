@@ -6,7 +6,6 @@ that is no UTF-8, and an exception that it does not expect; the step runs again 
 
 from __future__ import annotations
 
-import functools
 import inspect
 import traceback
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from restate.serde import Serde
 
 from restate_nb.errors import InvalidInput
 from restate_nb.patterns.sdk import Failure, Tap, is_of_the_attempt
+from restate_nb.service.flights import Flights
 
 MAX_STEP_BYTES: Final = 32 * 1024 * 1024 - 128 * 1024
 """The largest result of a step, argument of a call or payload: restate-server moves messages of 32 MiB, and there are a
@@ -44,13 +44,23 @@ _HINTS: Final = {
 }
 
 
-def guard(context: object) -> Tap:
-    """Have the context of a durable function refuse what Restate cannot keep; to be called once an attempt."""
+def guard(context: object, flights: Flights) -> Tap:
+    """Have the context of a durable function refuse what Restate cannot keep; to be called once an attempt.
+
+    Args:
+        context: of this attempt.
+        flights: of its invocation.
+    """
+
+    def guarded(handle: int, name: str, action: Callable[..., Any], serde: Serde[Any]) -> tuple[Any, Serde[Any]]:
+        in_what = _in_task if inspect.iscoroutinefunction(action) else _in_thread
+        return flights.board(handle, name, in_what(action)), _Checked(name, serde)
+
     tap = Tap(context)
     tap.refuse(_NO_STATE, _no_state)
     tap.payloads(_check_size)
     tap.failures(_mended)
-    tap.steps(_guarded, lambda error: f"{type(error).__name__}: {_text(error)}")
+    tap.steps(guarded, lambda error: f"{type(error).__name__}: {_text(error)}", flights.land)
     return tap
 
 
@@ -68,10 +78,6 @@ def _check_size(payload: bytes) -> None:
             "of a step's result or a call's argument. Write it to a file or an object store, and return or pass the "
             "path."
         )
-
-
-def _guarded(name: str, action: Callable[..., Any], serde: Serde[Any]) -> tuple[Callable[..., Any], Serde[Any]]:
-    return (_in_task if inspect.iscoroutinefunction(action) else _in_thread)(action), _Checked(name, serde)
 
 
 def _in_task(action: Callable[..., Any]) -> Callable[..., Any]:
