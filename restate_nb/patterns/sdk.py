@@ -280,6 +280,8 @@ class Wiring:
 
 
 _PAYLOADS = (
+    "sys_run",
+    "sys_sleep",
     "sys_set_state",
     "sys_call",
     "sys_send",
@@ -352,12 +354,12 @@ class Tap:
         for name in names:
             vars(self._context)[name] = refuse
 
-    def payloads(self, check: Callable[[bytes], object]) -> None:
-        """Have all bytes checked that are to be recorded, other than the handler's output; it may raise."""
+    def payloads(self, check: Callable[[bytes | str], object]) -> None:
+        """Have all bytes and names checked that are to be recorded, except for the output; it may raise."""
 
         def checked(give: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             for each in (*args, *kwargs.values()):
-                if isinstance(each, bytes):
+                if isinstance(each, (bytes, str)):
                     check(each)
             return give(*args, **kwargs)
 

@@ -17,14 +17,14 @@ from restate.serde import BytesSerde
 
 from restate_nb.engine import prints
 from restate_nb.engine.codec import encode
-from restate_nb.engine.record import CANCELLED, ERROR, OK, WIRE_VERSION, Attempt, describe
+from restate_nb.engine.record import CANCELLED, ERROR, OK, WIRE_VERSION, Attempt
 from restate_nb.engine.target import Passing, Target, is_async, name_of
 from restate_nb.errors import InvalidInput, JournalMismatch
 from restate_nb.patterns.outcome import OperationFailed
 from restate_nb.patterns.sdk import Tap, VMException, is_of_the_attempt
 from restate_nb.policy import NO_RETRY, Retry
 from restate_nb.service.flights import Flights
-from restate_nb.service.guarded import guard
+from restate_nb.service.guarded import described, guard
 
 DURABLE_HANDLER: Final = "durable"
 OUTCOME_STEP: Final = "rnb outcome"
@@ -176,7 +176,7 @@ class DurableFunctions:
         except BaseException as error:
             if is_of_the_attempt(error):
                 raise
-            failure, status = describe(error), ERROR
+            failure, status = described(error), ERROR
             if tap.cancelled and _is_cancellation(error):
                 status = CANCELLED
             elif (wait := _wait(retry, number, error)) is not None:

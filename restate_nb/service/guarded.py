@@ -16,7 +16,9 @@ from restate.exceptions import RetryableError
 from restate.serde import Serde
 
 from restate_nb.errors import InvalidInput
-from restate_nb.patterns.sdk import Failure, Tap, is_of_the_attempt
+from restate_nb.engine.record import Failure, describe
+from restate_nb.patterns.sdk import Failure as SdkFailure
+from restate_nb.patterns.sdk import Tap, is_of_the_attempt
 from restate_nb.service.flights import Flights
 
 MAX_STEP_BYTES: Final = 32 * 1024 * 1024 - 128 * 1024
@@ -71,7 +73,7 @@ def _no_state(*_: object, **__: object) -> NoReturn:
     )
 
 
-def _check_size(payload: bytes) -> None:
+def _check_size(payload: bytes | str) -> None:
     if len(payload) > MAX_STEP_BYTES:
         raise TerminalError(
             f"{len(payload) / 1e6:,.1f} MB are too much for Restate, which keeps up to {MAX_STEP_BYTES / 1e6:,.1f} MB "
@@ -100,6 +102,14 @@ def _in_thread(action: Callable[..., Any]) -> Callable[..., Any]:
             raise _presentable(error) from error
 
     return run
+
+
+def described(error: BaseException) -> Failure:
+    """What is kept of an exception, whatever it does when it is looked at."""
+    try:
+        return describe(error)
+    except BaseException as broken:
+        return Failure(type(error).__qualname__, f"(it cannot be described: {type(broken).__name__})")
 
 
 def _presentable(error: BaseException) -> Exception:
@@ -155,14 +165,14 @@ class _Checked(Serde[Any]):
         return f"{begins} {plain}; or give the step a serde of its own: RunOptions(serde=...)."
 
 
-def _mended(failure: Failure) -> Failure:
+def _mended(failure: SdkFailure) -> SdkFailure:
     """A failure that the core takes."""
     code = failure.code if type(failure.code) is int and 0 < failure.code < 2**16 else 500
     metadata = failure.metadata
     if metadata:
         metadata = {_utf8(name): _utf8(value) for name, value in metadata.items()}
     stack = failure.stacktrace and _utf8(failure.stacktrace)
-    return Failure(code, _utf8(failure.message), stack, metadata)
+    return SdkFailure(code, _utf8(failure.message), stack, metadata)
 
 
 def _utf8(text: object) -> str:
