@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -26,11 +27,16 @@ from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
 from restate_nb.server.admin import sql_literal
+from restate_nb.server.http import UnknownInvocation
 from restate_nb.service.durable import DURABLE_HANDLER, DurableRequest, attempt_decoder
 from restate_nb.service.wire import Manifest, encode, items_service, job_key
 
 _CANCEL_AT_ONCE: Final = 20
+_SWEEP_SECONDS: Final = 0.2
+_SWEEP_SECONDS_LONGEST: Final = 5.0
 _CANCELLED_CODE: Final = 409
+_ENDED_BY_RESTATE: Final = frozenset({"cancelled", "killed"})
+"""What Restate says of such invocations; other words are those of a handler's own error of that code."""
 
 
 class Invocations:
@@ -104,7 +110,8 @@ class Invocations:
         found = self._connection.functions.mismatched(self._key)
         for invocation, position in found.items():
             self._restarting[position] = invocation
-            await self._connection.admin.kill(invocation)
+            with suppress(UnknownInvocation):  # it ended meanwhile, and is no longer kept
+                await self._connection.admin.kill(invocation)
             self._connection.functions.ended(self._key, invocation)
         return len(found)
 
@@ -116,22 +123,51 @@ class Invocations:
         self._loop.call_soon_threadsafe(self._changed.set)
 
     async def cancel(self) -> None:
-        self._ending = True
-        found = await self._connection.admin.query(
+        """See `work.Work`.
+
+        Raises:
+            ServerError: Restate does not answer; then nothing has changed, and the job goes on.
+        """
+        self._ending = True  # what is begun from here on would not be found
+        try:
+            found = await self._find()
+        except BaseException:
+            self._ending = False
+            self._changed.set()
+            raise
+        self._begun = frozenset(row["idempotency_key"] for row in found)
+        self._cancelled = True
+        self._changed.set()
+        with suppress(ServerError):  # the server is gone again: `_sweep` ends what is left
+            await self._end(found)
+
+    async def _find(self) -> list[dict[str, Any]]:
+        return await self._connection.admin.query(
             "select id, status, idempotency_key from sys_invocation where target_service_name = "
             f"{sql_literal(self._service)} and starts_with(idempotency_key, {sql_literal(self._key + '/')})",
             texts=["id", "status", "idempotency_key"],
         )
-        self._begun = frozenset(row["idempotency_key"] for row in found)
-        self._cancelled = True
-        self._changed.set()
-        slots = asyncio.Semaphore(_CANCEL_AT_ONCE)
+
+    async def _end(self, found: Sequence[Mapping[str, Any]]) -> None:
+        admin, slots = self._connection.admin, asyncio.Semaphore(_CANCEL_AT_ONCE)
+        mismatched = self._connection.functions.mismatched(self._key)
 
         async def end(invocation: str) -> None:
             async with slots:
-                await self._connection.admin.cancel(invocation)
+                with suppress(UnknownInvocation):  # it ended, and is no longer kept
+                    # one that does not match its journal never comes to where it would hear of a cancellation
+                    await (admin.kill if invocation in mismatched else admin.cancel)(invocation)
 
         await asyncio.gather(*(end(row["id"]) for row in found if row["status"] != "completed"))
+
+    async def _sweep(self) -> None:
+        """End what was on its way to Restate when it was asked what had begun, and what could not be reached then."""
+        pause = _SWEEP_SECONDS
+        while self._cancelled:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _SWEEP_SECONDS_LONGEST)
+            with suppress(ServerError):  # it is away; the next time finds it
+                await self._end(await self._find())
 
     def reopen(self) -> None:
         self._ending = self._cancelled = False
@@ -150,24 +186,16 @@ class Invocations:
         first: int = 0,
     ) -> None:
         if submitted is not None:
-            await (
-                submitted()
-            )  # an invocation is idempotent: those that Restate does not have are sent when it is their turn
+            await submitted()  # an invocation is idempotent: those that Restate does not have are sent in their turn
         pending = deque(positions)
+        sweeping: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as group:
             while pending or self._running:
                 self._changed.clear()
-                if self._cancelled:  # what was begun has an outcome, which Restate is asked for like any other
-                    never = [each for each in pending if self._name(round_, each) not in self._begun]
-                    pending = deque(each for each in pending if self._name(round_, each) in self._begun)
-                    self._ledger.apply(round_, [cancelled(position, 1) for position in never], 0)
-                elif self._gave_up is not None:
-                    never = list(pending)
-                    pending.clear()
-                    reason = self._gave_up
-                    given_up = [cancelled(position, 1, reason=reason, kind=FAIL_FAST) for position in never]
-                    self._ledger.apply(round_, given_up, 0)
-                held = self._paused or (self._ending and not self._cancelled)
+                self._drop(round_, pending)
+                if self._cancelled and sweeping is None:
+                    sweeping = group.create_task(self._sweep())
+                held = not self._cancelled and (self._paused or self._ending)
                 while pending and not held and len(self._running) < self._limit:
                     position = pending.popleft()
                     task = group.create_task(self._invoke(round_, position))
@@ -175,6 +203,22 @@ class Invocations:
                     task.add_done_callback(self._ended)
                 if pending or self._running:
                     await self._changed.wait()
+            if sweeping is not None:
+                sweeping.cancel()
+
+    def _drop(self, round_: int, pending: deque[int]) -> None:
+        """Take those that will not be begun any more out of `pending`: they end as cancelled."""
+        if self._cancelled:  # what was begun has an outcome, which Restate is asked for like any other
+            never = [each for each in pending if self._name(round_, each) not in self._begun]
+            begun = [each for each in pending if self._name(round_, each) in self._begun]
+            pending.clear()
+            pending.extend(begun)
+            self._ledger.apply(round_, [cancelled(position, 1) for position in never], 0)
+        elif self._gave_up is not None:
+            reason = self._gave_up
+            given_up = [cancelled(position, 1, reason=reason, kind=FAIL_FAST) for position in pending]
+            pending.clear()
+            self._ledger.apply(round_, given_up, 0)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
@@ -196,7 +240,8 @@ class Invocations:
         try:
             body = await self._call(key, request)
         except InvocationFailed as error:
-            status = CANCELLED if error.code == _CANCELLED_CODE else ERROR
+            ended = error.code == _CANCELLED_CODE and error.reason in _ENDED_BY_RESTATE
+            status = CANCELLED if ended else ERROR
             failure = Failure(type(error).__name__, str(error))
             attempt = Attempt(position, 1, status, began, time.time() - began, failure=failure)
         else:
@@ -218,4 +263,5 @@ class Invocations:
                 ended = self._restarting.pop(request.position, None)
                 if ended is None:
                     raise
-                await self._connection.admin.purge(ended)  # else the key would bring its failure again
+                with suppress(UnknownInvocation):
+                    await self._connection.admin.purge(ended)  # else the key would bring its failure again

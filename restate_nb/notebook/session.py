@@ -13,11 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from restate_nb.engine.target import Target, name_of
+from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.notebook.attendance import attendance_of
 from restate_nb.notebook.batches import Batch
-from restate_nb.notebook.calls import call_durable, call_handler
+from restate_nb.notebook.calls import DurableCall, call_handler
 from restate_nb.notebook.forked import Home
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.job import Job
@@ -227,17 +227,21 @@ class Session:
     ) -> Any:
         """Call a handler, and wait for what it returns. Ctrl-C ends the waiting; the invocation goes on.
 
-        A handler that raises is tried again by Restate, for ever; after some seconds that is printed, and why.
+        The call is one invocation, also when the server dies meanwhile: it goes on as soon as the server is back. A
+        handler that raises is tried again by Restate, for ever. Either is printed after some seconds, and why.
 
         Args:
             handler: the handler function of a service, virtual object or workflow.
             arg: its input, where it takes one.
-            key: of the virtual object or workflow.
-            idempotency_key: a second call with the same key is the same invocation.
+            key: of the virtual object or workflow. A workflow runs once a key: a further call of its run waits for
+                that run, and returns what it returned, whatever the input.
+            idempotency_key: a second call with the same key is the same invocation, in another process too, for as
+                long as the service keeps results. By default each call is a new one.
 
         Raises:
             InvalidInput: it is no handler, or its key or its input is missing or too much.
             InvocationFailed: it ended with an error.
+            ServerError: Restate refuses the call, or does not answer a connected session for longer than it waits.
 
         Example:
             import restate
@@ -254,15 +258,20 @@ class Session:
             session.call(greet, "Ada")
         """
         self._io.run(self._attendance.take_if_able())
-        return self._io.run(
-            call_handler(self._ingress, self._admin, handler, arg, key=key, idempotency_key=idempotency_key)
-        )
+        return self._io.run(call_handler(self._connection, handler, arg, key=key, idempotency_key=idempotency_key))
 
-    def call_durable(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call_durable(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        idempotency_key: str | None = None,
+    ) -> Any:
         """Run a durable function once, and wait for what it returns; see `restate_nb.call`."""
+        call = DurableCall(fn, args, kwargs, idempotency_key)
         self._io.run(self._attendance.take())
-        self._functions.provide(name_of(fn), fn)
-        return self._io.run(call_durable(self._ingress, self.name, fn, args, kwargs))
+        call.provide(self._functions)
+        return self._io.run(call.value(self._connection))
 
     # ------------------------------------------------------------ life
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from restate_nb.notebook.received import reading
 from restate_nb.server.admin import Admin
+from restate_nb.service.durable import OUTCOME_STEP
 
 COLUMNS: Final = ["position", "step", "kind", "status", "started_at", "run_s", "finished_at"]
 
@@ -77,6 +78,8 @@ def _steps(journal: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if kind in _NO_STEPS:
                 continue
             began, named = entry["appended_at"], entry.get("name") or _target(details)
+            if named == OUTCOME_STEP:
+                continue
             called = _KINDS.get(kind, kind.lower())
             step = {"step": named or called, "kind": called, "status": "pending", "started_at": began}
             completion = _completion_id(details)

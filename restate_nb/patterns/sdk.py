@@ -1,22 +1,28 @@
 """All that this package uses of restate-sdk's private surface, checked when it is imported.
 
 The public API of the SDK has no place where a coroutine's durable wait can be seen before it starts an asyncio task.
-Four private things give that place, and nothing of them is patched on a class:
+Five private things give that place, and nothing of them is patched on a class:
 
 - every durable wait of an invocation goes through `ctx.create_poll_or_cancel_coroutine(tree)`, and every call made
   through `ctx.create_call_future(...)`: both are shadowed on the one context, as instance attributes;
 - `ctx.vm.is_completed(handle)` says what the journal already answered;
+- every step's action is run by `ctx.create_run_coroutine(...)`, and all that is to be recorded is given to `ctx.vm`:
+  `Tap` shadows these, so that what cannot be recorded ends its step instead of the attempt;
 - a durable future starts its coroutine with `asyncio.create_task` (`LazyFuture`), which `guard.py` answers.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from types import CoroutineType
 from typing import Any, TypeGuard
+
+from restate.exceptions import SdkInternalBaseException, TerminalError
 
 from restate_nb.errors import InvalidInput, UnsupportedSdk
 
@@ -56,12 +62,14 @@ try:
         update_restate_context_is_replaying,
     )
     from restate.vm import (
+        CANCEL_HANDLE,
         DO_PROGRESS_ANY_COMPLETED,
         DO_PROGRESS_CANCEL_SIGNAL_RECEIVED,
         DO_PROGRESS_WAIT_EXTERNAL_PROGRESS,
         NOT_READY,
         SUSPENDED,
         AllCompletedUnresolvedFuture,
+        DoProgressCancelSignalReceived,
         DoProgressExecuteRun,
         Failure,
         FirstCompletedUnresolvedFuture,
@@ -76,7 +84,13 @@ try:
     for _owner, _name in (
         (ServerInvocationContext, "create_poll_or_cancel_coroutine"),
         (ServerInvocationContext, "create_call_future"),
+        (ServerInvocationContext, "create_run_coroutine"),
         (VMWrapper, "is_completed"),
+        (VMWrapper, "do_progress"),
+        (VMWrapper, "sys_run"),
+        (VMWrapper, "take_notification"),
+        (VMWrapper, "propose_run_completion_success"),
+        (VMWrapper, "propose_run_completion_failure"),
         (LazyFuture, "get"),
         (ServerDurableFuture, "is_completed"),
     ):
@@ -103,6 +117,7 @@ __all__ = [
     "Invocation",
     "Run",
     "ServerInvocationContext",
+    "Tap",
     "Tree",
     "VMException",
     "Wiring",
@@ -113,6 +128,7 @@ __all__ = [
     "in_flight",
     "is_call_future",
     "is_durable_future",
+    "is_of_the_attempt",
     "is_sdk_coroutine",
     "running_context",
     "unresolved",
@@ -261,3 +277,156 @@ class Wiring:
     async def until_finished(self) -> None:
         """Wait until the attempt is over."""
         await self.context.request_finished_event.wait()
+
+
+_PAYLOADS = (
+    "sys_run",
+    "sys_sleep",
+    "sys_set_state",
+    "sys_call",
+    "sys_send",
+    "sys_resolve_awakeable",
+    "sys_resolve_signal",
+    "propose_run_completion_success",
+)
+_FAILURES = (
+    "sys_reject_awakeable",
+    "sys_reject_signal",
+    "propose_run_completion_failure",
+    "propose_run_completion_transient",
+    "propose_run_completion_transient_with_delay_override",
+)
+
+
+class Tap:
+    """One invocation's context, where it gives the core what is to be recorded.
+
+    Attributes:
+        cancelled: whether Restate has told the handler, in this attempt, that the invocation is cancelled.
+    """
+
+    def __init__(self, context: object) -> None:
+        assert isinstance(context, ServerInvocationContext)
+        self._context, self._vm = context, context.vm
+        self.cancelled = False
+        progress = self._vm.do_progress
+
+        def do_progress(tree: Tree) -> Any:
+            made = progress(tree)
+            if isinstance(made, DoProgressCancelSignalReceived):
+                self.cancelled = True
+            return made
+
+        vars(self._vm)["do_progress"] = do_progress
+
+    async def record(self, name: str, payload: bytes) -> bytes:
+        """What the journal has as the result of this step: the payload, unless there is a result already.
+
+        It is `ctx.run` without a task and an answer of the server's less. A cancellation does not end it.
+        """
+        context, vm = self._context, self._vm
+        run = vm.sys_run(name)
+        tree = SingleUnresolvedFuture(run.handle)
+        if not run.replayed:
+
+            async def propose() -> None:
+                vm.propose_run_completion_success(run.handle, context._encode(payload))
+
+            made = None if context.run_coros_to_execute else vm.do_progress(tree)
+            if isinstance(made, DoProgressExecuteRun):
+                await propose()
+            else:
+                context.run_coros_to_execute[run.handle] = propose
+        while not vm.is_completed(run.handle):
+            try:
+                await context.create_poll_or_cancel_coroutine(tree)
+            except TerminalError:
+                continue
+        found = await context.must_take_notification(run.handle)
+        return bytes(found) if context.journal_codec is None else await context.journal_codec.decode(found)
+
+    def is_to_be_cancelled(self) -> bool:
+        """Whether the journal, as far as it was read, has a cancellation that the handler was not told of."""
+        return self._vm.is_completed(CANCEL_HANDLE)
+
+    def refuse(self, names: Iterable[str], refuse: Callable[..., Any]) -> None:
+        """Put a function that raises in the place of methods of the context."""
+        for name in names:
+            vars(self._context)[name] = refuse
+
+    def payloads(self, check: Callable[[bytes | str], object]) -> None:
+        """Have all bytes and names checked that are to be recorded, except for the output; it may raise."""
+
+        def checked(give: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            for each in (*args, *kwargs.values()):
+                if isinstance(each, (bytes, str)):
+                    check(each)
+            return give(*args, **kwargs)
+
+        self._shadow(_PAYLOADS, checked)
+
+    def failures(self, mend: Callable[[Failure], Failure]) -> None:
+        """Have all failures that are to be recorded mended: the core takes no text that is not UTF-8, for example."""
+
+        def mended(give: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            given = [mend(each) if isinstance(each, Failure) else each for each in args]
+            named = {name: mend(each) if isinstance(each, Failure) else each for name, each in kwargs.items()}
+            return give(*given, **named)
+
+        self._shadow(_FAILURES, mended)
+
+    def _shadow(self, names: Iterable[str], through: Callable[..., Any]) -> None:
+        for name in names:
+            give = getattr(self._vm, name, None)
+            if give is not None:  # the oldest versions have fewer
+                vars(self._vm)[name] = partial(through, give)
+
+    def steps(
+        self,
+        guard: Callable[[int, str, Any, Any], tuple[Any, Any]],
+        failed: Callable[[BaseException], str],
+        recorded: Callable[[int], object],
+    ) -> None:
+        """Have the steps that are not recorded yet run as `guard` says.
+
+        Args:
+            guard: takes a step's handle, name, action and serde, and gives the action and the serde to use.
+            failed: the message of a step that ended in what the SDK does not expect, and would wait for ever.
+            recorded: is told of handles whose results are in the journal.
+        """
+        context, vm = self._context, self._vm
+        make, sys_run, take = type(context).create_run_coroutine, vm.sys_run, vm.take_notification
+        names: dict[int, str] = {}
+
+        def named(name: str) -> Run:
+            run = sys_run(name)
+            if run.replayed:
+                recorded(run.handle)
+            else:
+                names[run.handle] = name
+            return run
+
+        def taken(handle: int) -> Any:
+            recorded(handle)
+            return take(handle)
+
+        async def create_run_coroutine(handle: int, action: Any, serde: Any, *args: Any, **kwargs: Any) -> None:
+            action, serde = guard(handle, names.pop(handle, ""), action, serde)
+            try:
+                await make(context, handle, action, serde, *args, **kwargs)
+            except BaseException as error:
+                if is_of_the_attempt(error) or context.request_finished_event.is_set():
+                    raise
+                vm.propose_run_completion_failure(handle, Failure(500, failed(error)))
+
+        vars(vm)["sys_run"] = named
+        vars(vm)["take_notification"] = taken
+        vars(context)["create_run_coroutine"] = create_run_coroutine
+
+
+def is_of_the_attempt(error: BaseException) -> bool:
+    """Whether an exception ends the attempt, rather than being one of the user's code."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, (SdkInternalBaseException, *PASS_THROUGH))

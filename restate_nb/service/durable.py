@@ -17,13 +17,18 @@ from restate.serde import BytesSerde
 
 from restate_nb.engine import prints
 from restate_nb.engine.codec import encode
-from restate_nb.engine.record import ERROR, OK, WIRE_VERSION, Attempt, describe
+from restate_nb.engine.record import CANCELLED, ERROR, OK, WIRE_VERSION, Attempt
 from restate_nb.engine.target import Passing, Target, is_async, name_of
-from restate_nb.errors import InvalidInput
-from restate_nb.patterns.sdk import PASS_THROUGH, VMException
+from restate_nb.errors import InvalidInput, JournalMismatch
+from restate_nb.patterns.outcome import OperationFailed
+from restate_nb.patterns.sdk import Tap, VMException, is_of_the_attempt
 from restate_nb.policy import NO_RETRY, Retry
+from restate_nb.service.flights import Flights
+from restate_nb.service.guarded import described, guard
 
 DURABLE_HANDLER: Final = "durable"
+OUTCOME_STEP: Final = "rnb outcome"
+"""The last step of each invocation: what came of the function."""
 
 _MISSING_AGAIN: Final = timedelta(seconds=1)
 
@@ -33,6 +38,7 @@ class DurableRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     Attributes:
         function: under which key the function is known in its session.
+        call: under which key the process that made a single call knows the very function; empty in a job.
         name: the function's name, for people.
         position: where the item stands in the job's input; 0 for a single call.
         passing: how the item becomes arguments.
@@ -45,6 +51,7 @@ class DurableRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     position: int = 0
     passing: Passing
     item: msgspec.Raw
+    call: str = ""
 
 
 request_decoder: Final = msgspec.json.Decoder(DurableRequest)
@@ -81,6 +88,7 @@ class DurableFunctions:
         self._functions: dict[str, tuple[Callable[..., Any], Retry, contextvars.Context]] = {}
         self._failed: dict[str, int] = {}  # how many attempts of an invocation failed in this process
         self._mismatched: dict[str, dict[str, int]] = {}  # by key: invocations and their positions
+        self._flights: dict[str, Flights] = {}  # by invocation
 
     def provide(self, key: str, fn: Callable[..., Any], retry: Retry = NO_RETRY) -> None:
         """Set the function of that key; what it prints is printed in the context of the caller."""
@@ -90,57 +98,117 @@ class DurableFunctions:
         """Whether the function of that key is there."""
         return key in self._functions
 
+    def forget(self, key: str) -> None:
+        """Nothing is asked for by that key any more."""
+        self._functions.pop(key, None)
+
     def ended(self, key: str, invocation: str) -> None:
         """The invocation was ended from outside."""
         self._mismatched.get(key, {}).pop(invocation, None)
+        self._failed.pop(invocation, None)
+        self._give_up(invocation)
 
     def mismatched(self, key: str) -> dict[str, int]:
         """The invocations of a function that no longer match their journals, since it was changed; their positions."""
         return dict(self._mismatched.get(key, {}))
 
-    async def run(self, ctx: Context, request: DurableRequest) -> Attempt:
+    async def run(self, ctx: Context, request: DurableRequest) -> bytes:
         """One run, up to its outcome. Exceptions of the function are its outcome, or fail the attempt to be retried.
+
+        Returns:
+            The outcome, an encoded `Attempt`, as the journal has it: clocks, addresses in a traceback and whatever else
+            the function did not take from its steps differ in a replay, whose output has to be the same.
 
         Raises:
             RetryableError: the function is not known here yet, or its retry policy wants another attempt.
             TerminalError: the invocation was cancelled.
         """
-        known = self._functions.get(request.function)
+        invocation = ctx.request().id
+        flights = self._flights.setdefault(invocation, Flights())
+        flights.adopt()
+        try:
+            recorded = await self._run(ctx, guard(ctx, flights), request)
+        except BaseException:
+            flights.orphan(functools.partial(self._give_up, invocation))  # the next attempt finds them
+            raise
+        self._give_up(invocation)
+        self._failed.pop(invocation, None)
+        self._mismatched.get(request.function, {}).pop(invocation, None)
+        if attempt_decoder.decode(recorded).status == CANCELLED:
+            raise TerminalError("cancelled", status_code=_CANCELLED)
+        return recorded
+
+    def _give_up(self, invocation: str) -> None:
+        flights = self._flights.pop(invocation, None)
+        if flights is not None:
+            flights.end()
+
+    async def _run(self, ctx: Context, tap: Tap, request: DurableRequest) -> bytes:
+        known = self._functions.get(request.call) or self._functions.get(request.function)
         if known is None:
-            raise RetryableError(
-                f"Waiting for the function {request.name}: run the cell that defines and uses it.",
-                retry_after=_MISSING_AGAIN,
-            )
+            if tap.is_to_be_cancelled():
+                raise TerminalError("cancelled", status_code=_CANCELLED)
+            raise RetryableError(_waiting(request), retry_after=_MISSING_AGAIN)
         fn, retry, context = known
         prints.enter(context, request.position)
-        invocation = ctx.request().id
-        started, clock = time.time(), time.perf_counter()
-        number = self._failed.get(invocation, 0) + 1
-        mismatched = self._mismatched.setdefault(request.function, {})
         try:
-            value = await Target(functools.partial(fn, ctx), request.passing).caller()(bytes(request.item))
-            attempt = Attempt(request.position, number, OK, started, 0.0, msgspec.Raw(encode(value)))
-        except PASS_THROUGH:
-            raise
-        except (VMException, SdkInternalBaseException) as error:
+            attempt = await self._attempt(ctx, tap, request, functools.partial(fn, ctx), retry)
+            return await tap.record(OUTCOME_STEP, msgspec.json.encode(attempt))
+        except (VMException, JournalMismatch, SdkInternalBaseException) as error:
             if _MISMATCH in f"{error} {error.__cause__}":
-                mismatched[invocation] = request.position
+                self._mismatched.setdefault(request.function, {})[ctx.request().id] = request.position
             raise
-        except Exception as error:
-            if isinstance(error, TerminalError) and error.status_code == _CANCELLED:
+
+    async def _attempt(
+        self, ctx: Context, tap: Tap, request: DurableRequest, fn: Callable[..., Any], retry: Retry
+    ) -> Attempt:
+        """What comes of the function, on this way through it."""
+        invocation = ctx.request().id
+        number = self._failed.get(invocation, 0) + 1
+        started, clock = time.time(), time.perf_counter()
+        try:
+            value = await Target(fn, request.passing).caller()(bytes(request.item))
+            return Attempt(
+                request.position, number, OK, started, time.perf_counter() - clock, msgspec.Raw(encode(value))
+            )
+        except (VMException, JournalMismatch):
+            raise
+        except BaseException as error:
+            if is_of_the_attempt(error):
                 raise
-            wait = retry.delay_after(number, error)
-            if wait is not None:
+            failure, status = described(error), ERROR
+            if tap.cancelled and _is_cancellation(error):
+                status = CANCELLED
+            elif (wait := _wait(retry, number, error)) is not None:
                 self._failed[invocation] = number
-                raise RetryableError(f"{type(error).__name__}: {error}", retry_after=timedelta(seconds=wait)) from error
-            attempt = Attempt(request.position, number, ERROR, started, 0.0, failure=describe(error))
-        self._failed.pop(invocation, None)
-        mismatched.pop(invocation, None)
-        return msgspec.structs.replace(attempt, ran=time.perf_counter() - clock)
+                again = f"{failure.type}: {failure.message}"
+                raise RetryableError(again, retry_after=timedelta(seconds=wait)) from None
+            ran = time.perf_counter() - clock
+            return Attempt(request.position, number, status, started, ran, failure=failure)
 
 
 _CANCELLED: Final = 409
 _MISMATCH: Final = "(570)"  # https://docs.restate.dev/references/errors#rt0016
+
+
+def _waiting(request: DurableRequest) -> str:
+    if not request.call:
+        return f"Waiting for the function {request.name}: run the cell that defines and uses it."
+    return (
+        f"Waiting for the function {request.name}: run the cell that defines and calls it, as it was; or cancel this "
+        "invocation, if nobody needs it any more."
+    )
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether it is what the SDK raises when Restate cancels, and not a TerminalError of the user's own."""
+    while isinstance(error, OperationFailed):
+        error = error.cause
+    return isinstance(error, TerminalError) and error.status_code == _CANCELLED and error.message == "cancelled"
+
+
+def _wait(retry: Retry, number: int, error: BaseException) -> float | None:
+    return retry.delay_after(number, error) if isinstance(error, Exception) else None
 
 
 def add_durable_handler(service: Service, functions: DurableFunctions) -> None:
@@ -152,7 +220,7 @@ def add_durable_handler(service: Service, functions: DurableFunctions) -> None:
             request = request_decoder.decode(body)
         except (ValueError, RecursionError) as error:
             raise TerminalError(f"This is no call that restate_nb can read: {error}.", status_code=400) from error
-        return msgspec.json.encode(await functions.run(ctx, request))
+        return await functions.run(ctx, request)
 
 
 def arguments_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Passing, Any]:
