@@ -35,6 +35,7 @@ class Work:
         context: the context variables that items see; each has its own copy.
         remote: what worker processes call instead, which see no context.
         pick: gives what is done with an item by its payload, where that differs from item to item.
+        encode: writes what `call` returned.
     """
 
     call: Callable[[Any], Any]
@@ -42,6 +43,7 @@ class Work:
     context: contextvars.Context
     remote: Remote | None = None
     pick: Callable[[Any], Work] | None = None
+    encode: Callable[[Any], bytes] = encode
 
 
 class Attempts:
@@ -98,7 +100,7 @@ class Attempts:
             if isinstance(value, Recorded):
                 return told(entry.position, entry.number, value, self.retry)
             ran = time.perf_counter() - clock
-            return Report(Attempt(entry.position, entry.number, OK, started, ran, msgspec.Raw(encode(value))))
+            return Report(Attempt(entry.position, entry.number, OK, started, ran, msgspec.Raw(work.encode(value))))
         except BaseException as error:
             if isinstance(error, GeneratorExit) or (
                 isinstance(error, asyncio.CancelledError) and _is_being_cancelled()
@@ -122,7 +124,8 @@ class Attempts:
         def job() -> None:
             self.threads[entry.position, entry.number] = threading.get_ident()
             call = functools.partial(at_item, entry.position, work.call)
-            result = work.context.copy().run(try_once, call, entry.position, entry.number, entry.payload, retry)
+            context = work.context.copy()
+            result = context.run(try_once, call, entry.position, entry.number, entry.payload, retry, work.encode)
             self.threads.pop((entry.position, entry.number), None)
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(settle, result)
@@ -141,7 +144,7 @@ class Attempts:
         if isinstance(result, Report):
             return result
         awaitable = result
-        return await self._on_loop(Work(lambda _: awaitable, True, work.context), entry)
+        return await self._on_loop(Work(lambda _: awaitable, True, work.context, encode=work.encode), entry)
 
     async def _in_process(self, remote: Remote, context: contextvars.Context, entry: Entry) -> Report:
         processes = self._processes = self._processes or Processes()

@@ -9,7 +9,6 @@ from typing import Any, Final
 import msgspec
 from restate.handler import Handler, handler_from_callable
 
-from restate_nb.engine.codec import encode
 from restate_nb.engine.target import Target, name_of
 from restate_nb.errors import InvalidInput, InvocationFailed
 from restate_nb.notebook.received import received
@@ -93,7 +92,7 @@ async def call_durable(
     passing, item = arguments_of(args, kwargs)
     name = name_of(fn)
     target = Target(fn, passing, durable=True)
-    raw = encode(item)
+    raw = target.encode(item)
     target.check_item(0, item, raw)
     request = DurableRequest(function=name, name=name, passing=passing, item=msgspec.Raw(raw))
     body = await ingress.call(items_service(session), DURABLE_HANDLER, encode_request(request))

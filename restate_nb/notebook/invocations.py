@@ -82,7 +82,7 @@ class Invocations:
     def provide(self, target: Target, policy: RunPolicy) -> None:
         self._passing = target.passing
         context = self.prints.context(bounded=in_notebook())
-        context.run(self._connection.functions.provide, self._key, target.fn, policy.retry)
+        context.run(self._connection.functions.provide, self._key, target.fn, policy.retry, target.classes)
         self._limit = concurrency_range("concurrency", policy.concurrency).high
         self._rule = stop_rule(policy.fail_fast)
 

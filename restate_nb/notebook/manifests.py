@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from restate_nb.engine.objects import Classes
 from restate_nb.engine.target import Passing, Target
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.notebook.received import received
@@ -84,7 +85,7 @@ def unknown_function(manifest: Manifest) -> Target:
     for each in ("args", "kwargs"):
         if manifest.options.startswith(each):
             passing = each
-    target = Target(unknown, passing)
+    target = Target(unknown, passing, classes=Classes(plain=True))
     target.name, target.durable = manifest.function, manifest.durable
     return target
 

@@ -16,7 +16,8 @@ from restate.exceptions import RetryableError, SdkInternalBaseException
 from restate.serde import BytesSerde
 
 from restate_nb.engine import prints
-from restate_nb.engine.codec import encode
+from restate_nb.engine.objects import Classes
+from restate_nb.engine.rebuild import classes_of, parameter_annotations
 from restate_nb.engine.record import ERROR, OK, WIRE_VERSION, Attempt, describe
 from restate_nb.engine.target import Passing, Target, is_async, name_of
 from restate_nb.errors import InvalidInput
@@ -74,17 +75,31 @@ def takes_context(fn: Callable[..., Any]) -> bool:
 _CONTEXTS = {"Context", "ObjectContext", "ObjectSharedContext", "WorkflowContext", "WorkflowSharedContext"}
 
 
+_Known = tuple[Callable[..., Any], Retry, contextvars.Context, Classes]
+
+
 class DurableFunctions:
     """The durable functions that this process knows; those to come replace those that are there."""
 
     def __init__(self) -> None:
-        self._functions: dict[str, tuple[Callable[..., Any], Retry, contextvars.Context]] = {}
+        self._functions: dict[str, _Known] = {}
         self._failed: dict[str, int] = {}  # how many attempts of an invocation failed in this process
         self._mismatched: dict[str, dict[str, int]] = {}  # by key: invocations and their positions
 
-    def provide(self, key: str, fn: Callable[..., Any], retry: Retry = NO_RETRY) -> None:
-        """Set the function of that key; what it prints is printed in the context of the caller."""
-        self._functions[key] = fn, retry, contextvars.copy_context()
+    def provide(
+        self, key: str, fn: Callable[..., Any], retry: Retry = NO_RETRY, classes: Classes | None = None
+    ) -> None:
+        """Set the function of that key; what it prints is printed in the context of the caller.
+
+        Args:
+            key: as requests name it.
+            fn: the function.
+            retry: when it is run again after an error.
+            classes: those that its items and values may be of; those that it names by default.
+        """
+        if classes is None:
+            classes = classes_of(fn, parameter_annotations(fn))
+        self._functions[key] = fn, retry, contextvars.copy_context(), classes
 
     def knows(self, key: str) -> bool:
         """Whether the function of that key is there."""
@@ -111,15 +126,16 @@ class DurableFunctions:
                 f"Waiting for the function {request.name}: run the cell that defines and uses it.",
                 retry_after=_MISSING_AGAIN,
             )
-        fn, retry, context = known
+        fn, retry, context, classes = known
         prints.enter(context, request.position)
         invocation = ctx.request().id
         started, clock = time.time(), time.perf_counter()
         number = self._failed.get(invocation, 0) + 1
         mismatched = self._mismatched.setdefault(request.function, {})
         try:
-            value = await Target(functools.partial(fn, ctx), request.passing).caller()(bytes(request.item))
-            attempt = Attempt(request.position, number, OK, started, 0.0, msgspec.Raw(encode(value)))
+            target = Target(functools.partial(fn, ctx), request.passing, classes=classes)
+            value = await target.caller()(bytes(request.item))
+            attempt = Attempt(request.position, number, OK, started, 0.0, msgspec.Raw(target.encode(value)))
         except PASS_THROUGH:
             raise
         except (VMException, SdkInternalBaseException) as error:
