@@ -44,6 +44,10 @@ class NotEncodable(RestateNbError, TypeError):
     """An item or a value cannot be written as JSON, or is too large to be kept."""
 
 
+class NotReadable(RestateNbError, ValueError):
+    """What is recorded of an item or a value cannot be brought back: its class, or a package, is not known here."""
+
+
 class JobMismatch(RestateNbError, ValueError):
     """The name belongs to a job over other items or with other options."""
 

@@ -36,6 +36,7 @@ class Work:
         context: the context variables that items see; each has its own copy.
         remote: what worker processes call instead, which see no context.
         pick: gives what is done with an item by its payload, where that differs from item to item.
+        encode: writes what `call` returned.
     """
 
     call: Callable[[Any], Any]
@@ -43,6 +44,7 @@ class Work:
     context: contextvars.Context
     remote: Remote | None = None
     pick: Callable[[Any], Work] | None = None
+    encode: Callable[[Any], bytes] = encode
 
 
 class Attempts:
@@ -121,7 +123,7 @@ class Attempts:
             if isinstance(value, Recorded):
                 return told(entry.position, entry.number, value, self.retry)
             ran = time.perf_counter() - clock
-            return Report(Attempt(entry.position, entry.number, OK, started, ran, msgspec.Raw(encode(value))))
+            return Report(Attempt(entry.position, entry.number, OK, started, ran, msgspec.Raw(work.encode(value))))
         except BaseException as error:
             if self._is_cut(error):
                 raise
@@ -145,7 +147,8 @@ class Attempts:
             nonlocal result
             self.threads[entry.position, entry.number] = threading.get_ident()
             call = functools.partial(at_item, entry.position, work.call)
-            result = work.context.copy().run(try_once, call, entry.position, entry.number, entry.payload, retry)
+            context = work.context.copy()
+            result = context.run(try_once, call, entry.position, entry.number, entry.payload, retry, work.encode)
             self.threads.pop((entry.position, entry.number), None)
 
         self._threads.run(self._name, job, functools.partial(self._tell, settle))
@@ -167,7 +170,7 @@ class Attempts:
         if isinstance(result, Report):
             return result
         awaitable = result
-        return await self._on_loop(Work(lambda _: awaitable, True, work.context), entry)
+        return await self._on_loop(Work(lambda _: awaitable, True, work.context, encode=work.encode), entry)
 
     def _is_cut(self, error: BaseException) -> bool:
         """Whether the attempt ends without a report: the pool has cancelled it, or its coroutine is thrown away.

@@ -1,13 +1,13 @@
-"""Rebuild what JSON flattened: dataclasses, Structs, pydantic models, Enums and numpy types, from annotations.
+"""What a function's own words say of its items and values: which classes they may be of, and what plain data becomes.
 
-The codec brings most values back as what they were. Only objects with fields lose their class, since a class cannot
-be looked up from data safely; the function's annotations name it.
+The codec brings values back as what they were, objects with fields too, where their class is one that the function
+names: in an annotation, or in its code. An item that is plain data where a class is annotated is made one.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import enum
+import contextlib
+import functools
 import inspect
 import types
 import typing
@@ -15,6 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+
+from restate_nb.engine.objects import Classes, is_structured
 
 Rebuild = Callable[[Any], Any]
 """Takes what `codec.decode` gave, returns the annotated type. Raises ValueError or TypeError when it does not fit."""
@@ -25,11 +27,104 @@ _NATIVE_LEAVES = ("numpy", "pandas")
 def rebuilder(annotation: Any) -> Rebuild | None:
     """How to turn decoded values into `annotation`, or None where they are right as they are."""
     classes = set(_classes(annotation))
+    own = tuple(each for each in classes if is_structured(each))
     if any(hasattr(each, "__pydantic_validator__") for each in classes):
-        return _with_pydantic(annotation)
-    if any(_is_structured(each) for each in classes):
-        return lambda value: msgspec.convert(value, annotation, dec_hook=_leaf)
-    return None
+        convert = _with_pydantic(annotation)
+    elif own or any(_is_native(each) for each in classes):
+        convert = functools.partial(msgspec.convert, type=annotation, dec_hook=_leaf)
+    else:
+        return None
+    # An object of the class is what it is: its validators have run when it was made.
+    return lambda value: value if isinstance(value, own) else convert(value)
+
+
+def classes_of(fn: Callable[..., Any], hints: typing.Mapping[str, Any]) -> Classes:
+    """The classes with fields that a function names: in its annotations, in its code, in that of functions of its own
+    module that it calls, and in the fields of such classes.
+
+    Args:
+        fn: the function.
+        hints: its annotations, as `parameter_annotations` gives them.
+    """
+    found: dict[type, None] = {}
+    for annotation in hints.values():
+        _add_all(annotation, found)
+    seen: set[int] = set()
+    waiting: list[Any] = [fn]
+    while waiting and len(seen) < _MANY:
+        thing = waiting.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, functools.partial):
+            waiting += [thing.func, *(each for each in thing.args if inspect.isroutine(each))]
+        elif isinstance(thing, types.MethodType):
+            waiting += [thing.__func__, type(thing.__self__)]
+        elif isinstance(thing, types.FunctionType):
+            waiting += _named_by(thing, found)
+        elif isinstance(thing, type):
+            _add_all(thing, found)
+        elif (call := getattr(type(thing), "__call__", None)) is not None:
+            waiting.append(call)
+    return Classes(found)
+
+
+_MANY = 1_000
+
+
+def _named_by(fn: types.FunctionType, found: dict[type, None]) -> list[Any]:
+    """What a function refers to: functions of its module, to be looked into; classes are added to `found`."""
+    names = _names(fn.__code__)
+    values = [fn.__globals__[name] for name in names if name in fn.__globals__]
+    for cell in fn.__closure__ or ():
+        with contextlib.suppress(ValueError):  # it is empty still
+            values.append(cell.cell_contents)
+    inner = inspect.unwrap(fn)
+    functions: list[Any] = [] if inner is fn else [inner]
+    for annotation in inspect.get_annotations(fn).values():
+        if not isinstance(annotation, str):
+            _add_all(annotation, found)
+    holders: set[int] = set()
+    while values:
+        value = values.pop()
+        if isinstance(value, (types.ModuleType, type)):
+            if isinstance(value, type):
+                _add_all(value, found)
+            if id(value) not in holders:  # models.Point, Outer.Inner
+                holders.add(id(value))
+                values += [member for name, member in list(vars(value).items()) if name in names]
+        elif isinstance(value, functools.partial) or (
+            isinstance(value, (types.FunctionType, types.MethodType)) and value.__module__ == fn.__module__
+        ):
+            functions.append(value)
+        elif is_structured(type(value)):
+            _add_all(type(value), found)
+    return functions
+
+
+def _names(code: types.CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _names(constant)
+    return names
+
+
+def _add_all(annotation: Any, found: dict[type, None]) -> None:
+    """The classes with fields of an annotation, and those of their fields."""
+    try:
+        kinds = list(_classes(annotation))
+    except Exception:  # whatever an annotation is that typing does not know
+        return
+    for kind in kinds:
+        if is_structured(kind) and kind not in found:
+            found[kind] = None
+            try:
+                fields = typing.get_type_hints(kind)
+            except Exception:  # a forward reference to something that is not there
+                fields = getattr(kind, "__annotations__", {})
+            for each in fields.values():
+                _add_all(each, found)
 
 
 def parameter_annotations(fn: Callable[..., Any]) -> dict[str, Any]:
@@ -50,7 +145,17 @@ def parameter_annotations(fn: Callable[..., Any]) -> dict[str, Any]:
 def _classes(annotation: Any) -> typing.Iterator[type]:
     if type(annotation).__name__ == "TypeAliasType":  # `type X = ...`, from Python 3.12
         annotation = annotation.__value__
+    if isinstance(annotation, typing.NewType):
+        yield from _classes(annotation.__supertype__)
+        return
+    if isinstance(annotation, typing.TypeVar):
+        for each in (annotation.__bound__, *annotation.__constraints__):
+            yield from _classes(each)
+        return
     origin = typing.get_origin(annotation)
+    if origin is typing.Literal:
+        yield from (type(each) for each in typing.get_args(annotation) if not isinstance(each, (str, int, bytes)))
+        return
     if origin is None:
         if isinstance(annotation, type):
             yield annotation
@@ -65,11 +170,7 @@ def _classes(annotation: Any) -> typing.Iterator[type]:
             yield from _classes(argument)
 
 
-def _is_structured(kind: type) -> bool:
-    if dataclasses.is_dataclass(kind) or issubclass(kind, (msgspec.Struct, enum.Enum)):
-        return True
-    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
-        return True
+def _is_native(kind: type) -> bool:
     return kind.__module__.partition(".")[0] in _NATIVE_LEAVES and kind.__name__ not in ("DataFrame", "Series")
 
 

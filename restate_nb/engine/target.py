@@ -13,10 +13,11 @@ import msgspec
 
 from restate_nb.engine import worker
 from restate_nb.engine.attempts import Work
-from restate_nb.engine.codec import decode
+from restate_nb.engine.codec import decode, encode, has_objects
+from restate_nb.engine.objects import Classes
 from restate_nb.engine.processes import Remote
-from restate_nb.engine.rebuild import Rebuild, parameter_annotations, rebuilder
-from restate_nb.errors import InvalidInput
+from restate_nb.engine.rebuild import Rebuild, classes_of, parameter_annotations, rebuilder
+from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.policy import NO_RETRY, Retry
 
 Passing = Literal["value", "args", "kwargs"]
@@ -49,6 +50,7 @@ class Target:
 
     Attributes:
         known_as: `package.module:name`, of a function that is known here by its name alone; else None.
+        classes: those that its items and values may be of; `encode` refuses others.
 
     Raises:
         InvalidInput: it is no function, or a kind of function that gives no single value.
@@ -62,9 +64,10 @@ class Target:
         durable: bool = False,
         executor: Executor = "auto",
         version: str | int | None = None,
+        classes: Classes | None = None,
     ) -> None:
         """`durable`: its first parameter is a Restate context, which comes not from the item. `version`: stands for
-        its code."""
+        its code. `classes`: see below; those that the function names by default."""
         if not callable(fn):
             raise InvalidInput(f"The function comes first, and {fn!r} is none. Write: rnb.map(function, items).")
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
@@ -80,6 +83,7 @@ class Target:
         self._signature = _signature(functools.partial(fn, None) if durable else fn)
         self._fitting: set[Hashable] = set()
         hints = parameter_annotations(fn)
+        self.classes = classes_of(fn, hints) if classes is None else classes
         self._rebuild_value = rebuilder(hints["return"]) if "return" in hints else None
         self._rebuilds: dict[str | int, Rebuild] = {}
         for place, parameter in enumerate(self._signature.parameters.values() if self._signature else ()):
@@ -111,18 +115,40 @@ class Target:
         if self.executor == "process":
             return Work(call, False, context, self._remote(retry))
         if self.executor == "thread" and self.is_async:
-            return Work(lambda raw: asyncio.run(_awaited(call(raw))), False, context)
-        return Work(call, self.is_async, context)
+            return Work(lambda raw: asyncio.run(_awaited(call(raw))), False, context, encode=self.encode)
+        return Work(call, self.is_async, context, encode=self.encode)
+
+    def encode(self, value: Any) -> bytes:
+        """A value of the function as JSON.
+
+        Raises:
+            NotEncodable: it could not be read back as what it is.
+        """
+        return encode(value, self.classes)
+
+    def encode_item(self, item: Any) -> bytes:
+        """An item as JSON. Its classes are known from then on, since whoever passes it has them.
+
+        Raises:
+            NotEncodable: it could not be read back as what it is.
+        """
+        try:
+            return encode(item, self.classes)
+        except NotEncodable:
+            self.classes.learn(item)
+            return encode(item, self.classes)
 
     def _remote(self, retry: Retry) -> Remote:
         from restate_nb.engine.pickling import dumps  # noqa: PLC0415 - few jobs use processes
 
         takes = {"value": worker.call_value, "args": worker.call_args, "kwargs": worker.call_kwargs}[self.passing]
         pack: Callable[[bytes], bytes] = bytes
-        if self._rebuilds:  # annotations of a notebook's own classes can be resolved here, and not there
+        if (
+            self._rebuilds or self.classes
+        ):  # annotations of a notebook's own classes can be resolved here, and not there
             takes, pack = worker.call_pickled, self._pickled
         try:
-            return Remote(dumps((functools.partial(takes, self.fn), retry)), pack)
+            return Remote(dumps((functools.partial(takes, self.fn), retry, self.classes)), pack)
         except Exception as error:
             raise InvalidInput(
                 f"{self.name} cannot be sent to a process: {error}. What it uses of its cell must be picklable: open "
@@ -132,7 +158,7 @@ class Target:
     def _pickled(self, raw: bytes) -> bytes:
         from restate_nb.engine.pickling import dumps  # noqa: PLC0415
 
-        value = decode(raw)
+        value = decode(raw, self.classes)
         args: tuple[Any, ...] = ()
         kwargs: Mapping[Any, Any] = {}
         if self.passing == "value":
@@ -149,9 +175,12 @@ class Target:
         Args:
             raw: the value, as `codec.encode` wrote it.
             position: of which item it is the value.
+
+        Raises:
+            NotReadable: it is of a class that is not known here.
         """
-        value = decode(raw)
-        if self._rebuild_value is not None:
+        value = decode(raw, self.classes)
+        if self._rebuild_value is not None and not has_objects(raw):  # else of an earlier version, or a dict
             try:
                 return self._rebuild_value(value)
             except (ValueError, TypeError):
@@ -160,24 +189,28 @@ class Target:
 
     def caller(self) -> Callable[[bytes], Any]:
         """Takes an encoded item, and calls the function with it."""
-        fn = self.fn
+        fn, classes = self.fn, self.classes
         if self.passing == "value":
             rebuild = self._rebuilds.get(0)
             if rebuild is None:
-                return lambda raw: fn(decode(raw))
-            return lambda raw: fn(rebuild(decode(raw)))
+                return lambda raw: fn(decode(raw, classes))
+            return lambda raw: fn(rebuild(decode(raw, classes)))
         rebuilds = self._rebuilds
         if self.passing == "args":
             if not rebuilds:
-                return lambda raw: fn(*decode(raw))
-            return lambda raw: fn(*_rebuilt(enumerate(decode(raw)), rebuilds).values())
+                return lambda raw: fn(*decode(raw, classes))
+            return lambda raw: fn(*_rebuilt(enumerate(decode(raw, classes)), rebuilds).values())
         if not rebuilds:
-            return lambda raw: fn(**decode(raw))
-        return lambda raw: fn(**_rebuilt(decode(raw).items(), rebuilds))
+            return lambda raw: fn(**decode(raw, classes))
+        return lambda raw: fn(**_rebuilt(decode(raw, classes).items(), rebuilds))
 
     def item(self, raw: bytes) -> Any:
-        """An encoded item as the function gets it."""
-        value = decode(raw)
+        """An encoded item as the function gets it.
+
+        Raises:
+            NotReadable: it is of a class that is not known here.
+        """
+        value = decode(raw, self.classes)
         if self.passing == "value":
             return self._rebuilds[0](value) if 0 in self._rebuilds else value
         if not self._rebuilds:
@@ -202,7 +235,7 @@ class Target:
         self._bind(position, item)
         if not self._rebuilds:
             return
-        value = decode(raw)
+        value = decode(raw, self.classes)
         parts: Mapping[Any, Any] = {0: value}
         if self.passing != "value":
             parts = value if self.passing == "kwargs" else dict(enumerate(value))

@@ -69,7 +69,12 @@ def told(position: int, number: int, recorded: Recorded, retry: Retry) -> Report
 
 
 def try_once(
-    call: Callable[[Any], Any], position: int, number: int, payload: Any, retry: Retry
+    call: Callable[[Any], Any],
+    position: int,
+    number: int,
+    payload: Any,
+    retry: Retry,
+    encode: Callable[[Any], bytes] = encode,
 ) -> Report | Awaitable[Any]:
     """Call the function. Never raises. What is to be awaited, as some lambdas return it, is handed back."""
     started, clock = time.time(), time.perf_counter()

@@ -7,6 +7,7 @@ item. An item is answered by an empty frame when the function is about to be cal
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import os
 import pickle
@@ -148,6 +149,7 @@ class _Worker:
         self._function = function
         self._call: Callable[[bytes], Any] | None = None
         self._retry: Retry = NO_RETRY
+        self._encode: Callable[[Any], bytes] = encode
         self._failed: BaseException | None = None
         self._runner: asyncio.Runner | None = None
 
@@ -155,7 +157,8 @@ class _Worker:
         """Unpickle the function, the first time: that imports what it needs, and may take seconds."""
         if self._call is None and self._failed is None:
             try:
-                self._call, self._retry = pickle.loads(self._function)
+                self._call, self._retry, *classes = pickle.loads(self._function)
+                self._encode = functools.partial(encode, classes=classes[0] if classes else None)
             except BaseException as error:
                 with suppress(Exception):  # a class may have something else in the place of notes
                     error.add_note("The function could not be loaded in its worker process: this is why.")
@@ -167,13 +170,13 @@ class _Worker:
         if self._call is None:
             assert self._failed is not None
             return went_wrong(position, number, self._failed, NO_RETRY, started=started, clock=clock)
-        result = try_once(self._call, position, number, payload, self._retry)
+        result = try_once(self._call, position, number, payload, self._retry, self._encode)
         if isinstance(result, Report):
             return result
         try:
             value = self._await(result)
             ran = time.perf_counter() - clock
-            return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(encode(value))))
+            return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(self._encode(value))))
         except BaseException as error:
             return went_wrong(position, number, error, self._retry, started=started, clock=clock)
 

@@ -16,7 +16,6 @@ from typing import Any, Final
 import msgspec
 from restate.handler import Handler, handler_from_callable
 
-from restate_nb.engine.codec import encode
 from restate_nb.engine.target import Target, name_of
 from restate_nb.errors import InvalidInput, InvocationFailed, ServerError
 from restate_nb.notebook.received import received
@@ -124,10 +123,10 @@ class DurableCall:
         if idempotency_key is not None:
             _check_key(fn, idempotency_key)
         passing, item = arguments_of(args, kwargs)
-        raw = encode(item)
         self._fn = fn
         self._name = name_of(fn)
         self._target = Target(fn, passing, durable=True)
+        raw = self._target.encode(item)
         self._target.check_item(0, item, raw)
         self._option = idempotency_key or uuid.uuid4().hex
         self._key = f"call/{self._name}/{self._option}"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from restate_nb.engine.codec import encode
 from restate_nb.engine.target import Passing, Target
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.notebook.spool import Spool
@@ -83,7 +82,7 @@ def read_items(items: object, target: Target) -> Items:
                 f"item {position} is {_short(item)}. For single arguments use rnb.map."
             )
         try:
-            raw = encode(item)
+            raw = target.encode_item(item)
         except NotEncodable as error:
             where = f"item {position}" if labels is None else f"item {position} (index {labels[position]!r})"
             raise InvalidInput(f"{where.capitalize()}, {_short(item)}, cannot be sent: {error}") from None

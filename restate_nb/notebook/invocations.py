@@ -92,7 +92,7 @@ class Invocations:
         refuse_in_items()
         context = self.prints.context(bounded=in_notebook())
         context.run(nesting.enter, self.prints.job, lambda _: None)
-        context.run(self._connection.functions.provide, self._key, target.fn, policy.retry)
+        context.run(self._connection.functions.provide, self._key, target.fn, policy.retry, target.classes)
         self._limit = concurrency_range("concurrency", policy.concurrency).high
         self._rule = stop_rule(policy.fail_fast)
 

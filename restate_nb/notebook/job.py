@@ -403,7 +403,7 @@ class Job(Visible, Generic[T]):
                 self._let_go(ended)
                 raise
             except BaseException as error:
-                _end(ended, cause_of(error))
+                _end(ended, cause_of(error) if isinstance(error, Exception) else error)
             else:
                 _end(ended, None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
+from restate_nb.engine.objects import Classes
 from restate_nb.engine.target import Passing, Target
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.notebook.journaled import inputs_of
@@ -136,6 +137,6 @@ def unknown_function(manifest: Manifest) -> Target:
     for each in ("args", "kwargs"):
         if manifest.options.startswith(each):
             passing = each
-    target = Target(unknown, passing)
+    target = Target(unknown, passing, classes=Classes(plain=True))
     target.name, target.durable = manifest.function, manifest.durable
     return target

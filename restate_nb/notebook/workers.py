@@ -7,6 +7,7 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from restate_nb.engine.objects import Classes
 from restate_nb.engine.target import Executor, Passing, Target
 from restate_nb.errors import InvalidInput
 from restate_nb.limit import concurrency_range
@@ -66,7 +67,8 @@ def named(name: str, passing: Passing, executor: Executor, version: str | int | 
     """
     if not _NAME.fullmatch(name):
         raise InvalidInput(f"A function is named as 'package.module:function', and {name!r} is not.")
-    target = Target(functools.partial(_elsewhere, name), passing, executor=executor, version=version)
+    elsewhere = functools.partial(_elsewhere, name)
+    target = Target(elsewhere, passing, executor=executor, version=version, classes=Classes(plain=True))
     target.name, target.known_as = name.rpartition(":")[2], name
     return target
 
@@ -90,6 +92,11 @@ def check_for_workers(target: Target, policy: RunPolicy) -> str:
         raise InvalidInput(
             f"{target.name} takes a Restate context: deploy it as a handler of a Restate service, and rnb.invoke runs "
             "it over items, on whatever machines serve it."
+        )
+    if target.classes.given and target.known_as is None:
+        raise InvalidInput(
+            f"Workers would not know the classes of the items, since {target.name} does not name them: annotate its "
+            "parameters, such as def work(point: Point), or pass plain data."
         )
     recipe = recipe_of(target, policy)
     if recipe is None:

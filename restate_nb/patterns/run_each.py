@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import itertools
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -11,11 +12,12 @@ from typing import Any, Final, TypeVar
 
 from restate import Context, TerminalError
 
-from restate_nb.engine.codec import decode
+from restate_nb.engine.codec import decode, encode, has_objects
 from restate_nb.engine.commit import commit
 from restate_nb.engine.lane import Lane, entries
+from restate_nb.engine.objects import Classes
 from restate_nb.engine.pool import Pool, Work
-from restate_nb.engine.rebuild import parameter_annotations, rebuilder
+from restate_nb.engine.rebuild import Rebuild, classes_of, parameter_annotations, rebuilder
 from restate_nb.engine.record import Attempt
 from restate_nb.engine.target import is_async
 from restate_nb.errors import InvalidInput
@@ -66,10 +68,13 @@ async def run_each(
     if not callable(fn):
         raise InvalidInput(f"run_each(ctx, fn, items) takes a function, and {fn!r} is none.")
     payloads = list(items)
+    hints = parameter_annotations(fn)
+    classes = classes_of(fn, hints)
     key = ctx.request().id, next(_counters.setdefault(ctx, itertools.count()))
     crew = _crews.get(key)
     if crew is None:
-        work = Work(fn, is_async(fn), contextvars.copy_context())
+        keep = functools.partial(encode, classes=classes)
+        work = Work(fn, is_async(fn), contextvars.copy_context(), encode=keep)
         crew = _crews[key] = _Crew(payloads, work, policy or RunPolicy())
     crew.adopt()
     finals: dict[int, Attempt] = {}
@@ -86,16 +91,19 @@ async def run_each(
     _crews.pop(key).end()
     if cancelled:
         raise TerminalError("cancelled", 409)
-    rebuild = rebuilder(parameter_annotations(fn).get("return"))
-    return FanOutResult(tuple(_outcome(finals[position], rebuild) for position in range(len(payloads))))
+    rebuild = rebuilder(hints.get("return"))
+    outcomes = (_outcome(finals[position], classes, rebuild) for position in range(len(payloads)))
+    return FanOutResult(tuple(outcomes))
 
 
-def _outcome(attempt: Attempt, rebuild: Callable[[Any], Any] | None) -> Outcome[Any]:
+def _outcome(attempt: Attempt, classes: Classes, rebuild: Rebuild | None) -> Outcome[Any]:
     if attempt.failure is not None:
         error = TerminalError(f"{attempt.failure.type}: {attempt.failure.message}")
         return Outcome(attempt.position, error=error)
-    value = decode(attempt.value)
-    return Outcome(attempt.position, rebuild(value) if rebuild is not None else value)
+    value = decode(attempt.value, classes)
+    if rebuild is not None and not has_objects(attempt.value):  # else of an earlier version, or a dict
+        value = rebuild(value)
+    return Outcome(attempt.position, value)
 
 
 class _Crew:

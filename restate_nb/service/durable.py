@@ -16,7 +16,8 @@ from restate.exceptions import RetryableError, SdkInternalBaseException
 from restate.serde import BytesSerde
 
 from restate_nb.engine import prints
-from restate_nb.engine.codec import encode
+from restate_nb.engine.objects import Classes
+from restate_nb.engine.rebuild import classes_of, parameter_annotations
 from restate_nb.engine.record import CANCELLED, ERROR, OK, WIRE_VERSION, Attempt
 from restate_nb.engine.target import Passing, Target, is_async, name_of
 from restate_nb.errors import InvalidInput, JournalMismatch
@@ -81,18 +82,32 @@ def takes_context(fn: Callable[..., Any]) -> bool:
 _CONTEXTS = {"Context", "ObjectContext", "ObjectSharedContext", "WorkflowContext", "WorkflowSharedContext"}
 
 
+_Known = tuple[Callable[..., Any], Retry, contextvars.Context, Classes]
+
+
 class DurableFunctions:
     """The durable functions that this process knows; those to come replace those that are there."""
 
     def __init__(self) -> None:
-        self._functions: dict[str, tuple[Callable[..., Any], Retry, contextvars.Context]] = {}
+        self._functions: dict[str, _Known] = {}
         self._failed: dict[str, int] = {}  # how many attempts of an invocation failed in this process
         self._mismatched: dict[str, dict[str, int]] = {}  # by key: invocations and their positions
         self._flights: dict[str, Flights] = {}  # by invocation
 
-    def provide(self, key: str, fn: Callable[..., Any], retry: Retry = NO_RETRY) -> None:
-        """Set the function of that key; what it prints is printed in the context of the caller."""
-        self._functions[key] = fn, retry, contextvars.copy_context()
+    def provide(
+        self, key: str, fn: Callable[..., Any], retry: Retry = NO_RETRY, classes: Classes | None = None
+    ) -> None:
+        """Set the function of that key; what it prints is printed in the context of the caller.
+
+        Args:
+            key: as requests name it.
+            fn: the function.
+            retry: when it is run again after an error.
+            classes: those that its items and values may be of; those that it names by default.
+        """
+        if classes is None:
+            classes = classes_of(fn, parameter_annotations(fn))
+        self._functions[key] = fn, retry, contextvars.copy_context(), classes
 
     def knows(self, key: str) -> bool:
         """Whether the function of that key is there."""
@@ -149,28 +164,26 @@ class DurableFunctions:
             if tap.is_to_be_cancelled():
                 raise TerminalError("cancelled", status_code=_CANCELLED)
             raise RetryableError(_waiting(request), retry_after=_MISSING_AGAIN)
-        fn, retry, context = known
+        fn, retry, context, classes = known
         prints.enter(context, request.position)
         try:
-            attempt = await self._attempt(ctx, tap, request, functools.partial(fn, ctx), retry)
+            target = Target(functools.partial(fn, ctx), request.passing, classes=classes)
+            attempt = await self._attempt(ctx, tap, request, target, retry)
             return await tap.record(OUTCOME_STEP, msgspec.json.encode(attempt))
         except (VMException, JournalMismatch, SdkInternalBaseException) as error:
             if _MISMATCH in f"{error} {error.__cause__}":
                 self._mismatched.setdefault(request.function, {})[ctx.request().id] = request.position
             raise
 
-    async def _attempt(
-        self, ctx: Context, tap: Tap, request: DurableRequest, fn: Callable[..., Any], retry: Retry
-    ) -> Attempt:
+    async def _attempt(self, ctx: Context, tap: Tap, request: DurableRequest, target: Target, retry: Retry) -> Attempt:
         """What comes of the function, on this way through it."""
         invocation = ctx.request().id
         number = self._failed.get(invocation, 0) + 1
         started, clock = time.time(), time.perf_counter()
         try:
-            value = await Target(fn, request.passing).caller()(bytes(request.item))
-            return Attempt(
-                request.position, number, OK, started, time.perf_counter() - clock, msgspec.Raw(encode(value))
-            )
+            value = await target.caller()(bytes(request.item))
+            raw = msgspec.Raw(target.encode(value))
+            return Attempt(request.position, number, OK, started, time.perf_counter() - clock, raw)
         except (VMException, JournalMismatch):
             raise
         except BaseException as error:

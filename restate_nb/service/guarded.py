@@ -15,8 +15,8 @@ from restate import TerminalError
 from restate.exceptions import RetryableError
 from restate.serde import Serde
 
-from restate_nb.errors import InvalidInput
 from restate_nb.engine.record import Failure, describe
+from restate_nb.errors import InvalidInput
 from restate_nb.patterns.sdk import Failure as SdkFailure
 from restate_nb.patterns.sdk import Tap, is_of_the_attempt
 from restate_nb.service.flights import Flights
@@ -185,5 +185,3 @@ def _text(value: object) -> str:
         return str(value)
     except BaseException as broken:
         return f"(its text could not be read: {type(broken).__name__})"
-
-

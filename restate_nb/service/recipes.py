@@ -65,6 +65,8 @@ def recipe_of(target: Target, policy: RunPolicy, pause: float = 0.0) -> str | No
     """The recipe of a job, as JSON; None when its function, or an exception of its retry, has no importable name."""
     if type(target) is not Target:
         return None  # several functions, which may be anything
+    if target.classes.given and target.known_as is None:
+        return None  # another process would not know the classes of its items
     retry = policy.retry
     function = target.known_as or name_of_import(target.fn)
     retry_on, give_up_on = _names(retry.retry_on), _names(retry.give_up_on)

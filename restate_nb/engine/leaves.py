@@ -1,0 +1,391 @@
+"""The types of the standard library that JSON has no word for, and how they are written and read."""
+
+from __future__ import annotations
+
+import array
+import base64
+import collections
+import datetime as dt
+import decimal
+import fractions
+import ipaddress
+import pathlib
+import re
+import sys
+import types
+import uuid
+import zoneinfo
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from restate_nb.engine.objects import Classes, full_name
+from restate_nb.engine.tags import Read, Write, tagged
+from restate_nb.errors import NotEncodable
+
+_bytes_of = msgspec.json.encode
+
+# ---------------------------------------------------------------- text
+
+
+def text(value: str) -> object:
+    """Text; tagged where it is not Unicode: a file name that is not UTF-8, as os.listdir gives it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return tagged("str", value.encode("utf-8", "surrogatepass").hex())
+    return value
+
+
+def shown_text(value: str) -> str:
+    """Text that can be written to any file: what is not Unicode is escaped."""
+    return value.encode("utf-8", "backslashreplace").decode()
+
+
+def repr_of(value: object) -> str:
+    """The value's `repr`, whatever its class does."""
+    try:
+        return repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
+
+
+# ---------------------------------------------------------------- times
+
+
+def zone_of(zone: dt.tzinfo) -> object:
+    """A time zone: the key of one of zoneinfo; an object for others.
+
+    Raises:
+        NotEncodable: it is of a kind that could not be read back.
+    """
+    kind = type(zone)
+    if kind is zoneinfo.ZoneInfo and zone.key:  # type: ignore[attr-defined]
+        return zone.key  # type: ignore[attr-defined]
+    if kind is dt.timezone:
+        seconds = zone.utcoffset(None)
+        assert seconds is not None
+        name = zone.tzname(None)
+        named = {} if name == dt.timezone(seconds).tzname(None) else {"name": name}
+        return {"offset": [seconds.days, seconds.seconds, seconds.microseconds], **named}
+    library = kind.__module__.partition(".")[0]
+    if library == "pytz":
+        if getattr(zone, "zone", None):
+            return {"pytz": zone.zone}  # type: ignore[attr-defined]
+        if kind.__name__ == "_FixedOffset":
+            return {"pytz": zone._minutes}  # type: ignore[attr-defined]
+    if library == "dateutil" and kind.__name__ == "tzutc":
+        return {"dateutil": None}
+    if library == "dateutil" and kind.__name__ == "tzoffset":
+        seconds = zone.utcoffset(None)
+        return {"dateutil": [zone.tzname(None), seconds.total_seconds() if seconds is not None else 0]}
+    raise NotEncodable(
+        f"The time zone {repr_of(zone)} cannot be kept. Use one of zoneinfo: "
+        "value.astimezone(zoneinfo.ZoneInfo('Europe/Berlin'))."
+    )
+
+
+def zone_from(written: Any) -> dt.tzinfo:
+    """What `zone_of` wrote."""
+    if isinstance(written, str):
+        return zoneinfo.ZoneInfo(written)
+    if "offset" in written:
+        offset = dt.timedelta(*written["offset"])
+        if "name" in written:
+            return dt.timezone(offset, written["name"])
+        return dt.timezone(offset) if offset else dt.UTC
+    if "pytz" in written:
+        import pytz  # noqa: PLC0415 - the user's
+
+        key = written["pytz"]
+        return pytz.timezone(key) if isinstance(key, str) else pytz.FixedOffset(key)
+    from dateutil import tz  # noqa: PLC0415
+
+    return tz.UTC if written["dateutil"] is None else tz.tzoffset(*written["dateutil"])
+
+
+def same_time(one: Any, other: Any) -> bool:
+    """Whether two times agree in all: the clock's reading, the zone and its kind, and the fold."""
+    if type(one) is not type(other) or one.fold != other.fold or type(one.tzinfo) is not type(other.tzinfo):
+        return False
+    return bool(
+        one.replace(tzinfo=None) == other.replace(tzinfo=None)
+        and one.utcoffset() == other.utcoffset()
+        and repr(one.tzinfo) == repr(other.tzinfo)
+    )
+
+
+def _time(kind: str, value: Any) -> object:
+    """A datetime or a time."""
+    more: dict[str, object] = {}
+    if value.tzinfo is not None:
+        zone = value.tzinfo
+        if type(zone) is zoneinfo.ZoneInfo and zone.key:
+            more["tz"] = zone.key
+        elif type(zone) is not dt.timezone or "name" in zone_of(zone):  # type: ignore[operator]
+            more["zone"] = zone_of(zone)
+    if value.fold:
+        more["fold"] = 1
+    written = tagged(kind, value.isoformat(), **more)
+    if "zone" in more and not same_time(value, READERS[kind](written, lambda each: each)):
+        raise NotEncodable(
+            f"The time {value!r} would not come back as it is, since its zone is of {type(value.tzinfo).__module__}. "
+            "Use a zone of zoneinfo."
+        )
+    return written
+
+
+def _read_datetime(written: dict[str, Any], _read: Read) -> dt.datetime:
+    value = dt.datetime.fromisoformat(written["v"])
+    if "zone" in written:
+        zone = zone_from(written["zone"])
+        if "pytz" in written["zone"]:
+            return value.astimezone(zone)
+        return value.replace(tzinfo=zone, fold=written.get("fold", 0))
+    if "tz" not in written:
+        return value.replace(fold=1) if "fold" in written else value
+    zone = zoneinfo.ZoneInfo(written["tz"])
+    for fold in (1,) if "fold" in written else (0, 1):
+        local = value.replace(tzinfo=zone, fold=fold)  # a time that clocks skipped stays: astimezone would move it
+        if local.utcoffset() == value.utcoffset():
+            return local
+    return value.astimezone(zone)
+
+
+def _read_time(written: dict[str, Any], _read: Read) -> dt.time:
+    value = dt.time.fromisoformat(written["v"])
+    if "tz" in written:
+        value = value.replace(tzinfo=zoneinfo.ZoneInfo(written["tz"]))
+    elif "zone" in written:
+        value = value.replace(tzinfo=zone_from(written["zone"]))
+    return value.replace(fold=1) if "fold" in written else value
+
+
+# ---------------------------------------------------------------- paths and other leaves
+
+_IPS: Final = {
+    each.__name__: each
+    for each in (
+        ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network,
+        ipaddress.IPv4Interface, ipaddress.IPv6Interface,
+    )
+}  # fmt: skip
+_PURE: Final = {each.__name__: each for each in (pathlib.PurePosixPath, pathlib.PureWindowsPath)}
+_FACTORIES: Final = {each.__name__: each for each in (list, dict, set, tuple, int, float, str, bool, bytes)}
+_CODES: Final = frozenset("bBhHiIlLqQfd")
+
+
+def _floating(value: float) -> object:
+    return value if value - value == 0 else tagged("float", str(value))
+
+
+def _array(value: array.array[Any]) -> object:
+    if value.typecode not in _CODES:
+        raise NotEncodable("An array.array of characters cannot be kept. Use a str: value.tounicode().")
+    data = value if sys.byteorder == "little" else array.array(value.typecode, value)
+    if data is not value:
+        data.byteswap()
+    return tagged("array", base64.b64encode(data.tobytes()).decode(), code=value.typecode, size=value.itemsize)
+
+
+def _read_array(written: dict[str, Any], _read: Read) -> array.array[Any]:
+    if written["code"] not in _CODES:
+        raise ValueError(written["code"])
+    value = array.array(written["code"])
+    if value.itemsize != written["size"]:
+        raise ValueError(f"an array of {written['size']} bytes each was written on another machine")
+    value.frombytes(base64.b64decode(written["v"]))
+    if sys.byteorder != "little":
+        value.byteswap()
+    return value
+
+
+WRITERS: Final[dict[type, Callable[[Any], object]]] = {
+    bytes: lambda value: tagged("bytes", base64.b64encode(value).decode()),
+    bytearray: lambda value: tagged("bytearray", base64.b64encode(value).decode()),
+    complex: lambda value: tagged("complex", [_floating(value.real), _floating(value.imag)]),
+    dt.datetime: lambda value: _time("datetime", value),
+    dt.date: lambda value: tagged("date", value.isoformat()),
+    dt.time: lambda value: _time("time", value),
+    dt.timedelta: lambda value: tagged("timedelta", [value.days, value.seconds, value.microseconds]),
+    dt.timezone: lambda value: tagged("zone", zone_of(value)),
+    zoneinfo.ZoneInfo: lambda value: tagged("zone", zone_of(value)),
+    uuid.UUID: lambda value: tagged("uuid", str(value)),
+    decimal.Decimal: lambda value: tagged("decimal", str(value)),
+    type(pathlib.Path()): lambda value: tagged("path", text(str(value))),
+    pathlib.PurePosixPath: lambda value: tagged("PurePosixPath", text(str(value))),
+    pathlib.PureWindowsPath: lambda value: tagged("PureWindowsPath", text(str(value))),
+    range: lambda value: tagged("range", [_integer(each) for each in (value.start, value.stop, value.step)]),
+    fractions.Fraction: lambda value: tagged("fraction", str(value)),
+    array.array: _array,
+    **{kind: lambda value: tagged("ip", str(value), of=type(value).__name__) for kind in _IPS.values()},
+}
+
+
+def _integer(value: int) -> object:
+    return value if -(2**63) <= value < 2**64 else tagged("int", hex(value))
+
+
+# ---------------------------------------------------------------- containers
+
+
+def _set(value: Any, write: Write) -> object:
+    # In one order in every process, so that a job finds its items again.
+    return tagged(type(value).__name__, sorted(map(write, value), key=_sort_key))
+
+
+def _sort_key(written: object) -> bytes:
+    return _bytes_of(written)
+
+
+def _defaultdict(value: defaultdict[Any, Any], write: Write) -> object:
+    factory = value.default_factory
+    name = None if factory is None else getattr(factory, "__name__", "")
+    if name is not None and _FACTORIES.get(name) is not factory:
+        raise NotEncodable(
+            f"A defaultdict of {repr_of(factory)} cannot be kept; of list, dict, set, int and the like it can. "
+            "Return dict(value)."
+        )
+    return tagged("defaultdict", _pairs(value, write), of=name)
+
+
+def _pairs(value: Mapping[Any, Any], write: Write) -> list[list[Any]]:
+    return [[write(key), write(each)] for key, each in value.items()]
+
+
+def _pattern(value: re.Pattern[Any], write: Write) -> object:
+    return tagged("pattern", write(value.pattern), flags=int(value.flags))
+
+
+CONTAINERS: Final[dict[type, Callable[[Any, Write], object]]] = {
+    tuple: lambda value, write: tagged("tuple", [write(each) for each in value]),
+    set: _set,
+    frozenset: _set,
+    deque: lambda value, write: tagged("deque", [write(each) for each in value], maxlen=value.maxlen),
+    OrderedDict: lambda value, write: tagged("OrderedDict", _pairs(value, write)),
+    Counter: lambda value, write: tagged("Counter", _pairs(value, write)),
+    defaultdict: _defaultdict,
+    types.MappingProxyType: lambda value, write: tagged("mappingproxy", _pairs(value, write)),
+    types.SimpleNamespace: lambda value, write: tagged("namespace", _pairs(vars(value), write)),
+    slice: lambda value, write: tagged("slice", [write(each) for each in (value.start, value.stop, value.step)]),
+    re.Pattern: _pattern,
+}
+
+
+def _dict_of(written: dict[str, Any], read: Read) -> dict[Any, Any]:
+    return {read(key): read(each) for key, each in written["v"]}
+
+
+def _read_namespace(written: dict[str, Any], read: Read) -> types.SimpleNamespace:
+    value = types.SimpleNamespace()
+    vars(value).update(_dict_of(written, read))
+    return value
+
+
+READERS: Final[dict[str, Callable[[dict[str, Any], Read], Any]]] = {
+    "array": _read_array,
+    "bytes": lambda written, _: base64.b64decode(written["v"]),
+    "bytearray": lambda written, _: bytearray(base64.b64decode(written["v"])),
+    "complex": lambda written, read: complex(*map(read, written["v"])),
+    "Counter": lambda written, read: Counter(_dict_of(written, read)),
+    "date": lambda written, _: dt.date.fromisoformat(written["v"]),
+    "datetime": _read_datetime,
+    "decimal": lambda written, _: decimal.Decimal(written["v"]),
+    "defaultdict": lambda written, read: defaultdict(
+        None if written["of"] is None else _FACTORIES[written["of"]], _dict_of(written, read)
+    ),
+    "deque": lambda written, read: deque(map(read, written["v"]), written["maxlen"]),
+    "dict": _dict_of,
+    "float": lambda written, _: float(written["v"]),
+    "fraction": lambda written, _: fractions.Fraction(written["v"]),
+    "frozenset": lambda written, read: frozenset(map(read, written["v"])),
+    "int": lambda written, _: int(written["v"], 16),
+    "ip": lambda written, _: _IPS[written["of"]](written["v"]),
+    "mappingproxy": lambda written, read: types.MappingProxyType(_dict_of(written, read)),
+    "namespace": _read_namespace,
+    "OrderedDict": lambda written, read: collections.OrderedDict(_dict_of(written, read)),
+    "path": lambda written, read: pathlib.Path(read(written["v"])),
+    "pattern": lambda written, read: re.compile(read(written["v"]), written["flags"]),
+    "PurePosixPath": lambda written, read: pathlib.PurePosixPath(read(written["v"])),
+    "PureWindowsPath": lambda written, read: pathlib.PureWindowsPath(read(written["v"])),
+    "range": lambda written, read: range(*map(read, written["v"])),
+    "set": lambda written, read: set(map(read, written["v"])),
+    "slice": lambda written, read: slice(*map(read, written["v"])),
+    "str": lambda written, _: bytes.fromhex(written["v"]).decode("utf-8", "surrogatepass"),
+    "time": _read_time,
+    "timedelta": lambda written, _: dt.timedelta(*written["v"]),
+    "tuple": lambda written, read: tuple(map(read, written["v"])),
+    "uuid": lambda written, _: uuid.UUID(written["v"]),
+    "zone": lambda written, _: zone_from(written["v"]),
+}
+
+# ---------------------------------------------------------------- what is seldom met
+
+
+def rare(value: Any, kind: type, write: Write, _classes: Classes | None) -> object | None:
+    """Leaves of pydantic: its URLs and secrets. None for all else."""
+    if kind.__module__ in ("pydantic.networks", "pydantic.types") and kind.__name__ in _PYDANTIC:
+        secret = kind.__name__.startswith("Secret")
+        return tagged("pydantic", write(value.get_secret_value() if secret else str(value)), of=kind.__name__)
+    return None
+
+
+_PYDANTIC: Final = frozenset(
+    {
+        *("SecretStr", "SecretBytes", "AnyUrl", "AnyHttpUrl", "HttpUrl", "AnyWebsocketUrl", "WebsocketUrl", "FileUrl"),
+        *("FtpUrl", "PostgresDsn", "CockroachDsn", "AmqpDsn", "RedisDsn", "MongoDsn", "KafkaDsn", "NatsDsn"),
+        *("MySQLDsn", "MariaDBDsn", "ClickHouseDsn", "SnowflakeDsn"),
+    }
+)
+
+
+def _read_pydantic(written: dict[str, Any], read: Read) -> Any:
+    import pydantic  # noqa: PLC0415 - the user's
+
+    if written["of"] not in _PYDANTIC:
+        raise ValueError(written["of"])
+    return getattr(pydantic, written["of"])(read(written["v"]))
+
+
+READERS["pydantic"] = _read_pydantic
+
+# ---------------------------------------------------------------- refusals
+
+_BASES: Final = (
+    bool, int, float, complex, str, bytes, bytearray, list, dict, tuple, set, frozenset, dt.datetime, dt.date, dt.time,
+    dt.timedelta, decimal.Decimal, fractions.Fraction, uuid.UUID, pathlib.PurePath, deque, array.array,
+)  # fmt: skip
+_MADE_BY: Final = {dt.datetime: "datetime.fromisoformat(value.isoformat())", dt.date: "date(value.year, ...)"}
+
+
+def refusal(value: object, kind: type) -> NotEncodable:
+    """Why an object cannot be kept, and what to do."""
+    name = full_name(kind).removeprefix("builtins.").removeprefix("__main__.")
+    base = next((each for each in _BASES if isinstance(value, each)), None)
+    if base is not None and kind.__module__.partition(".")[0] not in ("numpy", "pandas"):
+        plain = _MADE_BY.get(base, f"{base.__name__}(value)")
+        return NotEncodable(
+            f"An object of class {name} would come back as a plain {base.__name__}. Return {plain} if that will do."
+        )
+    hint = "Use plain data: numbers, text, lists, dicts, dataclasses, datetimes, numpy arrays."
+    if kind.__name__ in ("DataFrame", "Series"):
+        hint = "Use .to_dict() (or .to_dict('records')), or write it to a file and use the path."
+    elif kind.__module__.partition(".")[0] == "pandas":
+        hint = "Use .tolist(), or the values that you need of it."
+    elif kind.__module__.partition(".")[0] == "numpy":
+        hint = "Use a plain array: np.asarray(value), or .tolist()."
+        if kind.__name__ == "ndarray":
+            hint = f"Its dtype, {repr_of(value.dtype)}, has no form there. Use .tolist()."  # type: ignore[attr-defined]
+    elif kind.__name__ in ("coroutine", "generator", "async_generator"):
+        hint = "It has to be awaited or turned into a list first."
+    elif kind is memoryview:
+        hint = "Use bytes(value)."
+    elif isinstance(value, Mapping):
+        hint = "Use dict(value)."
+    elif isinstance(value, BaseException):
+        hint = "Use repr(value), or raise it: then it is the item's error."
+    elif "Response" in kind.__name__:
+        hint = "Use what you need of it: .text, .json(), the status."
+    return NotEncodable(f"An object of class {name} cannot be kept as JSON. {hint} A file's path will do for the rest.")
