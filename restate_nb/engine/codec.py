@@ -5,22 +5,26 @@ JSON knows six types; a notebook knows more. What JSON has no word for is writte
 function is annotated. Nothing is pickled: decoding runs no code of the sender.
 
 Objects with fields (dataclasses, msgspec Structs, pydantic models) are written as JSON objects, and are rebuilt where
-the function's annotation says so, see `rebuild.py`. numpy scalars become Python numbers.
+the function's annotation says so, see `rebuild.py`. numpy scalars become Python numbers; a named tuple keeps the names
+of its fields.
 """
 
 from __future__ import annotations
 
 import base64
+import collections
 import dataclasses
 import datetime as dt
 import decimal
 import enum
+import functools
+import keyword
 import math
 import pathlib
 import uuid
 import zoneinfo
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 import msgspec
 
@@ -145,6 +149,9 @@ _WRITERS: dict[type, Callable[[Any], object]] = {
 
 def _plain_object(value: Any, kind: type, lone_surrogates: bool) -> object:
     """Everything that is not of one of the exact types above."""
+    if issubclass(kind, tuple) and isinstance(names := getattr(kind, "_fields", None), tuple):
+        values = [_plain(each, lone_surrogates) for each in value]
+        return _tagged("tuple", values, name=kind.__name__, fields=list(names))
     if isinstance(value, enum.Enum):
         return _plain(value.value, lone_surrogates)
     if isinstance(value, pathlib.PurePath):
@@ -250,6 +257,30 @@ def _read_datetime(tagged: dict[str, Any]) -> dt.datetime:
     return value.astimezone(zone)
 
 
+def _read_tuple(tagged: dict[str, Any]) -> tuple[Any, ...]:
+    values = (_revive(each) for each in tagged["v"])
+    return named_tuple(tagged["name"], tuple(tagged["fields"]), values) if "fields" in tagged else tuple(values)
+
+
+def named_tuple(name: str, fields: tuple[str, ...], values: Iterable[Any]) -> tuple[Any, ...]:
+    """A named tuple of a class like the one that was written, which is not looked up, but made anew.
+
+    Example:
+        >>> named_tuple("Point", ("x", "y"), [1, 2])
+        Point(x=1, y=2)
+    """
+    return _named(name, fields)(*values)
+
+
+@functools.lru_cache(maxsize=256)
+def _named(name: str, fields: tuple[str, ...]) -> Callable[..., tuple[Any, ...]]:
+    fits = name.isidentifier() and not keyword.iskeyword(name)
+    made: Any = collections.namedtuple
+    kind = made(name if fits else "Row", fields, rename=True)
+    kind.__reduce__ = lambda self: (named_tuple, (name, fields, tuple(self)))  # pickle could not find the class
+    return cast("Callable[..., tuple[Any, ...]]", kind)
+
+
 def _read_ndarray(tagged: dict[str, Any]) -> Any:
     import numpy as np  # noqa: PLC0415 - heavy, and needed by few
 
@@ -300,7 +331,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "str": lambda tagged: bytes.fromhex(tagged["v"]).decode("utf-8", "surrogatepass"),
     "time": lambda tagged: dt.time.fromisoformat(tagged["v"]),
     "timedelta": lambda tagged: dt.timedelta(*tagged["v"]),
-    "tuple": lambda tagged: tuple(_revive(each) for each in tagged["v"]),
+    "tuple": _read_tuple,
     "uuid": lambda tagged: uuid.UUID(tagged["v"]),
     "Timestamp": _read_timestamp,
     "Timedelta": _read_pandas,
