@@ -15,6 +15,7 @@ import msgspec
 from restate_nb.engine import worker
 from restate_nb.engine.attempts import Work
 from restate_nb.engine.codec import decode
+from restate_nb.engine.keepable import why_unkeepable
 from restate_nb.engine.processes import Remote
 from restate_nb.engine.rebuild import Rebuild, parameter_annotations, rebuilder
 from restate_nb.errors import InvalidInput
@@ -30,10 +31,16 @@ Executor = Literal["auto", "thread", "process"]
 
 def name_of(fn: Callable[..., Any]) -> str:
     """The function's name, as people know it."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
+    fn = innermost(fn)
     name = getattr(fn, "__name__", None) or type(fn).__name__
     return "lambda" if name == "<lambda>" else name
+
+
+def innermost(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function to which `functools.partial` binds arguments."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn
 
 
 def is_async(fn: Callable[..., Any]) -> bool:
@@ -42,8 +49,7 @@ def is_async(fn: Callable[..., Any]) -> bool:
     What a wrapper gives depends on the wrapper, and not on what it wraps: `asyncio.run` in one makes a plain function
     of a coroutine function. Plain functions are called in threads; what they return is awaited where it has to be.
     """
-    while isinstance(fn, functools.partial):
-        fn = fn.func
+    fn = innermost(fn)
     if inspect.iscoroutinefunction(fn):
         return True
     return not inspect.isroutine(fn) and inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
@@ -51,8 +57,7 @@ def is_async(fn: Callable[..., Any]) -> bool:
 
 def _gives_many(fn: Callable[..., Any]) -> bool:
     """Whether it has a `yield`."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
+    fn = innermost(fn)
     call = getattr(type(fn), "__call__", None)  # noqa: B004
     known = [fn] if inspect.isroutine(fn) or inspect.isclass(fn) else [fn, call]
     return any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in known)
@@ -60,8 +65,7 @@ def _gives_many(fn: Callable[..., Any]) -> bool:
 
 def _caches_coroutines(fn: Callable[..., Any]) -> bool:
     """Whether it is a `functools.cache` around a coroutine function: the second call gives a coroutine that is over."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
+    fn = innermost(fn)
     return isinstance(fn, functools._lru_cache_wrapper) and is_async(fn.__wrapped__)
 
 
@@ -118,6 +122,11 @@ class Target:
     def functions(self) -> tuple[Callable[..., Any], ...]:
         """What it calls."""
         return (self.fn,)
+
+    @property
+    def one_function(self) -> bool:
+        """Whether the value of one item says something about those of others."""
+        return True
 
     @property
     def options(self) -> str:
@@ -214,6 +223,20 @@ class Target:
 
     # ------------------------------------------------------------ before anything is started
 
+    def check_value(self) -> None:
+        """See that what the function is annotated to return can be kept.
+
+        Raises:
+            InvalidInput: it certainly cannot.
+        """
+        returns = _returns(self.fn)
+        why = None if returns is None else why_unkeepable(returns)
+        if why is not None:
+            raise InvalidInput(
+                f"What {self.name} returns could not be kept, as its annotation has it: {why} Nothing was started. If "
+                "it returns something else, change the annotation or leave it out."
+            )
+
     def check_item(self, position: int, item: Any, raw: bytes) -> None:
         """See that an item fits the function.
 
@@ -297,6 +320,17 @@ class Target:
         if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
             advice += f"; or spread each item over the parameters: rnb.starmap({self.name}, items)"
         return f"{call} cannot be called with an item: {why}. {advice}."
+
+
+def _returns(fn: Callable[..., Any]) -> Any:
+    """What calling it gives, as far as that is certain; None where it is not."""
+    fn = innermost(fn)
+    if inspect.isclass(fn):
+        made = type(fn).__call__ is type.__call__ and fn.__new__ is object.__new__
+        return fn if made else None
+    if hasattr(fn, "__wrapped__"):
+        return None  # a wrapper returns what it likes
+    return parameter_annotations(fn).get("return")
 
 
 def _settled(value: Any) -> Any:

@@ -21,7 +21,7 @@ from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.work import Connection, Work
 from restate_nb.notebook.workers import how_it_is_kept
 from restate_nb.server.admin import sql_literal
-from restate_nb.service.wire import Change, Manifest, Round, Summary, job_key
+from restate_nb.service.wire import Change, Manifest, Round, Summary, Unkept, job_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,6 +119,17 @@ class Driver:
         if not paused:
             for invocation in (await self.held_by_restate())[1]:
                 await self._connection.admin.resume(invocation)
+
+    @property
+    def can_hold(self) -> bool:
+        """Whether there is a way to pause what runs elsewhere."""
+        return self._connection.admin_if_any is not None
+
+    async def hold(self, unkept: Unkept) -> None:
+        """Start nothing more: what the function returned cannot be kept. It holds in the next process, too."""
+        if not self._ledger.complete:
+            self.work.pause()
+            await self._change(paused=True, unkept=unkept)
 
     async def held_by_restate(self) -> tuple[list[str], list[str]]:
         """See `diagnosis.held_by_restate`."""

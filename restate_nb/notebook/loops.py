@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -57,14 +57,16 @@ async def _cancel_all() -> None:
     await asyncio.get_running_loop().shutdown_asyncgens()
 
 
-async def until_done(future: Future[T]) -> T:
-    """Await a future of another thread from a cell's loop.
+async def until_done(future: Future[T], given_up: Callable[[], bool] = lambda: False) -> T | None:
+    """Await a future of another thread from a cell's loop; None once `given_up` says so.
 
     Cancelling the cell does not cancel the future. The loop wakes four times a second, since a signal handler of Python
     runs only when the interpreter does: a bare `await` in a cell could not be interrupted.
     """
     waiting = asyncio.shield(asyncio.wrap_future(future))
     while not waiting.done():
+        if given_up():
+            return None
         await asyncio.wait({waiting}, timeout=0.25)
     return waiting.result()
 

@@ -17,7 +17,7 @@ from restate.serde import BytesSerde
 
 from restate_nb.engine import prints
 from restate_nb.engine.codec import encode
-from restate_nb.engine.record import ERROR, OK, WIRE_VERSION, Attempt, describe
+from restate_nb.engine.record import ERROR, OK, WIRE_VERSION, Attempt, describe, is_unkept
 from restate_nb.engine.target import Passing, Target, is_async, name_of
 from restate_nb.errors import InvalidInput
 from restate_nb.patterns.sdk import PASS_THROUGH, VMException
@@ -129,11 +129,12 @@ class DurableFunctions:
         except Exception as error:
             if isinstance(error, TerminalError) and error.status_code == _CANCELLED:
                 raise
-            wait = retry.delay_after(number, error)
+            failure = describe(error)
+            wait = None if is_unkept(failure) else retry.delay_after(number, error)
             if wait is not None:
                 self._failed[invocation] = number
                 raise RetryableError(f"{type(error).__name__}: {error}", retry_after=timedelta(seconds=wait)) from error
-            attempt = Attempt(request.position, number, ERROR, started, 0.0, failure=describe(error))
+            attempt = Attempt(request.position, number, ERROR, started, 0.0, failure=failure)
         self._failed.pop(invocation, None)
         mismatched.pop(invocation, None)
         return msgspec.structs.replace(attempt, ran=time.perf_counter() - clock)
