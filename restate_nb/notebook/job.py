@@ -115,9 +115,7 @@ class Job(Visible, Generic[T]):
         """
         ended = self._wait(timeout)
         if not ended and self._guard.stands_still:
-            print(
-                f"The job {self.name!r} is {self._paused_itself()}."
-            )
+            print(f"The job {self.name!r} is {self._paused_itself()}.")
         return ended
 
     def _wait(self, timeout: float | None) -> bool:
