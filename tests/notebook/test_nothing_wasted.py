@@ -1,4 +1,4 @@
-"""Proves that values which cannot be kept cost no more than what ran already: the job pauses, says so, and can go on."""
+"""Proves that values which cannot be kept cost no more than what ran already: the job pauses, and says what to do."""
 
 from __future__ import annotations
 
