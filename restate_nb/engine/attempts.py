@@ -13,15 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from restate_nb.engine.codec import encode
 from restate_nb.engine.lane import Entry
 from restate_nb.engine.prints import at_item
 from restate_nb.engine.processes import IDLE, Processes, Remote, Trip
-from restate_nb.engine.record import OK, TIMEOUT, Attempt, Recorded
+from restate_nb.engine.record import TIMEOUT, Recorded
 from restate_nb.engine.threads import NoThread, Threads
-from restate_nb.engine.trial import Report, told, try_once, went_wrong
+from restate_nb.engine.trial import Report, kept, told, try_once, went_wrong
 from restate_nb.errors import ItemTimeout
 from restate_nb.policy import NO_RETRY, Retry
 
@@ -122,8 +119,7 @@ class Attempts:
                     value = await _within(context, awaitable)
             if isinstance(value, Recorded):
                 return told(entry.position, entry.number, value, self.retry)
-            ran = time.perf_counter() - clock
-            return Report(Attempt(entry.position, entry.number, OK, started, ran, msgspec.Raw(work.encode(value))))
+            return kept(entry.position, entry.number, value, started, clock, work.encode)
         except BaseException as error:
             if self._is_cut(error):
                 raise

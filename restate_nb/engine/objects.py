@@ -254,7 +254,7 @@ def read(written: dict[str, Any], read: Read, classes: Classes | None) -> Any:
     if tag == "namedtuple":
         values = [read(each) for each in written["v"]]
         if kind is None or not _is_namedtuple(kind) or list(kind._fields) != written["fields"]:  # type: ignore[attr-defined]
-            kind = _look_alike(name, written["fields"])
+            kind = look_alike(name, tuple(written["fields"]))
         return tuple.__new__(kind, values)
     if kind is None and classes is not None and classes.plain:
         return written.get("is", written["v"]) if tag in ("enum", "flag") else read(written["v"])
@@ -279,8 +279,9 @@ def read(written: dict[str, Any], read: Read, classes: Classes | None) -> Any:
     return _as_object(kind, state)
 
 
-def _look_alike(name: str, fields: list[str]) -> type:
-    """A named tuple whose class is not known here: one with the same fields."""
+@functools.lru_cache(maxsize=256)
+def look_alike(name: str, fields: tuple[str, ...]) -> type:
+    """A class of named tuples, in place of one that is not known here, or of rows that are none: with the same fields."""
     short = name.rpartition(".")[2]
     return collections.namedtuple(short if short.isidentifier() else "Row", fields, rename=True)
 

@@ -12,7 +12,7 @@ import msgspec
 from restate_nb.engine.attempts import Work
 from restate_nb.engine.codec import encode
 from restate_nb.engine.processes import Remote
-from restate_nb.engine.target import Executor, Target
+from restate_nb.engine.target import Executor, Target, innermost
 from restate_nb.policy import NO_RETRY, Retry
 
 _NO_ARGUMENTS = b"[]"
@@ -47,6 +47,20 @@ class Operations(Target):
     def functions(self) -> tuple[Callable[..., Any], ...]:
         """The operations."""
         return tuple(part.fn for part in self._in_order)
+
+    @property
+    def one_function(self) -> bool:
+        """Whether all operations call the same function, with arguments of their own."""
+        return len({id(innermost(part.fn)) for part in self._in_order}) == 1
+
+    def check_value(self) -> None:
+        """See that what the operations are annotated to return can be kept.
+
+        Raises:
+            InvalidInput: for one of them it certainly cannot.
+        """
+        for part in self._in_order:
+            part.check_value()
 
     @property
     def options(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import sys
 import time
 import weakref
@@ -21,7 +22,7 @@ from restate_nb.engine.attempts import Attempts, Work
 from restate_nb.engine.backlog import Backlog
 from restate_nb.engine.doings import Doing, doings
 from restate_nb.engine.lane import FAIL_FAST, Entry, Lane, cancelled
-from restate_nb.engine.record import CANCELLED
+from restate_nb.engine.record import CANCELLED, is_unkept
 from restate_nb.engine.threads import NoThread, Threads
 from restate_nb.engine.throttle import Passage, Throttle
 from restate_nb.engine.trial import Report, went_wrong
@@ -67,6 +68,8 @@ class Pool:
         self._fresh = 0  # workers that have not looked for an item yet
         self._timers: set[asyncio.TimerHandle] = set()
         self._paused = False
+        self.held = False  # paused by itself, at a value that cannot be kept
+        self._holds_since = math.inf
         self._closed = False
         self._turn = 0.0
         self._bearable = sys.maxsize  # how many at once the machine has threads for
@@ -171,9 +174,17 @@ class Pool:
         """Start nothing more; what runs goes on."""
         self._paused = True
 
+    def hold(self, since: float) -> None:
+        """Pause by itself when what an item returned cannot be kept.
+
+        Args:
+            since: attempts that began before then do not count, in seconds since 1970; inf for never.
+        """
+        self._holds_since = since
+
     def resume(self) -> None:
         """Go on after `pause`."""
-        self._paused = False
+        self._paused = self.held = False
         self._start_workers()
 
     def add(self, lane: Lane) -> None:
@@ -200,6 +211,8 @@ class Pool:
     def reopen(self) -> None:
         """Take `stop` back, for lanes to come."""
         self.stopped = ""
+        if self.held:
+            self.resume()
         self._ended_items = self._failed_items = 0
 
     def cancel(self, lane: Lane) -> None:
@@ -388,6 +401,8 @@ class Pool:
             attempt = msgspec.structs.replace(attempt, failure=failure)
         counts = attempt.position in lane.open
         lane.put(attempt)
+        if failure is not None and is_unkept(failure) and attempt.started >= self._holds_since and not self._paused:
+            self._paused = self.held = True
         if failure is not None and failure.retry_in is not None:
             if not self._closed:
                 self._rest(lane, Entry(entry.position, entry.payload, entry.number + 1), failure.retry_in)

@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from restate_nb.engine.traces import LONGEST, MAX_MESSAGE, formatted, message_of, name_of, own_trace, where
+from restate_nb.errors import NotEncodable
 
 WIRE_VERSION: Final = 1
 
@@ -45,6 +46,11 @@ class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
     where: str = ""
     traceback: str = ""
     retry_in: float | None = None
+
+
+def is_unkept(failure: Failure) -> bool:
+    """Whether the function returned, and what it returned cannot be kept: raised here, and not in the user's code."""
+    return failure.type == NotEncodable.__name__ and not failure.where
 
 
 class Attempt(msgspec.Struct, array_like=True, frozen=True, gc=False):

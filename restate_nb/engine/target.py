@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import keyword
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import msgspec
 from restate_nb.engine import worker
 from restate_nb.engine.attempts import Work
 from restate_nb.engine.codec import decode, encode, has_objects
+from restate_nb.engine.keepable import why_unkeepable
 from restate_nb.engine.objects import Classes
 from restate_nb.engine.processes import Remote
 from restate_nb.engine.rebuild import Rebuild, classes_of, parameter_annotations, rebuilder
@@ -30,19 +32,42 @@ Executor = Literal["auto", "thread", "process"]
 
 def name_of(fn: Callable[..., Any]) -> str:
     """The function's name, as people know it."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
+    fn = innermost(fn)
     name = getattr(fn, "__name__", None) or type(fn).__name__
     return "lambda" if name == "<lambda>" else name
 
 
-def is_async(fn: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine: wrappers, partials, methods and callable objects included."""
+def innermost(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function to which `functools.partial` binds arguments."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    if inspect.iscoroutinefunction(inspect.unwrap(fn)) or inspect.iscoroutinefunction(fn):
+    return fn
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine for sure: partials, methods and callable objects included.
+
+    What a wrapper gives depends on the wrapper, and not on what it wraps: `asyncio.run` in one makes a plain function
+    of a coroutine function. Plain functions are called in threads; what they return is awaited where it has to be.
+    """
+    fn = innermost(fn)
+    if inspect.iscoroutinefunction(fn):
         return True
     return not inspect.isroutine(fn) and inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
+
+
+def _gives_many(fn: Callable[..., Any]) -> bool:
+    """Whether it has a `yield`."""
+    fn = innermost(fn)
+    call = getattr(type(fn), "__call__", None)  # noqa: B004
+    known = [fn] if inspect.isroutine(fn) or inspect.isclass(fn) else [fn, call]
+    return any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in known)
+
+
+def _caches_coroutines(fn: Callable[..., Any]) -> bool:
+    """Whether it is a `functools.cache` around a coroutine function: the second call gives a coroutine that is over."""
+    fn = innermost(fn)
+    return isinstance(fn, functools._lru_cache_wrapper) and is_async(fn.__wrapped__)
 
 
 class Target:
@@ -70,8 +95,13 @@ class Target:
         its code. `classes`: see below; those that the function names by default."""
         if not callable(fn):
             raise InvalidInput(f"The function comes first, and {fn!r} is none. Write: rnb.map(function, items).")
-        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        if _gives_many(fn):
             raise InvalidInput(f"{name_of(fn)} has a `yield`: it gives many values. Return a list instead.")
+        if _caches_coroutines(fn):
+            raise InvalidInput(
+                f"{name_of(fn)} is `async def` under functools.cache, which keeps coroutines, and each can be awaited "
+                "only once. Leave the cache out: what is done is kept by the job; or use one for coroutines, async_lru."
+            )
         self.fn = fn
         self.passing: Passing = passing
         self.name = name_of(fn)
@@ -98,6 +128,11 @@ class Target:
         return (self.fn,)
 
     @property
+    def one_function(self) -> bool:
+        """Whether the value of one item says something about those of others."""
+        return True
+
+    @property
     def options(self) -> str:
         """How it is called, as far as that makes the job another one."""
         return f"{self.passing}, durable" if self.durable else self.passing
@@ -114,8 +149,8 @@ class Target:
         call, context = self.caller(), contextvars.copy_context()
         if self.executor == "process":
             return Work(call, False, context, self._remote(retry))
-        if self.executor == "thread" and self.is_async:
-            return Work(lambda raw: asyncio.run(_awaited(call(raw))), False, context, encode=self.encode)
+        if self.executor == "thread":
+            return Work(lambda raw: _settled(call(raw)), False, context, encode=self.encode)
         return Work(call, self.is_async, context, encode=self.encode)
 
     def encode(self, value: Any) -> bytes:
@@ -221,6 +256,20 @@ class Target:
 
     # ------------------------------------------------------------ before anything is started
 
+    def check_value(self) -> None:
+        """See that what the function is annotated to return can be kept.
+
+        Raises:
+            InvalidInput: it certainly cannot.
+        """
+        returns = _returns(self.fn)
+        why = None if returns is None else why_unkeepable(returns)
+        if why is not None:
+            raise InvalidInput(
+                f"What {self.name} returns could not be kept, as its annotation has it: {why} Nothing was started. If "
+                "it returns something else, change the annotation or leave it out."
+            )
+
     def check_item(self, position: int, item: Any, raw: bytes) -> None:
         """See that an item fits the function.
 
@@ -288,16 +337,38 @@ class Target:
         call = f"{self.name}{self._signature}"
         if self.passing == "kwargs":
             columns = ", ".join(map(str, item))
-            return (
+            advice = (
                 f"{call} cannot be called with the columns ({columns}): {why}. Name its parameters like the columns, "
                 f"take what is not needed with **others, or pass fewer columns: rnb.map({self.name}, df[[...]])."
             )
+            odd = next((each for each in item if not each.isidentifier() or keyword.iskeyword(each)), None)
+            if odd is not None:
+                advice += f" {odd!r} can be no parameter's name: rename it, df.rename(columns={{{odd!r}: ...}})."
+            return advice
         if self.passing == "args":
             return f"{call} cannot be called with item {position}, {_short(item)}: {why}."
         advice = f"It gets one argument, the item. Give the others a value: functools.partial({self.name}, ...)"
+        if isinstance(item, Mapping):
+            advice += f"; or pass the fields of each item by name: rnb.map({self.name}, pandas.DataFrame(items))"
         if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
             advice += f"; or spread each item over the parameters: rnb.starmap({self.name}, items)"
         return f"{call} cannot be called with an item: {why}. {advice}."
+
+
+def _returns(fn: Callable[..., Any]) -> Any:
+    """What calling it gives, as far as that is certain; None where it is not."""
+    fn = innermost(fn)
+    if inspect.isclass(fn):
+        made = type(fn).__call__ is type.__call__ and fn.__new__ is object.__new__
+        return fn if made else None
+    if hasattr(fn, "__wrapped__"):
+        return None  # a wrapper returns what it likes
+    return parameter_annotations(fn).get("return")
+
+
+def _settled(value: Any) -> Any:
+    """A value; what has to be awaited for it is, in this thread, on a loop of its own."""
+    return asyncio.run(_awaited(value)) if isinstance(value, Awaitable) else value
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:

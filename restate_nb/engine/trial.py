@@ -10,6 +10,7 @@ import msgspec
 
 from restate_nb.engine.codec import encode
 from restate_nb.engine.record import ERROR, OK, Attempt, Recorded, describe
+from restate_nb.errors import NotEncodable
 from restate_nb.policy import Retry
 from restate_nb.pushback import pushback
 
@@ -52,6 +53,37 @@ def went_wrong(
     return Report(Attempt(position, number, status, started, ran, failure=failure), pushback(error))
 
 
+def kept(
+    position: int,
+    number: int,
+    value: Any,
+    started: float,
+    clock: float,
+    encode: Callable[[Any], bytes] = encode,
+) -> Report:
+    """The report of an attempt that returned. A value that cannot be kept is never tried again: it was paid for, and
+    the next one would be like it.
+
+    Args:
+        position: the item's.
+        number: the attempt's, from 1.
+        value: what the function returned.
+        started: when, in seconds since 1970.
+        clock: the same moment on `time.perf_counter`.
+        encode: writes the value.
+    """
+    ran = time.perf_counter() - clock  # encoding is not the function's time
+    try:
+        return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(encode(value))))
+    except NotEncodable as error:
+        failure = describe(error)
+    except Exception as error:  # of the value's own code, such as a property
+        told = describe(error)
+        failure = describe(NotEncodable(f"The value cannot be written: {told.type}: {told.message}"))
+        failure = msgspec.structs.replace(failure, traceback=told.traceback)
+    return Report(Attempt(position, number, ERROR, started, ran, failure=failure))
+
+
 def told(position: int, number: int, recorded: Recorded, retry: Retry) -> Report:
     """The report of an attempt that was made elsewhere.
 
@@ -82,7 +114,6 @@ def try_once(
         value = call(payload)
         if isinstance(value, Awaitable):
             return value
-        ran = time.perf_counter() - clock  # encoding is not the function's time
-        return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(encode(value))))
+        return kept(position, number, value, started, clock, encode)
     except BaseException as error:  # SystemExit too: it must not end this thread
         return went_wrong(position, number, error, retry, started=started, clock=clock)

@@ -26,8 +26,7 @@ import msgspec
 
 from restate_nb.engine import asking
 from restate_nb.engine.codec import decode, encode
-from restate_nb.engine.record import OK, Attempt
-from restate_nb.engine.trial import Report, try_once, went_wrong
+from restate_nb.engine.trial import Report, kept, try_once, went_wrong
 from restate_nb.policy import NO_RETRY, Retry
 
 _LENGTH: Final = struct.Struct("<Q")
@@ -174,9 +173,7 @@ class _Worker:
         if isinstance(result, Report):
             return result
         try:
-            value = self._await(result)
-            ran = time.perf_counter() - clock
-            return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(self._encode(value))))
+            return kept(position, number, self._await(result), started, clock, self._encode)
         except BaseException as error:
             return went_wrong(position, number, error, self._retry, started=started, clock=clock)
 

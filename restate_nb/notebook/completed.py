@@ -58,17 +58,21 @@ class Completed:
         seen = 0
         while True:
             over = self._job.done()  # before the look, or what ends in between would be missed
+            stands_still = self._job._guard.stands_still
             seen, rows = self._since(seen)
             yield from rows
             if over:
                 return
             if not rows:
-                self._job.wait(_LOOK_SECONDS)
+                if stands_still:
+                    self._job._see_that_it_goes_on()
+                self._job._wait(_LOOK_SECONDS)
 
     async def __aiter__(self) -> AsyncIterator[Row]:
         seen = 0
         while True:
             over = self._job.done()
+            stands_still = self._job._guard.stands_still
             seen, rows = self._since(seen)
             for row in rows:
                 yield row
@@ -76,6 +80,8 @@ class Completed:
                 return
             if not rows:
                 self._job._check_here()
+                if stands_still:
+                    self._job._see_that_it_goes_on()
                 try:
                     await asyncio.sleep(_LOOK_SECONDS)
                 except asyncio.CancelledError:

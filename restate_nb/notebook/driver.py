@@ -25,7 +25,7 @@ from restate_nb.notebook.work import Connection, Work
 from restate_nb.notebook.workers import how_it_is_kept
 from restate_nb.server.admin import sql_literal
 from restate_nb.server.http import UnknownInvocation, Unreachable
-from restate_nb.service.wire import Change, Manifest, Round, Summary, keys_of_job, service_of
+from restate_nb.service.wire import Change, Manifest, Round, Summary, Unkept, keys_of_job, service_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,6 +144,17 @@ class Driver:
             for invocation in (await self.held_by_restate())[1]:
                 with suppress(UnknownInvocation):  # it has ended meanwhile, or was purged
                     await self._connection.admin.resume(invocation)
+
+    @property
+    def can_hold(self) -> bool:
+        """Whether there is a way to pause what runs elsewhere."""
+        return self._connection.admin_if_any is not None
+
+    async def hold(self, unkept: Unkept) -> None:
+        """Start nothing more: what the function returned cannot be kept. It holds in the next process, too."""
+        if not self._ledger.complete:
+            self.work.pause()
+            await self._change(paused=True, unkept=unkept)
 
     async def held_by_restate(self) -> tuple[list[str], list[str]]:
         """See `diagnosis.held_by_restate`."""

@@ -269,6 +269,11 @@ def _typed(values: Sequence[Any]) -> Any:
     return column.array
 
 
+def objects(values: Sequence[Any]) -> Any:
+    """A column of objects as they are, lists among them."""
+    return _objects(values, len(values))
+
+
 def _objects(values: Sequence[Any], count: int) -> Any:
     column = np.empty(count, dtype=object)
     for position, value in enumerate(values):

@@ -122,6 +122,13 @@ class Invocations:
         self._paused = False
         self._loop.call_soon_threadsafe(self._changed.set)
 
+    def hold(self, since: float) -> None:
+        """Nothing to do: the job hears of outcomes as soon as they are known here."""
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._running)
+
     async def cancel(self) -> None:
         """See `work.Work`.
 

@@ -19,6 +19,7 @@ from restate_nb.errors import InvalidInput, JobError, ServerError
 from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
 from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.driver import Driver
+from restate_nb.notebook.guard import Guard
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.limits import Limits
@@ -60,6 +61,7 @@ class Job(Visible, Generic[T]):
         self._io = io
         self._items: Items
         self._ledger = ledger
+        self._guard = Guard(driver, io, ledger)
         self._limits = Limits()
         ledger.heard = self._note_limits
         self._target: Target
@@ -109,28 +111,42 @@ class Job(Visible, Generic[T]):
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the job has ended, or for `timeout` seconds; says whether it has ended.
 
-        Ctrl-C ends the waiting; the job goes on.
+        Ctrl-C ends the waiting; the job goes on. The waiting ends, too, when the job has paused itself, since a value
+        cannot be kept; that is printed.
 
         Example:
             if not job.wait(timeout=0.5):
                 print(job.counts)
         """
-        ended = self._ended
+        ended = self._wait(timeout)
+        if not ended and self._guard.stands_still:
+            print(f"The job {self.name!r} is {self._paused_itself()}.")
+        return ended
+
+    def _wait(self, timeout: float | None) -> bool:
         self._check_here()
         try:
-            if not ended.done() and (timeout is None or timeout > 0):
+            if not self._ended.done() and (timeout is None or timeout > 0):
                 self._check_waiting()
                 with nesting.lent():
-                    ended.exception(timeout)
-            ended.exception(0)
-        except FutureTimeoutError:
-            return False
+                    self._guard.wait_ended(self._ended, timeout)
+            if not self._ended.done():
+                return False
         except KeyboardInterrupt:
             self._say_it_goes_on()
             raise
         if self._showing is not None:
             self._showing.join(_LAST_PANEL_SECONDS)
         return True
+
+    def _see_that_it_goes_on(self) -> None:
+        """Whoever waits for more must not wait for ever.
+
+        Raises:
+            JobError: the job has paused itself.
+        """
+        if self._guard.stands_still and not self.done():
+            raise JobError(f"The job {self.name!r} is {self._paused_itself()}.", self.frame())
 
     def _check_here(self) -> None:
         if not self._ended.done():
@@ -165,12 +181,14 @@ class Job(Visible, Generic[T]):
 
         Raises:
             TimeoutError: it took longer.
-            JobError: the job could not be followed to its end, or gave up: see `fail_fast` of `rnb.map`.
+            JobError: the job could not be followed to its end, or gave up: see `fail_fast` of `rnb.map`; or it has
+                paused itself, since what an item returned cannot be kept.
 
         Example:
             frame = job.result(timeout=60)
         """
-        if not self.wait(timeout):
+        if not self._wait(timeout):
+            self._see_that_it_goes_on()
             raise TimeoutError(
                 f"{self._ledger.done:,} of {self._ledger.total:,} items are done after {timeout:g} s; the job goes on. "
                 "job.frame() shows what is there."
@@ -186,8 +204,9 @@ class Job(Visible, Generic[T]):
             if not self._ended.done():
                 self._check_waiting(blocks=False)
                 async with nesting.lent_while_awaited():
-                    await until_done(self._ended)
-            await until_done(self._ended)
+                    await until_done(self._ended, lambda: self._guard.stands_still)
+            if self._ended.done():
+                self._ended.result()
         except asyncio.CancelledError:
             if this_cell() is not None:  # in a notebook that is Ctrl-C; elsewhere a caller's own timeout
                 self._say_it_goes_on()
@@ -197,7 +216,8 @@ class Job(Visible, Generic[T]):
                 raise
         except Exception:  # told with its cause by _result
             self._ended.exception()
-        self.wait()  # for the last panel; the job has ended
+        self._see_that_it_goes_on()
+        self._wait(None)  # for the last panel; the job has ended
         return self._result()
 
     def _result(self) -> pd.DataFrame:
@@ -276,9 +296,11 @@ class Job(Visible, Generic[T]):
                 f"Cancelling {self.name!r} takes its time, and goes on by itself: "
                 "job.diagnose() says whether Restate is away."
             )
-        else:
-            if not blocked_by_waiting() and not nesting.is_within(self._driver.work.prints.job):
-                self.wait(_CANCELLED_SECONDS)
+            return
+        if not blocked_by_waiting() and not nesting.is_within(self._driver.work.prints.job):
+            with suppress(Exception):  # told by whoever asks for the result
+                self._ended.exception(_CANCELLED_SECONDS)
+            self._wait(0)  # for the last panel
 
     def pause(self) -> None:
         """Start no more items, until `resume()`; what runs goes on. It holds when the kernel is restarted, too.
@@ -289,12 +311,16 @@ class Job(Visible, Generic[T]):
         self._io.run(self._driver.pause(True))
 
     def resume(self) -> None:
-        """Go on after `pause()`.
+        """Go on after `pause()`, or after the job has paused itself: values that cannot be kept do not pause it again
+        before its function changes.
 
         Example:
             job.resume()
         """
-        self._io.run(self._driver.pause(False))
+        if self._guard.found is not None:
+            self._guard.let_go().result()
+        else:
+            self._io.run(self._driver.pause(False))
 
     def retry_failed(self, where: Where = None) -> Job[T]:
         """Run failed and cancelled items again, with the function as it is now. Returns this job.
@@ -312,6 +338,8 @@ class Job(Visible, Generic[T]):
             job.retry_failed(lambda failed: failed["error"].str.contains("429"))
         """
         if not self.done():
+            if self._guard.stands_still:
+                raise InvalidInput(f"The job {self.name!r} is {self._paused_itself()}.")
             raise InvalidInput("The job still runs. Retry when it has ended, or cancel it first: job.cancel().")
         positions = self._chosen(where)
         if positions:
@@ -319,6 +347,8 @@ class Job(Visible, Generic[T]):
                 raise InvalidInput(
                     f"The function {self._target.name} is not known here: run the cell that maps it first."
                 )
+            if self._guard.found is not None:
+                self._guard.let_go(watch=True).result()
             number = self._io.run(self._driver.add_round(positions, self._code))
             self._follow([number])
             if self._panel is not None:
@@ -363,6 +393,7 @@ class Job(Visible, Generic[T]):
             self._code = code
             self._rule = stop_rule(policy.fail_fast)
             self._limits.per_second = policy.per_second
+            self._guard.provide(target, code)
             self._driver.work.provide(target, policy)
             self._note_limits(time.time())
             again = self._following is not None

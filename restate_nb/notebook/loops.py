@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
@@ -219,14 +219,16 @@ def cause_of(error: Exception) -> Exception:
     return next((each for each in causes if not isinstance(each, ServerError)), causes[0])
 
 
-async def until_done(future: Future[T]) -> T:
-    """Await a future of another thread from a cell's loop.
+async def until_done(future: Future[T], given_up: Callable[[], bool] = lambda: False) -> T | None:
+    """Await a future of another thread from a cell's loop; None once `given_up` says so.
 
     Cancelling the cell does not cancel the future. The loop wakes four times a second, since a signal handler of Python
     runs only when the interpreter does: a bare `await` in a cell could not be interrupted.
     """
     waiting = asyncio.shield(asyncio.wrap_future(future))
     while not waiting.done():
+        if given_up():
+            return None
         await asyncio.wait({waiting}, timeout=0.25)
     return waiting.result()
 

@@ -10,7 +10,7 @@ from restate_nb.engine.record import CANCELLED, ERROR, TIMEOUT
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput
 from restate_nb.notebook.driver import Driver
-from restate_nb.notebook.inputs import Items
+from restate_nb.notebook.inputs import Items, own_source
 from restate_nb.notebook.lanes import Lanes
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.limits import Limits
@@ -64,7 +64,7 @@ class Outcomes:
         Example:
             job.frame()["status"].value_counts()
         """
-        from restate_nb.notebook.frame import expanded, job_frame, with_columns  # noqa: PLC0415 - loads pandas
+        from restate_nb.notebook.frame import expanded, job_frame, objects, with_columns  # noqa: PLC0415 - loads pandas
 
         frame = job_frame(
             self._ledger,
@@ -75,7 +75,8 @@ class Outcomes:
             submitted=self._created,
         )
         if hasattr(self._items.source, "array"):  # a Series: its dtype is kept
-            frame["item"] = self._items.source.array
+            source = self._items.source
+            frame["item"] = objects(list(self._items.originals)) if source.dtype == object else source.array
         return with_columns(expanded(frame) if expand else frame, self._driver.work.columns())
 
     def join(self, *, expand: bool = True) -> pd.DataFrame:
@@ -89,7 +90,7 @@ class Outcomes:
         """
         from restate_nb.notebook.frame import joined  # noqa: PLC0415 - loads pandas
 
-        return joined(self._items.source, self.frame(expand=expand), self._items.index())
+        return joined(own_source(self._items.source), self.frame(expand=expand), self._items.index())
 
     def errors(self) -> pd.DataFrame:
         """The failed items grouped by what went wrong, the most frequent first.

@@ -125,6 +125,13 @@ class Shards:
     def resume(self) -> None:
         self._run.resume()
 
+    def hold(self, since: float) -> None:
+        self._run.hold(since)
+
+    @property
+    def busy(self) -> bool:
+        return self._run.busy
+
     async def cancel(self) -> None:
         self._run.cancel()
 

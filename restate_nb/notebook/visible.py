@@ -14,6 +14,7 @@ from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
 from restate_nb.errors import ServerError
 from restate_nb.notebook.diagnosis import Diagnosis, running_lines
 from restate_nb.notebook.drawn import Drawn
+from restate_nb.notebook.guard import Guard
 from restate_nb.notebook.panel.words import duration
 from restate_nb.notebook.progress import Progress
 
@@ -37,6 +38,7 @@ class Visible(Drawn):
     """The side of a job that people look at."""
 
     _ended: Future[None]
+    _guard: Guard
     _note: str
     _panel: Panel | None = None
     _shown_in: int | None = None  # the number of the cell that has the live panel
@@ -58,7 +60,7 @@ class Visible(Drawn):
             return "cancelled" if self._ledger.counts[CANCELLED] else "finished"
         if not self._driver.manifest.rounds[-1].submitted and self._driver.batches is None:
             return "submitting"
-        if self._driver.manifest.paused:
+        if self._driver.manifest.paused or self._guard.found is not None:
             return "paused"
         return "running" if self._driver.work.running_positions() or self._ledger.done else "waiting"
 
@@ -129,6 +131,8 @@ class Visible(Drawn):
                 f"{stuck:,} in flight no longer match their journal, since {self._target.name} was changed. "
                 "job.restart() runs them from the beginning"
             )
+        if self._guard.found is not None and not self._ended.done():
+            return self._paused_itself()
         if self.status == "stopped":
             return "the session was stopped, what is done is kept: rnb.start(), then run the job's cell again"
         if lost := self._driver.lost():
@@ -143,6 +147,19 @@ class Visible(Drawn):
         if self._ended.done():
             return ""  # nothing is still to start
         return self._note or self._standstill() or self._driver.manner
+
+    def _paused_itself(self) -> str:
+        """Why the job has paused itself, and what to do."""
+        found = self._guard.found
+        if found is None:
+            return "paused: job.resume() goes on"
+        label, left = self._items.index()[found.position], self._ledger.total - self._ledger.done
+        return (
+            f"paused: what item {label!r} returned cannot be kept. {found.why.rstrip('.')}. {left:,} of "
+            f"{self._ledger.total:,} items are still to be run, and none is started, since they would be paid for in "
+            f"vain. Change {self._target.name}, and run its cell again: a job that has a name= goes on, and then "
+            "job.retry_failed() runs what failed. job.resume() goes on with the function as it is"
+        )
 
     def _standstill(self) -> str:
         """A word on why nothing ends, when that takes longer than it should."""
@@ -183,7 +200,9 @@ class Visible(Drawn):
                     reasons, _ = self._io.run(self._driver.held_by_restate())
                 except ServerError as error:  # gone in this moment
                     reasons = [f"Restate does not say what it holds: {error}"]
-            reasons += self._driver.work.obstacles()
+            if self._guard.found is not None:
+                reasons.insert(0, f"It is {self._paused_itself()}.")
+            reasons += [each for each in self._driver.work.obstacles() if each not in reasons]
             running = running_lines(self._driver.work.doings(), self._items.index())
         return Diagnosis(self.name, state, reasons, running)
 

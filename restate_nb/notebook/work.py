@@ -135,6 +135,18 @@ class Work(Protocol):
     def resume(self) -> None:
         """Go on after `pause`."""
 
+    def hold(self, since: float) -> None:
+        """Pause at once when what an item returned cannot be kept, where that is known here first.
+
+        Args:
+            since: attempts that began before then do not count, in seconds since 1970; inf for never.
+        """
+
+    @property
+    def busy(self) -> bool:
+        """Whether items run in this process, or have run and are not recorded."""
+        ...
+
     async def cancel(self) -> None:
         """End the items that have no outcome."""
 

@@ -18,7 +18,7 @@ from restate.serde import BytesSerde
 from restate_nb.engine import prints
 from restate_nb.engine.objects import Classes
 from restate_nb.engine.rebuild import classes_of, parameter_annotations
-from restate_nb.engine.record import CANCELLED, ERROR, OK, WIRE_VERSION, Attempt
+from restate_nb.engine.record import CANCELLED, ERROR, OK, WIRE_VERSION, Attempt, is_unkept
 from restate_nb.engine.target import Passing, Target, is_async, name_of
 from restate_nb.errors import InvalidInput, JournalMismatch
 from restate_nb.patterns.outcome import OperationFailed
@@ -146,7 +146,6 @@ class DurableFunctions:
         except BaseException:
             flights.orphan(functools.partial(self._give_up, invocation))  # the next attempt finds them
             raise
-        self._give_up(invocation)
         self._failed.pop(invocation, None)
         self._mismatched.get(request.function, {}).pop(invocation, None)
         if attempt_decoder.decode(recorded).status == CANCELLED:
@@ -192,7 +191,7 @@ class DurableFunctions:
             failure, status = described(error), ERROR
             if tap.cancelled and _is_cancellation(error):
                 status = CANCELLED
-            elif (wait := _wait(retry, number, error)) is not None:
+            elif not is_unkept(failure) and (wait := _wait(retry, number, error)) is not None:
                 self._failed[invocation] = number
                 again = f"{failure.type}: {failure.message}"
                 raise RetryableError(again, retry_after=timedelta(seconds=wait)) from None

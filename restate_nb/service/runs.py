@@ -130,6 +130,10 @@ class JobRun:
         """Go on after `pause`."""
         self.pool.soon(self.pool.resume)
 
+    def hold(self, since: float) -> None:
+        """Pause by itself when what an item returned cannot be kept; see `Pool.hold`."""
+        self.pool.soon(self.pool.hold, since)
+
     def reopen(self) -> None:
         """Take `cancel` and `stop` back, for a further round."""
         with self._lock:

@@ -179,6 +179,20 @@ class Summary(msgspec.Struct, kw_only=True):
     busy: float | None = None
 
 
+class Unkept(msgspec.Struct):
+    """Why a job was paused by itself: what its function returned cannot be kept.
+
+    Attributes:
+        code: the digest of the function.
+        position: of which item.
+        why: in words.
+    """
+
+    code: str
+    position: _Count
+    why: str
+
+
 class Manifest(msgspec.Struct, kw_only=True):
     """What is kept of a job besides its shards.
 
@@ -191,7 +205,8 @@ class Manifest(msgspec.Struct, kw_only=True):
         total: how many items.
         generation: see `ShardRequest`.
         cancelled: `cancel()` was called.
-        paused: `pause()` was called.
+        paused: `pause()` was called, or the job has paused itself.
+        unkept: why it did. While it is not paused, values of that function that cannot be kept do not pause it.
         summary: how it ended, when it did.
         recipe: how its items are run, where that can be told without its cell; written and read by the session.
         lanes: over how many lanes its shards are divided on workers; None for a job that no workers run.
@@ -211,6 +226,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     generation: int = 1
     cancelled: bool = False
     paused: bool = False
+    unkept: Unkept | None = None
     summary: Summary | None = None
     recipe: str | None = None
     lanes: int | None = None
@@ -247,6 +263,7 @@ class Change(msgspec.Struct, kw_only=True):
         submitted: the number of a round of which every shard is submitted.
         cancelled: sets the flag.
         paused: sets the flag.
+        unkept: why it is paused by itself.
         summary: the job has ended.
         recipe: its items are run in another way from now on; empty for one that only its cell can tell.
     """
@@ -256,6 +273,7 @@ class Change(msgspec.Struct, kw_only=True):
     submitted: int | None = None
     cancelled: bool | None = None
     paused: bool | None = None
+    unkept: Unkept | None = None
     summary: Summary | None = None
     recipe: str | None = None
 
@@ -279,6 +297,8 @@ def apply_change(manifest: Manifest, change: Change) -> Manifest:
         manifest.cancelled = change.cancelled
     if change.paused is not None:
         manifest.paused = change.paused
+    if change.unkept is not None:
+        manifest.unkept = change.unkept
     if change.summary is not None:
         manifest.summary = change.summary
     if change.recipe is not None:

@@ -32,3 +32,8 @@ def look(item: int) -> str:
 
 async def look_awaited(item: int) -> str:
     return variable.get()
+
+
+def unkeepable(calls: Calls, item: int) -> object:
+    calls.note(item)
+    return object() if item >= 2 else item

@@ -58,8 +58,12 @@ CASES: dict[str, tuple[Callable[..., Any], str]] = {
     ),
     "a column that is missing": (partial(rnb.map, lambda city, zip, street: 1, FRAME), r"missing.*'street'"),
     "a column that is no name": (
-        partial(rnb.map, lambda **row: row, FRAME.rename(columns={"zip": "zip code"})),
-        r"column 'zip code' cannot be one\. Rename it",
+        partial(rnb.map, lambda city, zip: city, FRAME.rename(columns={"zip": "zip code"})),
+        r"'zip code' can be no parameter's name: rename it",
+    ),
+    "a column that is no text": (
+        partial(rnb.map, lambda **row: row, FRAME.rename(columns={"zip": 1})),
+        r"column 1 cannot be one\. Rename it",
     ),
     "a column twice": (
         partial(rnb.map, lambda **row: row, pd.concat([FRAME, FRAME], axis=1)),

@@ -78,6 +78,9 @@ def test_a_thousand_items_of_which_some_fail_hang_or_return_nonsense(
     mixed = Mixed(seed)
     retry = rnb.Retry(max_attempts=2, initial_interval=0.01, retry_on=ConnectionError)
     job = submit(any_session, mixed, range(1000), name=f"mixed-{seed}", timeout=1, retry=retry, concurrency=100)
+    with pytest.raises(rnb.JobError, match="is paused: what item"):  # at the first that has no JSON form
+        job.result(timeout=120)
+    job.resume()
     frame = job.result(timeout=120)
 
     assert fails == 5, "the handler was to fail five times"

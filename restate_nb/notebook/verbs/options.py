@@ -62,8 +62,11 @@ def target_of(
         return named(fn, passing, executor, version)
     if callable(fn) and takes_context(fn):
         check_durable(fn, policy, executor)
-        return Target(fn, passing, durable=True, version=version)
+        target = Target(fn, passing, durable=True, version=version)
+        target.check_value()
+        return target
     target = Target(fn, passing, executor=executor, version=version)
+    target.check_value()
     if executor == "process":
         target.work(policy.retry)  # refuses what cannot be sent there
     return target

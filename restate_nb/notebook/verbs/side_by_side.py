@@ -116,6 +116,7 @@ def fan_out(
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
     durable = _durable(list(functions.values()), policy, executor)
     target = Operations(functions, durable=durable, executor=executor, version=version)
+    target.check_value()
     if executor == "process":
         target.work(policy.retry)  # refuses what cannot be sent there
     names = [name_of(fn) for fn in functions.values()]
