@@ -11,6 +11,7 @@ from restate.serde import BytesSerde
 from restate_nb.engine.commit import commit
 from restate_nb.service.runs import JobRuns
 from restate_nb.service.shard import Shard
+from restate_nb.service.variants import add_variant_handlers
 from restate_nb.service.wire import (
     SHARD_HANDLER,
     Change,
@@ -119,4 +120,5 @@ def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:
             ctx.clear_all()
             ctx.set("generation", asked.generation)
 
+    add_variant_handlers(jobs, retention)
     return jobs
