@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from restate_nb.engine.attempts import Work
-from restate_nb.engine.codec import encode
+from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.processes import Remote
 from restate_nb.engine.target import Executor, Target
 from restate_nb.policy import NO_RETRY, Retry
@@ -47,6 +47,15 @@ class Operations(Target):
     def functions(self) -> tuple[Callable[..., Any], ...]:
         """The operations."""
         return tuple(part.fn for part in self._in_order)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Their keys, as text."""
+        labels: dict[str, None] = {}
+        for key in map(decode, self._parts):
+            label = key if isinstance(key, str) else repr(key)
+            labels[label if label not in labels else f"{label} #{len(labels)}"] = None
+        return tuple(labels)
 
     @property
     def options(self) -> str:

@@ -26,7 +26,6 @@ from restate_nb.service.wire import (
     manifest_decoder,
 )
 
-
 NOT_FOUND: Final = 404
 _name_decoder: Final = msgspec.json.Decoder(str)
 

@@ -135,8 +135,8 @@ class Visible(Drawn):
             until = time.strftime("%H:%M:%S", time.localtime(batches.until))
             return f"pausing until {until}, before batch {batches.number:,} of {batches.count:,}"
         if self._ended.done():
-            return ""  # nothing is still to start
-        return self._note or self._standstill() or self._driver.manner
+            return self._which.remark(self._ledger)
+        return self._note or self._standstill() or self._driver.manner or self._which.unseen_remark()
 
     def _standstill(self) -> str:
         """A word on why nothing ends, when that takes longer than it should."""

@@ -66,7 +66,9 @@ def _array(contents: Contents, value: Any) -> bytes:
     if value.nbytes > contents.bytes and not value.flags.c_contiguous:
         value = value[:: max(1, len(value) // 1024)]  # a copy of the whole would take too much
     flat = np.ascontiguousarray(value).reshape(-1)
-    return hashed(b"numbers", *head, contents.raw(value, memoryview(flat.view(np.uint8)) if flat.size else memoryview(b"")))
+    return hashed(
+        b"numbers", *head, contents.raw(value, memoryview(flat.view(np.uint8)) if flat.size else memoryview(b""))
+    )
 
 
 # ---------------------------------------------------------------- pandas
@@ -89,7 +91,11 @@ def read_pandas(contents: Contents, value: Any) -> bytes | None:
     if isinstance(value, pd.api.extensions.ExtensionArray):
         return hashed(b"column", _column(contents, value))
     if isinstance(value, pd.api.extensions.ExtensionDtype):
-        more = (contents.of(value.categories), contents.of(value.ordered)) if isinstance(value, pd.CategoricalDtype) else ()
+        more = (
+            (contents.of(value.categories), contents.of(value.ordered))
+            if isinstance(value, pd.CategoricalDtype)
+            else ()
+        )
         return hashed(b"dtype", str(value).encode(), *more)
     if value is pd.NaT or value is pd.NA:
         return hashed(b"missing", type(value).__name__.encode())

@@ -6,7 +6,6 @@ reloaded, or there is none), it is that of the bytecode. A code object's digest 
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast

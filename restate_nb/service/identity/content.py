@@ -162,7 +162,9 @@ class Contents:
         if data.nbytes <= self.bytes:
             self.bytes -= data.nbytes
             return hashed(b"raw", data)
-        self.codes.unseen(value, f"only a sample of its {data.nbytes / 1e6:,.0f} MB: {BYTES / 1e6:,.0f} MB are the most")
+        self.codes.unseen(
+            value, f"only a sample of its {data.nbytes / 1e6:,.0f} MB: {BYTES / 1e6:,.0f} MB are the most"
+        )
         return hashed(b"sample", str(data.nbytes).encode(), *_sample(data))
 
     # ------------------------------------------------------------ by what it is
@@ -207,9 +209,13 @@ class Contents:
         if isinstance(value, types.ModuleType):
             return hashed(b"module", value.__name__.encode())
         if isinstance(value, functools.partial):
-            return hashed(b"partial", self.of(value.func), self.each(value.args), self.items(sorted_items(value.keywords)))
+            return hashed(
+                b"partial", self.of(value.func), self.each(value.args), self.items(sorted_items(value.keywords))
+            )
         if isinstance(value, functools.partialmethod):
-            return hashed(b"partial", self.of(value.func), self.each(value.args), self.items(sorted_items(value.keywords)))
+            return hashed(
+                b"partial", self.of(value.func), self.each(value.args), self.items(sorted_items(value.keywords))
+            )
         if isinstance(value, types.MethodType):
             return hashed(b"method", self.of(value.__func__), self.of(value.__self__))
         if isinstance(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
@@ -484,4 +490,3 @@ _CODE: Final = (
     types.BuiltinFunctionType, types.MethodWrapperType, *_DESCRIPTORS, property, staticmethod, classmethod,
     functools.cached_property, _CACHED, types.CodeType, types.GenericAlias, types.UnionType,
 )  # fmt: skip
-

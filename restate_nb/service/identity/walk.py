@@ -213,9 +213,7 @@ class _Walk:
         fixed = kind == "data" and root == name and root not in self._assigned and _is_fixed(value)
         self._add(name, kind, digest, root=root, may_vary=not fixed)
 
-    def _partial(
-        self, name: str, value: functools.partial[Any], kind: Kind, root: str, owner: Any, level: int
-    ) -> None:
+    def _partial(self, name: str, value: functools.partial[Any], kind: Kind, root: str, owner: Any, level: int) -> None:
         self._named(name, value.func, kind, root=root, owner=owner, level=level)
         for place, bound in (*enumerate(value.args), *sorted_items(value.keywords)):
             told = f"{name}({place})" if isinstance(place, int) else f"{name}({place}=)"
