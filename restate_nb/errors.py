@@ -52,6 +52,10 @@ class JobMismatch(RestateNbError, ValueError):
     """The name belongs to a job over other items or with other options."""
 
 
+class OlderResults(UserWarning):
+    """A job that was attached to has results of a function, or of what it uses, that is another one today."""
+
+
 class JobError(RestateNbError, RuntimeError):
     """Values were asked for of a job of which some items failed.
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from restate_nb.engine.codec import encode
 from restate_nb.engine.lane import Entry
 from restate_nb.engine.prints import at_item
 from restate_nb.engine.processes import IDLE, Processes, Remote, Trip

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from restate_nb.engine.attempts import Work
-from restate_nb.engine.codec import encode
+from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.processes import Remote
 from restate_nb.engine.target import Executor, Target, innermost
 from restate_nb.policy import NO_RETRY, Retry
@@ -61,6 +61,15 @@ class Operations(Target):
         """
         for part in self._in_order:
             part.check_value()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Their keys, as text."""
+        labels: dict[str, None] = {}
+        for key in map(decode, self._parts):
+            label = key if isinstance(key, str) else repr(key)
+            labels[label if label not in labels else f"{label} #{len(labels)}"] = None
+        return tuple(labels)
 
     @property
     def options(self) -> str:

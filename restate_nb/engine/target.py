@@ -133,6 +133,16 @@ class Target:
         return True
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The names by which its functions are told apart."""
+        return (self.name,)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether its code is not here, and only its name is known."""
+        return self.known_as is not None
+
+    @property
     def options(self) -> str:
         """How it is called, as far as that makes the job another one."""
         return f"{self.passing}, durable" if self.durable else self.passing

@@ -74,6 +74,10 @@ class Deployed(Target):
         return Work(self._call, True, contextvars.copy_context())
 
     @property
+    def is_elsewhere(self) -> bool:
+        return True
+
+    @property
     def options(self) -> str:
         """Which handler, and the keys: others make it another job."""
         return self.name if self.keys is None else f"{self.name}, keys {_digest(self.keys)}"

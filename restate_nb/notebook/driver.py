@@ -21,6 +21,7 @@ from restate_nb.notebook.lookout import Lookout
 from restate_nb.notebook.shards import Shards
 from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.sweeper import purge
+from restate_nb.notebook.which import check_bound
 from restate_nb.notebook.work import Connection, Work
 from restate_nb.notebook.workers import how_it_is_kept
 from restate_nb.server.admin import sql_literal
@@ -88,6 +89,7 @@ class Driver:
         there, created = await connection.records.open(wanted, fresh=fresh)
         if (there.items, there.options, there.total) != (wanted.items, wanted.options, wanted.total):
             raise JobMismatch(_mismatch(there, wanted))
+        check_bound(there, wanted)
         if there.recipe != wanted.recipe:
             change = Change(generation=there.generation, recipe=wanted.recipe or "")
             there = await connection.records.change(there, change)

@@ -26,8 +26,9 @@ from restate_nb.notebook.limits import Limits
 from restate_nb.notebook.loops import LoopThread, blocked_by_waiting, cause_of, until_done
 from restate_nb.notebook.outcomes import Where
 from restate_nb.notebook.visible import SessionStopped, Visible, this_cell
+from restate_nb.notebook.which import Older, Which
 from restate_nb.policy import RunPolicy
-from restate_nb.service.digest import code_of
+from restate_nb.service.identity import Identity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,7 @@ class Job(Visible, Generic[T]):
         self._limits = Limits()
         ledger.heard = self._note_limits
         self._target: Target
-        self._code = ""
+        self._which = Which(driver)
         self._ended: Future[None] = Future()
         self._following: Future[None] | None = None
         self._note = ""
@@ -343,13 +344,13 @@ class Job(Visible, Generic[T]):
             raise InvalidInput("The job still runs. Retry when it has ended, or cancel it first: job.cancel().")
         positions = self._chosen(where)
         if positions:
-            if not self._code:
+            if self._which.now is None:
                 raise InvalidInput(
                     f"The function {self._target.name} is not known here: run the cell that maps it first."
                 )
             if self._guard.found is not None:
                 self._guard.let_go(watch=True).result()
-            number = self._io.run(self._driver.add_round(positions, self._code))
+            number = self._io.run(self._add_round(positions))
             self._follow([number])
             if self._panel is not None:
                 self._panel.reopen()
@@ -379,27 +380,51 @@ class Job(Visible, Generic[T]):
 
     # ------------------------------------------------------------ from the session
 
-    def _provide(self, target: Target, items: Items, policy: RunPolicy, batch: Batch | None) -> None:
-        """Bring the function as it is now, and the index under which the same items were passed this time."""
+    def _provide(
+        self,
+        target: Target,
+        items: Items,
+        policy: RunPolicy,
+        batch: Batch | None,
+        identity: Identity,
+        *,
+        again: bool = False,
+    ) -> Older:
+        """Bring the function as it is now, and the index under which the same items were passed this time.
+
+        Args:
+            again: run again what older code or content made.
+
+        Returns:
+            What has changed since the items ran last.
+        """
+        self._which.asked_again = again
+        older = self._bring(target, items, policy, batch, identity)
+        if (older or not older.known) and not self.done() and self._driver.manifest.unfinished:
+            self._io.run(self._which.record())
+        if again and self.done() and self._ended.exception() is None:
+            self._follow([])
+        return older
+
+    def _bring(self, target: Target, items: Items, policy: RunPolicy, batch: Batch | None, identity: Identity) -> Older:
         with self._joining:
             if batch is not None and self._driver.batches is not None:
                 self._driver.batches.pause = batch.pause
-            code = code_of(target.functions, target.version)
-            before = self._code or self._driver.manifest.rounds[-1].code
-            if code != before and not self.done():
+            older = self._which.bring(target, identity, finished=self.done() or not self._driver.manifest.unfinished)
+            if older.code and not self.done():
                 self._note = f"{target.name} has changed: items that are still to start use it as it is now"
             else:
                 self._note = ""
-            self._code = code
             self._rule = stop_rule(policy.fail_fast)
             self._limits.per_second = policy.per_second
-            self._guard.provide(target, code)
+            self._guard.provide(target, self._which.code)
             self._driver.work.provide(target, policy)
             self._note_limits(time.time())
             again = self._following is not None
             self._attach(target, items)
             if again:
                 self._ledger.attached = self._ledger.done
+            return older
 
     def _attach(self, target: Target, items: Items) -> None:
         """Follow the job from wherever it stands, unless that is being done already."""
@@ -410,7 +435,7 @@ class Job(Visible, Generic[T]):
             if self._following is None or lost:  # lost: Restate was away for too long, say, and may be there again
                 if not self._driver.created:
                     self._ledger.attached_at = time.time()
-                if not self._code:
+                if self._which.now is None:
                     self._note = f"waiting for {target.name}: run the cell that maps it"
                 self._follow(range(len(self._driver.manifest.rounds)))
 
@@ -419,13 +444,18 @@ class Job(Visible, Generic[T]):
         self._ended = ended
 
         async def follow() -> None:
+            watching = asyncio.create_task(self._which.watch(self._ledger))
             try:
                 self._driver.work.listen()
                 for number in rounds:
                     await self._driver.finish(number)
+                if self._which.asked_again and self._ledger.complete:
+                    self._which.asked_again = False
+                    if positions := self._which.older_positions(self._ledger):
+                        await self._driver.finish(await self._add_round(positions))
                 if not self._ledger.complete:
                     raise RuntimeError(f"{self._ledger.total - self._ledger.done} items have no outcome")
-                concluding = asyncio.create_task(self._driver.conclude())
+                concluding = asyncio.create_task(self._conclude())
                 await asyncio.wait({concluding}, timeout=_NOTED_SECONDS)
                 if not concluding.done():
                     ended.set_result(None)  # all outcomes are here; the end is noted when Restate is back
@@ -437,8 +467,19 @@ class Job(Visible, Generic[T]):
                 _end(ended, cause_of(error) if isinstance(error, Exception) else error)
             else:
                 _end(ended, None)
+            finally:
+                watching.cancel()
 
         self._following = self._io.start(follow())
+
+    async def _conclude(self) -> None:
+        await self._which.settle()
+        await self._driver.conclude()
+
+    async def _add_round(self, positions: list[int]) -> int:
+        await self._which.record_if_changed()
+        self._which.run_here()
+        return await self._driver.add_round(positions, self._which.code)
 
     def _give_up(self, error: ServerError) -> None:
         """Follow the job no longer, for this reason. On the session's loop."""

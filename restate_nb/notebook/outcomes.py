@@ -15,6 +15,7 @@ from restate_nb.notebook.lanes import Lanes
 from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.limits import Limits
 from restate_nb.notebook.loops import LoopThread
+from restate_nb.notebook.which import Which
 from restate_nb.notebook.workers import Roll
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from restate_nb.notebook.job_identity import JobIdentity
 
 Where = type[BaseException] | str | tuple[type[BaseException] | str, ...] | Callable[[Any], Any] | Sequence[Any] | None
 """Which failed items: by error type, by a function of their frame, or by index labels; all for None."""
@@ -36,6 +38,7 @@ class Outcomes:
     _items: Items
     _target: Target
     _limits: Limits
+    _which: Which
 
     @property
     def name(self) -> str:
@@ -59,7 +62,8 @@ class Outcomes:
         the first start); `run_s` (seconds spent running, all attempts together); `started_at`, `finished_at` (UTC).
         Of a job of `rnb.invoke` also what Restate tells of each item's last invocation: `invocation_id`,
         `invocation_status`, `invocation_retries` (since it last made progress), `invocation_created_at`,
-        `invocation_started_at`, `invocation_ended_at` (UTC).
+        `invocation_started_at`, `invocation_ended_at` (UTC). Where items were run by different code, or with different
+        content of what it names, also `code`: which it was, as `job.identity()` lists them.
 
         Example:
             job.frame()["status"].value_counts()
@@ -77,7 +81,9 @@ class Outcomes:
         if hasattr(self._items.source, "array"):  # a Series: its dtype is kept
             source = self._items.source
             frame["item"] = objects(list(self._items.originals)) if source.dtype == object else source.array
-        return with_columns(expanded(frame) if expand else frame, self._driver.work.columns())
+        codes = self._which.codes(self._ledger)
+        more = {**self._driver.work.columns(), **({} if codes is None else {"code": codes})}
+        return with_columns(expanded(frame) if expand else frame, more)
 
     def join(self, *, expand: bool = True) -> pd.DataFrame:
         """The input with what became of each row beside it, on the input's own index.
@@ -145,6 +151,25 @@ class Outcomes:
                 f"{self._target.name} takes a Restate context. Run it with rnb.call({self._target.name}, ...)."
             )
         return run_here(self._target, self._items.encoded[position], debug=debug)
+
+    def identity(self) -> JobIdentity:
+        """Which job it is: what counted, what could not be seen, and what has changed since its items ran.
+
+        Example:
+            import restate_nb as rnb
+
+            rnb.start()
+            FACTOR = 3
+
+            def times(n):
+                return FACTOR * n
+
+            job = rnb.map(times, [1, 2])
+            job.identity().frame()  # one row a part: `times` and `FACTOR`
+        """
+        from restate_nb.notebook.job_identity import identity_of_job  # noqa: PLC0415 - loads pandas
+
+        return identity_of_job(self.name, self._driver.manifest, self._which)
 
     def attempts(self) -> pd.DataFrame:
         """Every attempt, one row each, on the input's index: `position, attempt, status, error_type, error, started_at,

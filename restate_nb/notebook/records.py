@@ -14,8 +14,9 @@ from restate_nb.errors import InvalidInput
 from restate_nb.notebook.attendance import Absent, Attendance
 from restate_nb.notebook.received import received
 from restate_nb.server.admin import Admin, sql_literal
-from restate_nb.server.http import DEFAULT_PATIENCE, UnknownInvocation
+from restate_nb.server.http import DEFAULT_PATIENCE, Rejected, UnknownInvocation
 from restate_nb.server.ingress import Ingress
+from restate_nb.service.variants import Variant, Vary, variants_key
 from restate_nb.service.wire import (
     Change,
     Forget,
@@ -28,6 +29,8 @@ from restate_nb.service.wire import (
 )
 
 _IN_VAIN: Final = 5  # attempts
+NOT_FOUND: Final = 404
+_name_decoder: Final = msgspec.json.Decoder(str)
 
 
 class Records(Protocol):
@@ -53,6 +56,13 @@ class Records(Protocol):
 
     async def forget(self, manifest: Manifest) -> None:
         """Drop it."""
+
+    async def claim(self, base: str, wanted: Variant) -> str:
+        """The name of the job that this one is, by what does not vary by itself; its own, where there is none."""
+        ...
+
+    async def vary(self, base: str, asked: Vary) -> None:
+        """Note what varies by itself."""
 
 
 class Kept:
@@ -97,6 +107,23 @@ class Kept:
     async def forget(self, manifest: Manifest) -> None:
         forget = encode(Forget(generation=manifest.generation, now=True))
         await self._ingress.call(self._service, "forget", forget, key=manifest.name, idempotency_key=uuid4().hex)
+
+    async def claim(self, base: str, wanted: Variant) -> str:
+        key = variants_key(base)
+        try:
+            answer = await self._ingress.call(
+                self._service, "claim", encode(wanted), key=key, idempotency_key=uuid4().hex
+            )
+        except Rejected as error:
+            if error.status == NOT_FOUND:  # workers of before there was this: the name is all that is known
+                return wanted.job
+            raise
+        return received(_name_decoder, answer, f"the name of the job {wanted.job!r}")
+
+    async def vary(self, base: str, asked: Vary) -> None:
+        await self._ingress.call(
+            self._service, "vary", encode(asked), key=variants_key(base), idempotency_key=uuid4().hex
+        )
 
     async def _ask(
         self, handler: str, name: str, asked: Open | Change, patience: float | None = DEFAULT_PATIENCE
@@ -149,3 +176,9 @@ class Unkept:
 
     async def forget(self, manifest: Manifest) -> None:
         self._manifests.pop((manifest.name, manifest.generation), None)
+
+    async def claim(self, base: str, wanted: Variant) -> str:
+        return wanted.job
+
+    async def vary(self, base: str, asked: Vary) -> None:
+        """It is forgotten with the process."""

@@ -20,12 +20,25 @@ from restate_nb.notebook.ledger import Ledger
 from restate_nb.notebook.loops import LoopThread
 from restate_nb.notebook.manifests import read_items_back, read_manifests, unknown_function
 from restate_nb.notebook.names import check_job_name
+from restate_nb.notebook.records import Kept
+from restate_nb.notebook.which import (
+    Fresh,
+    bound_of,
+    check_fresh,
+    code_named,
+    identity_now,
+    made_of,
+    older_of,
+    warn_of_older,
+)
 from restate_nb.notebook.work import Connection
 from restate_nb.notebook.workers import check_for_workers, connection_to_workers, lanes_for
 from restate_nb.policy import RunPolicy
-from restate_nb.service.digest import code_of, items_digest
+from restate_nb.service.digest import items_digest
+from restate_nb.service.identity import Identity
 from restate_nb.service.recipes import read_recipe, recipe_of
 from restate_nb.service.runs import JobRuns
+from restate_nb.service.variants import Variant
 from restate_nb.service.wire import Manifest, Round, workers_of
 
 if TYPE_CHECKING:
@@ -69,7 +82,7 @@ class Registry:
         policy: RunPolicy,
         *,
         name: str | None,
-        fresh: bool,
+        fresh: Fresh,
         batch: Batch | None = None,
         on_workers: bool = False,
     ) -> Job[Any]:
@@ -79,6 +92,7 @@ class Registry:
             InvalidInput: the name cannot be one, there are no workers, or they cannot run it.
             JobMismatch: the name belongs to a job over other items.
         """
+        check_fresh(fresh)
         connection = self._connection
         if on_workers:
             check_for_workers(target, policy)
@@ -89,10 +103,11 @@ class Registry:
                 "send items to them. rnb.batch runs functions of this process: import it, and pass the function."
             )
         digest = items_digest(items.encoded.sizes(), items.encoded.chunks())
-        code, now = code_of(target.functions, target.version), time.time()
+        identity, now = identity_now(target), time.time()
+        code = code_named(target, identity)
         options = target.options if batch is None else f"{target.options}, batches of {batch.size}"
         wanted = Manifest(
-            name=check_job_name(name) if name is not None else f"{target.name}-{_mix(code, digest, options)}",
+            name=check_job_name(name) if name is not None else _unnamed(target, code, identity.digest, digest, options),
             function=target.name,
             items=digest,
             options=options,
@@ -104,18 +119,43 @@ class Registry:
             rounds=[Round(positions=None, code=code, started=now)],
             recipe=recipe_of(target, policy, 0.0 if batch is None else batch.pause),
             lanes=lanes_for(policy, len(items)) if on_workers else None,
+            base="" if name is not None else _unnamed(target, "", identity.base, digest, options),
+            made=[made_of(identity, code, now)],
+            bound=bound_of(identity),
         )
         if fresh and on_workers and connection.admin_if_any is not None:
             self._end_older(connection.session, wanted.name)
         ledger = Ledger(len(items))
         try:
-            driver = self._io.run(Driver.open(connection, wanted, items.encoded, ledger, fresh=fresh))
+            driver = self._io.run(self._open(connection, wanted, identity, items, ledger, fresh=fresh is True))
         except KeyboardInterrupt:
             print("Stopped while the job was being submitted: run the cell again, and it is made complete.")
             raise
         job = self._handle(driver, ledger)
-        job._provide(target, items, policy, batch)
+        finished = job.done() or not driver.manifest.unfinished
+        older = job._provide(target, items, policy, batch, identity, again=fresh == "changed")
+        if fresh != "changed":
+            warn_of_older(job.name, older, job._driver.manifest.mixed, finished=finished)
         return job
+
+    async def _open(
+        self, connection: Connection, wanted: Manifest, identity: Identity, items: Items, ledger: Ledger, *, fresh: bool
+    ) -> Driver:
+        """Open the job that this one is, by what does not vary by itself."""
+        await (connection.records.ready if wanted.deployed else connection.attend)()
+        for key, job in list(self._jobs.items()):
+            there = job._driver.manifest
+            same = there.base == wanted.base if wanted.base else there.name == wanted.name
+            if same and key[0] == connection.session and not job.done() and job._which.now is not None:
+                await job._which.vary(sorted(job._which.now.own_doing(identity)))
+        if wanted.base and identity.varying:
+            variant = Variant(job=wanted.name, parts=wanted.made[0].parts, at=wanted.created)
+            wanted.name = await connection.records.claim(wanted.base, variant)
+        driver = await Driver.open(connection, wanted, items.encoded, ledger, fresh=fresh)
+        if wanted.base and driver.manifest.mixed and not driver.created and isinstance(connection.records, Kept):
+            # something was changed by hand while it ran: its results are of nothing that could be asked for
+            return await Driver.open(connection, wanted, items.encoded, ledger, fresh=True)
+        return driver
 
     def _end_older(self, session: str, name: str) -> None:
         """Cancel what workers do for a job that is to begin anew: here somebody may wait for it."""
@@ -166,10 +206,21 @@ class Registry:
         try:
             encoded = await read_items_back(self._connection.admin, self._connection.session, manifest)
             target, policy, pause = await asyncio.to_thread(read_recipe, recipe, durable=manifest.durable)
+            identity = await asyncio.to_thread(identity_now, target)
+            if (
+                manifest.base
+                and manifest.made
+                and older_of(manifest.made[-1], identity, code_named(target, identity), manifest.varies)
+            ):
+                print(f"The job {manifest.name!r} does not go on by itself: {manifest.function} is another one by now.")
+                return
             ledger = Ledger(manifest.total)
             driver = await Driver.of(self._connection, manifest, encoded, ledger, created=False)
             batch = None if manifest.batch is None else Batch(manifest.batch, pause)
-            self._handle(driver, ledger)._provide(target, Items(Decoded(target, encoded), encoded), policy, batch)
+            job = self._handle(driver, ledger)
+            older = job._bring(target, Items(Decoded(target, encoded), encoded), policy, batch, identity)
+            if older or not older.known:
+                await job._which.record()
         except Exception as error:  # nobody waits for this task: what is not told here, nobody is told
             kind = "" if isinstance(error, RestateNbError) else f"{type(error).__name__}: "
             print(f"The job {manifest.name!r} cannot go on without its cell: {kind}{error}")
@@ -234,6 +285,12 @@ class Registry:
             self._kept = [each for each in self._kept if each is not job]
             if key[0] == self._connection.session:
                 self._connection.runs.forget(*key[1:])
+
+
+def _unnamed(target: Target, code: str, identity: str, items: str, options: str) -> str:
+    """What a job is called that has no name of its own. That of a version alone is what it always was."""
+    by_version = target.version is not None and code
+    return f"{target.name}-{_mix(code if by_version else identity, items, options)}"
 
 
 def _mix(*parts: str) -> str:

@@ -27,6 +27,7 @@ from restate_nb.notebook.records import records_of
 from restate_nb.notebook.registry import On, Registry
 from restate_nb.notebook.restates import OwnServer, Restate
 from restate_nb.notebook.sweeper import Sweeper
+from restate_nb.notebook.which import Fresh
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
 from restate_nb.server.process import ServerHandle
@@ -149,7 +150,7 @@ class Session:
         policy: RunPolicy,
         *,
         name: str | None,
-        fresh: bool,
+        fresh: Fresh,
         batch: Batch | None = None,
         on_workers: bool = False,
     ) -> Job[Any]:

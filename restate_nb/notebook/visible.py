@@ -145,8 +145,8 @@ class Visible(Drawn):
             until = time.strftime("%H:%M:%S", time.localtime(batches.until))
             return f"pausing until {until}, before batch {batches.number:,} of {batches.count:,}"
         if self._ended.done():
-            return ""  # nothing is still to start
-        return self._note or self._standstill() or self._driver.manner
+            return self._which.remark(self._ledger)
+        return self._note or self._standstill() or self._driver.manner or self._which.unseen_remark()
 
     def _paused_itself(self) -> str:
         """Why the job has paused itself, and what to do."""

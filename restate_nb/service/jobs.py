@@ -12,6 +12,7 @@ from restate.serde import BytesSerde
 from restate_nb.engine.commit import commit
 from restate_nb.service.runs import JobRuns
 from restate_nb.service.shard import Shard
+from restate_nb.service.variants import add_variant_handlers
 from restate_nb.service.wire import (
     MAX_RECORD_BYTES,
     REST,
@@ -159,6 +160,7 @@ def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:
         _check_given(asked)
         await Record(ctx, session).purged(asked)
 
+    add_variant_handlers(jobs, retention)
     return jobs
 
 

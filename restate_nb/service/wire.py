@@ -164,6 +164,22 @@ class Round(msgspec.Struct, kw_only=True):
         return packed.unpack(self.positions, total) if isinstance(self.positions, str) else self.positions
 
 
+class Made(msgspec.Struct, kw_only=True):
+    """What the function was that ran items, from some time on.
+
+    Attributes:
+        since: seconds since 1970 (UTC).
+        code: as in `Round`.
+        parts: what counted, by name: a letter for its kind, and digits of its digest. See `identity.Part.mark`.
+        unseen: what could not be seen, and why, by name.
+    """
+
+    since: float
+    code: str
+    parts: dict[str, str]
+    unseen: dict[str, str] = {}
+
+
 class Summary(msgspec.Struct, kw_only=True):
     """How a job ended: counts of items.
 
@@ -210,6 +226,12 @@ class Manifest(msgspec.Struct, kw_only=True):
         summary: how it ended, when it did.
         recipe: how its items are run, where that can be told without its cell; written and read by the session.
         lanes: over how many lanes its shards are divided on workers; None for a job that no workers run.
+        base: for a job without a name of its own, the key under which those are kept that differ in data only.
+        made: what the function was, as it changed; the first is that which began the job. Empty in records of before
+            there was this.
+        bound: the marks of what was bound to its functions, which counts like items; None where that is not known.
+        varies: the names of parts that the function itself changes: they do not count.
+        mixed: the names of parts that somebody else changed while it ran.
     """
 
     version: int = WIRE_VERSION
@@ -230,6 +252,11 @@ class Manifest(msgspec.Struct, kw_only=True):
     summary: Summary | None = None
     recipe: str | None = None
     lanes: int | None = None
+    base: str = ""
+    made: list[Made] = []
+    bound: dict[str, str] | None = None
+    varies: list[str] = []
+    mixed: list[str] = []
 
     def __post_init__(self) -> None:
         for each in self.rounds:
@@ -266,6 +293,9 @@ class Change(msgspec.Struct, kw_only=True):
         unkept: why it is paused by itself.
         summary: the job has ended.
         recipe: its items are run in another way from now on; empty for one that only its cell can tell.
+        made: what the function is from now on.
+        varies: further parts that vary.
+        mixed: further parts that were changed while it ran.
     """
 
     generation: int
@@ -276,6 +306,14 @@ class Change(msgspec.Struct, kw_only=True):
     unkept: Unkept | None = None
     summary: Summary | None = None
     recipe: str | None = None
+    made: Made | None = None
+    varies: list[str] = []
+    mixed: list[str] = []
+
+
+_MOST_MADE: Final = 30
+"""How many changes of a function are kept. Of more, those after the first are forgotten: what they ran is then said to
+be older than it is, and never newer."""
 
 
 def apply_change(manifest: Manifest, change: Change) -> Manifest:
@@ -303,6 +341,11 @@ def apply_change(manifest: Manifest, change: Change) -> Manifest:
         manifest.summary = change.summary
     if change.recipe is not None:
         manifest.recipe = change.recipe or None
+    if change.made is not None:
+        manifest.made.append(change.made)
+        del manifest.made[1 : len(manifest.made) - _MOST_MADE + 1]
+    manifest.varies = [*dict.fromkeys((*manifest.varies, *change.varies))]
+    manifest.mixed = [*dict.fromkeys((*manifest.mixed, *change.mixed))]
     return manifest
 
 

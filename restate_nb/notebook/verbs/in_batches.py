@@ -13,6 +13,7 @@ from restate_nb.notebook.inputs import passing_of, read_items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.session import Session
 from restate_nb.notebook.verbs.options import concurrency_of, target_of
+from restate_nb.notebook.which import Fresh
 from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy, Seconds, positive_int, seconds
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ def batch(
     fail_fast: bool | float = False,
     executor: Executor = "auto",
     version: str | int | None = None,
-    fresh: bool = False,
+    fresh: Fresh = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[T]: ...
@@ -54,7 +55,7 @@ def batch(
     fail_fast: bool | float = False,
     executor: Executor = "auto",
     version: str | int | None = None,
-    fresh: bool = False,
+    fresh: Fresh = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[T]: ...
@@ -73,7 +74,7 @@ def batch(
     fail_fast: bool | float = False,
     executor: Executor = "auto",
     version: str | int | None = None,
-    fresh: bool = False,
+    fresh: Fresh = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]:

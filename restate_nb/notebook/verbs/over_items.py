@@ -12,6 +12,7 @@ from restate_nb.notebook.inputs import passing_of, read_items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.session import Session
 from restate_nb.notebook.verbs.options import On, concurrency_of, is_for_workers, target_of
+from restate_nb.notebook.which import Fresh
 from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy, Seconds
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ def map(
     executor: Executor = "auto",
     on: On = None,
     version: str | int | None = None,
-    fresh: bool = False,
+    fresh: Fresh = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[T]: ...
@@ -51,7 +52,7 @@ def map(
     executor: Executor = "auto",
     on: On = None,
     version: str | int | None = None,
-    fresh: bool = False,
+    fresh: Fresh = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[T]: ...
@@ -70,7 +71,7 @@ def map(
     executor: Executor = "auto",
     on: On = None,
     version: str | int | None = None,
-    fresh: bool = False,
+    fresh: Fresh = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]: ...
@@ -88,7 +89,7 @@ def map(
     executor: Executor = "auto",
     on: On = None,
     version: str | int | None = None,
-    fresh: bool = False,
+    fresh: Fresh = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]:
@@ -129,10 +130,11 @@ def map(
             once, up to 32 on all workers, and holds over all of them; `max_per_second` and `limit` count within one
             process, so they are refused. `fail_fast` holds while this process looks.
         version: stands for the function's code, so that no change of the code makes another job or is announced. The
-            digest that it replaces covers the function and what it names of its notebook or module: functions, classes,
-            and values that cannot change. It does not see into imported modules, or into lists, dicts and other things
-            that can change: give another version when those matter.
-        fresh: drop the job of this name and its outcomes, and start again.
+            digest that it replaces covers the function and what it names: functions, classes and modules of yours, and
+            data by content. What `functools.partial` binds counts all the same. `job.identity()` shows what counted,
+            and what could not be seen, such as a client.
+        fresh: True drops the job of this name and its outcomes, and starts again. "changed" runs again what older code
+            made, or other content of what it names; the rest stays.
         show: show the live panel (in a terminal, a progress bar).
         session: the session to use; the live one by default.
 
@@ -173,7 +175,7 @@ def starmap(
     executor: Executor = "auto",
     on: On = None,
     version: str | int | None = None,
-    fresh: bool = False,
+    fresh: Fresh = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[T]: ...
@@ -192,7 +194,7 @@ def starmap(
     executor: Executor = "auto",
     on: On = None,
     version: str | int | None = None,
-    fresh: bool = False,
+    fresh: Fresh = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[T]: ...
@@ -211,7 +213,7 @@ def starmap(
     executor: Executor = "auto",
     on: On = None,
     version: str | int | None = None,
-    fresh: bool = False,
+    fresh: Fresh = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]: ...
@@ -229,7 +231,7 @@ def starmap(
     executor: Executor = "auto",
     on: On = None,
     version: str | int | None = None,
-    fresh: bool = False,
+    fresh: Fresh = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]:

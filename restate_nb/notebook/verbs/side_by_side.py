@@ -18,6 +18,7 @@ from restate_nb.notebook.job import Job
 from restate_nb.notebook.session import Session
 from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.verbs.options import check_durable, check_version, concurrency_of
+from restate_nb.notebook.which import Fresh
 from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy, Seconds
 from restate_nb.service.durable import takes_context
 
@@ -37,7 +38,7 @@ def fan_out(
     fail_fast: bool | float = False,
     executor: Executor = "auto",
     version: str | int | None = None,
-    fresh: bool = False,
+    fresh: Fresh = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[T]: ...
@@ -54,7 +55,7 @@ def fan_out(
     fail_fast: bool | float = False,
     executor: Executor = "auto",
     version: str | int | None = None,
-    fresh: bool = False,
+    fresh: Fresh = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[T]: ...
@@ -70,7 +71,7 @@ def fan_out(
     fail_fast: bool | float = False,
     executor: Executor = "auto",
     version: str | int | None = None,
-    fresh: bool = False,
+    fresh: Fresh = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]:

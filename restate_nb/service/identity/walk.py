@@ -1,0 +1,583 @@
+"""Walks functions and what they name, and tells what they are: the code that is loaded, and data by content.
+
+Functions, classes and modules of the user count by what they say, as deep as they name each other; installed packages
+by their names. What code names, closes over and holds is data, and counts by content. Parts have the names by which
+the user knows them, so that it can be told which of them is another one today.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import enum
+import functools
+import importlib.util
+import inspect
+import re
+import sys
+import types
+import typing
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from restate_nb.service.identity.arrays import read_numpy, read_pandas, read_tables
+from restate_nb.service.identity.code import Import, digest_of_code, digest_of_text, hashed, uses_of
+from restate_nb.service.identity.content import (
+    _CACHED,
+    ATOMS,
+    Contents,
+    attributes_of,
+    has_c_state,
+    sorted_items,
+    type_text,
+)
+from restate_nb.service.identity.owners import (
+    is_users_class,
+    is_users_file,
+    is_users_function,
+    is_users_module,
+    qualified,
+)
+from restate_nb.service.identity.report import Identity, Kind, Part, Unseen
+
+PARTS: Final = 2_000
+"""The most parts that are told apart; what is met after them counts within the part that holds it."""
+
+CHILDREN: Final = 32
+"""The most keys of a dict, and attributes of an object, that are parts of their own."""
+
+LEVELS: Final = 3
+"""How deep dicts and objects are taken apart. What is inside of them counts all the same."""
+
+_GENERATED: Final = frozenset({"__dataclass_fields__", "__attrs_attrs__", "_fields", "__struct_fields__"})
+_TOLD_MEMBERS: Final = frozenset({
+    "__slots__", "__match_args__", "__dataclass_fields__", "__dataclass_params__", "__struct_defaults__",
+    "__struct_fields__", "__struct_encode_fields__", "__struct_config__", "__attrs_attrs__", "__pydantic_fields__",
+    "__pydantic_decorators__", "__pydantic_computed_fields__", "__doc__",
+})  # fmt: skip
+"""The members with such names that say something of a class; all others are Python's own bookkeeping."""
+
+_NAME: Final = re.compile(r"[^\W\d]\w*")
+
+
+def identity_of(functions: Mapping[str, Callable[..., Any]]) -> Identity:
+    """What these functions are now, by content.
+
+    Args:
+        functions: by the name that each is known by.
+    """
+    walk = _Walk(next(iter(functions.values()), None))
+    for name, fn in functions.items():
+        walk.root(name, fn)
+    return walk.end()
+
+
+class _Walk:
+    """One walk: `Codes` for what data hold."""
+
+    def __init__(self, first: Any) -> None:
+        self._home = _module_of(first)
+        self._parts: dict[str, Part] = {}
+        self._unseen: list[Unseen] = []
+        self._bindings: dict[str, Any] = {}
+        self._assigned: set[str] = set()
+        self._met: dict[int, tuple[str, Any]] = {}  # functions, classes and modules; themselves, to keep their ids
+        self._tokens: dict[int, bytes] = {}
+        self._code: deque[Callable[[], None]] = deque()
+        self._data: deque[Callable[[], None]] = deque()
+        self._contents = Contents(self, (read_numpy, read_pandas, read_tables))
+        self._titles: set[str] = set()
+        self._path = self._root = self._under = ""
+        self._through_data = False
+
+    def end(self) -> Identity:
+        """Follow everything that was met, code first: then it is known what data alone lead to."""
+        while self._code or self._data:
+            queue = self._code or self._data
+            queue.popleft()()
+        return Identity(self._parts, tuple(dict.fromkeys(self._unseen)), self._bindings, frozenset(self._assigned))
+
+    # ------------------------------------------------------------ Codes
+
+    def met(self, thing: types.FunctionType | type) -> bytes:
+        if isinstance(thing, type):
+            if not is_users_class(thing):
+                return qualified(thing).encode()
+            if id(thing) not in self._met:
+                self._later(lambda: self._reached(thing))
+            return hashed(b"class", qualified(thing).encode())
+        token = self._tokens.get(id(thing))
+        if token is None:
+            self._tokens[id(thing)] = hashed(b"function above")
+            token = self._tokens[id(thing)] = self._token(thing)
+            if id(thing) not in self._met:
+                self._met[id(thing)] = ("", thing)
+                self._later(lambda: self._names(thing))
+        return token
+
+    def unseen(self, value: object, why: str) -> None:
+        self._unseen.append(Unseen(self._path, type(value).__qualname__, why))
+
+    def unseen_count(self) -> int:
+        return len(self._unseen)
+
+    def forget_unseen(self, count: int) -> None:
+        del self._unseen[count:]
+
+    def _later(self, step: Callable[[], None]) -> None:
+        path, root = self._path, self._root
+        if not path:
+            self._code.append(step)
+            return
+
+        def through_data() -> None:
+            self._through_data, self._under = True, root
+            step()
+            self._through_data = False
+
+        self._data.append(through_data)
+
+    def _reached(self, kind: type) -> None:
+        plain, title = (each(kind.__module__, kind.__qualname__) for each in (self._plain_title, self._title))
+        if plain not in self._titles and title not in self._titles:
+            self._titles.add(title)
+            self._class(title, kind)
+
+    def _token(self, fn: types.FunctionType) -> bytes:
+        """What stands for a function that data hold: its own code, and what it holds itself."""
+        own = digest_of_code(fn.__code__) if is_users_function(fn) else qualified(fn).encode()
+        held = [*(fn.__defaults__ or ()), *(value for _, value in sorted_items(fn.__kwdefaults__ or {}))]
+        for cell in fn.__closure__ or ():
+            held.append(_cell(cell))
+        return hashed(own, self._contents.each(held))
+
+    # ------------------------------------------------------------ parts
+
+    def _add(self, name: str, kind: Kind, digest: bytes, *, root: str = "", may_vary: bool = False) -> None:
+        number, free = 1, name
+        while free in self._parts:
+            number += 1
+            free = f"{name} #{number}"
+        self._parts[free] = Part(free, kind, digest.hex(), root or name, may_vary or self._through_data)
+
+    def _plain_title(self, module: str | None, name: str) -> str:
+        return name if module == self._home or module is None else f"{module}.{name}"
+
+    def _title(self, module: str | None, name: str) -> str:
+        title = self._plain_title(module, name)
+        return f"{self._under}:{title}" if self._through_data else title
+
+    def root(self, name: str, value: Any) -> None:
+        """Begin with a function of the job."""
+        self._named(name, value, "held", root=name, owner=value)
+
+    def _named(self, name: str, value: Any, kind: Kind = "data", *, root: str, owner: Any, level: int = 0) -> None:
+        """Something that has a name.
+
+        Args:
+            name: of the part.
+            value: what it is.
+            kind: of data.
+            root: the name that it hangs on.
+            owner: what that name is bound to; that of functions and classes is themselves.
+            level: how deep it stands in dicts and objects.
+        """
+        if isinstance(value, types.FunctionType):
+            self._function(name, value)
+        elif isinstance(value, type):
+            self._class(name, value)
+        elif isinstance(value, functools.partial):
+            self._partial(name, value, kind, root, owner, level)
+        elif isinstance(value, types.MethodType):
+            self._named(name, value.__func__, kind, root=root, owner=owner, level=level)
+            self._named(f"{name}.self", value.__self__, kind, root=f"{name}.self", owner=value.__self__, level=level)
+        elif isinstance(value, _CACHED) and isinstance(value.__wrapped__, types.FunctionType):
+            self._function(name, value.__wrapped__)
+            self._datum(f"{name} (cache)", sorted_items(value.cache_parameters()), "data", root, owner)
+        else:
+            children = self._children(value, level)
+            if children is None:
+                self._datum(name, value, kind, root, owner)
+            else:
+                self._take_apart(name, value, children, kind, root, owner, level)
+
+    def _datum(self, name: str, value: Any, kind: Kind, root: str, owner: Any) -> None:
+        before = self._path, self._root
+        self._path, self._root = name, root
+        try:
+            digest = self._contents.of(value)
+        finally:
+            self._path, self._root = before
+        self._bindings[root] = owner
+        fixed = kind == "data" and root == name and root not in self._assigned and _is_fixed(value)
+        self._add(name, kind, digest, root=root, may_vary=not fixed)
+
+    def _partial(self, name: str, value: functools.partial[Any], kind: Kind, root: str, owner: Any, level: int) -> None:
+        self._named(name, value.func, kind, root=root, owner=owner, level=level)
+        for place, bound in (*enumerate(value.args), *sorted_items(value.keywords)):
+            told = f"{name}({place})" if isinstance(place, int) else f"{name}({place}=)"
+            inner: Kind = "bound" if kind == "held" else kind
+            self._named(told, bound, inner, root=told, owner=bound, level=level + 1)
+
+    def _children(self, value: Any, level: int) -> list[tuple[str, Any]] | None:
+        """The things in a dict or an object that are parts of their own, with what is put after its name."""
+        if level >= LEVELS or len(self._parts) >= PARTS:
+            return None
+        if type(value) is dict:
+            if 0 < len(value) <= CHILDREN and all(type(key) is str for key in value):
+                return [(f"[{key!r}]", inner) for key, inner in list(value.items())]
+            return None
+        if type(value) is types.SimpleNamespace or (is_users_class(type(value)) and _is_plain_object(type(value))):
+            found = list(attributes_of(value))
+            return [(f".{key}", inner) for key, inner in found] if len(found) <= CHILDREN else None
+        return None
+
+    def _take_apart(
+        self, name: str, value: Any, children: list[tuple[str, Any]], kind: Kind, root: str, owner: Any, level: int
+    ) -> None:
+        self._bindings[root] = owner
+        before = self._path, self._root
+        if name != root or root in self._assigned:  # else its class is named by the code as good as itself
+            self._path, self._root = name, root
+        head = self.met(type(value))
+        self._path, self._root = before
+        self._add(name, kind, hashed(head, *(key.encode() for key, _ in children)), root=root, may_vary=True)
+        for key, inner in children:
+            if isinstance(inner, (types.FunctionType, type, types.MethodType, functools.partial)):
+                self._datum(name + key, inner, kind, root, owner)  # as data: which of them it is may vary
+            else:
+                self._named(name + key, inner, kind, root=root, owner=owner, level=level + 1)
+
+    # ------------------------------------------------------------ functions
+
+    def _function(self, name: str, fn: types.FunctionType) -> None:
+        if _is_single_dispatch(fn):
+            self._dispatcher(name, fn)
+            return
+        users = is_users_function(fn)
+        own = digest_of_code(fn.__code__) if users else qualified(fn).encode()
+        known = self._met[id(fn)][0] if id(fn) in self._met else ""
+        if known.endswith(" "):
+            if known != f"{name} ":
+                self._add(name, "code", hashed(b"same", own))
+            return
+        self._met[id(fn)] = f"{name} ", fn
+        plain = []
+        for parameter, value in _defaults(fn):
+            if type(value) in ATOMS:
+                plain.append(hashed(parameter.encode(), self._contents.of(value)))
+            else:
+                self._named(f"{name}({parameter}=)", value, root=name, owner=fn)
+        nonlocals = uses_of(fn.__code__).nonlocals
+        for variable, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=False):
+            if (value := _cell(cell)) is not fn:
+                if variable in nonlocals:
+                    self._assigned.add(name)
+                self._held(f"{name}.{variable}", value, name, fn)
+        if users:
+            for attribute, value in sorted_items(fn.__dict__):
+                if not attribute.startswith("__"):
+                    self._held(f"{name}.{attribute}", value, name, fn)
+        wrapped = fn.__dict__.get("__wrapped__")
+        if callable(wrapped) and not any(_cell(cell) is wrapped for cell in fn.__closure__ or ()):
+            self._named(f"{name}.__wrapped__", wrapped, root=name, owner=fn)
+        installed = self._names(fn) if users else []
+        self._add(name, "code", hashed(own, *plain, b"names", *installed))
+
+    def _held(self, name: str, value: Any, root: str, owner: Any) -> None:
+        self._named(name, value, root=root, owner=owner)
+
+    def _dispatcher(self, name: str, fn: types.FunctionType) -> None:
+        """A function of `functools.singledispatch`: those that it chooses from."""
+        self._met[id(fn)] = f"{name} ", fn
+        registry: Mapping[type, Any] = fn.registry  # type: ignore[attr-defined]
+        for kind, inner in sorted(registry.items(), key=lambda item: qualified(item[0])):
+            self._named(name if kind is object else f"{name}[{kind.__qualname__}]", inner, root=name, owner=fn)
+        self._add(f"{name} (dispatch)", "code", hashed(*sorted(qualified(kind).encode() for kind in registry)))
+
+    def _names(self, fn: types.FunctionType) -> list[bytes]:
+        """Follow what a function names, later; returns what stands for what is installed."""
+        space, uses = fn.__globals__, uses_of(fn.__code__)
+        module = space.get("__name__", fn.__module__)
+        self._assigned |= {self._title(module, name) for name in uses.stores}
+        installed = []
+        for chain in uses.globals:
+            if chain[0] in space:
+                installed += self._global(module, space, chain)
+            elif not hasattr(builtins, chain[0]):
+                installed.append(f"no {chain[0]}".encode())
+        for each in uses.imports:
+            self._import(each, space)
+        for name, kind in _classes_of_annotations(fn):
+            if is_users_class(kind):
+                self._soon(module, name, kind)
+        return installed
+
+    def _global(self, module: str, space: Mapping[str, Any], chain: Sequence[str]) -> list[bytes]:
+        value, rest, name = space[chain[0]], list(chain[1:]), chain[0]
+        while isinstance(value, types.ModuleType):
+            if not is_users_module(value.__name__):
+                return [hashed(".".join(chain).encode(), value.__name__.encode())]
+            if not rest or rest[0] not in vars(value):
+                self._whole(value)
+                return [hashed(".".join(chain).encode(), value.__name__.encode())]
+            module, name = value.__name__, rest.pop(0)
+            value = vars(value)[name]
+        if (isinstance(value, types.FunctionType) and not is_users_function(value) and value.__closure__ is None) or (
+            isinstance(value, type) and not is_users_class(value)
+        ):
+            return [hashed(name.encode(), qualified(value).encode())]
+        self._soon(module, name, value)
+        return []
+
+    def _soon(self, module: str | None, name: str, value: Any) -> None:
+        """Follow a global, once."""
+        plain, title = self._plain_title(module, name), self._title(module, name)
+        if plain in self._titles or title in self._titles:
+            return
+        self._titles.add(title)
+        through, under = self._through_data, self._under
+
+        def follow() -> None:
+            before = self._through_data, self._under
+            self._through_data, self._under = through, under
+            self._named(title, value, root=title, owner=value)
+            self._through_data, self._under = before
+
+        code = isinstance(value, (types.FunctionType, type, types.MethodType, functools.partial, _CACHED))
+        (self._code if code and not through else self._data).append(follow)
+
+    def _import(self, asked: Import, space: Mapping[str, Any]) -> None:
+        """A module of the user that a function imports when it runs: by its file, whether it is loaded or not yet."""
+        package = space.get("__package__") or ""
+        try:
+            name = importlib.util.resolve_name("." * asked.level + asked.module, package)
+        except ImportError:
+            return
+        inner = [f"{name}.{each}" for each in asked.names]
+        for module in (name, *inner):
+            self._file_of(module)
+
+    def _file_of(self, module: str) -> None:
+        key = f"import {module}"
+        if key in self._titles:
+            return
+        self._titles.add(key)
+        path = _file_of_module(module)
+        if path is None:
+            return
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except (OSError, UnicodeDecodeError):
+            return
+        self._add(f"{key}", "code", digest_of_text(text))
+        for each in _imports_in(text):
+            package = module if path.endswith("__init__.py") else module.rpartition(".")[0]
+            self._import(each, {"__package__": package})
+
+    def _whole(self, module: types.ModuleType) -> None:
+        """All that a module of the user defines: it is used in a way that does not say which part of it."""
+        if id(module) in self._met:
+            return
+        self._met[id(module)] = module.__name__, module
+        for name, value in sorted(vars(module).items()):
+            if name.startswith("__") or isinstance(value, types.ModuleType):
+                continue
+            if getattr(value, "__module__", module.__name__) == module.__name__:
+                self._soon(module.__name__, name, value)
+
+    # ------------------------------------------------------------ classes
+
+    def _class(self, name: str, kind: type) -> None:
+        if not is_users_class(kind):
+            self._add(name, "code", hashed(b"installed", qualified(kind).encode()))
+            return
+        if id(kind) in self._met:
+            if self._met[id(kind)][0] != name:
+                self._add(name, "code", hashed(b"same", qualified(kind).encode()))
+            return
+        self._met[id(kind)] = name, kind
+        own = [qualified(kind).encode()]
+        for base in (*kind.__bases__, type(kind)):
+            own.append(qualified(base).encode())
+            if is_users_class(base):
+                self._soon(base.__module__, base.__qualname__, base)
+        own += [f"{field}: {type_text(each)}".encode() for field, each in sorted(_annotations(kind).items())]
+        for title, each in _classes_of_annotations(kind):
+            if is_users_class(each):
+                self._soon(kind.__module__, title, each)
+        for member, value in sorted(vars(kind).items()):
+            own += self._member(name, kind, member, value)
+        self._add(name, "code", hashed(*own))
+
+    def _member(self, name: str, kind: type, member: str, value: Any) -> list[bytes]:
+        """What stands for a member of a class in the class itself; data are parts of their own."""
+        functions = list(_functions_of(value))
+        if functions:
+            found = [member.encode(), type(value).__name__.encode()]
+            for fn in functions:
+                if not (_is_generated(fn) and _GENERATED & set(vars(kind))):
+                    found += self._method(name, kind, member, fn)
+            return found
+        if member in _TOLD_MEMBERS:
+            return [member.encode(), self._by_value(name, member, value)]
+        if member.startswith("__") or member == "_abc_impl" or isinstance(value, _SLOTS):
+            return []
+        if isinstance(value, type) and is_users_class(value):
+            self._class(f"{name}.{member}", value)
+        else:
+            self._named(f"{name}.{member}", value, root=name, owner=kind, level=1)
+        return [member.encode()]
+
+    def _by_value(self, name: str, member: str, value: Any) -> bytes:
+        self._path, self._root = f"{name}.{member}", name
+        try:
+            return self._contents.of(value)
+        finally:
+            self._path = self._root = ""
+
+    def _method(self, name: str, kind: type, member: str, fn: types.FunctionType) -> Iterator[bytes]:
+        if id(fn) in self._met:
+            yield qualified(fn).encode()
+            return
+        self._met[id(fn)] = "", fn
+        users = is_users_function(fn)
+        yield digest_of_code(fn.__code__) if users else qualified(fn).encode()
+        for parameter, value in _defaults(fn):
+            if type(value) in ATOMS:
+                yield hashed(parameter.encode(), self._contents.of(value))
+            else:
+                self._named(f"{name}.{member}({parameter}=)", value, root=name, owner=kind)
+        for variable, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=False):
+            inner = _cell(cell)
+            if variable != "__class__" and inner is not kind:
+                self._held(f"{name}.{member}.{variable}", inner, name, kind)
+        if users:
+            yield from self._names(fn)
+
+
+# ---------------------------------------------------------------- helpers
+
+_SLOTS: Final = (types.MemberDescriptorType, types.GetSetDescriptorType)
+_EMPTY: Final = "an empty cell"
+
+
+def _cell(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _EMPTY
+
+
+def _module_of(value: Any) -> str | None:
+    while isinstance(value, functools.partial):
+        value = value.func
+    if isinstance(value, types.MethodType):
+        value = value.__func__
+    if isinstance(value, types.FunctionType):
+        return typing.cast("str | None", value.__globals__.get("__name__", value.__module__))
+    if isinstance(value, type):
+        return value.__module__
+    wrapped = inspect.getattr_static(value, "__wrapped__", None)
+    return wrapped.__module__ if isinstance(wrapped, types.FunctionType) else type(value).__module__
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether a value can never change."""
+    if type(value) in (tuple, frozenset):
+        return all(map(_is_fixed, value))
+    return type(value) in ATOMS
+
+
+def _is_plain_object(kind: type) -> bool:
+    """Whether all that instances hold are attributes."""
+    return not has_c_state(kind) and not issubclass(kind, enum.Enum)
+
+
+def _is_single_dispatch(fn: types.FunctionType) -> bool:
+    return fn.__code__.co_qualname == "singledispatch.<locals>.wrapper" and hasattr(fn, "registry")
+
+
+def _is_generated(fn: types.FunctionType) -> bool:
+    return fn.__code__.co_filename.startswith("<") and not fn.__code__.co_filename.startswith("<ipython")
+
+
+def _defaults(fn: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    names, values = fn.__code__.co_varnames[: fn.__code__.co_argcount], fn.__defaults__ or ()
+    yield from zip(names[len(names) - len(values) :], values, strict=False)
+    yield from sorted_items(fn.__kwdefaults__ or {})
+
+
+def _functions_of(member: Any) -> Iterator[types.FunctionType]:
+    """The functions behind a member of a class: a method, or those of a property."""
+    if isinstance(member, property):
+        parts = [member.fget, member.fset, member.fdel]
+    elif isinstance(member, (types.FunctionType, staticmethod, classmethod, functools.cached_property)):
+        parts = [getattr(member, "__func__", None) or getattr(member, "func", None) or member]
+    else:
+        parts = []
+    yield from (part for part in parts if isinstance(part, types.FunctionType))
+
+
+def _annotations(thing: Any) -> dict[str, Any]:
+    """The annotations of a function or class; on Python 3.14 names in them need not be there yet."""
+    try:
+        if sys.version_info >= (3, 14):
+            import annotationlib  # noqa: PLC0415 - there is none before
+
+            return dict(annotationlib.get_annotations(thing, format=annotationlib.Format.FORWARDREF))
+        return inspect.get_annotations(thing)
+    except Exception:  # an annotation may be any expression
+        return {}
+
+
+def _classes_of_annotations(thing: Any) -> Iterator[tuple[str, type]]:
+    """The classes that annotations name, which items and values are rebuilt to."""
+    names: Mapping[str, Any] = getattr(thing, "__globals__", None) or vars(sys.modules.get(thing.__module__) or object)
+    for annotation in _annotations(thing).values():
+        yield from ((kind.__qualname__, kind) for kind in _types_in(annotation, names))
+
+
+def _types_in(annotation: Any, names: Mapping[str, Any]) -> Iterator[type]:
+    text = getattr(annotation, "__forward_arg__", annotation)
+    if isinstance(text, str):
+        for name in _NAME.findall(text):
+            if isinstance(names.get(name), type):
+                yield names[name]
+    elif isinstance(annotation, type) and not typing.get_args(annotation):
+        yield annotation
+    else:
+        for each in typing.get_args(annotation):
+            yield from _types_in(each, names)
+
+
+def _file_of_module(module: str) -> str | None:
+    """The source file of a module of the user that can be imported, loaded or not; packages around it are not run."""
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        file = getattr(loaded, "__file__", None)
+        return file if is_users_module(module) and isinstance(file, str) and file.endswith(".py") else None
+    parent, _, _ = module.rpartition(".")
+    if parent and parent not in sys.modules:
+        return None
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    origin = None if spec is None else spec.origin
+    return origin if origin is not None and origin.endswith(".py") and is_users_file(origin) else None
+
+
+def _imports_in(text: str) -> Iterator[Import]:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, 0, ())
+        elif isinstance(node, ast.ImportFrom):
+            yield Import(node.module or "", node.level, tuple(alias.name for alias in node.names))
