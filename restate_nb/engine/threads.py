@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Any, Final
 
 Job = Callable[[], None]
 
@@ -108,3 +111,77 @@ class Threads:
                     self._free.remove(seat)
                     return None
         return seat.jobs.get()  # somebody has just chosen it
+
+
+class DaemonExecutor(ThreadPoolExecutor):
+    """What `asyncio.to_thread` uses on a session's loops: threads that nobody waits for when the interpreter ends, and
+    as many of them as items commonly run at once. It is a ThreadPoolExecutor in name, since asyncio takes no other.
+    """
+
+    def __init__(self, most: int = 64) -> None:
+        """`most`: how many threads at once; what is more waits for its turn."""
+        super().__init__(max_workers=1)  # which starts none by itself
+        self._most = most
+        self._ours = Threads()
+        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._running = 0
+        self._turns = threading.Lock()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call the function in a thread.
+
+        Raises:
+            RuntimeError: the executor was shut down, or the machine gives no thread at all.
+        """
+        future: Future[Any] = Future()
+        work = future, functools.partial(fn, *args, **kwargs)
+        with self._turns:
+            if self._running == self._most:
+                self._waiting.append(work)
+                return future
+            self._running += 1
+        try:
+            self._ours.run("rnb-to-thread", functools.partial(_call, *work), self._go_on)
+        except NoThread as error:
+            with self._turns:
+                self._running -= 1
+                if self._running:
+                    self._waiting.append(work)
+                    return future
+            raise RuntimeError(f"can't start new thread: {NO_MORE}") from error
+        return future
+
+    def _go_on(self) -> None:
+        """A thread is free; it has just become so, which means that there is one for who waits longest."""
+        with self._turns:
+            if not self._waiting:
+                self._running -= 1
+                return
+            work = self._waiting.popleft()
+        try:
+            self._ours.run("rnb-to-thread", functools.partial(_call, *work), self._go_on)
+        except (NoThread, RuntimeError) as error:
+            with self._turns:
+                self._running -= 1
+            work[0].set_exception(RuntimeError(str(error) or f"can't start new thread: {NO_MORE}"))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let every thread end once its call has, and cancel those that wait; waits for none."""
+        super().shutdown(wait=False)
+        with self._turns:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        for future, _ in waiting:
+            future.cancel()
+        self._ours.close()
+
+
+def _call(future: Future[Any], call: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:  # SystemExit too: it must not end this thread
+        future.set_exception(error)
+    else:
+        future.set_result(result)

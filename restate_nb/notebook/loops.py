@@ -14,6 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+from restate_nb.engine.threads import DaemonExecutor
 from restate_nb.engine.whereabouts import of_thread
 from restate_nb.errors import InvalidInput, ServerError
 
@@ -36,6 +37,7 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         """Raises ServerError when the machine gives no more threads."""
         self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(DaemonExecutor())
         self._closing = False
         self._gone = False
         self._waiting: set[Future[Any]] = set()

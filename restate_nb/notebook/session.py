@@ -67,6 +67,7 @@ class Session:
         self.name = name
         self._closing = threading.Lock()
         self._closed = False
+        self._io_answers = True
         self._restate = OwnServer(restate, listen=listen, env=server_env) if isinstance(restate, Path) else restate
         self._io = LoopThread("rnb-io")
         self._work = LoopThread("rnb-work")
@@ -309,13 +310,13 @@ class Session:
         if hasattr(self, "_registry"):  # there is none when the start was broken off
             for job in self._registry.jobs:
                 job._leave()
-        _answers(self._io, self._close("_attendance", "_ingress", "_admin"))
+        self._io_answers = _answers(self._io, self._close("_attendance", "_ingress", "_admin"))
 
     def _end_server(self) -> None:
         self._restate.close()  # before the endpoint: a server that has ended sends it nothing more
 
     def _end_endpoint(self) -> None:
-        answers = _answers(self._io, self._close("_endpoint"), _ENDPOINT_PATIENCE)
+        answers = self._io_answers and _answers(self._io, self._close("_endpoint"), _ENDPOINT_PATIENCE)
         self._io.close(_PATIENCE if answers else 0.0)
         if hasattr(self, "_registry"):
             for job in self._registry.jobs:

@@ -177,7 +177,7 @@ class Visible(Drawn):
                 reasons, _ = self._io.run(self._driver.held_by_restate())
             reasons += self._driver.work.obstacles()
             running = running_lines(self._driver.work.doings(), self._items.index())
-        return Diagnosis(self.name, state, reasons, running)
+        return Diagnosis(self.name, state, reasons, running, ended)
 
     def _elapsed(self, now: float) -> float:
         """For how many seconds the job's rounds went on; `now` in seconds since 1970."""
