@@ -296,9 +296,11 @@ class Pool:
         self._settle(running.lane, entry, report)
 
     def _next(self) -> tuple[Lane, Entry] | None:
-        running = len(self._running)
-        may_start = not (self._paused or self._closed or running > self._throttle.limit or running > self._bearable)
-        if may_start and self._backlog.has_room():
+        if (
+            not (self._paused or self._closed or len(self._running) > self._throttle.limit)
+            and (self._growing is None or len(self._running) <= self._bearable)
+            and self._backlog.has_room()
+        ):
             while self._queue:
                 lane = self._queue[0]
                 if not lane.pending:

@@ -26,18 +26,8 @@ class NoThread(Exception):
     """The machine gives no further thread; those that there are go on."""
 
 
-class _Seat:
-    """A thread, and the way to it."""
-
-    __slots__ = ("jobs",)
-
-    def __init__(self) -> None:
-        self.jobs: SimpleQueue[_Task | None] = SimpleQueue()
-
-
 class Threads:
-    """Runs each job at once, in a thread that is free or in a new one. The last one that became free goes first, so
-    that those that are not needed end.
+    """Runs each job at once, in a thread that is free or in a new one. One that is free for long ends.
 
     The caller bounds how many jobs there are. `asyncio.to_thread` and the SDK share min(32, cpus + 4) threads, so that
     80 calls at once are 6 on two cores; and the standard executor joins its threads at exit, which a hung call never
@@ -47,7 +37,8 @@ class Threads:
     def __init__(self, idle: float = IDLE) -> None:
         """`idle`: seconds after which a thread with nothing to do ends."""
         self._idle = idle
-        self._free: list[_Seat] = []
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._free = 0  # threads without a task, those left out for which one is in the queue
         self._lock = threading.Lock()
         self._closed = False
         self._numbers = itertools.count(1)
@@ -69,48 +60,52 @@ class Threads:
             if self._closed:
                 raise RuntimeError("These threads were closed.")
             if self._free:
-                self._free.pop().jobs.put((name, job, told))
+                self._free -= 1
+                self._tasks.put((name, job, told))
                 return
-        seat = _Seat()
-        seat.jobs.put((name, job, told))
         try:
-            threading.Thread(target=self._work, args=(seat, next(self._numbers)), name=name, daemon=True).start()
+            threading.Thread(target=self._work, args=(next(self._numbers),), name=name, daemon=True).start()
         except (RuntimeError, MemoryError) as error:  # "can't start new thread"
             raise NoThread from error
+        self._tasks.put((name, job, told))  # not an argument: the thread would keep it for as long as it lives
 
     def close(self) -> None:
         """Let every thread end once its job has. Does not wait for them."""
         with self._lock:
-            self._closed = True
-            for seat in self._free:
-                seat.jobs.put(None)
-            self._free.clear()
+            if not self._closed:
+                self._closed = True
+                for _ in range(self._free):
+                    self._tasks.put(None)
 
-    def _work(self, seat: _Seat, number: int) -> None:
+    def _work(self, number: int) -> None:
         thread, named = threading.current_thread(), ""
-        while (each := self._next(seat)) is not None:
-            name, job, told = each
+        while True:
+            try:
+                task = self._tasks.get(timeout=self._idle)
+            except Empty:
+                if self._may_end():
+                    return
+                continue
+            if task is None:
+                return
+            name, job, told = task
             if name != named:
                 named, thread.name = name, f"{name}-{number}"
             job()
             with self._lock:
                 over = self._closed
-                if not over:
-                    self._free.append(seat)
+                self._free += not over
             told()
-            del each, job, told  # else an idle thread keeps the last item alive
+            del task, job, told  # else an idle thread keeps the last item alive
             if over:
                 return
 
-    def _next(self, seat: _Seat) -> _Task | None:
-        try:
-            return seat.jobs.get(timeout=self._idle)
-        except Empty:
-            with self._lock:
-                if seat in self._free:
-                    self._free.remove(seat)
-                    return None
-        return seat.jobs.get()  # somebody has just chosen it
+    def _may_end(self) -> bool:
+        """Whether no task is on its way to the thread that asks, which then counts no longer."""
+        with self._lock:
+            ends = self._free > 0 and not self._closed
+            self._free -= ends
+            return ends
 
 
 class DaemonExecutor(ThreadPoolExecutor):
