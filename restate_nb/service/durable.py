@@ -86,6 +86,13 @@ class DurableFunctions:
         """Set the function of that key; what it prints is printed in the context of the caller."""
         self._functions[key] = fn, retry, contextvars.copy_context()
 
+    def forget(self, key: str, fn: Callable[..., Any]) -> None:
+        """Let go of a function whose job nobody holds any more, unless another was brought in the meantime."""
+        known = self._functions.get(key)
+        if known is not None and known[0] is fn:
+            del self._functions[key]
+            self._mismatched.pop(key, None)
+
     def knows(self, key: str) -> bool:
         """Whether the function of that key is there."""
         return key in self._functions
