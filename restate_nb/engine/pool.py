@@ -277,7 +277,8 @@ class Pool:
         if running is not None and not self._closed and running.entry.position in running.lane.open:
             self._rescue(task, running)
         self._start_workers()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, GeneratorExit):  # that of an item's task closes all it passes
             raise error  # a defect of this module: the loop's exception handler reports it
 
     def _rescue(self, task: asyncio.Task[None], running: _Running) -> None:
