@@ -71,7 +71,7 @@ def _status(error: BaseException) -> int | None:
     places = (error, "status"), (error, "status_code"), (response, "status_code"), (response, "status")
     for thing, name in (*places, (_get(response, "ResponseMetadata"), "HTTPStatusCode")):
         status = _get(thing, name)
-        if issubclass(type(status), int):
+        if status is not None and issubclass(type(status), int):
             return int.__int__(status)
     return None
 
@@ -80,7 +80,7 @@ def _headers(error: BaseException) -> Any:
     response = _get(error, "response")
     for thing, name in ((error, "headers"), (response, "headers"), (_get(response, "ResponseMetadata"), "HTTPHeaders")):
         headers = _get(thing, name)
-        if _get(headers, "get") is not None or issubclass(type(headers), dict):
+        if headers is not None and (issubclass(type(headers), dict) or _get(headers, "get") is not None):
             return headers
     return None
 
@@ -119,6 +119,8 @@ def _date(value: str) -> float | None:
 
 
 def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
     if issubclass(type(value), timedelta):
         value = timedelta.total_seconds(value)
     if type(value) is bool or not issubclass(type(value), (int, float)):

@@ -148,7 +148,13 @@ class Attempts:
             result = context.run(try_once, call, entry.position, entry.number, entry.payload, retry, work.encode)
             self.threads.pop((entry.position, entry.number), None)
 
-        self._threads.run(self._name, job, functools.partial(self._tell, settle))
+        def told() -> None:
+            try:  # noqa: SIM105 - which is faster, and this is for every item
+                self._loop.call_soon_threadsafe(settle)
+            except RuntimeError:  # the loop has ended
+                pass
+
+        self._threads.run(self._name, job, told)
         deadline = asyncio.timeout(self.timeout)
         try:
             async with deadline:

@@ -290,7 +290,8 @@ class Pool:
         if running is not None and not self._closed and running.entry.position in running.lane.open:
             self._rescue(task, running)
         self._start_workers()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, GeneratorExit):  # that of an item's task closes all it passes
             raise error  # a defect of this module: the loop's exception handler reports it
 
     def _rescue(self, task: asyncio.Task[None], running: _Running) -> None:
@@ -309,9 +310,11 @@ class Pool:
         self._settle(running.lane, entry, report)
 
     def _next(self) -> tuple[Lane, Entry] | None:
-        running = len(self._running)
-        may_start = not (self._paused or self._closed or running > self._throttle.limit or running > self._bearable)
-        if may_start and self._backlog.has_room():
+        if (
+            not (self._paused or self._closed or len(self._running) > self._throttle.limit)
+            and (self._growing is None or len(self._running) <= self._bearable)
+            and self._backlog.has_room()
+        ):
             while self._queue:
                 lane = self._queue[0]
                 if not lane.pending:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import traceback
+import weakref
 from collections.abc import Iterator
 from os import sep
 from pathlib import Path
@@ -35,6 +36,7 @@ _slots: Final[dict[str, Any]] = {
 }
 _members: Final[Any] = BaseExceptionGroup.__dict__["exceptions"]
 _name_of_class: Final[Any] = type.__dict__["__qualname__"]
+_overriding: weakref.WeakKeyDictionary[type[BaseException], bool] = weakref.WeakKeyDictionary()
 _READ: Final = (
     "__cause__",
     "__context__",
@@ -76,14 +78,17 @@ def own_trace(error: BaseException) -> TracebackType | None:
 
 def where(trace: TracebackType | None) -> str:
     """The innermost line that belongs to the user rather than to a library."""
-    found = ""
+    found: TracebackType | None = None
     while trace is not None:
-        code = trace.tb_frame.f_code
-        if not any(part in code.co_filename for part in _LIBRARIES):
-            name = "cell" if _CELL.search(code.co_filename) else Path(code.co_filename).name
-            found = f"{name}:{trace.tb_lineno} in {code.co_name}"
+        file = trace.tb_frame.f_code.co_filename
+        if not any(part in file for part in _LIBRARIES):
+            found = trace
         trace = trace.tb_next
-    return plain(found, MAX_MESSAGE)
+    if found is None:
+        return ""
+    code = found.tb_frame.f_code
+    name = "cell" if _CELL.search(code.co_filename) else Path(code.co_filename).name
+    return plain(f"{name}:{found.tb_lineno} in {code.co_name}", MAX_MESSAGE)
 
 
 def formatted(error: BaseException, trace: TracebackType | None, text: str) -> str:
@@ -123,6 +128,13 @@ def _is_ordinary(error: BaseException) -> bool:
 
 
 def _overrides(kind: type[BaseException]) -> bool:
+    known = _overriding.get(kind)
+    if known is None:
+        known = _overriding[kind] = _looks_overriding(kind)
+    return known
+
+
+def _looks_overriding(kind: type[BaseException]) -> bool:
     for base in type.__dict__["__mro__"].__get__(kind):
         names = type.__dict__["__dict__"].__get__(base)
         if names.get("__module__", "builtins") != "builtins" and any(name in names for name in _READ):

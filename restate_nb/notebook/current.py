@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from restate_nb.engine.forked import in_children
 from restate_nb.errors import InvalidInput
-from restate_nb.notebook.forked import in_children
 
 if TYPE_CHECKING:
     from restate_nb.notebook.session import Session

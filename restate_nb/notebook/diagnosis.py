@@ -26,17 +26,19 @@ class Diagnosis:
         state: where it stands, in words.
         reasons: what holds it up, the most likely first, each with what to do; empty when nothing does.
         running: the items that run longest, and where in the code they are.
+        ended: whether every item has an outcome.
     """
 
     job: str
     state: str
     reasons: Sequence[str]
     running: Sequence[str] = field(default=())
+    ended: bool = False
 
     def __str__(self) -> str:
         lines = [f"{self.job}: {self.state}", *(f"- {reason}" for reason in self.reasons)]
         if not self.reasons:
-            lines.append("- Nothing holds it up.")
+            lines.append("- It has ended." if self.ended else "- Nothing holds it up.")
         return "\n".join([*lines, *self.running])
 
     __repr__ = __str__
@@ -77,8 +79,8 @@ def shortage_of(pool: Pool) -> str:
         return ""
     return (
         f"The machine gives no more threads or processes: {counted(pool.scarce, 'item')} at once, of up to "
-        f"{pool.concurrency:,}. More are tried again and again; the limit is that of the container (pids) or of the user "
-        "(ulimit -u)."
+        f"{pool.concurrency:,}. More are tried again and again; the limit is that of the container (pids) or of the "
+        "user (ulimit -u)."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -92,7 +93,9 @@ class Invocations:
         refuse_in_items()
         context = self.prints.context(bounded=in_notebook())
         context.run(nesting.enter, self.prints.job, lambda _: None)
-        context.run(self._connection.functions.provide, self._key, target.fn, policy.retry, target.classes)
+        functions = self._connection.functions
+        context.run(functions.provide, self._key, target.fn, policy.retry, target.classes)
+        weakref.finalize(self, functions.forget, self._key, target.fn).atexit = False
         self._limit = concurrency_range("concurrency", policy.concurrency).high
         self._rule = stop_rule(policy.fail_fast)
 

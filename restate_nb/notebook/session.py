@@ -13,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+from restate_nb.engine.forked import Home
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.notebook.attendance import attendance_of
 from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.calls import DurableCall, call_handler
-from restate_nb.notebook.forked import Home
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.loops import LoopThread
@@ -75,6 +75,7 @@ class Session:
         self._home = Home()
         self._closing = threading.Lock()
         self._closed = False
+        self._io_answers = True
         self._restate = OwnServer(restate, listen=listen, env=server_env) if isinstance(restate, Path) else restate
         self._io = LoopThread("rnb-io")
         self._work = LoopThread("rnb-work")
@@ -356,13 +357,13 @@ class Session:
                 job._leave()
         if hasattr(self, "_watching"):
             self._io.loop.call_soon_threadsafe(self._watching.cancel)
-        _answers(self._io, self._close("_attendance", "_sweeper", "_ingress", "_admin"))
+        self._io_answers = _answers(self._io, self._close("_attendance", "_sweeper", "_ingress", "_admin"))
 
     def _end_server(self) -> None:
         self._restate.close()  # before the endpoint: a server that has ended sends it nothing more
 
     def _end_endpoint(self) -> None:
-        answers = _answers(self._io, self._close("_endpoint"), _ENDPOINT_PATIENCE)
+        answers = self._io_answers and _answers(self._io, self._close("_endpoint"), _ENDPOINT_PATIENCE)
         self._io.close(_PATIENCE if answers else 0.0)
         if hasattr(self, "_registry"):
             for job in self._registry.jobs:

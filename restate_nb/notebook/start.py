@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from restate_nb.errors import ServerError
 from restate_nb.notebook.current import current, only_one
 from restate_nb.notebook.names import check_session_name, default_session_name
 from restate_nb.notebook.session import RETENTION, Session
@@ -44,7 +45,10 @@ def start(
 
         session = rnb.start()
     """
-    directory = Path(data_dir or ".restate").expanduser().absolute()
+    try:
+        directory = Path(data_dir or ".restate").expanduser().absolute()
+    except RuntimeError as error:  # a user of no account, without HOME
+        raise ServerError(f"data_dir={str(data_dir)!r} cannot be found: {error} Give an absolute path.") from error
 
     def make() -> Session:
         chosen = default_session_name() if name is None else check_session_name(name)

@@ -204,7 +204,7 @@ class Visible(Drawn):
                 reasons.insert(0, f"It is {self._paused_itself()}.")
             reasons += [each for each in self._driver.work.obstacles() if each not in reasons]
             running = running_lines(self._driver.work.doings(), self._items.index())
-        return Diagnosis(self.name, state, reasons, running)
+        return Diagnosis(self.name, state, reasons, running, ended)
 
     def _elapsed(self, now: float) -> float:
         """For how many seconds the job's rounds went on; `now` in seconds since 1970."""

@@ -65,8 +65,19 @@ def find_binary(explicit: Path | None = None) -> Path | None:
 
 
 def cached_binary() -> Path:
-    """Where the pinned version is, once it is installed."""
-    return Path(platformdirs.user_cache_dir("restate-nb"), "server", VERSION, "restate-server")
+    """Where the pinned version is, once it is installed.
+
+    Raises:
+        ServerError: this user has no directory of its own.
+    """
+    try:
+        cache = platformdirs.user_cache_dir("restate-nb")
+    except RuntimeError as error:  # a user of no account, without HOME
+        raise ServerError(
+            f"There is no place for restate-server: {error}. Set HOME or XDG_CACHE_HOME to a directory that can be "
+            "written, or RESTATE_NB_SERVER to the path of a restate-server binary."
+        ) from error
+    return Path(cache, "server", VERSION, "restate-server")
 
 
 def install(progress: Progress | None = None) -> Path:

@@ -109,13 +109,16 @@ class DurableFunctions:
             classes = classes_of(fn, parameter_annotations(fn))
         self._functions[key] = fn, retry, contextvars.copy_context(), classes
 
+    def forget(self, key: str, fn: Callable[..., Any] | None = None) -> None:
+        """Let go of a function that nobody asks for by that key any more; with `fn`, only if it is that one."""
+        known = self._functions.get(key)
+        if known is not None and (fn is None or known[0] is fn):
+            del self._functions[key]
+            self._mismatched.pop(key, None)
+
     def knows(self, key: str) -> bool:
         """Whether the function of that key is there."""
         return key in self._functions
-
-    def forget(self, key: str) -> None:
-        """Nothing is asked for by that key any more."""
-        self._functions.pop(key, None)
 
     def ended(self, key: str, invocation: str) -> None:
         """The invocation was ended from outside."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import threading
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -14,6 +14,7 @@ from restate import ObjectContext, RunOptions, TerminalError, VirtualObject
 from restate.serde import BytesSerde
 
 from restate_nb.engine.commit import commit
+from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput
 from restate_nb.policy import RunPolicy
@@ -35,6 +36,8 @@ from restate_nb.workers.served import Served
 KEPT_SECONDS: Final = 60.0
 """How long the run of a lane is kept without a shard, so that its worker processes serve the next one, too."""
 
+_RECIPES_KEPT: Final = 200  # functions with their options, the latest; others are read once more
+_END: Final = 1.0  # seconds for worker processes to be gone
 _LOOK: Final = 0.05
 NOT_SERVED: Final = 404
 
@@ -60,9 +63,8 @@ class Crew:
 
     def __init__(self, served: Served) -> None:
         self._served = served
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="rnb-items", daemon=True).start()
-        self._runs = JobRuns(self._loop)
+        self._items = LoopThread("rnb-items")
+        self._runs = JobRuns(self._items.loop)
         self._members: dict[tuple[str, int], _Member] = {}
         self._recipes: dict[str, tuple[Target, RunPolicy, str]] = {}
         self._host = socket.gethostname()
@@ -78,6 +80,8 @@ class Crew:
         if text is None:
             raise TerminalError("The shard does not say how it is run: update restate_nb where it came from.", 400)
         if text not in self._recipes:
+            if len(self._recipes) == _RECIPES_KEPT:
+                del self._recipes[next(iter(self._recipes))]
             try:
                 target, policy, _ = read_recipe(text, durable=False, find=self._served.find)
             except InvalidInput as error:
@@ -144,6 +148,8 @@ class Crew:
     def close(self) -> None:
         """End everything; what was not recorded is run again elsewhere."""
         self._runs.close()
+        self._items.close()
+        self._runs.kill(time.monotonic() + _END)
 
 
 def lanes_of(workers: str, crew: Crew, *, retention: timedelta) -> VirtualObject:

@@ -52,7 +52,7 @@ def sleeps(item: int) -> None:
 def test_a_job_that_has_ended_has_nothing_that_holds_it_up(session: Session) -> None:
     job = rnb.map(lambda item: item, range(3), session=session, show=False)
     job.result()
-    assert str(job.diagnose()).splitlines()[1:] == ["- Nothing holds it up."]
+    assert str(job.diagnose()).splitlines()[1:] == ["- It has ended."]
     assert "finished; 3 ok" in str(job.diagnose())
 
 
