@@ -35,6 +35,7 @@ _log: Final = logging.getLogger("restate_nb.jobs")
 _INTERVAL: Final = 600.0  # seconds between two looks
 _PAGE: Final = 5_000  # invocations of which a query tells
 _WAIT: Final = 0.2  # seconds
+_RECORDED_SECONDS: Final = 1.0
 _ENDING_SECONDS: Final = 10.0
 """That what still runs of a dropped job has to end after it was cancelled. Then it is killed."""
 
@@ -59,6 +60,10 @@ class Sweeper:
     def soon(self) -> None:
         """Look at once, or once more. From any thread."""
         self._loop.call_soon_threadsafe(self._asked.set)
+
+    def when_recorded(self) -> None:
+        """Look in a moment: what there is to purge is about to be recorded. From any thread."""
+        self._loop.call_soon_threadsafe(self._loop.call_later, _RECORDED_SECONDS, self._asked.set)
 
     async def close(self) -> None:
         """End the looking; what is left is purged in the next session."""

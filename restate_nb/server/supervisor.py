@@ -68,7 +68,7 @@ class Supervisor:
         self.files_checked_at = time.monotonic()
         self.disk_checked_at = time.monotonic()
         self.goes_on: float = config["goes_on"]
-        self.disk_check = min(DISK_CHECK, self.goes_on)
+        self.disk_check: float = min(DISK_CHECK, self.goes_on)
         self.room_since: float | None = None
         self.buffers: dict[socket.socket, bytes] = {}
         self.holds: set[socket.socket] = set()

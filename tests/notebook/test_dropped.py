@@ -44,7 +44,7 @@ def eventually(true: Callable[[], bool], seconds: float = 20.0) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("kind", ["map", "batch", "durable"])
+@pytest.mark.parametrize("kind", ["map", "durable"])
 def test_a_kill_in_the_middle_of_a_delete_leaves_nothing_that_is_found_again(
     kind: str, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -70,8 +70,6 @@ def test_a_kill_in_the_middle_of_a_delete_leaves_nothing_that_is_found_again(
             options = dict(name="job", session=session, show=False)
             if {kind!r} == "map":
                 job = rnb.map(plain, range(40), **options)
-            elif {kind!r} == "batch":
-                job = rnb.batch(plain, range(40), batch_size=10, **options)
             else:
                 job = rnb.map(durable, range(40), **options)
             frame = job.result(30)
@@ -224,5 +222,4 @@ def test_a_job_is_kept_while_it_runs_is_paused_or_is_tried_again_and_from_its_en
         assert job().attached == 3
         assert calls == {0: 1, 1: 1, 2: 2}
         eventually(lambda: not listed())
-        session._sweeper.soon()
         eventually(lambda: keys(session) == [])
