@@ -223,3 +223,21 @@ def test_a_job_is_kept_while_it_runs_is_paused_or_is_tried_again_and_from_its_en
         assert calls == {0: 1, 1: 1, 2: 2}
         eventually(lambda: not listed())
         eventually(lambda: keys(session) == [])
+
+
+def test_single_calls_are_kept_for_as_long_as_jobs_and_what_belongs_to_a_job_is_left(data_dir: Path) -> None:
+    """They run in the service whose invocations are kept until their job is dropped."""
+
+    async def double(ctx: Any, item: int) -> int:
+        return 2 * item
+
+    with Session("calls", data_dir, retention=timedelta(seconds=2)) as session:
+        job = rnb.map(double, [1, 2], name="a job", session=session, show=False)
+        assert job.values() == [2, 4]
+        assert rnb.call(double, 3, session=session) == 6
+        assert len(keys(session)) == 3
+        session._io.run(session._sweeper.sweep())
+        assert len(keys(session)) == 3
+        time.sleep(2.1)
+        session._io.run(session._sweeper._purge_calls(session._connection.admin))
+        assert set(keys(session)) <= {"a job/1/0/0", "a job/1/0/1"}
