@@ -70,7 +70,7 @@ def connect(
             answered. False answers everybody who can reach the port, who can then run the functions of your jobs.
         patience: seconds (or a timedelta) that Restate may fail to answer before the jobs that wait for it give up.
             Nothing is lost then: run their cells again.
-        retention: how long finished jobs are kept.
+        retention: how long a job is kept after its end.
 
     Raises:
         InvalidInput: an argument does not fit, or another session is live.

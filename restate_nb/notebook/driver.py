@@ -31,6 +31,9 @@ from restate_nb.service.wire import Change, Manifest, Round, Summary, Unkept, ke
 if TYPE_CHECKING:
     import pandas as pd
 
+_AGAIN_SECONDS: Final = 0.5
+"""From a cancellation of which Restate did not hear to the next try."""
+
 _PURGE_SECONDS: Final = 10.0
 """That `delete` waits for what it drops; the rest is purged behind its back."""
 
@@ -135,7 +138,7 @@ class Driver:
                 await self.work.cancel()
                 break
             except Unreachable:
-                continue  # which took as long as the connection is patient
+                await asyncio.sleep(_AGAIN_SECONDS)
         await self._change(patient=True, cancelled=True)
 
     async def pause(self, paused: bool) -> None:

@@ -456,7 +456,11 @@ class Job(Visible, Generic[T]):
                 if not self._ledger.complete:
                     raise RuntimeError(f"{self._ledger.total - self._ledger.done} items have no outcome")
                 concluding = asyncio.create_task(self._conclude())
-                await asyncio.wait({concluding}, timeout=_NOTED_SECONDS)
+                try:
+                    await asyncio.wait({concluding}, timeout=_NOTED_SECONDS)
+                except asyncio.CancelledError:
+                    concluding.cancel()
+                    raise
                 if not concluding.done():
                     ended.set_result(None)  # all outcomes are here; the end is noted when Restate is back
                 await concluding

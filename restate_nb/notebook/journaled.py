@@ -34,18 +34,22 @@ async def inputs_of(admin: Admin, invocations: Sequence[str]) -> AsyncIterator[b
         rows = await admin.query(
             f"select id, raw_length from sys_journal where index = 0 and id in {_among(page)}", texts=["id"]
         )
-        sizes = {str(row["id"]): int(row.get("raw_length") or 0) for row in rows}
+        sizes = {row["id"]: _length(row.get("raw_length")) for row in rows}
         for some in _in_parts(page, sizes):
             read = await admin.query(
                 f"select id, encode(raw, 'base64') as raw from sys_journal where index = 0 and id in {_among(some)}",
                 texts=["id", "raw"],
             )
-            found = {str(row["id"]): str(row["raw"]) for row in read}
+            found: dict[str, str] = {row["id"]: row["raw"] for row in read}
             del read
             for invocation in some:
                 if invocation not in found:
                     raise ServerError(f"Restate no longer has the input of the invocation {invocation}.")
                 yield _input(found.pop(invocation), invocation)
+
+
+def _length(size: object) -> int:
+    return size if isinstance(size, int) else _BYTES_AT_ONCE  # unknown: it is read alone
 
 
 def _among(invocations: Sequence[str]) -> str:

@@ -94,10 +94,11 @@ class Session:
         restate = self._restate
         self._ingress, self._item_ingress, self._admin = restate.ingress(), restate.ingress(), restate.admin()
         self._endpoint = Endpoint(restate.exposure)
-        self._endpoint.serve(items, jobs_of(self.name, retention=retention))
+        self._sweeper = Sweeper(self._admin, self._ingress, self.name, retention)
+        dropped = self._sweeper.when_recorded
+        self._endpoint.serve(items, jobs_of(self.name, retention=retention, dropped=dropped))
         await self._endpoint.open()
         self._attendance = attendance_of(self._admin, self._endpoint, self._go_on, local=restate.data_dir is not None)
-        self._sweeper = Sweeper(self._admin, self._ingress, self.name, retention)
         self._connection = Connection(
             self.name,
             self._ingress,

@@ -34,7 +34,7 @@ def start(
         name: separates the jobs of notebooks that share a server; the notebook's or script's name by default.
         data_dir: where the server keeps everything; `.restate` in the current directory by default.
         listen: `unix` sockets, which other users of the machine cannot reach, or loopback `tcp` for other tools.
-        retention: how long finished jobs are kept.
+        retention: how long a job is kept after its end.
 
     Raises:
         ServerError: restate-server cannot be found, installed or started; the message says what to do.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -34,6 +35,7 @@ _log: Final = logging.getLogger("restate_nb.jobs")
 _INTERVAL: Final = 600.0  # seconds between two looks
 _PAGE: Final = 5_000  # invocations of which a query tells
 _WAIT: Final = 0.2  # seconds
+_RECORDED_SECONDS: Final = 1.0
 _ENDING_SECONDS: Final = 10.0
 """That what still runs of a dropped job has to end after it was cancelled. Then it is killed."""
 
@@ -46,8 +48,9 @@ class Sweeper:
         self._ingress = ingress
         self._session = session
         self._retention = retention
-        self._sweeping = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._asked = asyncio.Event()
 
     def watch(self) -> None:
         """Look now, and from time to time: a job's retention may end."""
@@ -55,10 +58,12 @@ class Sweeper:
             self._watching = asyncio.create_task(self._watch())
 
     def soon(self) -> None:
-        """Look at once."""
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = asyncio.create_task(self._watch())
+        """Look at once, or once more. From any thread."""
+        self._loop.call_soon_threadsafe(self._asked.set)
+
+    def when_recorded(self) -> None:
+        """Look in a moment: what there is to purge is about to be recorded. From any thread."""
+        self._loop.call_soon_threadsafe(self._loop.call_later, _RECORDED_SECONDS, self._asked.set)
 
     async def close(self) -> None:
         """End the looking; what is left is purged in the next session."""
@@ -68,11 +73,14 @@ class Sweeper:
 
     async def _watch(self) -> None:
         while True:
+            self._asked.clear()
             try:
                 await self.sweep()
             except (ServerError, InvocationFailed) as error:
                 _log.info("What dropped jobs have left is purged later: %s", error)
-            await asyncio.sleep(_INTERVAL)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_INTERVAL):
+                    await self._asked.wait()
 
     async def sweep(self) -> None:
         """Purge what is left now.
@@ -82,18 +90,12 @@ class Sweeper:
         """
         if self._admin is None:
             return
-        async with self._sweeping:
-            for session in (self._session, workers_of(self._session)):
-                for name, rest in await self._left(self._admin, session):
-                    await purge(self._admin, rest.service, name, rest.generation)
-                    await self._ingress.send(
-                        jobs_service(session),
-                        "purged",
-                        encode(rest),
-                        key=name,
-                        idempotency_key=_key(session, name, rest),
-                    )
-            await self._purge_calls(self._admin)
+        for session in (self._session, workers_of(self._session)):
+            for name, rest in await self._left(self._admin, session):
+                await purge(self._admin, rest.service, name, rest.generation)
+                key = f"purged/{session}/{name}/{rest.generation}/{rest.service}"
+                await self._ingress.send(jobs_service(session), "purged", encode(rest), key=name, idempotency_key=key)
+        await self._purge_calls(self._admin)
 
     async def _left(self, admin: Admin, session: str) -> list[tuple[str, Rest]]:
         rows = await admin.query(
@@ -118,10 +120,6 @@ class Sweeper:
             "and (idempotency_key is null or idempotency_key not like '%/%/%/%') "
             f"and completed_at < {sql_literal(before)}",
         )
-
-
-def _key(session: str, name: str, rest: Rest) -> str:
-    return f"purged/{session}/{name}/{rest.generation}/{rest.service}"
 
 
 async def purge(admin: Admin, service: str, job: str, generation: int) -> None:

@@ -150,6 +150,7 @@ class HttpClient:
         if address.socket is not None:
             self._headers["Accept-Encoding"] = "identity"  # nothing is gained by compressing for one's own machine
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     async def request(
         self,
@@ -186,6 +187,8 @@ class HttpClient:
         wait = FIRST_WAIT
         while True:
             sent = time.monotonic()
+            if self._closed:
+                raise Unreachable("The session was stopped, and with it its connections to Restate.")
             try:
                 answer = await self._once(method, url, body, headers, silence if repeatable else None)
                 if not (repeatable and busy(answer)):
@@ -283,7 +286,8 @@ class HttpClient:
         return self._session
 
     async def close(self) -> None:
-        """Close all connections; whatever waits on one gets an error."""
+        """Close all connections, for good; whatever waits on one gets an error."""
+        self._closed = True
         if self._session is not None:
             await self._session.close()
 

@@ -27,6 +27,7 @@ from restate_nb.server.stale import clear_the_way
 START_ATTEMPTS = 3
 EXITS_AT_START = 2  # in a row, until a server is given up
 KILLS_AT_START = 4  # more than a restless user does, but not more than a machine without memory
+GOES_ON_SECONDS = 20.0  # that a server has to go on by itself once its full disk has room again
 START_TIMEOUT = 30.0  # seconds for everything but the installation
 
 Progress = Callable[[str], None]
@@ -168,6 +169,7 @@ def _spawn(data_dir: Path, lock: datadir.Lock, listen: Listen, extra: Mapping[st
     config = {
         "data_dir": str(data_dir),
         "command": settings.command(program, data_dir, listen),
+        "goes_on": GOES_ON_SECONDS,
         "link": str(link_path(data_dir)) if needs_link(data_dir) else None,
         "shared": {"listen": listen, "ports": ports, "version": binary_version(program), "env": dict(extra)},
     }

@@ -41,11 +41,10 @@ STEADY = 5.0  # a server that lived this long did not fail at start
 SLOWEST_RESTART = 5.0  # seconds
 LOG_LIMIT = 20_000_000  # bytes; then the log is moved to `.1`
 FILES_CHECK = 60.0  # seconds
-DISK_CHECK = 5.0  # seconds
+DISK_CHECK = 5.0  # seconds, at most
 DISK_FULL_SIGNS = ("No space left on device", "Disk quota exceeded", "os error 28")  # in the log
 WORKS_AGAIN = "became Leader"  # in the log, once the server records again
 ROOM = 50_000_000  # bytes; what the server takes for its next files, and some
-GOES_ON = 20.0  # seconds that a server has to go on by itself once its disk has room again
 LOG_TAIL = 131_072  # bytes
 LONGEST_LINE = 65_536  # bytes of a request, which has about 40
 
@@ -68,6 +67,8 @@ class Supervisor:
         self.restart_at: float | None = None
         self.files_checked_at = time.monotonic()
         self.disk_checked_at = time.monotonic()
+        self.goes_on: float = config["goes_on"]
+        self.disk_check: float = min(DISK_CHECK, self.goes_on)
         self.room_since: float | None = None
         self.buffers: dict[socket.socket, bytes] = {}
         self.holds: set[socket.socket] = set()
@@ -97,7 +98,7 @@ class Supervisor:
     def next_timeout(self) -> float:
         """Seconds until something is due though nobody calls."""
         if self.restart_at is None:
-            return DISK_CHECK
+            return self.disk_check
         return max(0.0, self.restart_at - time.monotonic())
 
     def handle(self, source: Any) -> None:
@@ -271,7 +272,7 @@ class Supervisor:
         """Start a server anew that a full disk has stopped and that does not go on though there is room again: its
         database may refuse all writes from then on, and it does not end of that."""
         now = time.monotonic()
-        if self.server is None or now - self.disk_checked_at < DISK_CHECK:
+        if self.server is None or now - self.disk_checked_at < self.disk_check:
             return
         self.disk_checked_at = now
         if not _stands_still_for_want_of_room():
@@ -279,7 +280,7 @@ class Supervisor:
             return
         if self.room_since is None:
             self.room_since = now
-        elif now - self.room_since > GOES_ON:
+        elif now - self.room_since > self.goes_on:
             self.room_since = None
             _log("restate_nb supervisor: the disk was full and has room again; starting restate-server anew")
             self.server.kill()

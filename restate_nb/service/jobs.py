@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
@@ -89,12 +90,13 @@ def _check_given(asked: object) -> None:
         raise TerminalError("The request has no body.", status_code=400)
 
 
-def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:
+def jobs_of(session: str, *, retention: timedelta, dropped: Callable[[], None] = lambda: None) -> VirtualObject:
     """The object that keeps manifests: one key a job, so that two processes never begin the same job twice.
 
     Args:
         session: the session's name, or what stands for its workers.
         retention: how long a job is kept after its end.
+        dropped: is called when a job was dropped, perhaps more than once, and before that is recorded.
     """
     jobs = VirtualObject(
         jobs_service(session),
@@ -145,6 +147,7 @@ def jobs_of(session: str, *, retention: timedelta) -> VirtualObject:
             return
         if asked.now or (manifest.summary is not None and manifest.summary.at == asked.ended):
             await record.drop(manifest)
+            dropped()
         elif asked.ended is None and manifest.summary is not None:
             _forget_later(ctx, manifest)  # a version of before counted from the job's begin
         # Else it runs, or ended later: its end brings another of these.

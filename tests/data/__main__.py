@@ -13,5 +13,7 @@ with tempfile.TemporaryDirectory() as folder:
     make.make_data_dir(Path(folder))
 records = {name: raw.decode() for name, raw in make.samples().items()}
 make.WIRE.write_text(json.dumps(records, indent=1, ensure_ascii=False))
-for path in (make.DATA_DIR, make.WIRE):
+more = {name: raw.decode() for name, raw in make.more_samples().items()}
+make.RECORDS.write_text(json.dumps(more, indent=1))
+for path in (make.DATA_DIR, make.WIRE, make.RECORDS):
     print(f"{path.name}: {path.stat().st_size:,} bytes")

@@ -1,8 +1,9 @@
 """Makes what tests/durability/test_upgrades.py reads: `python -m tests.data`, in a checkout of the version to be kept.
 
-Two files, named after the wire format: `data-dir-v1.tar.xz`, the data directory of a stopped server with finished and
-unfinished jobs in it, and `wire-v1.json`, a sample of every kind of record as that version writes it. They are kept for
-as long as a release reads that format; make them anew only for a new format, under a new name.
+Files named after the wire format: `data-dir-v1.tar.xz`, the data directory of a stopped server with finished and
+unfinished jobs in it; `wire-v1.json`, a sample of every kind of record as that version writes it; and
+`records-v1.json`, what records had besides after the first release. They are kept for as long as a release reads that
+format; make them anew only for a new format, under a new name.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from restate_nb.service.durable import DurableRequest
 FOLDER = Path(__file__).parent
 DATA_DIR = FOLDER / f"data-dir-v{WIRE_VERSION}.tar.xz"
 WIRE = FOLDER / f"wire-v{WIRE_VERSION}.json"
+RECORDS = FOLDER / f"records-v{WIRE_VERSION}.json"
 
 CALLS = Counter[str]()
 MAKING = False
@@ -154,4 +156,20 @@ def samples() -> dict[str, bytes]:
         ),
         "durable attempt": wire.encode(attempts[0]),
         "values": encode_value(VALUES),
+    }
+
+
+def more_samples() -> dict[str, bytes]:
+    """What came after the first release of the format: positions in one text, and how jobs are dropped."""
+    round_ = wire.Round.over([1, 2, 9], 10, code="c0de", started=1700000000.0)
+    manifest = wire.Manifest(
+        name="job", function="work", items="1tem5", options="value", total=10, created=1700000000.0,
+        rounds=[wire.Round(positions=None, code="c0de", started=1700000000.0), round_],
+    )  # fmt: skip
+    return {
+        "manifest": wire.encode(manifest),
+        "change": wire.encode(wire.Change(generation=2, add_round=round_)),
+        "forget now": wire.encode(wire.Forget(generation=2, now=True)),
+        "forget later": wire.encode(wire.Forget(generation=2, ended=1700000002.0)),
+        "rest": wire.encode([wire.Rest(generation=2, service="rnb-s")]),
     }

@@ -110,6 +110,18 @@ def test_records_of_an_earlier_version_are_read(kept: Path) -> None:
     assert decode(raw["values"]) == make.VALUES
 
 
+def test_what_records_had_after_the_first_release_is_read() -> None:
+    raw = {name: text.encode() for name, text in json.loads(make.RECORDS.read_text()).items()}
+    manifest = wire.manifest_decoder.decode(raw["manifest"])
+    assert [each.chosen(manifest.total) for each in manifest.rounds] == [None, [1, 2, 9]]
+    change = msgspec.json.decode(raw["change"], type=wire.Change)
+    assert change.add_round == manifest.rounds[1]
+    now, later = (msgspec.json.decode(raw[name], type=wire.Forget) for name in ("forget now", "forget later"))
+    assert (now.generation, now.now, now.ended) == (2, True, None)
+    assert (later.generation, later.now, later.ended) == (2, False, 1700000002.0)
+    assert wire.rest_decoder.decode(raw["rest"]) == [wire.Rest(generation=2, service="rnb-s")]
+
+
 def test_every_version_that_was_released_is_kept() -> None:
     names = {path.name for path in (*DATA_DIRS, *WIRES)}
     assert names == {f"data-dir-v{n}.tar.xz" for n in range(1, wire.WIRE_VERSION + 1)} | {

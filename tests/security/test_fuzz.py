@@ -4,6 +4,7 @@ memory. 50,000 cases; `RNB_FUZZ_CASES`, `RNB_FUZZ_SEED` change how many and whic
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import datetime as dt
 import decimal
@@ -20,7 +21,7 @@ import socket
 import struct
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -247,7 +248,9 @@ class Rows:
     def __init__(self, raw: bytes) -> None:
         self.rows = msgspec.json.decode(raw, type=list[dict[str, Any]])  # as `Admin.query` has checked them
 
-    async def query(self, _: str, texts: object = ()) -> list[dict[str, Any]]:
+    async def query(self, _: str, texts: Collection[str] = ()) -> list[dict[str, Any]]:
+        if not all(isinstance(row.get(column), str) for row in self.rows for column in texts):
+            raise ServerError("a row has no text there")
         return self.rows
 
 
@@ -266,13 +269,24 @@ def entry(kind: str, **details: Any) -> str:
     return json.dumps({"Command": {kind: details}})
 
 
-REQUEST = list(WIRE["request"].replace(b"[5,6]", b"[0,1,2]").replace(b"[[1],", b'[[1],"b",'))
+REQUEST = WIRE["request"].replace(b"[5,6]", b"[0,1,2]").replace(b"[[1],", b'[[1],"b",')
 KEPT = [
     json.dumps(
-        [{"service_name": "rnb-s-jobs", "value_utf8": WIRE["manifest"].decode()}, {"service_name": "o"}]
+        [
+            {"service_name": "rnb-s-jobs", "service_key": "job", "size": 9, "value_utf8": WIRE["manifest"].decode()},
+            {"service_name": "o"},
+        ]
     ).encode(),
 ]
-INPUTS = [json.dumps([{"entry_json": entry("Input", payload=REQUEST)}] * 2).encode()]
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field of a protobuf message."""
+    return bytes([number << 3 | 2, len(content) & 0x7F | 0x80, len(content) >> 7]) + content
+
+
+INPUT = base64.b64encode(field(1, b"header") + field(14, field(1, REQUEST))).decode()
+INPUTS = [json.dumps([{"id": "inv_1", "key": "job/2/0/0", "raw_length": len(INPUT), "raw": INPUT}]).encode()]
 JOURNAL = [
     json.dumps(
         [
@@ -402,7 +416,7 @@ TARGETS: dict[str, tuple[list[bytes], Reader, tuple[type[BaseException], ...]]] 
     "changes": ([WIRE["change"]], asked("change"), (ValueError, RecursionError)),
     "opens": ([WIRE["open"]], asked("open"), (ValueError, RecursionError)),
     "records of jobs": (KEPT, of_rows(read_manifests), (ServerError,)),
-    "items of jobs": (INPUTS, of_rows(lambda rows: read_items_back(rows, MANIFEST)), (ServerError, InvalidInput)),
+    "items of jobs": (INPUTS, of_rows(lambda rows: read_items_back(rows, "s", MANIFEST)), (ServerError, InvalidInput)),
     "invocations": (FOUND, of_rows(invocations), (ServerError,)),
     "journals": (JOURNAL, of_rows(journals), (ServerError,)),
     "recipes": ([each.encode() for each in RECIPES if each], recipe, (InvalidInput,)),

@@ -122,6 +122,26 @@ def test_a_second_cell_attaches_and_runs_nothing_again(crew: Crew, tmp_path: Pat
         crew.doubles(tmp_path / "runs", 30, name="twice", concurrency=3)
 
 
+def test_a_job_of_the_session_and_one_of_its_workers_may_have_one_name_and_are_told_apart(crew: Crew) -> None:
+    there = rnb.map(work.even, [2, 4], on="workers", name="same", session=crew.session, show=False)
+    here = rnb.map(len, ["a", "bb", "ccc"], name="same", session=crew.session, show=False)
+    assert (there.values(), here.values()) == (["even", "even"], [1, 2, 3])
+    with pytest.raises(InvalidInput, match=r"two jobs named 'same'.*on='here'\) or on='workers'"):
+        rnb.job("same", crew.session)
+    assert rnb.job("same", crew.session, on="workers") is there
+    assert rnb.job("same", crew.session, on="here") is here
+    crew.session._registry._jobs.clear()  # as in another process
+    assert rnb.job("same", crew.session, on="workers").result(20)["value"].tolist() == ["even", "even"]
+    again = rnb.job("same", crew.session, on="here")
+    assert again.result(20)["value"].tolist() == [1, 2, 3]
+    again.delete()
+    assert rnb.job("same", crew.session).result(20)["item"].tolist() == [2, 4], "the workers' is the only one"
+    with pytest.raises(InvalidInput, match="has no job 'same'"):
+        rnb.job("same", crew.session, on="here")
+    with pytest.raises(InvalidInput, match="on= must be 'here' or 'workers'"):
+        rnb.job("same", crew.session, on="moon")  # type: ignore[arg-type]
+
+
 def test_what_workers_do_not_serve_is_an_error_that_says_what_they_do(crew: Crew) -> None:
     for name in ("os:system", "tests.workers.work:system", "tests.workers.work:nothing"):
         frame = rnb.map(name, ["true"], session=crew.session, show=False).result(30)

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 class Controls(Protocol):
     """A job as the panel's buttons see it.
 
-    All of these are safe to call from any thread; the panel waits for none of them. A job need not have every one: the panel
-    offers those that exist. In place of `set_concurrency` there may be a property `concurrency` that can be set.
+    All of these are safe to call from any thread; the panel waits for none of them. A job need not have every one: the
+    panel offers those that exist. In place of `set_concurrency` there may be a property `concurrency` that can be set.
     """
 
     def cancel(self) -> object:

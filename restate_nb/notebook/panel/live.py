@@ -142,6 +142,7 @@ class Live:
                 self._actions[action](*arguments)
             except Exception as error:  # whatever it is, it belongs under the button and not into a log nobody reads
                 failed.append(True)
+                self._retry.disabled = False
                 self._said.value = escape(one_line(f"{type(error).__name__}: {error}", 200))
             else:
                 self._said.value = ""
