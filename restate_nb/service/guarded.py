@@ -15,8 +15,8 @@ from restate import TerminalError
 from restate.exceptions import RetryableError
 from restate.serde import Serde
 
-from restate_nb.errors import InvalidInput
 from restate_nb.engine.record import Failure, describe
+from restate_nb.errors import InvalidInput
 from restate_nb.patterns.sdk import Failure as SdkFailure
 from restate_nb.patterns.sdk import Tap, is_of_the_attempt
 from restate_nb.service.flights import Flights
@@ -119,7 +119,8 @@ def _presentable(error: BaseException) -> Exception:
     if not isinstance(error, Exception):
         return TerminalError(f"{type(error).__name__}: {_text(error)}")
     try:
-        repr(error), traceback.format_exception(error)
+        traceback.format_exception(error)
+        repr(error)
     except BaseException:
         return RuntimeError(f"{type(error).__name__}: {_text(error)}")
     return RuntimeError(f"StopIteration: {_text(error)}") if isinstance(error, StopIteration) else error
@@ -185,5 +186,3 @@ def _text(value: object) -> str:
         return str(value)
     except BaseException as broken:
         return f"(its text could not be read: {type(broken).__name__})"
-
-
