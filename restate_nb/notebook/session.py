@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from restate_nb.notebook.panel.place import ui_link
 from restate_nb.notebook.records import records_of
 from restate_nb.notebook.registry import Registry
 from restate_nb.notebook.restates import OwnServer, Restate
+from restate_nb.notebook.visible import SessionStopped
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
 from restate_nb.server.process import ServerHandle
@@ -62,6 +64,7 @@ class Session:
         self.name = name
         self._closing = threading.Lock()
         self._closed = False
+        self._calls: set[Future[Any]] = set()  # that somebody waits for
         self._restate = OwnServer(restate, listen=listen, env=server_env) if isinstance(restate, Path) else restate
         self._io = LoopThread("rnb-io")
         self._work = LoopThread("rnb-work")
@@ -222,7 +225,7 @@ class Session:
             session.call(greet, "Ada")
         """
         self._io.run(self._attendance.take_if_able())
-        return self._io.run(call_handler(self._connection, handler, arg, key=key, idempotency_key=idempotency_key))
+        return self._wait_for(call_handler(self._connection, handler, arg, key=key, idempotency_key=idempotency_key))
 
     def call_durable(
         self,
@@ -235,7 +238,20 @@ class Session:
         call = DurableCall(fn, args, kwargs, idempotency_key)
         self._io.run(self._attendance.take())
         call.provide(self._functions)
-        return self._io.run(call.value(self._connection))
+        return self._wait_for(call.value(self._connection))
+
+    def _wait_for(self, call: Coroutine[Any, Any, Any]) -> Any:
+        future = self._io.start(call)
+        self._calls.add(future)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+        except CancelledError:
+            raise SessionStopped("The session was stopped. The invocation goes on where Restate can run it.") from None
+        finally:
+            self._calls.discard(future)
 
     # ------------------------------------------------------------ life
 
@@ -287,6 +303,8 @@ class Session:
         if hasattr(self, "_registry"):  # there is none when the start was broken off
             for job in self.jobs:
                 job._leave()
+        for call in list(self._calls):
+            call.cancel()  # else it would wait for Restate over a connection that nobody closes
         self._io.run(self._close("_attendance", "_ingress", "_admin"))
         self._restate.close()  # before the endpoint: a server that has ended sends it nothing more
         self._io.run(self._close("_endpoint"))
