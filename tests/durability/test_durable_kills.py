@@ -117,7 +117,7 @@ def loop(folder: Path, seed: int, total: int, kills: int) -> None:
 def test_killed_servers_and_kernels_leave_no_durable_function_behind_and_run_no_recorded_step_again(
     tmp_path: Path, seed: int
 ) -> None:
-    loop(tmp_path, seed, total=240, kills=3)
+    loop(tmp_path, seed, total=160, kills=2)
 
 
 @pytest.mark.soak

@@ -85,9 +85,9 @@ def test_items_whose_function_is_lost_or_changed_are_cancelled_too(tmp_path: Pat
         return fn
 
     with Session("lost", tmp_path / ".restate") as session:
-        lost = rnb.map(waits, range(3), name="lost", session=session, show=False)
+        lost = rnb.map(version("only here"), range(3), name="lost", session=session, show=False)
         changed = rnb.map(version("first"), range(3), name="changed", session=session, show=False)
-        until(lambda: len(lost.steps()) == 3 and len(changed.steps()) == 6)
+        until(lambda: len(lost.steps()) == 6 and len(changed.steps()) == 6)
     with Session("lost", tmp_path / ".restate") as session:
         changed = rnb.map(version("other"), range(3), name="changed", session=session, show=False)
         lost = session.job("lost")
