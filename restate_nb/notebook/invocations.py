@@ -29,7 +29,7 @@ from restate_nb.notebook.work import Connection
 from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
 from restate_nb.server.admin import sql_literal
 from restate_nb.server.http import UnknownInvocation
-from restate_nb.service.durable import DURABLE_HANDLER, DurableRequest, attempt_decoder
+from restate_nb.service.durable import DURABLE_HANDLER, WAITING, DurableRequest, attempt_decoder
 from restate_nb.service.wire import Manifest, encode, items_service, job_key
 
 _CANCEL_AT_ONCE: Final = 20
@@ -153,22 +153,25 @@ class Invocations:
 
     async def _find(self) -> list[dict[str, Any]]:
         return await self._connection.admin.query(
-            "select id, status, idempotency_key from sys_invocation where target_service_name = "
+            "select id, status, idempotency_key, last_failure from sys_invocation where target_service_name = "
             f"{sql_literal(self._service)} and starts_with(idempotency_key, {sql_literal(self._key + '/')})",
             texts=["id", "status", "idempotency_key"],
         )
 
     async def _end(self, found: Sequence[Mapping[str, Any]]) -> None:
-        admin, slots = self._connection.admin, asyncio.Semaphore(_CANCEL_AT_ONCE)
-        mismatched = self._connection.functions.mismatched(self._key)
+        admin, functions, slots = self._connection.admin, self._connection.functions, asyncio.Semaphore(_CANCEL_AT_ONCE)
+        mismatched = functions.mismatched(self._key)
 
-        async def end(invocation: str) -> None:
+        async def end(row: Mapping[str, Any]) -> None:
+            # One that has no function, or does not match its journal, never comes to where it hears of a cancellation.
+            lost = row["id"] in mismatched or WAITING in str(row.get("last_failure"))
             async with slots:
                 with suppress(UnknownInvocation):  # it ended, and is no longer kept
-                    # one that does not match its journal never comes to where it would hear of a cancellation
-                    await (admin.kill if invocation in mismatched else admin.cancel)(invocation)
+                    await (admin.kill if lost else admin.cancel)(row["id"])
+            if lost:
+                functions.ended(self._key, row["id"])
 
-        await asyncio.gather(*(end(row["id"]) for row in found if row["status"] != "completed"))
+        await asyncio.gather(*(end(row) for row in found if row["status"] != "completed"))
 
     async def _sweep(self) -> None:
         """End what was on its way to Restate when it was asked what had begun, and what could not be reached then."""

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ from restate_nb.notebook.records import records_of
 from restate_nb.notebook.registry import On, Registry
 from restate_nb.notebook.restates import OwnServer, Restate
 from restate_nb.notebook.sweeper import Sweeper
+from restate_nb.notebook.visible import SessionStopped
 from restate_nb.notebook.which import Fresh
 from restate_nb.notebook.work import Connection
 from restate_nb.policy import RunPolicy
@@ -76,6 +78,7 @@ class Session:
         self._closing = threading.Lock()
         self._closed = False
         self._io_answers = True
+        self._calls: set[Future[Any]] = set()  # that somebody waits for
         self._restate = OwnServer(restate, listen=listen, env=server_env) if isinstance(restate, Path) else restate
         self._io = LoopThread("rnb-io")
         self._work = LoopThread("rnb-work")
@@ -261,7 +264,7 @@ class Session:
             session.call(greet, "Ada")
         """
         self._io.run(self._attendance.take_if_able())
-        return self._io.run(call_handler(self._connection, handler, arg, key=key, idempotency_key=idempotency_key))
+        return self._wait_for(call_handler(self._connection, handler, arg, key=key, idempotency_key=idempotency_key))
 
     def call_durable(
         self,
@@ -274,7 +277,20 @@ class Session:
         call = DurableCall(fn, args, kwargs, idempotency_key)
         self._io.run(self._attendance.take())
         call.provide(self._functions)
-        return self._io.run(call.value(self._connection))
+        return self._wait_for(call.value(self._connection))
+
+    def _wait_for(self, call: Coroutine[Any, Any, Any]) -> Any:
+        future = self._io.start(call)
+        self._calls.add(future)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+        except CancelledError:
+            raise SessionStopped("The session was stopped. The invocation goes on where Restate can run it.") from None
+        finally:
+            self._calls.discard(future)
 
     # ------------------------------------------------------------ life
 
@@ -358,6 +374,8 @@ class Session:
                 job._leave()
         if hasattr(self, "_watching"):
             self._io.loop.call_soon_threadsafe(self._watching.cancel)
+        for call in list(self._calls):
+            call.cancel()  # else it would wait for Restate over a connection that nobody closes
         self._io_answers = _answers(self._io, self._close("_attendance", "_sweeper", "_ingress", "_admin"))
 
     def _end_server(self) -> None:

@@ -62,7 +62,6 @@ try:
         update_restate_context_is_replaying,
     )
     from restate.vm import (
-        CANCEL_HANDLE,
         DO_PROGRESS_ANY_COMPLETED,
         DO_PROGRESS_CANCEL_SIGNAL_RECEIVED,
         DO_PROGRESS_WAIT_EXTERNAL_PROGRESS,
@@ -342,12 +341,9 @@ class Tap:
                 await context.create_poll_or_cancel_coroutine(tree)
             except TerminalError:
                 continue
-        found = await context.must_take_notification(run.handle)
-        return bytes(found) if context.journal_codec is None else await context.journal_codec.decode(found)
-
-    def is_to_be_cancelled(self) -> bool:
-        """Whether the journal, as far as it was read, has a cancellation that the handler was not told of."""
-        return self._vm.is_completed(CANCEL_HANDLE)
+        found = await context.must_take_notification(run.handle)  # type: ignore[no-untyped-call]
+        assert isinstance(found, bytes)
+        return found if context.journal_codec is None else await context.journal_codec.decode(found)
 
     def refuse(self, names: Iterable[str], refuse: Callable[..., Any]) -> None:
         """Put a function that raises in the place of methods of the context."""

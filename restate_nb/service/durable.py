@@ -163,8 +163,6 @@ class DurableFunctions:
     async def _run(self, ctx: Context, tap: Tap, request: DurableRequest) -> bytes:
         known = self._functions.get(request.call) or self._functions.get(request.function)
         if known is None:
-            if tap.is_to_be_cancelled():
-                raise TerminalError("cancelled", status_code=_CANCELLED)
             raise RetryableError(_waiting(request), retry_after=_MISSING_AGAIN)
         fn, retry, context, classes = known
         prints.enter(context, request.position)
@@ -206,11 +204,15 @@ _CANCELLED: Final = 409
 _MISMATCH: Final = "(570)"  # https://docs.restate.dev/references/errors#rt0016
 
 
+WAITING: Final = "Waiting for the function"
+"""How the failure of an attempt begins whose function is not known here."""
+
+
 def _waiting(request: DurableRequest) -> str:
     if not request.call:
-        return f"Waiting for the function {request.name}: run the cell that defines and uses it."
+        return f"{WAITING} {request.name}: run the cell that defines and uses it."
     return (
-        f"Waiting for the function {request.name}: run the cell that defines and calls it, as it was; or cancel this "
+        f"{WAITING} {request.name}: run the cell that defines and calls it, as it was; or cancel this "
         "invocation, if nobody needs it any more."
     )
 

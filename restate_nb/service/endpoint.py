@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import restate
@@ -15,6 +15,7 @@ from hypercorn.config import Config
 from restate.endpoint import Endpoint as RestateEndpoint
 
 from restate_nb.errors import InvalidInput
+from restate_nb.patterns.sdk import is_of_the_attempt
 from restate_nb.service.exposure import Exposure
 
 _PATIENCE: Final = 2.0  # seconds for the streams to end
@@ -37,6 +38,19 @@ class _HungUp(logging.Filter):
 
 
 logging.getLogger("restate.server").addFilter(_HungUp())
+
+
+@asynccontextmanager
+async def _contained() -> AsyncIterator[None]:
+    """Around each handler: what it raises fails its attempt, as any exception does, and does not end our loop."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if is_of_the_attempt(error):
+            raise
+        raise RuntimeError(f"the handler raised {type(error).__name__}: {error}") from error
 
 
 class Endpoint:
@@ -82,6 +96,9 @@ class Endpoint:
     def serve(self, *definitions: Definition) -> None:
         """Add services, or put them in the place of those of the same name; what runs ends with the old code."""
         for definition in definitions:
+            for handler in definition.handlers.values():
+                if _contained not in (handler.context_managers or ()):
+                    handler.context_managers = [_contained, *(handler.context_managers or ())]
             self._endpoint.services.pop(definition.name, None)
             self._endpoint.bind(definition)
 

@@ -119,7 +119,8 @@ def _presentable(error: BaseException) -> Exception:
     if not isinstance(error, Exception):
         return TerminalError(f"{type(error).__name__}: {_text(error)}")
     try:
-        repr(error), traceback.format_exception(error)
+        traceback.format_exception(error)
+        repr(error)
     except BaseException:
         return RuntimeError(f"{type(error).__name__}: {_text(error)}")
     return RuntimeError(f"StopIteration: {_text(error)}") if isinstance(error, StopIteration) else error

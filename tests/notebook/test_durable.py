@@ -262,6 +262,24 @@ def test_a_call_tells_of_attempts_that_fail_and_ends_when_the_handler_is_mended(
         assert answer.result(30) == 1
 
 
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()])
+def test_a_handler_that_raises_what_ends_loops_is_tried_again_like_any_other(
+    session: Session, error: BaseException
+) -> None:
+    service, calls = restate.Service("Leaving"), []
+
+    @service.handler()
+    async def leave(ctx: Context) -> int:
+        calls.append(1)
+        if len(calls) == 1:
+            raise error
+        return len(calls)
+
+    session.serve(service)
+    assert session.call(leave) == 2
+    assert rnb.map(abs, [-1], session=session, show=False, fresh=True).values() == [1]
+
+
 def test_what_is_in_flight_goes_on_when_its_service_is_replaced(session: Session) -> None:
     gate = asyncio.Event()
 
