@@ -25,12 +25,13 @@ _MACHINERY = (str(Path(__file__).parents[1]), str(Path(asyncio.__file__).parent)
 def errors_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
     """One row a kind of failure, the most frequent first; see `Job.errors`."""
     groups: dict[tuple[str, str, str], list[int]] = {}
-    for position, failure in sorted(ledger.failures.items()):
+    now = ledger.snapshot()
+    for position, failure in sorted(now.failures.items()):
         groups.setdefault((failure.type, kind_of(failure.message), failure.where), []).append(position)
     rows = []
     for positions in sorted(groups.values(), key=len, reverse=True):
-        ends = [ledger.started[each] + ledger.ran[each] for each in positions]
-        failure = ledger.failures[positions[0]]
+        ends = [now.started[each] + now.ran[each] for each in positions]
+        failure = now.failures[positions[0]]
         about = failure.type, failure.message, failure.where, min(ends), max(ends), index[positions[0]]
         rows.append((len(positions), *about, failure.traceback))
     frame = pd.DataFrame(rows, columns=COLUMNS)
@@ -47,14 +48,15 @@ def traceback_text(ledger: Ledger, index: pd.Index[Any], label: Any) -> str:
         InvalidInput: there is no such item, or it has not failed.
     """
     positions = positions_of(index, label)
-    failed = next((position for position in positions if position in ledger.failures), None)
+    now = ledger.snapshot()
+    failed = next((position for position in positions if position in now.failures), None)
     if failed is None:
-        code = ledger.status[positions[0]]
+        code = now.status[positions[0]]
         status = "not done yet" if code == PENDING else STATUS_NAMES[code]
         raise InvalidInput(
             f"The item {label!r} has not failed: it is {status}. job.errors() has an example of each kind of failure."
         )
-    failure = ledger.failures[failed]
+    failure = now.failures[failed]
     return failure.traceback or f"{failure.type}: {failure.message}"
 
 
@@ -67,11 +69,20 @@ def positions_of(index: pd.Index[Any], label: Any) -> list[int]:
     if isinstance(index, pd.RangeIndex):
         found = [range(index.start, index.stop, index.step).index(label)] if label in index else []
     else:
-        found = [position for position, each in enumerate(index) if each == label]
+        found = [position for position, each in enumerate(index) if _is_label(each, label)]
     if not found:
         few = ", ".join(repr(each) for each in index[:3])
         raise InvalidInput(f"There is no item {label!r}. Items go by their index label in job.frame(): {few}, ...")
     return found
+
+
+def _is_label(each: Any, label: Any) -> bool:
+    if each is label:
+        return True
+    try:
+        return bool(each == label)
+    except (TypeError, ValueError):  # pd.NA is neither equal nor not
+        return False
 
 
 def run_here(target: Target, raw: bytes, *, debug: bool) -> Any:

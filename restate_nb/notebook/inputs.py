@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from restate_nb.engine.target import Passing, Target
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.notebook.spool import Spool
+from restate_nb.notebook.unreadable import readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,12 @@ class Items:
 
         if self.labels is None:
             return pd.RangeIndex(len(self))
-        return self.labels if isinstance(self.labels, pd.Index) else pd.Index(self.labels)
+        if isinstance(self.labels, pd.Index):
+            return self.labels
+        try:
+            return pd.Index(self.labels)
+        except (UnicodeEncodeError, OverflowError):  # file names that are not UTF-8; whole numbers of any size
+            return pd.Index(self.labels, dtype=object)
 
 
 class Decoded(Sequence[Any]):
@@ -55,11 +61,14 @@ class Decoded(Sequence[Any]):
 
     def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):
-            return [self._target.item(raw) for raw in self._encoded[at]]
-        return self._target.item(self._encoded[at])
+            return [self._item(raw) for raw in self._encoded[at]]
+        return self._item(self._encoded[at])
 
     def __iter__(self) -> Iterator[Any]:
-        return (self._target.item(raw) for raw in self._encoded)
+        return map(self._item, self._encoded)
+
+    def _item(self, raw: bytes) -> Any:
+        return readable(lambda: self._target.item(raw), lambda: raw)
 
 
 def passing_of(items: object) -> Passing:
@@ -129,12 +138,21 @@ def _originals(items: Any, *, named: bool = True) -> tuple[Iterable[Any], Sequen
     if hasattr(items, "__aiter__"):
         raise InvalidInput("items is an async iterator. Collect it first: items = [item async for item in ...].")
     if hasattr(items, "tolist") and getattr(items, "ndim", 0) == 1:  # numpy arrays, pandas Index
-        return items.tolist(), None
+        return _elements(items), None
     if isinstance(items, (list, tuple, range)):
         return items, None
     if isinstance(items, Iterable):
         return items, None
     raise InvalidInput(f"items must be a list, an iterable, a Series, a DataFrame or a dict, not {_short(items)}.")
+
+
+def _elements(array: Any) -> list[Any]:
+    """The elements of an array: Python's own, where they are the same; times that Python has no type for as numpy's."""
+    listed: list[Any] = array.tolist()
+    kind = getattr(getattr(array, "dtype", None), "kind", "")
+    if kind in "mM" and any(each is None or type(each) is int for each in listed):
+        return list(array)
+    return listed
 
 
 def _rows(frame: pd.DataFrame, *, named: bool) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import threading
 from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from restate_nb.engine.lane import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, OK, Attempt, Failure
@@ -27,6 +28,32 @@ panel shows must cost the same at a million items."""
 
 def _nobody(_now: float) -> None:
     """Hear nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A ledger at one moment: copies, which nobody changes any more. Columns are by position, as in `Ledger`."""
+
+    total: int
+    status: bytes
+    attempts: array[int]
+    first_started: array[float]
+    started: array[float]
+    ran: array[float]
+    ran_in_all: array[float]
+    failures: dict[int, Failure]
+    earlier: list[Attempt]
+
+    def last(self, position: int) -> Attempt:
+        """The last attempt at an item that has ended, without its value."""
+        return Attempt(
+            position,
+            self.attempts[position],
+            self.status[position],
+            self.started[position],
+            self.ran[position],
+            failure=self.failures.get(position),
+        )
 
 
 class Ledger:
@@ -164,6 +191,21 @@ class Ledger:
         self.order.append(position)
         return not found
 
+    def snapshot(self) -> Snapshot:
+        """What is recorded by now, all of it of one moment: handlers add to the ledger while cells read it."""
+        with self._lock:
+            return Snapshot(
+                self.total,
+                bytes(self.status),
+                self.attempts[:],
+                self.first_started[:],
+                self.started[:],
+                self.ran[:],
+                self.ran_in_all[:],
+                dict(self.failures),
+                list(self.earlier),
+            )
+
     def retime(self, position: int, started: float, ran: float) -> None:
         """Put the times of an item's last attempt right, in seconds; of what has ended."""
         with self._lock:
@@ -208,7 +250,9 @@ class Ledger:
 
     def gave_up(self, round_: int) -> str | None:
         """Why the job stopped in that round, when it did: too many of its items had failed."""
-        for position, failure in self.failures.items():
+        with self._lock:
+            failures = dict(self.failures)
+        for position, failure in failures.items():
             if failure.type == FAIL_FAST and self.status[position] == CANCELLED and self._round[position] == round_:
                 return failure.message
         return None

@@ -75,7 +75,7 @@ class Outcomes:
             submitted=self._created,
         )
         if hasattr(self._items.source, "array"):  # a Series: its dtype is kept
-            frame["item"] = self._items.source.array
+            frame["item"] = self._items.source.set_axis(frame.index)
         return with_columns(expanded(frame) if expand else frame, self._driver.work.columns())
 
     def join(self, *, expand: bool = True) -> pd.DataFrame:
@@ -237,11 +237,13 @@ class Outcomes:
                 )
             return [position for position, take in zip(failed, mask, strict=True) if take]
         index = self._items.index()
-        labels = {index[position]: position for position in failed}
+        labels: dict[Any, list[int]] = {}
+        for position in failed:
+            labels.setdefault(index[position], []).append(position)
         wrong = [label for label in where if label not in labels]
         if wrong:
             raise InvalidInput(f"{wrong[0]!r} is not the index label of a failed item: job.frame() shows them.")
-        return sorted(labels[label] for label in where)
+        return sorted({position for label in where for position in labels[label]})
 
     # ------------------------------------------------------------ files
 
@@ -255,7 +257,7 @@ class Outcomes:
         Example:
             job.to_parquet("answers.parquet")
         """
-        from restate_nb.notebook.frame import plain_columns  # noqa: PLC0415 - loads pandas
+        from restate_nb.notebook.exports import plain_columns  # noqa: PLC0415 - loads pandas
 
         plain_columns(self.frame()).to_parquet(path, **options)
         return Path(path)
@@ -270,7 +272,7 @@ class Outcomes:
         Example:
             job.to_csv("answers.csv")
         """
-        from restate_nb.notebook.frame import plain_columns  # noqa: PLC0415 - loads pandas
+        from restate_nb.notebook.exports import plain_columns  # noqa: PLC0415 - loads pandas
 
         plain_columns(self.frame()).to_csv(path, **options)
         return Path(path)
@@ -285,7 +287,7 @@ class Outcomes:
         Example:
             job.to_json("answers.jsonl", lines=True)
         """
-        from restate_nb.notebook.frame import records  # noqa: PLC0415 - loads pandas
+        from restate_nb.notebook.exports import records  # noqa: PLC0415 - loads pandas
 
         known: dict[str, Any] = {"orient": "records", "date_format": "iso", "date_unit": "us"}
         records(self.frame()).to_json(path, **(known | options))
