@@ -13,6 +13,7 @@ import pandas as pd
 from restate_nb.engine.record import STATUS_NAMES
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput
+from restate_nb.notebook.columns import as_frame, typed
 from restate_nb.notebook.kinds import kind_of
 from restate_nb.notebook.ledger import PENDING, Ledger
 from restate_nb.notebook.loops import run
@@ -34,7 +35,10 @@ def errors_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
         failure = now.failures[positions[0]]
         about = failure.type, failure.message, failure.where, min(ends), max(ends), index[positions[0]]
         rows.append((len(positions), *about, failure.traceback))
-    frame = pd.DataFrame(rows, columns=COLUMNS)
+    by_name = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(COLUMNS, ())
+    columns = {name: list(values) for name, values in by_name.items()}
+    columns["example"] = typed(columns["example"])
+    frame = as_frame(columns, pd.RangeIndex(len(rows)))
     for name in ("first_at", "last_at"):
         frame[name] = pd.to_datetime(frame[name], unit="s", utc=True).astype("datetime64[us, UTC]")
     texts = dict.fromkeys(("error_type", "error", "where", "traceback"), "string")

@@ -162,11 +162,11 @@ class Maker:
             getattr(self, name) for name in sorted(dir(self)) if name[:3] == "of_"
         ]
 
-    def value(self, depth: int = 3) -> Any:
-        """A value of any kind."""
+    def value(self, depth: int = 3, leaf: Callable[[], Any] | None = None) -> Any:
+        """A value of any kind, or of that of `leaf`."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of numpy, about matrices; of casts
-            return self._value(depth)
+            return self._value(depth) if leaf is None else leaf()
 
     def _value(self, depth: int) -> Any:
         if depth and self.rng.random() < 0.35:
@@ -181,7 +181,7 @@ class Maker:
             key = self.rng.choice(self.leaves)()
             try:
                 hash(key)
-            except TypeError:
+            except (TypeError, ValueError):  # ValueError: a timedelta64 without a unit
                 continue
             yield key
 
