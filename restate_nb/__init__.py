@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         JournalMismatch,
         NotDurable,
         NotEncodable,
+        NotReadable,
         OlderResults,
         RestateNbError,
         ServerError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from restate_nb.notebook.loops import run
     from restate_nb.notebook.session import Session
     from restate_nb.notebook.start import compare, compare_chart, job, jobs, start
+    from restate_nb.notebook.unreadable import Unreadable
     from restate_nb.notebook.verbs import batch, call, fan_out, map, starmap
     from restate_nb.policy import Retry, RunPolicy
     from restate_nb.versions import show_versions
@@ -56,12 +58,14 @@ __all__ = [
     "Limit",
     "NotDurable",
     "NotEncodable",
+    "NotReadable",
     "OlderResults",
     "RestateNbError",
     "Retry",
     "RunPolicy",
     "ServerError",
     "Session",
+    "Unreadable",
     "UnsupportedSdk",
     "WorkerDied",
     "as_completed",
@@ -92,6 +96,7 @@ _HOMES = {
         "JournalMismatch",
         "NotDurable",
         "NotEncodable",
+        "NotReadable",
         "OlderResults",
         "RestateNbError",
         "ServerError",
@@ -109,6 +114,7 @@ _HOMES = {
     "notebook.magics": ("load_ipython_extension", "unload_ipython_extension"),  # called by %load_ext, and no one else
     "notebook.session": ("Session",),
     "notebook.start": ("compare", "compare_chart", "job", "jobs", "start"),
+    "notebook.unreadable": ("Unreadable",),
     "notebook.verbs": ("batch", "call", "fan_out", "map", "starmap"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

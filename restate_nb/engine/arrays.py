@@ -45,7 +45,8 @@ def _numpy(value: Any, kind: type, write: Write) -> object | None:
     if letter in "biufc" and value.dtype.char not in "gG":
         plain = value.item()
         told = [_number(plain.real), _number(plain.imag)] if letter == "c" else _number(plain)
-        return tagged("scalar", told, dtype=value.dtype.str)
+        dtype = value.dtype.str if np.dtype(value.dtype.str).type is kind else value.dtype.char  # np.longlong
+        return tagged("scalar", told, dtype=dtype)
     if letter == "U":
         return tagged("scalar", leaves.text(str(value)), dtype="U")
     if letter == "S":
@@ -90,7 +91,7 @@ def _is_described(dtype: Any) -> bool:
     if any(field[0].base.char in "gG" or field[0].base.kind == "T" for field in (dtype.fields or {}).values()):
         return False
     try:
-        return bool(np.lib.format.descr_to_dtype(np.lib.format.dtype_to_descr(dtype)) == dtype)
+        return repr(np.lib.format.descr_to_dtype(np.lib.format.dtype_to_descr(dtype))) == repr(dtype)
     except (ValueError, TypeError):
         return False
 
@@ -102,7 +103,9 @@ def _masked(value: Any, write: Write) -> object | None:
         return None
     data = _array(np.ma.getdata(value), write)
     mask = None if value.mask is np.ma.nomask else _array(np.array(value.mask), write)
-    fill = None if value._fill_value is None else _array(np.array(value._fill_value), write)
+    usual = np.ma.MaskedArray(np.zeros((), value.dtype)).fill_value  # which is set when it is first asked for
+    own = value._fill_value is not None and repr(value._fill_value[()]) != repr(usual)
+    fill = _array(np.array(value._fill_value), write) if own else None
     return None if data is None else tagged("masked", data, mask=mask, fill=fill, hard=bool(value.hardmask))
 
 

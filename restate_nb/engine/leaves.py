@@ -376,6 +376,8 @@ def refusal(value: object, kind: type) -> NotEncodable:
         hint = "Use .tolist(), or the values that you need of it."
     elif kind.__module__.partition(".")[0] == "numpy":
         hint = "Use a plain array: np.asarray(value), or .tolist()."
+        if kind.__module__.startswith("numpy.ma"):
+            hint = "Use .tolist(), which has None for what is masked."
         if kind.__name__ == "ndarray":
             hint = f"Its dtype, {repr_of(value.dtype)}, has no form there. Use .tolist()."  # type: ignore[attr-defined]
     elif kind.__name__ in ("coroutine", "generator", "async_generator"):

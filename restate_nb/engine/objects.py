@@ -189,7 +189,8 @@ def _state(value: Any, kind: type) -> dict[str, Any]:
         found = getattr(value, name, _MISSING)
         if found is not _MISSING and found is not msgspec.UNSET:
             state[name] = found
-    for name, each in list(getattr(value, "__dict__", {}).items()):
+    own: dict[str, Any] = getattr(value, "__dict__", {})
+    for name, each in list(own.items()):
         if name not in state and name not in _NOT_STATE and not _is_cached(kind, name):
             state[name] = each
     return state

@@ -138,8 +138,23 @@ def parameter_annotations(fn: Callable[..., Any]) -> dict[str, Any]:
         target = target.__init__
     try:
         return typing.get_type_hints(target)
-    except Exception:  # a forward reference to something that is not there: then nothing is known of the types
-        return {}
+    except Exception:  # a forward reference to something that is not there, or is local to a function
+        return _one_by_one(target)
+
+
+def _one_by_one(fn: Any) -> dict[str, Any]:
+    """Those annotations that can be resolved."""
+    found: dict[str, Any] = {}
+    code = getattr(fn, "__code__", None)
+    local = {}
+    for name, cell in zip(getattr(code, "co_freevars", ()), getattr(fn, "__closure__", None) or (), strict=False):
+        with contextlib.suppress(ValueError):  # it is empty still
+            local[name] = cell.cell_contents
+    for name, annotation in getattr(fn, "__annotations__", {}).items():
+        holder = types.SimpleNamespace(__annotations__={name: annotation})
+        with contextlib.suppress(Exception):
+            found |= typing.get_type_hints(holder, getattr(fn, "__globals__", {}), local)
+    return found
 
 
 def _classes(annotation: Any) -> typing.Iterator[type]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from restate_nb.engine.record import OK, STATUS_NAMES, Attempt, AttemptStatus
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.ledger import PENDING
+from restate_nb.notebook.unreadable import readable
 from restate_nb.notebook.visible import this_cell
 
 _LOOK_SECONDS: Final = 0.05
@@ -22,7 +23,7 @@ class Row:
     Attributes:
         index: its label in the input's index.
         item: as it was given.
-        value: what the function returned; None when it failed.
+        value: what the function returned; None when it failed; an `Unreadable` when it cannot be brought back here.
         status: `ok`, `error`, `timeout` or `cancelled`.
         error_type: the exception's class name; None when there was none.
         error: its message.
@@ -103,13 +104,17 @@ class Completed:
         return Row(
             label,
             self._job._items.originals[position],
-            self._job._target.value(next(self._job._ledger.raws([position])), position) if last.status == OK else None,
+            self._value(position) if last.status == OK else None,
             STATUS_NAMES[last.status],
             failure.type if failure is not None else None,
             failure.message if failure is not None else None,
             last.number,
             self._job._ledger.ran_in_all[position],
         )
+
+    def _value(self, position: int) -> Any:
+        raw = next(self._job._ledger.raws([position]))
+        return readable(lambda: self._job._target.value(raw, position), lambda: raw)
 
 
 def as_completed(job: Job[Any]) -> Completed:

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from restate_nb.engine.record import STATUS_NAMES
+from restate_nb.engine.record import STATUS_NAMES, Failure
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput
+from restate_nb.notebook.columns import as_frame, typed
 from restate_nb.notebook.kinds import kind_of
 from restate_nb.notebook.ledger import PENDING, Ledger
 from restate_nb.notebook.loops import run
@@ -26,15 +27,19 @@ _MACHINERY = (str(Path(__file__).parents[1]) + os.sep, str(Path(asyncio.__file__
 def errors_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
     """One row a kind of failure, the most frequent first; see `Job.errors`."""
     groups: dict[tuple[str, str, str], list[int]] = {}
-    for position, failure in sorted(ledger.failures.all_bare().items()):
+    now = ledger.snapshot()
+    for position, failure in sorted(now.failures.items()):
         groups.setdefault((failure.type, kind_of(failure.message), failure.where), []).append(position)
     rows = []
     for positions in sorted(groups.values(), key=len, reverse=True):
-        ends = [ledger.started[each] + ledger.ran[each] for each in positions]
-        failure = ledger.failures[positions[0]]
+        ends = [now.started[each] + now.ran[each] for each in positions]
+        failure = _whole(ledger, now.failures[positions[0]], positions[0])
         about = failure.type, failure.message, failure.where, min(ends), max(ends), index[positions[0]]
         rows.append((len(positions), *about, failure.traceback))
-    frame = pd.DataFrame(rows, columns=COLUMNS)
+    by_name = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(COLUMNS, ())
+    columns = {name: list(values) for name, values in by_name.items()}
+    columns["example"] = typed(columns["example"])
+    frame = as_frame(columns, pd.RangeIndex(len(rows)))
     for name in ("first_at", "last_at"):
         frame[name] = pd.to_datetime(frame[name], unit="s", utc=True).astype("datetime64[us, UTC]")
     texts = dict.fromkeys(("error_type", "error", "where", "traceback"), "string")
@@ -48,15 +53,21 @@ def traceback_text(ledger: Ledger, index: pd.Index[Any], label: Any) -> str:
         InvalidInput: there is no such item, or it has not failed.
     """
     positions = positions_of(index, label)
-    failed = next((position for position in positions if position in ledger.failures), None)
+    now = ledger.snapshot()
+    failed = next((position for position in positions if position in now.failures), None)
     if failed is None:
-        code = ledger.status[positions[0]]
+        code = now.status[positions[0]]
         status = "not done yet" if code == PENDING else STATUS_NAMES[code]
         raise InvalidInput(
             f"The item {label!r} has not failed: it is {status}. job.errors() has an example of each kind of failure."
         )
-    failure = ledger.failures[failed]
+    failure = _whole(ledger, now.failures[failed], failed)
     return failure.traceback or f"{failure.type}: {failure.message}"
+
+
+def _whole(ledger: Ledger, failure: Failure, position: int) -> Failure:
+    """With its traceback, which a snapshot leaves where it is; without one when the item runs again by now."""
+    return ledger.failures.get(position, failure)
 
 
 def positions_of(index: pd.Index[Any], label: Any) -> list[int]:
@@ -68,11 +79,20 @@ def positions_of(index: pd.Index[Any], label: Any) -> list[int]:
     if isinstance(index, pd.RangeIndex):
         found = [range(index.start, index.stop, index.step).index(label)] if label in index else []
     else:
-        found = [position for position, each in enumerate(index) if each == label]
+        found = [position for position, each in enumerate(index) if _is_label(each, label)]
     if not found:
         few = ", ".join(repr(each) for each in index[:3])
         raise InvalidInput(f"There is no item {label!r}. Items go by their index label in job.frame(): {few}, ...")
     return found
+
+
+def _is_label(each: Any, label: Any) -> bool:
+    if each is label:
+        return True
+    try:
+        return bool(each == label)
+    except (TypeError, ValueError):  # pd.NA is neither equal nor not
+        return False
 
 
 def run_here(target: Target, raw: bytes, *, debug: bool) -> Any:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import pandas as pd
 
-from restate_nb.engine.codec import encode
 from restate_nb.engine.record import OK, STATUS_NAMES, Attempt
-from restate_nb.errors import NotEncodable
+from restate_nb.notebook.columns import as_frame, objects, typed
+from restate_nb.notebook.exports import as_key
 from restate_nb.notebook.ledger import PENDING, Ledger
+from restate_nb.notebook.unreadable import Unreadable, readable
 
 COLUMNS = [
     "item",
@@ -30,7 +32,6 @@ COLUMNS = [
 ATTEMPT_COLUMNS = ["position", "attempt", "status", "error_type", "error", "started_at", "run_s", "finished_at"]
 
 _ITEM_STATUSES = ("pending", "running", *STATUS_NAMES)
-_NULLABLE: dict[type, Any] = {int: "Int64", bool: "boolean", float: "Float64"}
 
 
 def job_frame(
@@ -52,30 +53,30 @@ def job_frame(
         running: positions that run now.
         submitted: when the job was submitted, in seconds since 1970.
     """
-    status = np.frombuffer(bytes(ledger.status), dtype=np.uint8)
-    started = np.array(ledger.started)
-    first = np.array(ledger.first_started)
-    ran = np.array(ledger.ran)
+    now = ledger.snapshot()
+    status = np.frombuffer(now.status, dtype=np.uint8)
+    started = np.array(now.started)
+    first = np.array(now.first_started)
+    ran = np.array(now.ran)
     ended = status != PENDING
     begun = first > 0
     codes = np.where(ended, status.astype(np.int8) + 2, 0).astype(np.int8)
     if running:
         codes[[position for position in running if not ended[position]]] = 1
-    failures = ledger.failures.all_bare()
-    total = ledger.total
+    failures, total = now.failures, now.total
     columns = {
-        "item": _typed(originals if isinstance(originals, (list, tuple, range)) else list(originals)),
+        "item": typed(originals if isinstance(originals, (list, tuple, range)) else list(originals)),
         "value": _values(ledger, status, value_of),
         "status": pd.Categorical.from_codes(codes, categories=pd.Index(_ITEM_STATUSES)),
         "error_type": _texts(total, {position: each.type for position, each in failures.items()}),
         "error": _texts(total, {position: each.message for position, each in failures.items()}),
-        "attempts": np.array(ledger.attempts, dtype=np.int64),
+        "attempts": np.array(now.attempts, dtype=np.int64),
         "queued_s": np.where(begun, np.maximum(first - submitted, 0.0), np.nan),
-        "run_s": np.where(begun, np.array(ledger.ran_in_all), np.nan),
+        "run_s": np.where(begun, np.array(now.ran_in_all), np.nan),
         "started_at": _times(np.where(begun, first, np.nan)),
         "finished_at": _times(np.where(ended & (started > 0), started + ran, np.nan)),
     }
-    return pd.DataFrame({name: columns[name] for name in COLUMNS}, index=index)
+    return as_frame({name: columns[name] for name in COLUMNS}, index)
 
 
 def with_columns(frame: pd.DataFrame, more: Mapping[str, Any]) -> pd.DataFrame:
@@ -95,9 +96,10 @@ def with_columns(frame: pd.DataFrame, more: Mapping[str, Any]) -> pd.DataFrame:
 
 def attempts_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
     """One row an attempt that was made and recorded, by position and time, on the index of the input."""
-    ended = np.frombuffer(bytes(ledger.status), dtype=np.uint8) != PENDING  # in a retry, what is open again is history
-    finals = [ledger.last(position) for position in np.flatnonzero(ended & (np.array(ledger.started) > 0)).tolist()]
-    attempts: list[Attempt] = sorted([*ledger.earlier, *finals], key=lambda each: (each.position, each.started))
+    now = ledger.snapshot()
+    ended = np.frombuffer(now.status, dtype=np.uint8) != PENDING  # in a retry, what is open again is history
+    finals = [now.last(position) for position in np.flatnonzero(ended & (np.array(now.started) > 0)).tolist()]
+    attempts: list[Attempt] = sorted([*now.earlier, *finals], key=lambda each: (each.position, each.started))
     positions = np.fromiter((each.position for each in attempts), dtype=np.int64, count=len(attempts))
     started = np.fromiter((each.started for each in attempts), dtype=np.float64, count=len(attempts))
     ran = np.fromiter((each.ran for each in attempts), dtype=np.float64, count=len(attempts))
@@ -130,14 +132,26 @@ def expanded(frame: pd.DataFrame) -> pd.DataFrame:
     if not names:
         return frame
     left = [None if each is not None else value for each, value in zip(fields, frame["value"], strict=True)]
-    columns: dict[str, Any] = {"item": frame["item"]}
+    columns: dict[Any, Any] = {"item": frame["item"]}
     if any(value is not None for value in left):
-        columns["value"] = _objects(left, len(left))
+        columns["value"] = objects(left, len(left))
     for name in names:
-        column = [None if each is None else each.get(name) for each in fields]
-        columns[f"value_{name}" if name in COLUMNS else str(name)] = _typed(column)
+        columns[_free(name, names, columns)] = typed([None if each is None else each.get(name) for each in fields])
     rest = {name: frame[name] for name in COLUMNS if name not in ("item", "value")}
-    return pd.DataFrame({**columns, **rest}, index=frame.index)
+    return as_frame({**columns, **rest}, frame.index)
+
+
+def _free(name: Any, names: Container[Any], taken: Container[Any]) -> Any:
+    """What a field's column is called: like the field, where no other column is."""
+    text = str(name)
+    if type(name) is int and text in names:
+        return name  # 1 beside "1"
+    if text not in COLUMNS and text not in taken:
+        return text
+    called, number = f"value_{text}", 2
+    while called in taken:
+        called, number = f"value_{text}_{number}", number + 1
+    return called
 
 
 def joined(source: Any, outcomes: pd.DataFrame, index: pd.Index[Any]) -> pd.DataFrame:
@@ -180,7 +194,7 @@ def compared(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
 def _keyed(frame: pd.DataFrame, by_index: bool) -> pd.DataFrame:
     if by_index:
         return frame
-    items = [encode(item).decode() for item in frame["item"]]
+    items = [as_key(item) for item in frame["item"]]
     times = pd.Series(items).groupby(items).cumcount()
     return frame.set_index(pd.MultiIndex.from_arrays([items, times], names=["item", "occurrence"]))
 
@@ -198,13 +212,12 @@ def _change(status_a: Any, status_b: Any, value_a: Any, value_b: Any) -> str:
 
 
 def _same(one: Any, other: Any) -> bool:
-    try:
-        return bool(encode(one) == encode(other))
-    except NotEncodable:  # a value of a class that the other job rebuilt otherwise
-        return bool(one == other)
+    return one is other or as_key(one) == as_key(other)
 
 
 def _fields(value: Any) -> dict[Any, Any] | None:
+    if isinstance(value, Unreadable):
+        value = value.plain
     if isinstance(value, dict):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -217,68 +230,18 @@ def _fields(value: Any) -> dict[Any, Any] | None:
     return None
 
 
-def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with plain columns only, as files can hold them: mixed or nested items and values as JSON text."""
-    plain = frame.copy(deep=False)
-    for name in ("item", "value"):
-        column = plain[name]
-        if column.dtype == object:
-            kinds = {type(each) for each in column if each is not None}
-            if len(kinds) > 1 or not kinds <= {str, int, float, bool}:
-                texts = [None if each is None else encode(each).decode() for each in column]
-                plain[name] = pd.Series(texts, index=column.index, dtype="string")
-            else:
-                plain[name] = column.convert_dtypes()
-    return plain
-
-
-def records(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with its index as columns, as JSON can hold it: nested items and values stay nested."""
-    plain = frame.copy(deep=False)
-    for name in ("item", "value"):
-        if plain[name].dtype == object:
-            plain[name] = _objects([msgspec.json.decode(encode(each)) for each in plain[name]], len(plain))
-    levels = ["index"] if frame.index.nlevels == 1 else [f"index_{n}" for n in range(frame.index.nlevels)]
-    names = [level if name is None else str(name) for level, name in zip(levels, frame.index.names, strict=True)]
-    return plain.reset_index(names=[f"{name}_index" if name in plain.columns else name for name in names])
-
-
 def _values(ledger: Ledger, status: Any, value_of: Callable[[bytes, int], Any]) -> Any:
     positions = np.flatnonzero(status == OK).tolist()
-    known = map(value_of, ledger.raws(positions), positions)
+    known = (
+        readable(functools.partial(value_of, raw, position), lambda raw=raw: raw)  # type: ignore[misc]
+        for raw, position in zip(ledger.raws(positions), positions, strict=True)
+    )
     if len(positions) == ledger.total:
-        return _typed(list(known))
+        return typed(list(known))
     values: list[Any] = [None] * ledger.total
     for position, value in zip(positions, known, strict=True):
         values[position] = value
-    return _typed(values)
-
-
-def _typed(values: Sequence[Any]) -> Any:
-    """A column with the dtype that fits; numbers and truth values of which some are missing get a nullable one."""
-    kinds = {type(each) for each in values}
-    lacking = kinds & {type(None), type(pd.NA)}
-    kinds -= lacking
-    if not kinds or kinds & {list, dict, tuple, set, frozenset, np.ndarray}:
-        return _objects(values, len(values))  # pandas would take a list of lists apart
-    if len(kinds) == 1 and lacking and (kinds <= {int, bool} or (kinds == {float} and type(pd.NA) in lacking)):
-        return pd.array(values, dtype=_NULLABLE[kinds.pop()])
-    column = pd.Series(values)
-    if kinds == {str} and column.dtype == object:  # pandas 2, which takes text for any object
-        return column.astype("string").array
-    return column.array
-
-
-def objects(values: Sequence[Any]) -> Any:
-    """A column of objects as they are, lists among them."""
-    return _objects(values, len(values))
-
-
-def _objects(values: Sequence[Any], count: int) -> Any:
-    column = np.empty(count, dtype=object)
-    for position, value in enumerate(values):
-        column[position] = value
-    return column
+    return typed(values)
 
 
 def _texts(count: int, known: dict[int, str]) -> Any:

@@ -16,6 +16,7 @@ from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.notebook.given import Given, Keeper, cannot_change, unshared
 from restate_nb.notebook.reading import Reading
 from restate_nb.notebook.spool import Spool
+from restate_nb.notebook.unreadable import readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,14 +48,19 @@ class Items:
 
         if self.labels is None:
             return pd.RangeIndex(len(self))
-        return self.labels if isinstance(self.labels, pd.Index) else pd.Index(self.labels)
+        if isinstance(self.labels, pd.Index):
+            return self.labels
+        try:
+            return pd.Index(self.labels)
+        except (UnicodeEncodeError, OverflowError):  # file names that are not UTF-8; whole numbers of any size
+            return pd.Index(self.labels, dtype=object)
 
 
 class Decoded(Given):
     """Encoded items, as the function gets them."""
 
     def __init__(self, target: Target, encoded: Spool) -> None:
-        super().__init__(encoded, None, target.item)
+        super().__init__(encoded, None, lambda raw: readable(lambda: target.item(raw), lambda: raw))
 
 
 def passing_of(items: object) -> Passing:
@@ -132,7 +138,7 @@ def _originals(items: Any) -> tuple[Iterable[Any], Sequence[Hashable] | None]:
             f"items is one value, {_short(items)}: an array without dimensions. For a single item write [item]."
         )
     if hasattr(items, "tolist") and getattr(items, "ndim", 0) == 1:  # numpy arrays, pandas Index
-        return _listed(items), None
+        return _elements(items), None
     if hasattr(items, "to_pylist"):  # pyarrow's arrays
         return items.to_pylist(), None
     if isinstance(items, (list, tuple, range)):
@@ -190,12 +196,13 @@ def _refuse_frames(items: object) -> None:
             raise InvalidInput(f"items is a {name} of {library}, which is not taken apart. {advice}")
 
 
-def _listed(array: Any) -> list[Any]:
-    """The elements of an array with one dimension, as Python's own types where there are any."""
-    dtype = getattr(array, "dtype", None)
-    if type(array).__module__.partition(".")[0] == "numpy" and getattr(dtype, "kind", "") in "mM":
-        return list(array)  # tolist would make numbers of nanoseconds
-    return list(array.tolist())
+def _elements(array: Any) -> list[Any]:
+    """The elements of an array: Python's own, where they are the same; times that Python has no type for as numpy's."""
+    listed: list[Any] = array.tolist()
+    kind = getattr(getattr(array, "dtype", None), "kind", "")
+    if kind in "mM" and any(each is None or type(each) is int for each in listed):
+        return list(array)
+    return listed
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -256,7 +256,7 @@ class Job(Visible, Generic[T]):
         """Wait, and return what the function returned for each item, in input order.
 
         Raises:
-            JobError: an item failed or was cancelled; its `frame` has all outcomes.
+            JobError: an item failed or was cancelled, or its value cannot be read here; its `frame` has all outcomes.
 
         Example:
             import restate_nb as rnb
@@ -275,7 +275,17 @@ class Job(Visible, Generic[T]):
                 frame,
             )
         raws = self._ledger.raws(range(self._ledger.total))
-        return [self._target.value(raw, position) for position, raw in enumerate(raws)]
+        return [self._read(raw, position, frame) for position, raw in enumerate(raws)]
+
+    def _read(self, raw: bytes, position: int, frame: pd.DataFrame) -> Any:
+        try:
+            return self._target.value(raw, position)
+        except Exception as error:
+            raise JobError(
+                f"The value of item {position} (index {self._items.index()[position]!r}) is recorded and cannot be "
+                f"read: {error} job.frame() has the others' values, and the reason in place of those that cannot be.",
+                frame,
+            ) from error
 
     # ------------------------------------------------------------ steering
 

@@ -10,9 +10,10 @@ import threading
 from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from restate_nb.engine.lane import FAIL_FAST
-from restate_nb.engine.record import CANCELLED, OK, Attempt, is_unkept
+from restate_nb.engine.record import CANCELLED, OK, Attempt, Failure, is_unkept
 from restate_nb.notebook.failed import Failures, bare
 from restate_nb.notebook.kinds import kind_of
 from restate_nb.notebook.progress import ErrorGroup
@@ -28,6 +29,32 @@ panel shows must cost the same at a million items."""
 
 def _nobody(_: object) -> None:
     """Hear nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A ledger at one moment: copies, which nobody changes any more. Columns are by position, as in `Ledger`."""
+
+    total: int
+    status: bytes
+    attempts: array[int]
+    first_started: array[float]
+    started: array[float]
+    ran: array[float]
+    ran_in_all: array[float]
+    failures: dict[int, Failure]  # without their tracebacks
+    earlier: list[Attempt]
+
+    def last(self, position: int) -> Attempt:
+        """The last attempt at an item that has ended, without its value."""
+        return Attempt(
+            position,
+            self.attempts[position],
+            self.status[position],
+            self.started[position],
+            self.ran[position],
+            failure=self.failures.get(position),
+        )
 
 
 class Ledger:
@@ -168,6 +195,21 @@ class Ledger:
                 self._examples.setdefault(kind, failure.message)
         self.order.append(position)
         return not found
+
+    def snapshot(self) -> Snapshot:
+        """What is recorded by now, all of it of one moment: handlers add to the ledger while cells read it."""
+        with self._lock:
+            return Snapshot(
+                self.total,
+                bytes(self.status),
+                self.attempts[:],
+                self.first_started[:],
+                self.started[:],
+                self.ran[:],
+                self.ran_in_all[:],
+                self.failures.all_bare(),
+                list(self.earlier),
+            )
 
     def retime(self, position: int, started: float, ran: float) -> None:
         """Put the times of an item's last attempt right, in seconds; of what has ended."""

@@ -68,7 +68,8 @@ class Outcomes:
         Example:
             job.frame()["status"].value_counts()
         """
-        from restate_nb.notebook.frame import expanded, job_frame, objects, with_columns  # noqa: PLC0415 - loads pandas
+        from restate_nb.notebook.columns import objects  # noqa: PLC0415 - loads pandas
+        from restate_nb.notebook.frame import expanded, job_frame, with_columns  # noqa: PLC0415
 
         frame = job_frame(
             self._ledger,
@@ -80,7 +81,8 @@ class Outcomes:
         )
         if hasattr(self._items.source, "array"):  # a Series: its dtype is kept
             source = self._items.source
-            frame["item"] = objects(list(self._items.originals)) if source.dtype == object else source.array
+            items = objects(list(self._items.originals), len(frame)) if source.dtype == object else source
+            frame["item"] = items.set_axis(frame.index)
         codes = self._which.codes(self._ledger)
         more = {**self._driver.work.columns(), **({} if codes is None else {"code": codes})}
         return with_columns(expanded(frame) if expand else frame, more)
@@ -263,11 +265,13 @@ class Outcomes:
                 )
             return [position for position, take in zip(failed, mask, strict=True) if take]
         index = self._items.index()
-        labels = {index[position]: position for position in failed}
+        labels: dict[Any, list[int]] = {}
+        for position in failed:
+            labels.setdefault(index[position], []).append(position)
         wrong = [label for label in where if label not in labels]
         if wrong:
             raise InvalidInput(f"{wrong[0]!r} is not the index label of a failed item: job.frame() shows them.")
-        return sorted(labels[label] for label in where)
+        return sorted({position for label in where for position in labels[label]})
 
     # ------------------------------------------------------------ files
 
@@ -281,7 +285,7 @@ class Outcomes:
         Example:
             job.to_parquet("answers.parquet")
         """
-        from restate_nb.notebook.frame import plain_columns  # noqa: PLC0415 - loads pandas
+        from restate_nb.notebook.exports import plain_columns  # noqa: PLC0415 - loads pandas
 
         plain_columns(self.frame()).to_parquet(path, **options)
         return Path(path)
@@ -296,7 +300,7 @@ class Outcomes:
         Example:
             job.to_csv("answers.csv")
         """
-        from restate_nb.notebook.frame import plain_columns  # noqa: PLC0415 - loads pandas
+        from restate_nb.notebook.exports import plain_columns  # noqa: PLC0415 - loads pandas
 
         plain_columns(self.frame()).to_csv(path, **options)
         return Path(path)
@@ -311,7 +315,7 @@ class Outcomes:
         Example:
             job.to_json("answers.jsonl", lines=True)
         """
-        from restate_nb.notebook.frame import records  # noqa: PLC0415 - loads pandas
+        from restate_nb.notebook.exports import records  # noqa: PLC0415 - loads pandas
 
         known: dict[str, Any] = {"orient": "records", "date_format": "iso", "date_unit": "us"}
         records(self.frame()).to_json(path, **(known | options))

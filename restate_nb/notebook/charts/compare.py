@@ -16,6 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from restate_nb.notebook.charts.durations import log_ticks
 from restate_nb.notebook.charts.spans import Floats
 from restate_nb.notebook.charts.style import Palette, axes_for, palette, say_empty, tidy
+from restate_nb.notebook.exports import label_text
 from restate_nb.notebook.panel.words import counted, duration, one_line, two_digits
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _reader(compared: pd.DataFrame, x: Floats, y: Floats, drawn: np.ndarray) -> 
         if at_x <= 0 or at_y <= 0:
             return ""
         item = int(items[np.argmin((log_x - np.log(at_x)) ** 2 + (log_y - np.log(at_y)) ** 2)])
-        label = one_line(str(compared.index[item]), 40)
+        label = one_line(label_text(compared.index[item]), 40)
         return f"{label}: {changes[item]}, {duration(float(x[item]))} then {duration(float(y[item]))}"
 
     return read

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from restate_nb.errors import InvalidInput
+from restate_nb.notebook.exports import label_text
 from restate_nb.notebook.panel.words import one_line
 
 
@@ -44,7 +45,7 @@ class _Texts(list[str]):
 
     def __getitem__(self, i: int) -> str:  # type: ignore[override]
         value = self._values[i]
-        text = " / ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        text = " / ".join(map(label_text, value)) if isinstance(value, tuple) else label_text(value)
         return one_line(text, 32).replace("$", r"\$")  # a dollar sign would start a formula
 
 
