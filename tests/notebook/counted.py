@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 
 class Calls:
@@ -37,3 +38,14 @@ async def look_awaited(item: int) -> str:
 def unkeepable(calls: Calls, item: int) -> object:
     calls.note(item)
     return object() if item >= 2 else item
+
+
+def spoils(item: dict[str, Any]) -> None:
+    was = repr(item)
+    item["in"].clear()
+    item["n"] += 1
+    raise ValueError(f"was {was}")
+
+
+async def spoils_soon(item: dict[str, Any]) -> None:
+    spoils(item)
