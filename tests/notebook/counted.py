@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import os
 from collections import Counter
 from contextvars import ContextVar
@@ -49,3 +51,18 @@ def spoils(item: dict[str, Any]) -> None:
 
 async def spoils_soon(item: dict[str, Any]) -> None:
     spoils(item)
+
+
+async def _inc(item: int) -> int:
+    await asyncio.sleep(0)
+    return item + 1
+
+
+@functools.wraps(_inc)
+def ran_alone(item: int) -> int:
+    return asyncio.run(_inc(item))
+
+
+@functools.wraps(_inc)
+def ran_alone_passed_on(item: int) -> Any:
+    return _inc(item)
