@@ -132,21 +132,9 @@ def test_a_job_without_a_session_says_what_to_run_first() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["ein Job: größer/als 1", "a b", "100%", "#?&", "x" * 200, "日本"]
-    + [
-        "..",
-        ".",
-        "/",
-        "a/../b",
-        ".hidden",
-        "%2e%2e",
-        "a%2Fb",
-        "😀" * 200,
-        "e\u0301",
-        "a\\b",
-        "'\"<b>",
-        "None",
-        "a/0/1",
+    [
+        *("ein Job: größer/als 1", "a b", "100%", "#?&", "x" * 200, "日本", "😀" * 200, "e\u0301", "None", "a/0/1"),
+        *("..", ".", "/", "a/../b", ".hidden", "%2e%2e", "a%2Fb", "a\\b", "'\"<b>"),
     ],
 )
 def test_any_printable_job_name_works_and_is_found_again(session: Session, name: str) -> None:
@@ -164,21 +152,8 @@ def test_any_printable_job_name_works_and_is_found_again(session: Session, name:
 @pytest.mark.parametrize(
     "name",
     [
-        "",
-        " ",
-        " a",
-        "a ",
-        "a\tb",
-        "a\0b",
-        "\ud800",
-        "a\udcff",
-        "\u200b",
-        "a\u202eb",
-        "\x7f",
-        "\u2028",
-        "x" * 201,
-        b"a",
-        "\ufeff",
+        *("", " ", " a", "a ", "a\tb", "a\0b", "\x7f", "x" * 201, b"a"),
+        *("\ud800", "a\udcff", "\u200b", "a\u202eb", "\u2028", "\ufeff"),
     ],
 )
 def test_a_job_name_that_cannot_be_printed_is_refused_at_once(session: Session, name: Any) -> None:
