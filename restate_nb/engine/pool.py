@@ -154,12 +154,14 @@ class Pool:
         self._paused = True
 
     def hold(self, since: float) -> None:
-        """Pause by itself when what an item returned cannot be kept.
+        """Pause by itself when what an item returned cannot be kept. If it has, it goes on.
 
         Args:
             since: attempts that began before then do not count, in seconds since 1970; inf for never.
         """
         self._holds_since = since
+        if self.held:
+            self.resume()
 
     def resume(self) -> None:
         """Go on after `pause`."""

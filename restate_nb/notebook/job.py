@@ -342,8 +342,7 @@ class Job(Visible, Generic[T]):
             self._code = code
             self._rule = stop_rule(policy.fail_fast)
             self._limits.per_second = policy.per_second
-            self._guard.provide(target, code)
-            self._driver.work.provide(target, policy)
+            self._guard.provide(target, code, lambda: self._driver.work.provide(target, policy))
             self._note_limits(time.time())
             again = self._following is not None
             self._attach(target, items)
