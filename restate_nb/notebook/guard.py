@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
 from typing import Final
 
 from restate_nb.engine.record import Attempt
@@ -31,13 +32,11 @@ class Guard:
         self._io = io
         self._ledger = ledger
         self._code = ""
-        self._since = math.inf
         self._judges = False  # whether the value of one item says something about those of others
         self._found: Unkept | None = None  # of this process: before it is recorded, too
         self._holding: Future[None] | None = None
         self._going: Future[None] | None = None
         self._told: Future[None] = Future()  # is done when the job has paused itself
-        ledger.unkept = self._heard
 
     @property
     def found(self) -> Unkept | None:
@@ -67,24 +66,22 @@ class Guard:
             return
         self._code = code
         manifest = self._driver.manifest
-        known = manifest.unkept
+        known = self._found or manifest.unkept
         changed = known is not None and known.code != code
         can_hold = manifest.lanes is None or self._driver.can_hold
         self._judges = target.one_function and not manifest.deployed and can_hold
-        self._since = time.time() if self._judges and (known is None or changed) else math.inf
         bring()
         if changed and self.found is not None:
             self.let_go(watch=True)
         else:
-            self._driver.work.hold(self._since)
+            self._watch(known is None or changed)
 
     def let_go(self, *, watch: bool = False) -> Future[None]:
         """Go on; with `watch` only up to the next value that cannot be kept."""
         self._found = None
         if self._told.done():
             self._told = Future()
-        self._since = time.time() if watch and self._judges else math.inf
-        self._driver.work.hold(self._since)
+        self._watch(watch)
         self._going = self._io.start(self._go_on(self._holding))
         return self._going
 
@@ -105,12 +102,14 @@ class Guard:
             wait([ended] if looks_on else [ended, self._told], seconds, FIRST_COMPLETED)
         return True
 
-    def _heard(self, attempt: Attempt) -> None:
-        """An item has ended, whose value cannot be kept. Called wherever outcomes come in."""
-        if attempt.started < self._since or self._found is not None or attempt.failure is None:
+    def _watch(self, watch: bool) -> None:
+        self._driver.work.hold(partial(self._heard, self._code) if watch and self._judges else None)
+
+    def _heard(self, code: str, attempt: Attempt) -> None:
+        """What an item returned cannot be kept. Called on whichever loop learns of it."""
+        if code != self._code or self._found is not None or attempt.failure is None:
             return
-        self._since = math.inf
-        self._found = found = Unkept(self._code, attempt.position, attempt.failure.message)
+        self._found = found = Unkept(code, attempt.position, attempt.failure.message)
         self._holding = self._io.start(self._hold(found))
 
     async def _hold(self, found: Unkept) -> None:
