@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import math
 import sys
 import time
 import weakref
@@ -22,7 +21,7 @@ from restate_nb.engine.attempts import Attempts, Work
 from restate_nb.engine.backlog import Backlog
 from restate_nb.engine.doings import Doing, doings
 from restate_nb.engine.lane import FAIL_FAST, Entry, Lane, cancelled
-from restate_nb.engine.record import CANCELLED, is_unkept
+from restate_nb.engine.record import CANCELLED, Attempt, is_unkept
 from restate_nb.engine.threads import NoThread, Threads
 from restate_nb.engine.throttle import Passage, Throttle
 from restate_nb.engine.trial import Report, went_wrong
@@ -30,6 +29,9 @@ from restate_nb.limit import Concurrency, StopRule, stop_rule
 from restate_nb.policy import NO_RETRY, RunPolicy, seconds
 
 __all__ = ["Pool", "Work"]
+
+ToldUnkept = Callable[[Attempt], None]
+"""Told of an item that returned what cannot be kept."""
 
 _TURN: Final = 0.005
 """Seconds that items which never wait may keep the loop for themselves."""
@@ -69,7 +71,7 @@ class Pool:
         self._timers: set[asyncio.TimerHandle] = set()
         self._paused = False
         self.held = False  # paused by itself, at a value that cannot be kept
-        self._holds_since = math.inf
+        self._told_unkept: ToldUnkept | None = None
         self._closed = False
         self._turn = 0.0
         self._bearable = sys.maxsize  # how many at once the machine has threads for
@@ -174,13 +176,12 @@ class Pool:
         """Start nothing more; what runs goes on."""
         self._paused = True
 
-    def hold(self, since: float) -> None:
-        """Pause by itself when what an item returned cannot be kept.
-
-        Args:
-            since: attempts that began before then do not count, in seconds since 1970; inf for never.
-        """
-        self._holds_since = since
+    def hold(self, told: ToldUnkept | None) -> None:
+        """Pause by itself when what an item returned cannot be kept, and tell so; with None never. If it has, it goes
+        on. Items that began with an earlier function do not count."""
+        self._told_unkept = told
+        if self.held:
+            self.resume()
 
     def resume(self) -> None:
         """Go on after `pause`."""
@@ -339,13 +340,14 @@ class Pool:
         self._fresh -= 1
         while (found := self._next()) is not None:
             lane, entry = found
-            assert self._work is not None
+            work = self._work
+            assert work is not None
             self._running[task] = _Running(lane, entry, time.time(), time.perf_counter())
             try:
                 if self._throttle.open:
-                    report = await self._attempts.run(self._work, entry)
+                    report = await self._attempts.run(work, entry)
                 else:
-                    report = await self._throttled(self._work, entry)
+                    report = await self._throttled(work, entry)
             except NoThread:
                 self._running[task] = None
                 self._put_back(lane, entry)
@@ -355,7 +357,7 @@ class Pool:
             if report.attempt.failure is None and self._rule is None:
                 lane.put(report.attempt)
             else:
-                self._settle(lane, entry, report)
+                self._settle(work, lane, entry, report)
             if task.cancelling():
                 return  # the item did not let itself be cancelled; this task must not go on half-cancelled
             if time.perf_counter() - self._turn > _TURN:
@@ -396,7 +398,7 @@ class Pool:
             self._start_workers()
         return report
 
-    def _settle(self, lane: Lane, entry: Entry, report: Report) -> None:
+    def _settle(self, work: Work, lane: Lane, entry: Entry, report: Report) -> None:
         attempt = report.attempt
         failure = attempt.failure
         if failure is not None and failure.retry_in is not None and self.stopped:
@@ -404,8 +406,10 @@ class Pool:
             attempt = msgspec.structs.replace(attempt, failure=failure)
         counts = attempt.position in lane.open
         lane.put(attempt)
-        if failure is not None and is_unkept(failure) and attempt.started >= self._holds_since and not self._paused:
-            self._paused = self.held = True
+        if failure is not None and self._told_unkept is not None and work is self._work and is_unkept(failure):
+            if not self._paused:
+                self._paused = self.held = True
+            self._told_unkept(attempt)
         if failure is not None and failure.retry_in is not None:
             if not self._closed:
                 self._rest(lane, Entry(entry.position, entry.payload, entry.number + 1), failure.retry_in)

@@ -8,7 +8,7 @@ import functools
 import inspect
 import keyword
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -30,11 +30,18 @@ Executor = Literal["auto", "thread", "process"]
 """Where items run: "auto" is the background loop for coroutine functions and a thread for plain ones."""
 
 
+_LONGEST_NAME: Final = 100  # it is part of the name of a job
+
+
 def name_of(fn: Callable[..., Any]) -> str:
-    """The function's name, as people know it."""
+    """The function's name, as people know it, and as it can be shown."""
     fn = innermost(fn)
-    name = getattr(fn, "__name__", None) or type(fn).__name__
-    return "lambda" if name == "<lambda>" else name
+    name = getattr(fn, "__name__", None)
+    if not isinstance(name, str) or not name.strip():
+        name = type(fn).__name__
+    if not name.isprintable():
+        name = "".join(each if each.isprintable() else "_" for each in name)
+    return "lambda" if name == "<lambda>" else name.strip()[:_LONGEST_NAME]
 
 
 def innermost(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -114,7 +114,8 @@ class Keeper:
 
     def add(self, item: Any, raw: bytes) -> None:
         """Keep an item; `raw` is the same encoded."""
-        self._kept.append(item if cannot_change(item) else self._way(item, raw))
+        kept = item if type(item) in _UNCHANGEABLE or cannot_change(item) else self._way(item, raw)
+        self._kept.append(kept)
 
     def given(self, encoded: Spool) -> Given:
         """All of them; `encoded` are the same in the same order."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
 from typing import Final
 
 from restate_nb.engine.record import Attempt
@@ -30,12 +32,11 @@ class Guard:
         self._io = io
         self._ledger = ledger
         self._code = ""
-        self._since = math.inf
+        self._judges = False  # whether the value of one item says something about those of others
         self._found: Unkept | None = None  # of this process: before it is recorded, too
         self._holding: Future[None] | None = None
         self._going: Future[None] | None = None
         self._told: Future[None] = Future()  # is done when the job has paused itself
-        ledger.unkept = self._heard
 
     @property
     def found(self) -> Unkept | None:
@@ -48,30 +49,39 @@ class Guard:
     @property
     def stands_still(self) -> bool:
         """Whether it has paused itself, what ran then has ended, and more is to be run."""
+        if self._holding is not None and not self._holding.done():
+            return False
         return self.found is not None and not self._driver.work.busy and not self._ledger.complete
 
-    def provide(self, target: Target, code: str) -> None:
-        """Take note of the function as it is now, before it is brought to where it runs. A job that has paused itself
-        goes on if it is another one."""
+    def provide(self, target: Target, code: str, bring: Callable[[], None]) -> None:
+        """Take note of the function as it is now. A job that has paused itself goes on if it is another one.
+
+        Args:
+            target: the function.
+            code: its digest.
+            bring: brings it to where it runs; before anything goes on, or items would begin with the one before.
+        """
         if code == self._code:
+            bring()
             return
         self._code = code
-        known = self._driver.manifest.unkept
+        manifest = self._driver.manifest
+        known = self._found or manifest.unkept
         changed = known is not None and known.code != code
+        can_hold = manifest.lanes is None or self._driver.can_hold
+        self._judges = target.one_function and not manifest.deployed and can_hold
+        bring()
         if changed and self.found is not None:
-            self.let_go()
-        lanes_only = self._driver.manifest.lanes is not None and not self._driver.can_hold
-        if not target.one_function or lanes_only or (known is not None and not changed):
-            self._watch(math.inf)
+            self.let_go(watch=True)
         else:
-            self._watch(time.time())
+            self._watch(known is None or changed)
 
     def let_go(self, *, watch: bool = False) -> Future[None]:
         """Go on; with `watch` only up to the next value that cannot be kept."""
         self._found = None
         if self._told.done():
             self._told = Future()
-        self._watch(time.time() if watch else math.inf)
+        self._watch(watch)
         self._going = self._io.start(self._go_on(self._holding))
         return self._going
 
@@ -92,16 +102,14 @@ class Guard:
             wait([ended] if looks_on else [ended, self._told], seconds, FIRST_COMPLETED)
         return True
 
-    def _watch(self, since: float) -> None:
-        self._since = since
-        self._driver.work.hold(since)
+    def _watch(self, watch: bool) -> None:
+        self._driver.work.hold(partial(self._heard, self._code) if watch and self._judges else None)
 
-    def _heard(self, attempt: Attempt) -> None:
-        """An item has ended, whose value cannot be kept. Called wherever outcomes come in."""
-        if attempt.started < self._since or self._found is not None or attempt.failure is None:
+    def _heard(self, code: str, attempt: Attempt) -> None:
+        """What an item returned cannot be kept. Called on whichever loop learns of it."""
+        if code != self._code or self._found is not None or attempt.failure is None:
             return
-        self._since = math.inf
-        self._found = found = Unkept(self._code, attempt.position, attempt.failure.message)
+        self._found = found = Unkept(code, attempt.position, attempt.failure.message)
         self._holding = self._io.start(self._hold(found))
 
     async def _hold(self, found: Unkept) -> None:

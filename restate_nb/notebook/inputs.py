@@ -83,10 +83,10 @@ def read_items(items: object, target: Target) -> Items:
     originals, labels = _originals(items)
     encoded = Spool()
     keeper = Keeper(target) if isinstance(originals, Sequence) and not isinstance(originals, range) else None
-    rows = _Rows(target)
+    rows, as_they_are = _Rows(target), target.passing != "args"
     with Reading(originals) as reading:
         for position, given in enumerate(reading):
-            item = rows.item(position, given)
+            item = given if as_they_are and type(given) in _AS_THEY_ARE else rows.item(position, given)
             try:
                 raw = target.encode_item(item)
             except Exception as error:
@@ -233,7 +233,7 @@ class _Rows:
         """What is sent of a row: itself, in most cases."""
         if self._spread:
             return given if isinstance(given, (tuple, list)) else self._tuple(position, given)
-        if type(given) in _ITEMS_AS_THEY_ARE or isinstance(given, tuple) or not hasattr(given, "_fields"):
+        if isinstance(given, tuple) or not hasattr(given, "_fields"):
             return given
         return self._named(given)
 
@@ -260,7 +260,7 @@ class _Rows:
         return tuple.__new__(look_alike("Row", tuple(map(str, fields))), given)
 
 
-_ITEMS_AS_THEY_ARE = frozenset({str, int, float, bool, type(None), dict, list, bytes})
+_AS_THEY_ARE = frozenset({str, int, float, bool, type(None), dict, list, bytes})
 
 
 def _cannot_be_sent(what: str, position: int, item: Any, labels: Sequence[Hashable] | None, error: Exception) -> str:

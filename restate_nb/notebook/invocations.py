@@ -16,8 +16,9 @@ from restate_nb.engine import nesting
 from restate_nb.engine.asking import refuse_in_items
 from restate_nb.engine.doings import Doing
 from restate_nb.engine.lane import FAIL_FAST, cancelled
+from restate_nb.engine.pool import ToldUnkept
 from restate_nb.engine.prints import Prints
-from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure
+from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure, is_unkept
 from restate_nb.engine.target import Passing, Target
 from restate_nb.errors import InvocationFailed, ServerError
 from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
@@ -62,6 +63,8 @@ class Invocations:
         self._gave_up: str | None = None
         self._rule: StopRule | None = None
         self._paused = False
+        self._told_unkept: ToldUnkept | None = None
+        self._holds_since = 0.0
         self._restarting: dict[int, str] = {}
 
     @property
@@ -125,8 +128,14 @@ class Invocations:
         self._paused = False
         self._loop.call_soon_threadsafe(self._changed.set)
 
-    def hold(self, since: float) -> None:
-        """Nothing to do: the job hears of outcomes as soon as they are known here."""
+    def hold(self, told: ToldUnkept | None) -> None:
+        self._told_unkept, self._holds_since = told, time.time()
+
+    def _look_at(self, attempt: Attempt) -> None:
+        if self._told_unkept is None or attempt.failure is None or attempt.started < self._holds_since:
+            return
+        if is_unkept(attempt.failure):
+            self._told_unkept(attempt)
 
     @property
     def busy(self) -> bool:
@@ -262,6 +271,7 @@ class Invocations:
             if attempt.position != position:
                 raise ServerError(f"Restate gives the outcome of item {attempt.position} for that of item {position}.")
         self._ledger.apply(round_, [msgspec.structs.replace(attempt, number=1)], time.time())
+        self._look_at(attempt)
         if self._rule is not None and self._gave_up is None:
             self._gave_up = self._rule.broken(*self._ledger.tally(round_))
 

@@ -427,8 +427,7 @@ class Job(Visible, Generic[T]):
                 self._note = ""
             self._rule = stop_rule(policy.fail_fast)
             self._limits.per_second = policy.per_second
-            self._guard.provide(target, self._which.code)
-            self._driver.work.provide(target, policy)
+            self._guard.provide(target, self._which.code, lambda: self._driver.work.provide(target, policy))
             self._note_limits(time.time())
             again = self._following is not None
             self._attach(target, items)

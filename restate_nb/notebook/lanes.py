@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,8 +17,9 @@ import msgspec
 
 from restate_nb.engine.doings import Doing
 from restate_nb.engine.lane import FAIL_FAST, cancelled
+from restate_nb.engine.pool import ToldUnkept
 from restate_nb.engine.prints import Prints
-from restate_nb.engine.record import ERROR, Attempt, Failure
+from restate_nb.engine.record import ERROR, Attempt, Failure, is_unkept
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput, InvocationFailed, ServerError
 from restate_nb.limit import Concurrency, StopRule, concurrency_range, stop_rule
@@ -75,6 +76,8 @@ class Lanes:
         self._gave_up: str | None = None
         self._cancelled = False
         self._ending: asyncio.Task[None] | None = None
+        self._told_unkept: ToldUnkept | None = None
+        self._holds_since = 0.0
         self._held = Held(connection, self._service, keys_of_job(manifest.name, manifest.generation, sql_literal))
 
     @property
@@ -131,8 +134,16 @@ class Lanes:
     def resume(self) -> None:
         self._held.resume()
 
-    def hold(self, since: float) -> None:
-        """Nothing to do: the job hears of outcomes as soon as they are known here."""
+    def hold(self, told: ToldUnkept | None) -> None:
+        self._told_unkept, self._holds_since = told, time.time()
+
+    def _look_at(self, attempts: Iterable[Attempt]) -> None:
+        if self._told_unkept is None:
+            return
+        unkept = (each for each in attempts if each.failure is not None and is_unkept(each.failure))
+        found = next((each for each in unkept if each.started >= self._holds_since), None)
+        if found is not None:
+            self._told_unkept(found)
 
     @property
     def busy(self) -> bool:
@@ -266,6 +277,7 @@ class Lanes:
             self.roll.note(output)
             for group in output.groups:
                 self._ledger.apply(round_, group, time.time())
+                self._look_at(group)
             key = output.next
             if self._rule is not None and not self._cancelled and self.gives_up(round_) and self._ending is None:
                 self._ending = asyncio.create_task(self._end_the_rest())

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from restate_nb.engine.lane import FAIL_FAST
-from restate_nb.engine.record import CANCELLED, OK, Attempt, Failure, is_unkept
+from restate_nb.engine.record import CANCELLED, OK, Attempt, Failure
 from restate_nb.notebook.failed import Failures, bare
 from restate_nb.notebook.kinds import kind_of
 from restate_nb.notebook.progress import ErrorGroup
@@ -27,7 +27,7 @@ _SAMPLE = 2_000
 panel shows must cost the same at a million items."""
 
 
-def _nobody(_: object) -> None:
+def _nobody(_now: float) -> None:
     """Hear nothing."""
 
 
@@ -89,8 +89,6 @@ class Ledger:
         self._tallies: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
         self._ends: defaultdict[int, float] = defaultdict(float)  # by round
         self._lock = threading.Lock()
-        self.unkept: Callable[[Attempt], None] = _nobody
-        """Is told of each item that ends in the time of this process with a value that cannot be kept."""
         self.heard: Callable[[float], None] = _nobody
         """Is told of each group of recorded attempts when it comes, with the time."""
 
@@ -187,8 +185,6 @@ class Ledger:
             self._durations.append(self.ran_in_all[position])
         else:
             self.failures[position] = failure
-            if not found and is_unkept(failure):
-                self.unkept(attempt)
             kind = failure.type, kind_of(failure.message)
             if len(self._kinds) < _SAMPLE or kind in self._kinds:
                 self._kinds[kind] += 1

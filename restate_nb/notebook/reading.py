@@ -117,10 +117,7 @@ def refuse_endless(items: object) -> None:
     """
     endless = isinstance(items, (itertools.count, itertools.cycle))
     if isinstance(items, itertools.repeat):
-        try:
-            operator.length_hint(items)
-        except TypeError:  # without a number of times
-            endless = True
+        endless = operator.length_hint(items, -1) < 0  # without a number of times
     if endless:
         raise InvalidInput(
             f"items never ends: it is itertools.{type(items).__name__}. Take as many as you want: "

@@ -15,6 +15,7 @@ from restate_nb.engine.asking import refuse_in_items
 from restate_nb.engine.doings import Doing
 from restate_nb.engine.lane import cancelled
 from restate_nb.engine.pace import Adaptive
+from restate_nb.engine.pool import ToldUnkept
 from restate_nb.engine.prints import Prints
 from restate_nb.engine.record import Attempt
 from restate_nb.engine.target import Target
@@ -125,8 +126,8 @@ class Shards:
     def resume(self) -> None:
         self._run.resume()
 
-    def hold(self, since: float) -> None:
-        self._run.hold(since)
+    def hold(self, told: ToldUnkept | None) -> None:
+        self._run.hold(told)
 
     @property
     def busy(self) -> bool:

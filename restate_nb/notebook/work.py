@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from restate_nb.engine.doings import Doing
+from restate_nb.engine.pool import ToldUnkept
 from restate_nb.engine.prints import Prints
 from restate_nb.engine.target import Target
 from restate_nb.errors import InvalidInput
@@ -135,12 +136,9 @@ class Work(Protocol):
     def resume(self) -> None:
         """Go on after `pause`."""
 
-    def hold(self, since: float) -> None:
-        """Pause at once when what an item returned cannot be kept, where that is known here first.
-
-        Args:
-            since: attempts that began before then do not count, in seconds since 1970; inf for never.
-        """
+    def hold(self, told: ToldUnkept | None) -> None:
+        """Tell when what an item returned cannot be kept; with None never. Items that began before this do not count.
+        A pool in this process starts nothing more then, until `resume`."""
 
     @property
     def busy(self) -> bool:

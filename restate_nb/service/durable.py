@@ -74,7 +74,7 @@ def takes_context(fn: Callable[..., Any]) -> bool:
     annotation = parameters[0].annotation
     named = annotation.rpartition(".")[2] if isinstance(annotation, str) else getattr(annotation, "__name__", "")
     is_context = parameters[0].name == "ctx" or named in _CONTEXTS
-    if is_context and not is_async(fn):
+    if is_context and not (is_async(fn) or is_async(inspect.unwrap(fn))):  # a wrapper may pass the coroutine on
         raise InvalidInput(f"{name_of(fn)} takes a Restate context, so it must be `async def {name_of(fn)}(ctx, ...)`.")
     return is_context
 

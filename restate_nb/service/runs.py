@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from restate_nb.engine.lane import Entry, Lane
-from restate_nb.engine.pool import Pool, Work
+from restate_nb.engine.pool import Pool, ToldUnkept, Work
 from restate_nb.engine.record import Attempt
 from restate_nb.engine.threads import Threads
 from restate_nb.policy import RunPolicy
@@ -130,9 +130,9 @@ class JobRun:
         """Go on after `pause`."""
         self.pool.soon(self.pool.resume)
 
-    def hold(self, since: float) -> None:
+    def hold(self, told: ToldUnkept | None) -> None:
         """Pause by itself when what an item returned cannot be kept; see `Pool.hold`."""
-        self.pool.soon(self.pool.hold, since)
+        self.pool.soon(self.pool.hold, told)
 
     def reopen(self) -> None:
         """Take `cancel` and `stop` back, for a further round."""

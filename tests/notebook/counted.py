@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import os
 from collections import Counter
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 
 class Calls:
@@ -37,3 +40,29 @@ async def look_awaited(item: int) -> str:
 def unkeepable(calls: Calls, item: int) -> object:
     calls.note(item)
     return object() if item >= 2 else item
+
+
+def spoils(item: dict[str, Any]) -> None:
+    was = repr(item)
+    item["in"].clear()
+    item["n"] += 1
+    raise ValueError(f"was {was}")
+
+
+async def spoils_soon(item: dict[str, Any]) -> None:
+    spoils(item)
+
+
+async def _inc(item: int) -> int:
+    await asyncio.sleep(0)
+    return item + 1
+
+
+@functools.wraps(_inc)
+def ran_alone(item: int) -> int:
+    return asyncio.run(_inc(item))
+
+
+@functools.wraps(_inc)
+def ran_alone_passed_on(item: int) -> Any:
+    return _inc(item)

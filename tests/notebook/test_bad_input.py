@@ -130,11 +130,37 @@ def test_a_job_without_a_session_says_what_to_run_first() -> None:
         rnb.map(one, [1])
 
 
-@pytest.mark.parametrize("name", ["ein Job: größer/als 1", "a b", "100%", "#?&", "x" * 200, "日本"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ein Job: größer/als 1", "a b", "100%", "#?&", "x" * 200, "日本", "😀" * 200, "e\u0301", "None", "a/0/1"),
+        *("..", ".", "/", "a/../b", ".hidden", "%2e%2e", "a%2Fb", "a\\b", "'\"<b>"),
+    ],
+)
 def test_any_printable_job_name_works_and_is_found_again(session: Session, name: str) -> None:
     assert rnb.map(one, [1, 2], name=name, session=session, show=False).values() == [1, 2]
     again = rnb.map(one, [1, 2], name=name, session=session, show=False)
     assert (again.name, again.attached) == (name, 2)
+    assert session.job(name) is again
+    again.pause()
+    again.resume()
+    assert name in set(rnb.jobs(session)["name"])
+    again.delete()
+    assert name not in set(rnb.jobs(session)["name"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", " ", " a", "a ", "a\tb", "a\0b", "\x7f", "x" * 201, b"a"),
+        *("\ud800", "a\udcff", "\u200b", "a\u202eb", "\u2028", "\ufeff"),
+    ],
+)
+def test_a_job_name_that_cannot_be_printed_is_refused_at_once(session: Session, name: Any) -> None:
+    before = len(session.jobs)
+    with pytest.raises(rnb.InvalidInput, match="job's name is printable text"):
+        rnb.map(one, [1], name=name, session=session, show=False)
+    assert len(session.jobs) == before
 
 
 @pytest.mark.parametrize(

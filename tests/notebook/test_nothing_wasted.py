@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -263,3 +264,34 @@ def test_an_annotation_that_cannot_be_kept_is_refused_before_anything_starts(ses
     with pytest.raises(rnb.InvalidInput, match="could not be kept"):
         rnb.fan_out({"frames": frames}, session=session, show=False)
     assert len(session.jobs) == before
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_however_fast_the_function_is_changed_the_job_never_stands_still(any_session: Session, seed: int) -> None:
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+
+    def bad(item: int) -> Any:
+        time.sleep(0.001)
+        return object()
+
+    async def bad_soon(item: int) -> Any:
+        await asyncio.sleep(0.001)
+        return object()
+
+    for trial in range(8):
+        options: dict[str, Any] = {
+            "concurrency": rng.choice([1, 3, 50]),
+            "session": any_session,
+            "show": False,
+            "name": f"fast {seed} {trial}",
+        }
+        job = rnb.map(rng.choice([bad, bad_soon]), range(60), **options)
+        time.sleep(rng.choice([0, 0, 0.001, 0.003, 0.01, 0.05]))
+        if rng.random() < 0.3:
+            job.resume()
+        assert rnb.map(lambda item: item, range(60), **options) is job
+        frame = job.result(timeout=20)
+        assert (frame["status"] != "pending").all()
+        assert job.retry_failed().result(timeout=20)["value"].notna().all()
+        assert job.values() == list(range(60))

@@ -103,7 +103,8 @@ def map(
         fn: a coroutine function, which runs on an event loop in the background, or a plain function, which runs in a
             thread. Items reach it as JSON does it, rebuilt to its annotations.
         items: a list or another iterable, a Series (its index is kept), a DataFrame (each row is passed as keyword
-            arguments, the index is kept) or a dict (its keys become the index).
+            arguments, the index is kept) or a dict (its keys become the index). It may be changed afterwards: the job
+            has its own.
         name: the job. Without it the job is known by the function's code and the items, so that any change of either
             makes a new one.
         concurrency: how many items run at once: a number, or a range such as `(2, 100)`, or "auto", to find out while
@@ -112,7 +113,8 @@ def map(
             503); an answer with `Retry-After` holds up all items for so long, at most a minute.
         max_per_second: how many attempts start in any second, or `(count, seconds)`, retries included; evenly spaced.
         limit: a limit that several jobs share, such as `rnb.Limit("openai", concurrency=20, per_second=5)`.
-        retry: when a failed item is tried again; not at all by default.
+        retry: when a failed item is tried again; not at all by default, and never when what it returned cannot be
+            kept: the first such value pauses the job, and `job.resume()` goes on.
         timeout: seconds (or a timedelta) that one attempt may take.
         fail_fast: when to give up on the items that have not begun: True for the first failure, a number of failures,
             or their share of the items that have ended, such as 0.05 (looked at from 20 items on). Items that run are
