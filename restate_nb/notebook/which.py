@@ -181,8 +181,8 @@ def older_of(before: Made | None, identity: Identity, code: str, varies: Sequenc
     code_names = [name for name in names if (now.get(name) or before.parts[name])[0] == "c"]
     if code_names == ["version"] or not code_names:
         told: list[str] = code_names
-    else:  # what is only new or gone says less than what is another one
-        told = [name for name in code_names if name in before.parts and name in now] or code_names
+    else:  # what is only gone says less than what is another one
+        told = [name for name in code_names if name in now] or code_names
     data = [name for name in names if name not in code_names]
     return Older(tuple(told), tuple(data))
 
