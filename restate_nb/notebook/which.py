@@ -184,6 +184,8 @@ def older_of(before: Made | None, identity: Identity, code: str, varies: Sequenc
     else:  # what is only gone says less than what is another one
         told = [name for name in code_names if name in now] or code_names
     data = [name for name in names if name not in code_names]
+    if told:  # what only the other code uses is not what has changed
+        data = [name for name in data if name in before.parts and name in now]
     return Older(tuple(told), tuple(data))
 
 

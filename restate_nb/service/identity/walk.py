@@ -170,7 +170,9 @@ class _Walk:
 
     def root(self, name: str, value: Any) -> None:
         """Begin with a function of the job."""
-        self._named(name, value, "held", root=name, owner=value)
+        named = isinstance(value, (types.FunctionType, type, types.MethodType, functools.partial, _CACHED))
+        title = name if named else f"{name}()"
+        self._named(title, value, "held", root=title, owner=value)
 
     def _named(self, name: str, value: Any, kind: Kind = "data", *, root: str, owner: Any, level: int = 0) -> None:
         """Something that has a name.
@@ -263,25 +265,26 @@ class _Walk:
                 self._add(name, "code", hashed(b"same", own))
             return
         self._met[id(fn)] = f"{name} ", fn
+        root = f"def {name}"
         plain = []
         for parameter, value in _defaults(fn):
             if type(value) in ATOMS:
                 plain.append(hashed(parameter.encode(), self._contents.of(value)))
             else:
-                self._named(f"{name}({parameter}=)", value, root=name, owner=fn)
+                self._named(f"{name}({parameter}=)", value, root=root, owner=fn)
         nonlocals = uses_of(fn.__code__).nonlocals
         for variable, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=False):
             if (value := _cell(cell)) is not fn:
                 if variable in nonlocals:
-                    self._assigned.add(name)
-                self._held(f"{name}.{variable}", value, name, fn)
+                    self._assigned.add(root)
+                self._held(f"{name}.{variable}", value, root, fn)
         if users:
             for attribute, value in sorted_items(fn.__dict__):
                 if not attribute.startswith("__"):
-                    self._held(f"{name}.{attribute}", value, name, fn)
+                    self._held(f"{name}.{attribute}", value, root, fn)
         wrapped = fn.__dict__.get("__wrapped__")
         if callable(wrapped) and not any(_cell(cell) is wrapped for cell in fn.__closure__ or ()):
-            self._named(f"{name}.__wrapped__", wrapped, root=name, owner=fn)
+            self._named(f"{name}.__wrapped__", wrapped, root=root, owner=fn)
         installed = self._names(fn) if users else []
         self._add(name, "code", hashed(own, *plain, b"names", *installed))
 
@@ -293,7 +296,7 @@ class _Walk:
         self._met[id(fn)] = f"{name} ", fn
         registry: Mapping[type, Any] = fn.registry  # type: ignore[attr-defined]
         for kind, inner in sorted(registry.items(), key=lambda item: qualified(item[0])):
-            self._named(name if kind is object else f"{name}[{kind.__qualname__}]", inner, root=name, owner=fn)
+            self._named(name if kind is object else f"{name}[{kind.__qualname__}]", inner, root=f"def {name}", owner=fn)
         self._add(f"{name} (dispatch)", "code", hashed(*sorted(qualified(kind).encode() for kind in registry)))
 
     def _names(self, fn: types.FunctionType) -> list[bytes]:
@@ -418,7 +421,7 @@ class _Walk:
         if functions:
             found = [member.encode(), type(value).__name__.encode()]
             for fn in functions:
-                if not (_is_generated(fn) and _GENERATED & set(vars(kind))):
+                if not (_is_generated(getattr(fn, "__wrapped__", fn)) and _GENERATED & set(vars(kind))):
                     found += self._method(name, kind, member, fn)
             return found
         if member in _TOLD_MEMBERS:
@@ -428,7 +431,7 @@ class _Walk:
         if isinstance(value, type) and is_users_class(value):
             self._class(f"{name}.{member}", value)
         else:
-            self._named(f"{name}.{member}", value, root=name, owner=kind, level=1)
+            self._named(f"{name}.{member}", value, root=f"class {name}", owner=kind, level=1)
         return [member.encode()]
 
     def _by_value(self, name: str, member: str, value: Any) -> bytes:
@@ -449,11 +452,11 @@ class _Walk:
             if type(value) in ATOMS:
                 yield hashed(parameter.encode(), self._contents.of(value))
             else:
-                self._named(f"{name}.{member}({parameter}=)", value, root=name, owner=kind)
+                self._named(f"{name}.{member}({parameter}=)", value, root=f"class {name}", owner=kind)
         for variable, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=False):
             inner = _cell(cell)
             if variable != "__class__" and inner is not kind:
-                self._held(f"{name}.{member}.{variable}", inner, name, kind)
+                self._held(f"{name}.{member}.{variable}", inner, f"class {name}", kind)
         if users:
             yield from self._names(fn)
 
