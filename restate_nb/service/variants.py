@@ -1,8 +1,8 @@
 """Jobs without a name of their own that differ in data only: which of them it is that a cell asks for.
 
 The name of such a job is a digest of what its function was when it began. Some of that the function itself changes,
-such as a list that it appends to; so the job is looked for by what does not vary by itself. One key of the session's jobs
-object keeps the jobs over the same code and items.
+such as a list that it appends to; so the job is looked for by what does not vary by itself. One key of the session's
+jobs object keeps the jobs over the same code and items.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ from restate_nb.service.identity.content import (
     type_text,
 )
 from restate_nb.service.identity.owners import (
+    is_a,
     is_users_class,
     is_users_file,
     is_users_function,
@@ -170,7 +171,7 @@ class _Walk:
 
     def root(self, name: str, value: Any) -> None:
         """Begin with a function of the job."""
-        named = isinstance(value, (types.FunctionType, type, types.MethodType, functools.partial, _CACHED))
+        named = is_a(value, (types.FunctionType, type, types.MethodType, functools.partial, _CACHED))
         title = name if named else f"{name}()"
         self._named(title, value, "held", root=title, owner=value)
 
@@ -185,16 +186,16 @@ class _Walk:
             owner: what that name is bound to; that of functions and classes is themselves.
             level: how deep it stands in dicts and objects.
         """
-        if isinstance(value, types.FunctionType):
+        if is_a(value, types.FunctionType):
             self._function(name, value)
-        elif isinstance(value, type):
+        elif is_a(value, type):
             self._class(name, value)
-        elif isinstance(value, functools.partial):
+        elif is_a(value, functools.partial):
             self._partial(name, value, kind, root, owner, level)
-        elif isinstance(value, types.MethodType):
+        elif is_a(value, types.MethodType):
             self._named(name, value.__func__, kind, root=root, owner=owner, level=level)
             self._named(f"{name}.self", value.__self__, kind, root=f"{name}.self", owner=value.__self__, level=level)
-        elif isinstance(value, _CACHED) and isinstance(value.__wrapped__, types.FunctionType):
+        elif is_a(value, _CACHED) and isinstance(value.__wrapped__, types.FunctionType):
             self._function(name, value.__wrapped__)
             self._datum(f"{name} (cache)", sorted_items(value.cache_parameters()), "data", root, owner)
         else:
@@ -246,7 +247,7 @@ class _Walk:
         self._path, self._root = before
         self._add(name, kind, hashed(head, *(key.encode() for key, _ in children)), root=root, may_vary=True)
         for key, inner in children:
-            if isinstance(inner, (types.FunctionType, type, types.MethodType, functools.partial)):
+            if is_a(inner, (types.FunctionType, type, types.MethodType, functools.partial)):
                 self._datum(name + key, inner, kind, root, owner)  # as data: which of them it is may vary
             else:
                 self._named(name + key, inner, kind, root=root, owner=owner, level=level + 1)
@@ -319,7 +320,7 @@ class _Walk:
 
     def _global(self, module: str, space: Mapping[str, Any], chain: Sequence[str]) -> list[bytes]:
         value, rest, name = space[chain[0]], list(chain[1:]), chain[0]
-        while isinstance(value, types.ModuleType):
+        while is_a(value, types.ModuleType):
             if not is_users_module(value.__name__):
                 return [hashed(".".join(chain).encode(), value.__name__.encode())]
             if not rest or rest[0] not in vars(value):
@@ -327,8 +328,8 @@ class _Walk:
                 return [hashed(".".join(chain).encode(), value.__name__.encode())]
             module, name = value.__name__, rest.pop(0)
             value = vars(value)[name]
-        if (isinstance(value, types.FunctionType) and not is_users_function(value) and value.__closure__ is None) or (
-            isinstance(value, type) and not is_users_class(value)
+        if (is_a(value, types.FunctionType) and not is_users_function(value) and value.__closure__ is None) or (
+            is_a(value, type) and not is_users_class(value)
         ):
             return [hashed(name.encode(), qualified(value).encode())]
         self._soon(module, name, value)
@@ -348,7 +349,7 @@ class _Walk:
             self._named(title, value, root=title, owner=value)
             self._through_data, self._under = before
 
-        code = isinstance(value, (types.FunctionType, type, types.MethodType, functools.partial, _CACHED))
+        code = is_a(value, (types.FunctionType, type, types.MethodType, functools.partial, _CACHED))
         (self._code if code and not through else self._data).append(follow)
 
     def _import(self, asked: Import, space: Mapping[str, Any]) -> None:
@@ -386,7 +387,7 @@ class _Walk:
             return
         self._met[id(module)] = module.__name__, module
         for name, value in sorted(vars(module).items()):
-            if name.startswith("__") or isinstance(value, types.ModuleType):
+            if name.startswith("__") or is_a(value, types.ModuleType):
                 continue
             if getattr(value, "__module__", module.__name__) == module.__name__:
                 self._soon(module.__name__, name, value)
@@ -411,7 +412,7 @@ class _Walk:
         for title, each in _classes_of_annotations(kind):
             if is_users_class(each):
                 self._soon(kind.__module__, title, each)
-        for member, value in sorted(vars(kind).items()):
+        for member, value in sorted({**_of_metaclass(kind), **vars(kind)}.items()):
             own += self._member(name, kind, member, value)
         self._add(name, "code", hashed(*own))
 
@@ -424,11 +425,13 @@ class _Walk:
                 if not (_is_generated(getattr(fn, "__wrapped__", fn)) and _GENERATED & set(vars(kind))):
                     found += self._method(name, kind, member, fn)
             return found
+        if member == "__struct_config__":  # of msgspec; it shows nothing but its text
+            return [member.encode(), type_text(value).encode()]
         if member in _TOLD_MEMBERS:
             return [member.encode(), self._by_value(name, member, value)]
-        if member.startswith("__") or member == "_abc_impl" or isinstance(value, _SLOTS):
+        if member.startswith("__") or member == "_abc_impl" or is_a(value, _SLOTS):
             return []
-        if isinstance(value, type) and is_users_class(value):
+        if is_a(value, type) and is_users_class(value):
             self._class(f"{name}.{member}", value)
         else:
             self._named(f"{name}.{member}", value, root=f"class {name}", owner=kind, level=1)
@@ -475,16 +478,16 @@ def _cell(cell: types.CellType) -> Any:
 
 
 def _module_of(value: Any) -> str | None:
-    while isinstance(value, functools.partial):
+    while is_a(value, functools.partial):
         value = value.func
-    if isinstance(value, types.MethodType):
+    if is_a(value, types.MethodType):
         value = value.__func__
-    if isinstance(value, types.FunctionType):
+    if is_a(value, types.FunctionType):
         return typing.cast("str | None", value.__globals__.get("__name__", value.__module__))
-    if isinstance(value, type):
+    if is_a(value, type):
         return value.__module__
     wrapped = inspect.getattr_static(value, "__wrapped__", None)
-    return wrapped.__module__ if isinstance(wrapped, types.FunctionType) else type(value).__module__
+    return wrapped.__module__ if is_a(wrapped, types.FunctionType) else type(value).__module__
 
 
 def _is_fixed(value: Any) -> bool:
@@ -492,6 +495,16 @@ def _is_fixed(value: Any) -> bool:
     if type(value) in (tuple, frozenset):
         return all(map(_is_fixed, value))
     return type(value) in ATOMS
+
+
+def _of_metaclass(kind: type) -> dict[str, Any]:
+    """What a metaclass made in C keeps of a class, such as the defaults of msgspec's."""
+    found = {}
+    for meta in type(kind).__mro__:
+        for name, member in vars(meta).items() if meta not in (type, object) else ():
+            if name in _TOLD_MEMBERS and isinstance(member, _SLOTS):
+                found[name] = member.__get__(kind)
+    return found
 
 
 def _is_plain_object(kind: type) -> bool:
