@@ -61,8 +61,9 @@ def _is_pickled_by_name(obj: Any) -> bool:
         return True
     if isinstance(obj, _CACHED):
         return True
-    own = type(obj).__reduce__
-    if own is object.__reduce__ or isinstance(own, types.FunctionType):
+    own: Any = type(obj).__reduce__
+    plain: Any = object.__reduce__
+    if own is plain or isinstance(own, types.FunctionType):
         return False
     try:
         return isinstance(obj.__reduce__(), str)

@@ -91,15 +91,15 @@ def read_pandas(contents: Contents, value: Any) -> bytes | None:
     if is_a(value, pd.api.extensions.ExtensionArray):
         return hashed(b"column", _column(contents, value))
     if is_a(value, pd.api.extensions.ExtensionDtype):
-        more = (contents.of(value.categories), contents.of(value.ordered)) if is_a(value, pd.CategoricalDtype) else ()
-        return hashed(b"dtype", str(value).encode(), *more)
+        told = (value.categories, value.ordered) if is_a(value, pd.CategoricalDtype) else ()
+        return hashed(b"dtype", str(value).encode(), contents.each(told))
     if value is pd.NaT or value is pd.NA:
         return hashed(b"missing", type(value).__name__.encode())
     if is_a(value, pd.Timestamp):
-        zone = contents.of(value.tz)
-        return hashed(b"timestamp", str((value.value, value.unit, value.fold)).encode(), zone)
+        when = contents.of(value.to_numpy())  # which has its unit
+        return hashed(b"timestamp", when, str(value.fold).encode(), contents.of(value.tz))
     if is_a(value, pd.Timedelta):
-        return hashed(b"timedelta", str((value.value, value.unit)).encode())
+        return hashed(b"timedelta", contents.of(value.to_numpy()))
     if is_a(value, pd.Period):
         return hashed(b"period", f"{value.ordinal} {value.freqstr}".encode())
     if is_a(value, pd.Interval):

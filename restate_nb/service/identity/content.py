@@ -266,7 +266,8 @@ class Contents:
         members = list(attributes_of(value))
         if members:
             yield self.items(members)
-        if not found and has_c_state(type(value)):
+        kind: Any = type(value)
+        if not found and has_c_state(kind):
             try:
                 yield self._reduced(value)
             except NotSeen:
@@ -303,7 +304,7 @@ def attribute(value: Any, name: str) -> Any:
 
 
 @functools.lru_cache(maxsize=4096)
-def has_c_state(kind: type) -> bool:
+def has_c_state(kind: Any) -> bool:
     """Whether instances hold something that is made in C, besides their attributes."""
     if kind.__flags__ & _NOT_MADE_BY_CALLS and kind is not type(None):
         return True
@@ -417,13 +418,13 @@ _PLAIN: Final[dict[type, Callable[[Contents, Any], bytes]]] = {
 def _by_text(contents: Contents, value: Any) -> bytes:
     for base in _BY_TEXT:
         if is_a(value, base):
-            exact = base if base is not dt.date or not is_a(value, dt.datetime) else dt.datetime
-            zone = getattr(value, "tzinfo", None) if is_a(value, (dt.datetime, dt.time)) else None
-            if zone is None:
-                return hashed(b"text", exact.__name__.encode(), _repr_of(exact, value).encode())
-            bare = exact.replace(value, tzinfo=None)  # type: ignore[arg-type, attr-defined]
-            fold = str(value.fold).encode()
-            return hashed(b"text", exact.__name__.encode(), _repr_of(exact, bare).encode(), fold, contents.of(zone))
+            if issubclass(base, dt.date) and is_a(value, dt.datetime):
+                text = dt.datetime.isoformat(value)
+                return hashed(b"datetime", text.encode(), str(value.fold).encode(), contents.of(value.tzinfo))
+            if issubclass(base, dt.time):
+                text = dt.time.isoformat(value)
+                return hashed(b"time", text.encode(), str(value.fold).encode(), contents.of(value.tzinfo))
+            return hashed(b"text", base.__name__.encode(), _repr_of(base, value).encode())
     raise NotSeen("it has no text of its own")
 
 
