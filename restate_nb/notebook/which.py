@@ -370,7 +370,7 @@ def warn_of_older(name: str, older: Older, mixed: Sequence[str], *, finished: bo
     """Warn, in the cell that attached to a job, that its results are of something older."""
     if not older and not mixed:
         return
-    words = []
+    words, more = [], "fresh=True runs everything again."
     if older and finished:
         words.append(older.words())
         more = 'fresh="changed" runs again what is older, fresh=True everything.'
@@ -379,7 +379,6 @@ def warn_of_older(name: str, older: Older, mixed: Sequence[str], *, finished: bo
         more = 'What is still to start uses it as it is now; fresh="changed" runs the older ones again, too.'
     if mixed and not older:
         words.append(f"{_listed(mixed)} {'was' if len(mixed) == 1 else 'were'} changed while it ran")
-        more = "fresh=True runs everything again."
     warnings.warn(f"{name!r}: {', and '.join(words)}. {more}", OlderResults, stacklevel=_outside())
 
 

@@ -135,7 +135,8 @@ def _column(contents: Contents, values: Any) -> bytes:
         return hashed(b"times", head, _array(contents, values.asi8))
     if isinstance(values, arrays.IntervalArray):
         return hashed(b"intervals", head, contents.of(values.left), contents.of(values.right))
-    data, mask = getattr(values, "_data", None), getattr(values, "_mask", None)
+    data: Any = getattr(values, "_data", None)
+    mask: Any = getattr(values, "_mask", None)
     if isinstance(data, np.ndarray) and isinstance(mask, np.ndarray):
         shown = np.where(mask, np.zeros(1, dtype=data.dtype), data)  # what is under the mask is anything
         return hashed(b"nullable", head, _array(contents, shown), _array(contents, mask))

@@ -434,7 +434,8 @@ def _repr_of(base: type, value: Any) -> str:
         flavour = "windows" if is_a(value, pathlib.PureWindowsPath) else "posix"
         return f"{flavour} {pathlib.PurePath.__str__(value)!r}"
     if issubclass(base, (ipaddress._BaseNetwork, ipaddress._BaseAddress)):
-        return base.__str__(value)
+        text: Any = base.__str__
+        return str(text(value))
     return base.__repr__(value).partition("(")[2]
 
 

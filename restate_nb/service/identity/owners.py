@@ -77,6 +77,11 @@ def qualified(thing: Any) -> str:
     return f"{module}.{name}" if isinstance(module, str) else str(name)
 
 
-def is_a(value: Any, kinds: type | tuple[type, ...]) -> bool:
-    """Like `isinstance`, without asking the value: what it says of its class may be made up, or have effects."""
+def is_a(value: Any, kinds: Any) -> bool:
+    """Like `isinstance`, without asking the value: what it says of its class may be made up, or have effects.
+
+    Args:
+        value: anything.
+        kinds: a class, or a tuple of some.
+    """
     return issubclass(type(value), kinds)
