@@ -148,6 +148,10 @@ class Registry:
             return await Driver.open(connection, wanted, items.encoded, ledger, fresh=True)
         return driver
 
+    async def look_once_more(self) -> None:
+        """The session is to stop: note what the functions of unfinished jobs have changed by now."""
+        await asyncio.gather(*(job._which.look_once_more() for job in self.jobs if not job.done()))
+
     def _end_older(self, session: str, name: str) -> None:
         """Cancel what workers do for a job that is to begin anew: here somebody may wait for it."""
         for key, job in list(self._jobs.items()):

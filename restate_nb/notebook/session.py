@@ -272,6 +272,8 @@ class Session:
                 return
             self._closed = True
         atexit.unregister(self.stop)
+        if hasattr(self, "_registry"):  # there is none when the start was broken off
+            self._io.run(self._registry.look_once_more())
         if hasattr(self, "_runs"):
             self._runs.close()
         self._work.run(self._close("_item_ingress"))

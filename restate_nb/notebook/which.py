@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 import warnings
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from restate_nb.engine.target import Target
-from restate_nb.errors import InvalidInput, JobMismatch, OlderResults
+from restate_nb.errors import InvalidInput, InvocationFailed, JobMismatch, OlderResults, ServerError
 from restate_nb.service.identity import Identity, changed, identity_of
 from restate_nb.service.variants import Vary
 from restate_nb.service.wire import Made, Manifest
@@ -31,6 +32,7 @@ _MOST_PARTS: Final = 500
 
 _TOLD: Final = 3
 _FIRST_LOOK: Final = 1.0  # seconds
+_LAST_LOOK: Final = 0.5  # seconds
 _PACKAGE: Final = str(Path(__file__).parents[1])
 
 
@@ -266,7 +268,8 @@ class Which:
             await asyncio.sleep(wait)
             wait *= 4
             if ledger.done:
-                await self._look()
+                with contextlib.suppress(ServerError, InvocationFailed):  # the next look, or the job's end, says so
+                    await self._look()
 
     async def settle(self) -> None:
         """The job has ended: note what its function changed, and what others did meanwhile."""
@@ -277,6 +280,12 @@ class Which:
             await self.driver._change(mixed=meanwhile)
         self.watched = False
         self.now = self.now.without_bindings()
+
+    async def look_once_more(self) -> None:
+        """The session is to stop: what the function changed by now is noted, as far as that can be done quickly."""
+        if self.watched and self.driver.manifest.unfinished:
+            with contextlib.suppress(TimeoutError, ServerError, InvocationFailed):
+                await asyncio.wait_for(self._look(), _LAST_LOOK)
 
     async def _look(self) -> list[str]:
         """Note what the function changed; returns what somebody else did."""

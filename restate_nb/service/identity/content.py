@@ -433,10 +433,10 @@ def _repr_of(base: type, value: Any) -> str:
     if issubclass(base, pathlib.PurePath):
         flavour = "windows" if is_a(value, pathlib.PureWindowsPath) else "posix"
         return f"{flavour} {pathlib.PurePath.__str__(value)!r}"
-    if issubclass(base, (ipaddress._BaseNetwork, ipaddress._BaseAddress)):
-        text: Any = base.__str__
-        return str(text(value))
-    return base.__repr__(value).partition("(")[2]
+    of_base: Any = base
+    if base.__module__ == "ipaddress":
+        return str(of_base.__str__(value))
+    return str(of_base.__repr__(value)).partition("(")[2]
 
 
 def _deque(contents: Contents, value: Any) -> bytes:
