@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import invoke, overhead, panel, regress, scale, workers
+from benchmarks import identity, invoke, overhead, panel, regress, scale, workers
 from benchmarks.against import run as peers
 
 
@@ -18,6 +18,7 @@ def main() -> None:
     invoke.add_arguments(commands.add_parser("invoke", help="rnb.invoke and its frame, beside a bare aiohttp client"))
     regress.add_arguments(commands.add_parser("regress", help="whether a commit's hot paths cost more than another's"))
     workers.add_arguments(commands.add_parser("workers", help="one worker and several, on items that wait or compute"))
+    identity.add_arguments(commands.add_parser("identity", help="what it costs to tell which job a cell asks for"))
     arguments = parser.parse_args()
     arguments.run(arguments)
 

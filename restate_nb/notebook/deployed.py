@@ -75,6 +75,7 @@ class Deployed(Target):
 
     @property
     def is_elsewhere(self) -> bool:
+        """Its code is where it is deployed."""
         return True
 
     @property

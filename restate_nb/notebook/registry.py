@@ -107,7 +107,7 @@ class Registry:
         code = code_named(target, identity)
         options = target.options if batch is None else f"{target.options}, batches of {batch.size}"
         wanted = Manifest(
-            name=check_job_name(name) if name is not None else _unnamed(target, code, identity.digest, digest, options),
+            name=check_job_name(name) if name is not None else _unnamed(target, code, identity, digest, options),
             function=target.name,
             items=digest,
             options=options,
@@ -119,7 +119,7 @@ class Registry:
             rounds=[Round(positions=None, code=code, started=now)],
             recipe=recipe_of(target, policy, 0.0 if batch is None else batch.pause),
             lanes=lanes_for(policy, len(items)) if on_workers else None,
-            base="" if name is not None else _unnamed(target, "", identity.base, digest, options),
+            base="" if name is not None else _base(target, identity, digest, options),
             made=[made_of(identity, code, now)],
             bound=bound_of(identity),
         )
@@ -156,6 +156,10 @@ class Registry:
             # something was changed by hand while it ran: its results are of nothing that could be asked for
             return await Driver.open(connection, wanted, items.encoded, ledger, fresh=True)
         return driver
+
+    async def look_once_more(self) -> None:
+        """The session is to stop: note what the functions of unfinished jobs have changed by now."""
+        await asyncio.gather(*(job._which.look_once_more() for job in self.jobs if not job.done()))
 
     def _end_older(self, session: str, name: str) -> None:
         """Cancel what workers do for a job that is to begin anew: here somebody may wait for it."""
@@ -287,10 +291,15 @@ class Registry:
                 self._connection.runs.forget(*key[1:])
 
 
-def _unnamed(target: Target, code: str, identity: str, items: str, options: str) -> str:
-    """What a job is called that has no name of its own. That of a version alone is what it always was."""
-    by_version = target.version is not None and code
-    return f"{target.name}-{_mix(code if by_version else identity, items, options)}"
+def _unnamed(target: Target, code: str, identity: Identity, items: str, options: str) -> str:
+    """What a job is called that has no name of its own."""
+    by_version = len(identity.parts) == 1 and target.version is not None  # as it always was
+    return f"{target.name}-{_mix(code if by_version else identity.digest, items, options)}"
+
+
+def _base(target: Target, identity: Identity, items: str, options: str) -> str:
+    """What stands for a job without a name, what may vary left out."""
+    return f"{target.name}-{_mix(identity.base, items, options)}"
 
 
 def _mix(*parts: str) -> str:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 RETENTION = timedelta(days=30)
 _PATIENCE: Final = 0.5  # seconds for each of a loop's last tasks: stop() takes at most 5 s in all
 _ENDPOINT_PATIENCE: Final = 1.0
+_NOTE_PATIENCE: Final = 1.0
 _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 2.0  # between two looks whether the server's data are there
@@ -341,7 +342,13 @@ class Session:
         if lost := self._restate.lost():
             print(lost.partition(". ")[0] + ".")
         interrupted: KeyboardInterrupt | None = None
-        for stage in (self._end_items, self._end_following, self._end_server, self._end_endpoint):
+        for stage in (
+            self._look_once_more,
+            self._end_items,
+            self._end_following,
+            self._end_server,
+            self._end_endpoint,
+        ):
             try:
                 stage()
             except KeyboardInterrupt as error:  # what is left of it is bounded
@@ -350,6 +357,11 @@ class Session:
                 _log.warning("The session %r was stopped, but not all went well: %r", self.name, error)
         if interrupted is not None:
             raise interrupted
+
+    def _look_once_more(self) -> None:
+        """Note what the functions of unfinished jobs have changed by now of what they name."""
+        if hasattr(self, "_registry"):  # there is none when the start was broken off
+            _answers(self._io, self._registry.look_once_more(), _NOTE_PATIENCE)
 
     def _end_items(self) -> None:
         """End the loop on which items run, and worker processes; a blocked one is left to itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 import warnings
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from restate_nb.engine.target import Target
-from restate_nb.errors import InvalidInput, JobMismatch, OlderResults
+from restate_nb.errors import InvalidInput, InvocationFailed, JobMismatch, OlderResults, ServerError
 from restate_nb.service.identity import Identity, changed, identity_of
 from restate_nb.service.variants import Vary
 from restate_nb.service.wire import Made, Manifest
@@ -31,6 +32,7 @@ _MOST_PARTS: Final = 500
 
 _TOLD: Final = 3
 _FIRST_LOOK: Final = 1.0  # seconds
+_LAST_LOOK: Final = 0.5  # seconds
 _PACKAGE: Final = str(Path(__file__).parents[1])
 
 
@@ -181,9 +183,11 @@ def older_of(before: Made | None, identity: Identity, code: str, varies: Sequenc
     code_names = [name for name in names if (now.get(name) or before.parts[name])[0] == "c"]
     if code_names == ["version"] or not code_names:
         told: list[str] = code_names
-    else:  # what is only new or gone says less than what is another one
-        told = [name for name in code_names if name in before.parts and name in now] or code_names
+    else:  # what is only gone says less than what is another one
+        told = [name for name in code_names if name in now] or code_names
     data = [name for name in names if name not in code_names]
+    if told:  # what only the other code uses is not what has changed
+        data = [name for name in data if name in before.parts and name in now]
     return Older(tuple(told), tuple(data))
 
 
@@ -264,7 +268,8 @@ class Which:
             await asyncio.sleep(wait)
             wait *= 4
             if ledger.done:
-                await self._look()
+                with contextlib.suppress(ServerError, InvocationFailed):  # the next look, or the job's end, says so
+                    await self._look()
 
     async def settle(self) -> None:
         """The job has ended: note what its function changed, and what others did meanwhile."""
@@ -275,6 +280,12 @@ class Which:
             await self.driver._change(mixed=meanwhile)
         self.watched = False
         self.now = self.now.without_bindings()
+
+    async def look_once_more(self) -> None:
+        """The session is to stop: what the function changed by now is noted, as far as that can be done quickly."""
+        if self.watched and self.driver.manifest.unfinished:
+            with contextlib.suppress(TimeoutError, ServerError, InvocationFailed):
+                await asyncio.wait_for(self._look(), _LAST_LOOK)
 
     async def _look(self) -> list[str]:
         """Note what the function changed; returns what somebody else did."""
@@ -368,7 +379,7 @@ def warn_of_older(name: str, older: Older, mixed: Sequence[str], *, finished: bo
     """Warn, in the cell that attached to a job, that its results are of something older."""
     if not older and not mixed:
         return
-    words = []
+    words, more = [], "fresh=True runs everything again."
     if older and finished:
         words.append(older.words())
         more = 'fresh="changed" runs again what is older, fresh=True everything.'
@@ -377,7 +388,6 @@ def warn_of_older(name: str, older: Older, mixed: Sequence[str], *, finished: bo
         more = 'What is still to start uses it as it is now; fresh="changed" runs the older ones again, too.'
     if mixed and not older:
         words.append(f"{_listed(mixed)} {'was' if len(mixed) == 1 else 'were'} changed while it ran")
-        more = "fresh=True runs everything again."
     warnings.warn(f"{name!r}: {', and '.join(words)}. {more}", OlderResults, stacklevel=_outside())
 
 

@@ -1,8 +1,8 @@
 """Jobs without a name of their own that differ in data only: which of them it is that a cell asks for.
 
-The name of such a job is a digest of what its function was when it began. Some of that the function itself changes, such
-as a list that it appends to; so the job is looked for by what does not vary by itself. One key of the session's jobs
-object keeps the jobs over the same code and items.
+The name of such a job is a digest of what its function was when it began. Some of that the function itself changes,
+such as a list that it appends to; so the job is looked for by what does not vary by itself. One key of the session's
+jobs object keeps the jobs over the same code and items.
 """
 
 from __future__ import annotations
@@ -35,6 +35,12 @@ class Variant(msgspec.Struct, kw_only=True):
     parts: dict[str, str]
     at: float
     varies: list[str] = []
+
+
+class Variants(msgspec.Struct, kw_only=True):
+    """What one key keeps."""
+
+    kept: list[Variant]
 
 
 class Vary(msgspec.Struct, kw_only=True):
@@ -83,14 +89,15 @@ def add_variant_handlers(jobs: VirtualObject, retention: timedelta) -> None:
     """Give the jobs object the handlers that keep variants, each under a key of its own."""
 
     async def kept(ctx: ObjectContext) -> list[Variant]:
-        return await ctx.get(_STATE, type_hint=list[Variant]) or []
+        there = await ctx.get(_STATE, type_hint=Variants)
+        return [] if there is None else there.kept
 
     @jobs.handler("claim")
     async def claim(ctx: ObjectContext, asked: Variant) -> str:
         if asked is None:
             raise TerminalError("The request has no body.", status_code=400)
         variants, job = claimed(await kept(ctx), asked)
-        ctx.set(_STATE, variants)
+        ctx.set(_STATE, Variants(kept=variants))
         ctx.object_send(expire, ctx.key(), Expire(before=asked.at), send_delay=retention)
         return job
 
@@ -98,7 +105,7 @@ def add_variant_handlers(jobs: VirtualObject, retention: timedelta) -> None:
     async def vary(ctx: ObjectContext, asked: Vary) -> None:
         if asked is None:
             raise TerminalError("The request has no body.", status_code=400)
-        ctx.set(_STATE, varied(await kept(ctx), asked))
+        ctx.set(_STATE, Variants(kept=varied(await kept(ctx), asked)))
 
     @jobs.handler("expire")
     async def expire(ctx: ObjectContext, asked: Expire) -> None:
@@ -106,6 +113,6 @@ def add_variant_handlers(jobs: VirtualObject, retention: timedelta) -> None:
             raise TerminalError("The request has no body.", status_code=400)
         left = [each for each in await kept(ctx) if each.at > asked.before]
         if left:
-            ctx.set(_STATE, left)
+            ctx.set(_STATE, Variants(kept=left))
         else:
             ctx.clear(_STATE)

@@ -338,7 +338,8 @@ def test_an_invocation_that_no_longer_matches_its_journal_says_so_and_can_be_res
     job = rnb.map(version("first"), [0, 1], name="changing", session=session, show=False)
     while job.counts["ok"] < 1 or len(began) < 2:
         time.sleep(0.01)
-    rnb.map(version("other"), [0, 1], name="changing", session=session, show=False)
+    with pytest.warns(rnb.OlderResults, match="`changing.step` have changed since"):
+        rnb.map(version("other"), [0, 1], name="changing", session=session, show=False)
     pid = session.server.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)  # the invocation in flight is replayed, with the new function

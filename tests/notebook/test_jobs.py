@@ -186,7 +186,8 @@ def test_failed_items_run_again_with_the_function_as_it_is_now(any_session: Sess
         calls.append(("new", item))
         return item * 10
 
-    again = submit(any_session, fixed, range(9), name="fix")
+    with pytest.warns(rnb.OlderResults, match="'fix': the results are of an older `fixed`"):
+        again = submit(any_session, fixed, range(9), name="fix")
     assert again is job
     assert again.failed == 3, "running the cell again repeats nothing by itself"
     frame = again.retry_failed().result(20)
@@ -194,6 +195,7 @@ def test_failed_items_run_again_with_the_function_as_it_is_now(any_session: Sess
     assert frame["value"].tolist() == [0, 1, 2, 30, 4, 5, 60, 7, 8]
     assert sorted(calls) == [("new", 0), ("new", 3), ("new", 6), *(("old", item) for item in range(9))]
     assert frame["attempts"].tolist() == [2, 1, 1] * 3
+    assert frame["code"].nunique() == 2 and frame["code"].iloc[[0, 3, 6]].nunique() == 1
     assert job.attempts().groupby("position")["attempt"].max().tolist() == [2, 1, 1] * 3
 
 

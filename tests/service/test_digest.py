@@ -1,4 +1,5 @@
-"""Proves that a function's digest changes with its code and what the code names, and with nothing else."""
+"""Proves that a function's digest changes with its code and what the code names, and with nothing else. The content of
+data is in test_identity.py."""
 
 from __future__ import annotations
 
@@ -114,9 +115,10 @@ def test_functions_that_call_each_other_end() -> None:
     assert digest(source) == digest(source)
 
 
-def test_a_list_that_items_append_to_does_not_hide_the_job() -> None:
+def test_a_list_that_code_names_counts_by_content() -> None:
     source = "def f(x):\n    seen.append(x)\n"
-    assert digest(source, seen=[]) == digest(source, seen=[1])
+    assert digest(source, seen=[]) == digest(source, seen=[])
+    assert digest(source, seen=[]) != digest(source, seen=[1])
 
 
 def test_a_tuple_of_simple_values_counts() -> None:
@@ -125,9 +127,10 @@ def test_a_tuple_of_simple_values_counts() -> None:
     assert digest(source, LIMITS=(1, "a")) != digest(source, LIMITS=(1, "b"))
 
 
-def test_an_object_that_is_no_simple_value_counts_by_its_type() -> None:
+def test_an_object_counts_by_what_it_holds() -> None:
     source = "def f(x):\n    return client.get(x)\n"
-    assert digest(source, client=types.SimpleNamespace(a=1)) == digest(source, client=types.SimpleNamespace(a=2))
+    assert digest(source, client=types.SimpleNamespace(a=1)) == digest(source, client=types.SimpleNamespace(a=1))
+    assert digest(source, client=types.SimpleNamespace(a=1)) != digest(source, client=types.SimpleNamespace(a=2))
 
 
 @pytest.mark.parametrize(
@@ -310,14 +313,25 @@ def test_a_change_is_seen_wherever_the_notebook_has_the_code(where: str) -> None
     assert digest(code) != digest(code.replace(part, part.replace("2", "3")))
 
 
-def test_a_decorator_that_was_imported_counts_by_its_name() -> None:
+def test_a_decorator_that_is_installed_counts_by_its_name_and_what_it_decorates_by_content(tmp_path: Path) -> None:
     source = "@decorate\ndef f(x):\n    return x * 2\n"
     library = "import functools\ndef decorate(fn):\n    @functools.wraps(fn)\n    def inner(x):\n        return fn(x)\n"
     library += "    return inner\n"
-    one = cell(library, __name__="library")["decorate"]
-    upgraded = cell(library.replace("return fn(x)", "result = fn(x); return result"), __name__="library")["decorate"]
+    upgrade = library.replace("return fn(x)", "result = fn(x); return result")
+
+    def installed(text: str) -> Any:
+        file = tmp_path / "site-packages" / f"library{next(_cells)}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        namespace: dict[str, Any] = {"__name__": "library"}
+        exec(compile(text, str(file), "exec"), namespace)
+        return namespace["decorate"]
+
+    one, upgraded = installed(library), installed(upgrade)
     assert digest(source, decorate=one) == digest(source, decorate=upgraded)
     assert digest(source, decorate=one) != digest(source.replace("2", "3"), decorate=one)
+    of_the_users = [cell(text, __name__="library")["decorate"] for text in (library, upgrade)]
+    assert digest(source, decorate=of_the_users[0]) != digest(source, decorate=of_the_users[1])
 
 
 def test_things_that_are_named_twice_are_told_apart_by_which_is_named_again() -> None:

@@ -19,6 +19,7 @@ NAMES: tuple[object, ...] = (
     restate_nb.NotDurable,
     restate_nb.NotEncodable,
     restate_nb.NotReadable,
+    restate_nb.OlderResults,
     restate_nb.RestateNbError,
     restate_nb.Retry,
     restate_nb.RunPolicy,

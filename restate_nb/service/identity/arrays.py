@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from restate_nb.service.identity.code import hashed
-from restate_nb.service.identity.owners import qualified
+from restate_nb.service.identity.owners import is_a, qualified
 
 if TYPE_CHECKING:
     from restate_nb.service.identity.content import Contents
@@ -26,29 +26,29 @@ def read_numpy(contents: Contents, value: Any) -> bytes | None:
     np = _loaded("numpy")
     if np is None:
         return None
-    if isinstance(value, np.ndarray):
+    if is_a(value, np.ndarray):
         more = () if type(value) in (np.ndarray, np.memmap) else (contents.of(type(value)),)
-        if isinstance(value, np.ma.MaskedArray):
+        if is_a(value, np.ma.MaskedArray):
             plain, mask = np.ma.getdata(value), np.ma.getmaskarray(value)
             fill = _array(contents, np.asarray(value.fill_value))
             return hashed(b"masked", *more, _array(contents, plain), _array(contents, mask), fill)
         return hashed(b"array", *more, _array(contents, value.view(np.ndarray)))
-    if isinstance(value, np.generic):
+    if is_a(value, np.generic):
         return hashed(b"scalar", _array(contents, np.asarray(value)))
-    if isinstance(value, np.dtype):
+    if is_a(value, np.dtype):
         return hashed(b"dtype", repr(value).encode())
-    if isinstance(value, np.ufunc):
+    if is_a(value, np.ufunc):
         if getattr(np, value.__name__, None) is not value and qualified(type(value)) == "numpy.ufunc":
             contents.codes.unseen(value, "a ufunc that was made of a function does not show it")
         return hashed(b"ufunc", value.__name__.encode())
-    if isinstance(value, np.vectorize):
+    if is_a(value, np.vectorize):
         state = [(name, vars(value).get(name)) for name in ("pyfunc", "otypes", "signature", "excluded", "cache")]
         return hashed(b"vectorize", contents.items(state))
-    if isinstance(value, np.random.RandomState):
+    if is_a(value, np.random.RandomState):
         return hashed(b"random", contents.of(value.get_state(legacy=False)))
-    if isinstance(value, np.random.Generator):
+    if is_a(value, np.random.Generator):
         return hashed(b"random", contents.of(value.bit_generator.state))
-    if isinstance(value, np.random.BitGenerator):
+    if is_a(value, np.random.BitGenerator):
         return hashed(b"random", contents.of(value.state))
     return None
 
@@ -79,47 +79,43 @@ def read_pandas(contents: Contents, value: Any) -> bytes | None:
     pd = _loaded("pandas")
     if pd is None or not hasattr(pd, "DataFrame"):  # it is being imported
         return None
-    if isinstance(value, pd.DataFrame):
+    if is_a(value, pd.DataFrame):
         columns = (_column(contents, value.iloc[:, place].array) for place in range(value.shape[1]))
         more = hashed(contents.of(type(value)), contents.of(dict(value.attrs)))
         return hashed(b"frame", more, contents.of(value.index), contents.of(value.columns), *columns)
-    if isinstance(value, pd.Series):
+    if is_a(value, pd.Series):
         more = hashed(contents.of(type(value)), contents.of(dict(value.attrs)), contents.of(value.name))
         return hashed(b"series", more, contents.of(value.index), _column(contents, value.array))
-    if isinstance(value, pd.Index):
+    if is_a(value, pd.Index):
         return hashed(b"index", *_index(contents, value, pd))
-    if isinstance(value, pd.api.extensions.ExtensionArray):
+    if is_a(value, pd.api.extensions.ExtensionArray):
         return hashed(b"column", _column(contents, value))
-    if isinstance(value, pd.api.extensions.ExtensionDtype):
-        more = (
-            (contents.of(value.categories), contents.of(value.ordered))
-            if isinstance(value, pd.CategoricalDtype)
-            else ()
-        )
-        return hashed(b"dtype", str(value).encode(), *more)
+    if is_a(value, pd.api.extensions.ExtensionDtype):
+        told = (value.categories, value.ordered) if is_a(value, pd.CategoricalDtype) else ()
+        return hashed(b"dtype", str(value).encode(), contents.each(told))
     if value is pd.NaT or value is pd.NA:
         return hashed(b"missing", type(value).__name__.encode())
-    if isinstance(value, pd.Timestamp):
-        zone = contents.of(value.tz)
-        return hashed(b"timestamp", str((value.value, value.unit, value.fold)).encode(), zone)
-    if isinstance(value, pd.Timedelta):
-        return hashed(b"timedelta", str((value.value, value.unit)).encode())
-    if isinstance(value, pd.Period):
+    if is_a(value, pd.Timestamp):
+        when = contents.of(value.to_numpy())  # which has its unit
+        return hashed(b"timestamp", when, str(value.fold).encode(), contents.of(value.tz))
+    if is_a(value, pd.Timedelta):
+        return hashed(b"timedelta", contents.of(value.to_numpy()))
+    if is_a(value, pd.Period):
         return hashed(b"period", f"{value.ordinal} {value.freqstr}".encode())
-    if isinstance(value, pd.Interval):
+    if is_a(value, pd.Interval):
         return hashed(b"interval", contents.each((value.left, value.right, value.closed)))
-    if isinstance(value, pd.offsets.BaseOffset):
+    if is_a(value, pd.offsets.BaseOffset):
         return hashed(b"offset", type(value).__name__.encode(), contents.of(value.n), contents.of(dict(value.kwds)))
     return None
 
 
 def _index(contents: Contents, value: Any, pd: Any) -> Iterator[bytes]:
     yield contents.each(value.names)
-    if isinstance(value, pd.MultiIndex):
+    if is_a(value, pd.MultiIndex):
         for level, codes in zip(value.levels, value.codes, strict=True):
             yield contents.of(level)
             yield _array(contents, codes)
-    elif isinstance(value, pd.RangeIndex):
+    elif is_a(value, pd.RangeIndex):
         yield repr((value.start, value.stop, value.step)).encode()
     else:
         yield _column(contents, value.array)
@@ -139,7 +135,8 @@ def _column(contents: Contents, values: Any) -> bytes:
         return hashed(b"times", head, _array(contents, values.asi8))
     if isinstance(values, arrays.IntervalArray):
         return hashed(b"intervals", head, contents.of(values.left), contents.of(values.right))
-    data, mask = getattr(values, "_data", None), getattr(values, "_mask", None)
+    data: Any = getattr(values, "_data", None)
+    mask: Any = getattr(values, "_mask", None)
     if isinstance(data, np.ndarray) and isinstance(mask, np.ndarray):
         shown = np.where(mask, np.zeros(1, dtype=data.dtype), data)  # what is under the mask is anything
         return hashed(b"nullable", head, _array(contents, shown), _array(contents, mask))
@@ -167,16 +164,16 @@ def read_tables(contents: Contents, value: Any) -> bytes | None:
 
 def _arrow(contents: Contents, value: Any) -> bytes | None:
     pa = _loaded("pyarrow")
-    if isinstance(value, (pa.Array, pa.ChunkedArray)):
-        whole = value.combine_chunks() if isinstance(value, pa.ChunkedArray) else value
+    if is_a(value, (pa.Array, pa.ChunkedArray)):
+        whole = value.combine_chunks() if is_a(value, pa.ChunkedArray) else value
         table = pa.table({"": whole})
-    elif isinstance(value, pa.RecordBatch):
+    elif is_a(value, pa.RecordBatch):
         table = pa.Table.from_batches([value])
-    elif isinstance(value, pa.Table):
+    elif is_a(value, pa.Table):
         table = value
-    elif isinstance(value, (pa.Schema, pa.DataType, pa.Field)):
+    elif is_a(value, (pa.Schema, pa.DataType, pa.Field)):
         return hashed(b"arrow type", str(value).encode())
-    elif isinstance(value, pa.Scalar):
+    elif is_a(value, pa.Scalar):
         return hashed(b"arrow value", str(value.type).encode(), contents.of(value.as_py()))
     else:
         return None
@@ -189,14 +186,14 @@ def _arrow(contents: Contents, value: Any) -> bytes | None:
 
 def _polars(contents: Contents, value: Any) -> bytes | None:
     pl = _loaded("polars")
-    if isinstance(value, (pl.DataFrame, pl.Series)):
-        frame = value if isinstance(value, pl.DataFrame) else value.to_frame()
+    if is_a(value, (pl.DataFrame, pl.Series)):
+        frame = value if is_a(value, pl.DataFrame) else value.to_frame()
         file = io.BytesIO()
         frame.rechunk().write_ipc_stream(file)
         head = (qualified(type(value)).encode(), repr(frame.schema).encode())
         return hashed(b"polars", *head, contents.raw(value, file.getbuffer()))
-    if isinstance(value, pl.Expr):
+    if is_a(value, pl.Expr):
         return hashed(b"expression", contents.of(value.meta.serialize()))
-    if isinstance(value, pl.LazyFrame):
+    if is_a(value, pl.LazyFrame):
         return hashed(b"lazy", contents.of(value.serialize()))
     return None

@@ -28,7 +28,7 @@ _SOURCES: Final = 16
 """Files whose syntax trees are kept."""
 
 
-def hashed(*parts: bytes) -> bytes:
+def hashed(*parts: bytes | memoryview) -> bytes:
     """The digest of these parts, each set apart from the next."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:

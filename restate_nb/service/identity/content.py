@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 from restate_nb.service.identity.code import hashed
-from restate_nb.service.identity.owners import is_users_class, qualified
+from restate_nb.service.identity.owners import is_a, is_users_class, qualified
 
 NODES: Final = 200_000
 """The most values that one identity looks at, one by one; a list of plain numbers or texts is one."""
@@ -178,11 +178,11 @@ class Contents:
                 found = reader(self, value)
                 if found is not None:
                     return found
-            if isinstance(value, _CODE):
+            if is_a(value, _CODE):
                 return self._code(value)
-            if isinstance(value, _RUNNING):
+            if is_a(value, _RUNNING):
                 raise NotSeen("it is used up as it is read")
-            if isinstance(value, enum.Enum):
+            if is_a(value, enum.Enum):
                 return hashed(b"member", self._class(kind), value._name_.encode(), self.of(value._value_))
             if (root := kind.__module__.partition(".")[0]) in _LIVE and not is_users_class(kind):
                 return self._opaque(value, "it is no data, but something that goes on")
@@ -204,36 +204,36 @@ class Contents:
         return self.codes.met(kind) if is_users_class(kind) else qualified(kind).encode()
 
     def _code(self, value: Any) -> bytes:
-        if isinstance(value, (types.FunctionType, type)):
+        if is_a(value, (types.FunctionType, type)):
             return hashed(b"code", self.codes.met(value))
-        if isinstance(value, types.ModuleType):
+        if is_a(value, types.ModuleType):
             return hashed(b"module", value.__name__.encode())
-        if isinstance(value, functools.partial):
+        if is_a(value, functools.partial):
             return hashed(
                 b"partial", self.of(value.func), self.each(value.args), self.items(sorted_items(value.keywords))
             )
-        if isinstance(value, functools.partialmethod):
+        if is_a(value, functools.partialmethod):
             return hashed(
                 b"partial", self.of(value.func), self.each(value.args), self.items(sorted_items(value.keywords))
             )
-        if isinstance(value, types.MethodType):
+        if is_a(value, types.MethodType):
             return hashed(b"method", self.of(value.__func__), self.of(value.__self__))
-        if isinstance(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
+        if is_a(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
             inner = value.__self__
-            of = inner.__name__.encode() if isinstance(inner, (types.ModuleType, type)) else self.of(inner)
+            of = inner.__name__.encode() if is_a(inner, (types.ModuleType, type)) else self.of(inner)
             return hashed(b"builtin", value.__qualname__.encode(), of)
-        if isinstance(value, _DESCRIPTORS):
+        if is_a(value, _DESCRIPTORS):
             return hashed(b"descriptor", qualified(value.__objclass__).encode(), value.__name__.encode())
-        if isinstance(value, property):
+        if is_a(value, property):
             return hashed(b"property", *(self.of(each) for each in (value.fget, value.fset, value.fdel)))
-        if isinstance(value, (staticmethod, classmethod)):
+        if is_a(value, (staticmethod, classmethod)):
             return hashed(type(value).__name__.encode(), self.of(value.__func__))
-        if isinstance(value, functools.cached_property):
+        if is_a(value, functools.cached_property):
             return hashed(b"cached property", self.of(value.func))
-        if isinstance(value, _CACHED):
+        if is_a(value, _CACHED):
             options = sorted_items(value.cache_parameters())
             return hashed(b"cached", self.of(value.__wrapped__), self.items(options))
-        if isinstance(value, types.CodeType):
+        if is_a(value, types.CodeType):
             return hashed(b"code object", value.co_code, repr(value.co_names).encode())
         return hashed(b"type", type_text(value).encode())
 
@@ -248,7 +248,7 @@ class Contents:
         state = list(self._state(value))
         for name in ("__wrapped__", "py_func"):  # the user's function behind what a library made of it
             inner = attribute(value, name)
-            if isinstance(inner, types.FunctionType):
+            if is_a(inner, types.FunctionType):
                 wrapped.append(self.of(inner))
         if self.codes.unseen_count() == before:
             return hashed(b"object", qualified(kind).encode(), *state)
@@ -259,14 +259,15 @@ class Contents:
     def _state(self, value: Any) -> Iterator[bytes]:
         found = False
         for base, read in _BASES:
-            if isinstance(value, base):
+            if is_a(value, base):
                 yield read(self, value)
                 found = True
                 break
         members = list(attributes_of(value))
         if members:
             yield self.items(members)
-        if not found and has_c_state(type(value)):
+        kind: Any = type(value)
+        if not found and has_c_state(kind):
             try:
                 yield self._reduced(value)
             except NotSeen:
@@ -303,7 +304,7 @@ def attribute(value: Any, name: str) -> Any:
 
 
 @functools.lru_cache(maxsize=4096)
-def has_c_state(kind: type) -> bool:
+def has_c_state(kind: Any) -> bool:
     """Whether instances hold something that is made in C, besides their attributes."""
     if kind.__flags__ & _NOT_MADE_BY_CALLS and kind is not type(None):
         return True
@@ -349,7 +350,7 @@ _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 
 def type_text(value: Any) -> str:
     """A type, or what stands for one in an annotation, as text."""
-    return qualified(value) if isinstance(value, type) else _ADDRESS.sub("", str(value))
+    return qualified(value) if is_a(value, type) else _ADDRESS.sub("", str(value))
 
 
 def _sample(data: memoryview, blocks: int = 256, size: int = 65_536) -> Iterator[memoryview]:
@@ -369,10 +370,6 @@ def _ordered(name: bytes) -> Callable[[Contents, Any], bytes]:
 
 def _dict(contents: Contents, value: Any) -> bytes:
     return hashed(b"dict", contents.items(dict.items(value)))
-
-
-def _set(contents: Contents, value: Any) -> bytes:
-    return hashed(b"set", *sorted(map(contents.of, value)))
 
 
 def _pattern(contents: Contents, value: Any) -> bytes:
@@ -403,8 +400,8 @@ _PLAIN: Final[dict[type, Callable[[Contents, Any], bytes]]] = {
     list: _ordered(b"list"),
     tuple: _ordered(b"tuple"),
     dict: _dict,
-    set: _set,
-    frozenset: _set,
+    set: lambda contents, value: hashed(b"set", *sorted(map(contents.of, value))),
+    frozenset: lambda contents, value: hashed(b"frozenset", *sorted(map(contents.of, value))),
     bytearray: _memory,
     memoryview: _memory,
     array.array: _memory,
@@ -420,25 +417,26 @@ _PLAIN: Final[dict[type, Callable[[Contents, Any], bytes]]] = {
 
 def _by_text(contents: Contents, value: Any) -> bytes:
     for base in _BY_TEXT:
-        if isinstance(value, base):
-            exact = base if base is not dt.date or not isinstance(value, dt.datetime) else dt.datetime
-            zone = getattr(value, "tzinfo", None) if isinstance(value, (dt.datetime, dt.time)) else None
-            if zone is None:
-                return hashed(b"text", exact.__name__.encode(), _repr_of(exact, value).encode())
-            bare = exact.replace(value, tzinfo=None)  # type: ignore[arg-type, attr-defined]
-            fold = str(value.fold).encode()
-            return hashed(b"text", exact.__name__.encode(), _repr_of(exact, bare).encode(), fold, contents.of(zone))
+        if is_a(value, base):
+            if issubclass(base, dt.date) and is_a(value, dt.datetime):
+                text = dt.datetime.isoformat(value)
+                return hashed(b"datetime", text.encode(), str(value.fold).encode(), contents.of(value.tzinfo))
+            if issubclass(base, dt.time):
+                text = dt.time.isoformat(value)
+                return hashed(b"time", text.encode(), str(value.fold).encode(), contents.of(value.tzinfo))
+            return hashed(b"text", base.__name__.encode(), _repr_of(base, value).encode())
     raise NotSeen("it has no text of its own")
 
 
 def _repr_of(base: type, value: Any) -> str:
     """What the base class says of a value, whatever a class of the user's makes of it."""
     if issubclass(base, pathlib.PurePath):
-        flavour = "windows" if isinstance(value, pathlib.PureWindowsPath) else "posix"
+        flavour = "windows" if is_a(value, pathlib.PureWindowsPath) else "posix"
         return f"{flavour} {pathlib.PurePath.__str__(value)!r}"
-    if issubclass(base, (ipaddress._BaseNetwork, ipaddress._BaseAddress)):
-        return base.__str__(value)
-    return base.__repr__(value).partition("(")[2]
+    of_base: Any = base
+    if base.__module__ == "ipaddress":
+        return str(of_base.__str__(value))
+    return str(of_base.__repr__(value)).partition("(")[2]
 
 
 def _deque(contents: Contents, value: Any) -> bytes:
@@ -450,7 +448,7 @@ def _default(contents: Contents, value: Any) -> bytes:
 
 
 def _random(contents: Contents, value: Any) -> bytes:
-    if isinstance(value, random.SystemRandom):
+    if is_a(value, random.SystemRandom):
         raise NotSeen("it draws from the system")
     return hashed(b"random", contents.of(random.Random.getstate(value)))
 
@@ -463,7 +461,7 @@ _BASES: Final[tuple[tuple[type, Callable[[Contents, Any], bytes]], ...]] = (
     (list, lambda contents, value: hashed(b"list", contents.each(list.__iter__(value)))),
     (tuple, lambda contents, value: hashed(b"tuple", contents.each(tuple.__iter__(value)))),
     (set, lambda contents, value: hashed(b"set", *sorted(map(contents.of, set.__iter__(value))))),
-    (frozenset, lambda contents, value: hashed(b"set", *sorted(map(contents.of, frozenset.__iter__(value))))),
+    (frozenset, lambda contents, value: hashed(b"frozenset", *sorted(map(contents.of, frozenset.__iter__(value))))),
     (bool, lambda contents, value: contents.of(bool(value))),
     (int, lambda contents, value: contents.of(int.__int__(value))),
     (float, lambda contents, value: contents.of(float.__float__(value))),

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 import types
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final
 
 _PARTS_OF_INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
@@ -28,7 +29,7 @@ def is_users_file(path: str) -> bool:
     if path.startswith("<frozen"):
         return False
     real = os.path.realpath(path)
-    return not real.startswith(_ROOTS) and not _PARTS_OF_INSTALLED & set(real.split(os.sep))
+    return not real.startswith(_ROOTS) and not _PARTS_OF_INSTALLED & set(Path(real).parts)
 
 
 def is_users_module(name: str | None) -> bool:
@@ -51,13 +52,13 @@ def _is_users_place(name: str, file: str | None, found: bool) -> bool:
         return name.partition(".")[0] not in sys.stdlib_module_names
     module = sys.modules.get(name)
     places = list(getattr(module, "__path__", ()))  # a package without __init__.py has only these
-    return bool(places) and all(is_users_file(os.path.join(place, "")) for place in places)
+    return bool(places) and all(is_users_file(str(place)) for place in places)
 
 
 def is_users_function(fn: types.FunctionType) -> bool:
     """Whether a function's code is the user's, wherever the function is used."""
     file = fn.__code__.co_filename
-    if os.path.isabs(file) and os.path.exists(file) and not is_users_file(file):
+    if Path(file).is_absolute() and not is_users_file(file):
         return False
     return is_users_module(fn.__globals__.get("__name__", fn.__module__))
 
@@ -74,3 +75,13 @@ def qualified(thing: Any) -> str:
     if not isinstance(name, str):
         name = getattr(thing, "__name__", type(thing).__qualname__)
     return f"{module}.{name}" if isinstance(module, str) else str(name)
+
+
+def is_a(value: Any, kinds: Any) -> bool:
+    """Like `isinstance`, without asking the value: what it says of its class may be made up, or have effects.
+
+    Args:
+        value: anything.
+        kinds: a class, or a tuple of some.
+    """
+    return issubclass(type(value), kinds)

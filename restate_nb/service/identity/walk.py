@@ -19,6 +19,8 @@ import types
 import typing
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from restate_nb.service.identity.arrays import read_numpy, read_pandas, read_tables
@@ -33,6 +35,7 @@ from restate_nb.service.identity.content import (
     type_text,
 )
 from restate_nb.service.identity.owners import (
+    is_a,
     is_users_class,
     is_users_file,
     is_users_function,
@@ -71,6 +74,21 @@ def identity_of(functions: Mapping[str, Callable[..., Any]]) -> Identity:
     for name, fn in functions.items():
         walk.root(name, fn)
     return walk.end()
+
+
+@dataclass(frozen=True, slots=True)
+class _Hook:
+    """What data hang on.
+
+    Attributes:
+        kind: of the data.
+        root: the name that they hang on.
+        owner: what that name is bound to; that of functions and classes is themselves.
+    """
+
+    kind: Kind
+    root: str
+    owner: Any
 
 
 class _Walk:
@@ -113,7 +131,7 @@ class _Walk:
             token = self._tokens[id(thing)] = self._token(thing)
             if id(thing) not in self._met:
                 self._met[id(thing)] = ("", thing)
-                self._later(lambda: self._names(thing))
+                self._later(lambda: self._follow_names(thing))
         return token
 
     def unseen(self, value: object, why: str) -> None:
@@ -139,7 +157,8 @@ class _Walk:
         self._data.append(through_data)
 
     def _reached(self, kind: type) -> None:
-        plain, title = (each(kind.__module__, kind.__qualname__) for each in (self._plain_title, self._title))
+        module, name = kind.__module__, kind.__qualname__
+        plain, title = self._plain_title(module, name), self._title(module, name)
         if plain not in self._titles and title not in self._titles:
             self._titles.add(title)
             self._class(title, kind)
@@ -170,55 +189,56 @@ class _Walk:
 
     def root(self, name: str, value: Any) -> None:
         """Begin with a function of the job."""
-        self._named(name, value, "held", root=name, owner=value)
+        named = is_a(value, (types.FunctionType, type, types.MethodType, functools.partial, _CACHED))
+        title = name if named else f"{name}()"
+        self._named(title, value, _Hook("held", title, value))
 
-    def _named(self, name: str, value: Any, kind: Kind = "data", *, root: str, owner: Any, level: int = 0) -> None:
+    def _named(self, name: str, value: Any, hook: _Hook, level: int = 0) -> None:
         """Something that has a name.
 
         Args:
             name: of the part.
             value: what it is.
-            kind: of data.
-            root: the name that it hangs on.
-            owner: what that name is bound to; that of functions and classes is themselves.
+            hook: what it hangs on.
             level: how deep it stands in dicts and objects.
         """
-        if isinstance(value, types.FunctionType):
+        if is_a(value, types.FunctionType):
             self._function(name, value)
-        elif isinstance(value, type):
+        elif is_a(value, type):
             self._class(name, value)
-        elif isinstance(value, functools.partial):
-            self._partial(name, value, kind, root, owner, level)
-        elif isinstance(value, types.MethodType):
-            self._named(name, value.__func__, kind, root=root, owner=owner, level=level)
-            self._named(f"{name}.self", value.__self__, kind, root=f"{name}.self", owner=value.__self__, level=level)
-        elif isinstance(value, _CACHED) and isinstance(value.__wrapped__, types.FunctionType):
+        elif is_a(value, functools.partial):
+            self._partial(name, value, hook, level)
+        elif is_a(value, types.MethodType):
+            self._named(name, value.__func__, hook, level)
+            self._named(f"{name}.self", value.__self__, _Hook(hook.kind, f"{name}.self", value.__self__), level)
+        elif is_a(value, _CACHED) and is_a(value.__wrapped__, types.FunctionType):
             self._function(name, value.__wrapped__)
-            self._datum(f"{name} (cache)", sorted_items(value.cache_parameters()), "data", root, owner)
+            self._datum(f"{name} (cache)", sorted_items(value.cache_parameters()), _Hook("data", hook.root, hook.owner))
         else:
             children = self._children(value, level)
             if children is None:
-                self._datum(name, value, kind, root, owner)
+                self._datum(name, value, hook)
             else:
-                self._take_apart(name, value, children, kind, root, owner, level)
+                self._take_apart(name, value, children, hook, level)
 
-    def _datum(self, name: str, value: Any, kind: Kind, root: str, owner: Any) -> None:
+    def _datum(self, name: str, value: Any, hook: _Hook) -> None:
         before = self._path, self._root
-        self._path, self._root = name, root
+        self._path, self._root = name, hook.root
         try:
             digest = self._contents.of(value)
         finally:
             self._path, self._root = before
-        self._bindings[root] = owner
-        fixed = kind == "data" and root == name and root not in self._assigned and _is_fixed(value)
-        self._add(name, kind, digest, root=root, may_vary=not fixed)
+        self._bindings[hook.root] = hook.owner
+        own_name = hook.root == name and name not in self._assigned
+        fixed = hook.kind == "data" and own_name and _is_fixed(value)
+        self._add(name, hook.kind, digest, root=hook.root, may_vary=not fixed)
 
-    def _partial(self, name: str, value: functools.partial[Any], kind: Kind, root: str, owner: Any, level: int) -> None:
-        self._named(name, value.func, kind, root=root, owner=owner, level=level)
+    def _partial(self, name: str, value: functools.partial[Any], hook: _Hook, level: int) -> None:
+        self._named(name, value.func, hook, level)
+        kind: Kind = "bound" if hook.kind == "held" else hook.kind
         for place, bound in (*enumerate(value.args), *sorted_items(value.keywords)):
             told = f"{name}({place})" if isinstance(place, int) else f"{name}({place}=)"
-            inner: Kind = "bound" if kind == "held" else kind
-            self._named(told, bound, inner, root=told, owner=bound, level=level + 1)
+            self._named(told, bound, _Hook(kind, told, bound), level + 1)
 
     def _children(self, value: Any, level: int) -> list[tuple[str, Any]] | None:
         """The things in a dict or an object that are parts of their own, with what is put after its name."""
@@ -233,21 +253,20 @@ class _Walk:
             return [(f".{key}", inner) for key, inner in found] if len(found) <= CHILDREN else None
         return None
 
-    def _take_apart(
-        self, name: str, value: Any, children: list[tuple[str, Any]], kind: Kind, root: str, owner: Any, level: int
-    ) -> None:
-        self._bindings[root] = owner
+    def _take_apart(self, name: str, value: Any, children: list[tuple[str, Any]], hook: _Hook, level: int) -> None:
+        root = hook.root
+        self._bindings[root] = hook.owner
         before = self._path, self._root
         if name != root or root in self._assigned:  # else its class is named by the code as good as itself
             self._path, self._root = name, root
         head = self.met(type(value))
         self._path, self._root = before
-        self._add(name, kind, hashed(head, *(key.encode() for key, _ in children)), root=root, may_vary=True)
+        self._add(name, hook.kind, hashed(head, *(key.encode() for key, _ in children)), root=root, may_vary=True)
         for key, inner in children:
-            if isinstance(inner, (types.FunctionType, type, types.MethodType, functools.partial)):
-                self._datum(name + key, inner, kind, root, owner)  # as data: which of them it is may vary
+            if is_a(inner, (types.FunctionType, type, types.MethodType, functools.partial)):
+                self._datum(name + key, inner, hook)  # as data: which of them it is may vary
             else:
-                self._named(name + key, inner, kind, root=root, owner=owner, level=level + 1)
+                self._named(name + key, inner, hook, level + 1)
 
     # ------------------------------------------------------------ functions
 
@@ -263,38 +282,45 @@ class _Walk:
                 self._add(name, "code", hashed(b"same", own))
             return
         self._met[id(fn)] = f"{name} ", fn
-        plain = []
+        plain = self._held(name, fn, own_attributes=users)
+        installed = self._names(fn) if users else []
+        self._add(name, "code", hashed(own, *plain, b"names", *installed))
+
+    def _held(self, name: str, fn: types.FunctionType, *, own_attributes: bool) -> list[bytes]:
+        """What a function holds: parts of their own, but for plain defaults, whose digests are returned."""
+        hook, plain = _Hook("data", f"def {name}", fn), []
         for parameter, value in _defaults(fn):
             if type(value) in ATOMS:
                 plain.append(hashed(parameter.encode(), self._contents.of(value)))
             else:
-                self._named(f"{name}({parameter}=)", value, root=name, owner=fn)
+                self._named(f"{name}({parameter}=)", value, hook)
         nonlocals = uses_of(fn.__code__).nonlocals
-        for variable, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=False):
-            if (value := _cell(cell)) is not fn:
-                if variable in nonlocals:
-                    self._assigned.add(name)
-                self._held(f"{name}.{variable}", value, name, fn)
-        if users:
-            for attribute, value in sorted_items(fn.__dict__):
-                if not attribute.startswith("__"):
-                    self._held(f"{name}.{attribute}", value, name, fn)
+        cells = dict(zip(fn.__code__.co_freevars, map(_cell, fn.__closure__ or ()), strict=False))
+        for variable, value in cells.items():
+            if variable in nonlocals:
+                self._assigned.add(hook.root)
+            if value is not fn:
+                self._named(f"{name}.{variable}", value, hook)
+        for attribute, value in sorted_items(fn.__dict__) if own_attributes else ():
+            if not attribute.startswith("__"):
+                self._named(f"{name}.{attribute}", value, hook)
         wrapped = fn.__dict__.get("__wrapped__")
-        if callable(wrapped) and not any(_cell(cell) is wrapped for cell in fn.__closure__ or ()):
-            self._named(f"{name}.__wrapped__", wrapped, root=name, owner=fn)
-        installed = self._names(fn) if users else []
-        self._add(name, "code", hashed(own, *plain, b"names", *installed))
-
-    def _held(self, name: str, value: Any, root: str, owner: Any) -> None:
-        self._named(name, value, root=root, owner=owner)
+        if callable(wrapped) and not any(value is wrapped for value in cells.values()):
+            self._named(f"{name}.__wrapped__", wrapped, hook)
+        return plain
 
     def _dispatcher(self, name: str, fn: types.FunctionType) -> None:
         """A function of `functools.singledispatch`: those that it chooses from."""
         self._met[id(fn)] = f"{name} ", fn
         registry: Mapping[type, Any] = fn.registry  # type: ignore[attr-defined]
         for kind, inner in sorted(registry.items(), key=lambda item: qualified(item[0])):
-            self._named(name if kind is object else f"{name}[{kind.__qualname__}]", inner, root=name, owner=fn)
+            self._named(
+                name if kind is object else f"{name}[{kind.__qualname__}]", inner, _Hook("data", f"def {name}", fn)
+            )
         self._add(f"{name} (dispatch)", "code", hashed(*sorted(qualified(kind).encode() for kind in registry)))
+
+    def _follow_names(self, fn: types.FunctionType) -> None:
+        self._names(fn)
 
     def _names(self, fn: types.FunctionType) -> list[bytes]:
         """Follow what a function names, later; returns what stands for what is installed."""
@@ -316,7 +342,7 @@ class _Walk:
 
     def _global(self, module: str, space: Mapping[str, Any], chain: Sequence[str]) -> list[bytes]:
         value, rest, name = space[chain[0]], list(chain[1:]), chain[0]
-        while isinstance(value, types.ModuleType):
+        while is_a(value, types.ModuleType):
             if not is_users_module(value.__name__):
                 return [hashed(".".join(chain).encode(), value.__name__.encode())]
             if not rest or rest[0] not in vars(value):
@@ -324,8 +350,8 @@ class _Walk:
                 return [hashed(".".join(chain).encode(), value.__name__.encode())]
             module, name = value.__name__, rest.pop(0)
             value = vars(value)[name]
-        if (isinstance(value, types.FunctionType) and not is_users_function(value) and value.__closure__ is None) or (
-            isinstance(value, type) and not is_users_class(value)
+        if (is_a(value, types.FunctionType) and not is_users_function(value) and value.__closure__ is None) or (
+            is_a(value, type) and not is_users_class(value)
         ):
             return [hashed(name.encode(), qualified(value).encode())]
         self._soon(module, name, value)
@@ -342,10 +368,10 @@ class _Walk:
         def follow() -> None:
             before = self._through_data, self._under
             self._through_data, self._under = through, under
-            self._named(title, value, root=title, owner=value)
+            self._named(title, value, _Hook("data", title, value))
             self._through_data, self._under = before
 
-        code = isinstance(value, (types.FunctionType, type, types.MethodType, functools.partial, _CACHED))
+        code = is_a(value, (types.FunctionType, type, types.MethodType, functools.partial, _CACHED))
         (self._code if code and not through else self._data).append(follow)
 
     def _import(self, asked: Import, space: Mapping[str, Any]) -> None:
@@ -368,8 +394,7 @@ class _Walk:
         if path is None:
             return
         try:
-            with open(path, encoding="utf-8") as file:
-                text = file.read()
+            text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             return
         self._add(f"{key}", "code", digest_of_text(text))
@@ -383,7 +408,7 @@ class _Walk:
             return
         self._met[id(module)] = module.__name__, module
         for name, value in sorted(vars(module).items()):
-            if name.startswith("__") or isinstance(value, types.ModuleType):
+            if name.startswith("__") or is_a(value, types.ModuleType):
                 continue
             if getattr(value, "__module__", module.__name__) == module.__name__:
                 self._soon(module.__name__, name, value)
@@ -408,7 +433,7 @@ class _Walk:
         for title, each in _classes_of_annotations(kind):
             if is_users_class(each):
                 self._soon(kind.__module__, title, each)
-        for member, value in sorted(vars(kind).items()):
+        for member, value in sorted({**_of_metaclass(kind), **vars(kind)}.items()):
             own += self._member(name, kind, member, value)
         self._add(name, "code", hashed(*own))
 
@@ -418,17 +443,19 @@ class _Walk:
         if functions:
             found = [member.encode(), type(value).__name__.encode()]
             for fn in functions:
-                if not (_is_generated(fn) and _GENERATED & set(vars(kind))):
+                if not (_is_generated(getattr(fn, "__wrapped__", fn)) and _GENERATED & set(vars(kind))):
                     found += self._method(name, kind, member, fn)
             return found
+        if member == "__struct_config__":  # of msgspec; it shows nothing but its text
+            return [member.encode(), type_text(value).encode()]
         if member in _TOLD_MEMBERS:
             return [member.encode(), self._by_value(name, member, value)]
-        if member.startswith("__") or member == "_abc_impl" or isinstance(value, _SLOTS):
+        if member.startswith("__") or member == "_abc_impl" or is_a(value, _SLOTS):
             return []
-        if isinstance(value, type) and is_users_class(value):
+        if is_a(value, type) and is_users_class(value):
             self._class(f"{name}.{member}", value)
         else:
-            self._named(f"{name}.{member}", value, root=name, owner=kind, level=1)
+            self._named(f"{name}.{member}", value, _Hook("data", f"class {name}", kind), 1)
         return [member.encode()]
 
     def _by_value(self, name: str, member: str, value: Any) -> bytes:
@@ -449,11 +476,11 @@ class _Walk:
             if type(value) in ATOMS:
                 yield hashed(parameter.encode(), self._contents.of(value))
             else:
-                self._named(f"{name}.{member}({parameter}=)", value, root=name, owner=kind)
+                self._named(f"{name}.{member}({parameter}=)", value, _Hook("data", f"class {name}", kind))
         for variable, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=False):
             inner = _cell(cell)
             if variable != "__class__" and inner is not kind:
-                self._held(f"{name}.{member}.{variable}", inner, name, kind)
+                self._named(f"{name}.{member}.{variable}", inner, _Hook("data", f"class {name}", kind))
         if users:
             yield from self._names(fn)
 
@@ -472,16 +499,16 @@ def _cell(cell: types.CellType) -> Any:
 
 
 def _module_of(value: Any) -> str | None:
-    while isinstance(value, functools.partial):
+    while is_a(value, functools.partial):
         value = value.func
-    if isinstance(value, types.MethodType):
+    if is_a(value, types.MethodType):
         value = value.__func__
-    if isinstance(value, types.FunctionType):
+    if is_a(value, types.FunctionType):
         return typing.cast("str | None", value.__globals__.get("__name__", value.__module__))
-    if isinstance(value, type):
-        return value.__module__
+    if is_a(value, type):
+        return typing.cast("str", value.__module__)
     wrapped = inspect.getattr_static(value, "__wrapped__", None)
-    return wrapped.__module__ if isinstance(wrapped, types.FunctionType) else type(value).__module__
+    return wrapped.__module__ if is_a(wrapped, types.FunctionType) else type(value).__module__
 
 
 def _is_fixed(value: Any) -> bool:
@@ -489,6 +516,16 @@ def _is_fixed(value: Any) -> bool:
     if type(value) in (tuple, frozenset):
         return all(map(_is_fixed, value))
     return type(value) in ATOMS
+
+
+def _of_metaclass(kind: type) -> dict[str, Any]:
+    """What a metaclass made in C keeps of a class, such as the defaults of msgspec's."""
+    found, metaclass = {}, typing.cast("Any", type(kind))
+    for meta in metaclass.__mro__:
+        for name, member in vars(meta).items() if meta not in (type, object) else ():
+            if name in _TOLD_MEMBERS and isinstance(member, _SLOTS):
+                found[name] = member.__get__(kind)
+    return found
 
 
 def _is_plain_object(kind: type) -> bool:
@@ -512,6 +549,7 @@ def _defaults(fn: types.FunctionType) -> Iterator[tuple[str, Any]]:
 
 def _functions_of(member: Any) -> Iterator[types.FunctionType]:
     """The functions behind a member of a class: a method, or those of a property."""
+    parts: list[Any]
     if isinstance(member, property):
         parts = [member.fget, member.fset, member.fdel]
     elif isinstance(member, (types.FunctionType, staticmethod, classmethod, functools.cached_property)):
