@@ -308,7 +308,8 @@ class Pool:
             clock=running.clock,
         )
         self._backlog.grow()
-        self._settle(running.lane, entry, report)
+        assert self._work is not None  # a worker runs only then
+        self._settle(self._work, running.lane, entry, report)
 
     def _next(self) -> tuple[Lane, Entry] | None:
         if (
