@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from restate_nb.engine.target import Target, name_of
-from restate_nb.errors import InvalidInput, ServerError
+from restate_nb.errors import InvalidInput
 from restate_nb.notebook.attendance import attendance_of
 from restate_nb.notebook.batches import Batch
 from restate_nb.notebook.calls import call_durable, call_handler
@@ -350,11 +350,9 @@ class Session:
 
 
 def _answers(loop: LoopThread, last: Coroutine[Any, Any, None], timeout: float = _PATIENCE) -> bool:
-    """Run a loop's last coroutine there; whether the loop came to it."""
+    """Run one of a loop's last coroutines there; whether the loop came to it."""
     try:
-        loop.run(last, timeout)
-    except (TimeoutError, InvalidInput, ServerError):  # blocked; this very thread; it has ended
-        return False
+        return loop.finish(last, timeout)
     except Exception as error:  # what was to be closed is given up
         _log.info("Something could not be closed: %r", error)
     return True
