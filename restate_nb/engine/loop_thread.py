@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Container, Coroutine
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
@@ -62,6 +62,7 @@ class LoopThread:
         self._closing = False
         self._gone = False
         self._waiting: set[Future[Any]] = set()
+        self._last: set[object] = set()
         self._escaped: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         try:
@@ -90,6 +91,9 @@ class LoopThread:
                     self._tell(what)
         finally:
             self._gone = True
+            with suppress(BaseException):  # of what was blocked until now, and runs on to its end
+                if asyncio.all_tasks(self.loop):
+                    self.loop.run_until_complete(_cancel_all(_END, self._last))
             with suppress(Exception):
                 self.loop.close()
             for future in list(self._waiting):
@@ -162,6 +166,25 @@ class LoopThread:
         """
         self._home.check()
 
+    def finish(self, coroutine: Coroutine[Any, Any, None], timeout: float) -> bool:
+        """Run one of the last coroutines of this loop; says whether that took less than `timeout` seconds.
+
+        Else it is done when what blocks the loop has ended.
+
+        Raises:
+            Exception: what the coroutine raised.
+        """
+        if getattr(_here, "loop", None) is self or self._gone:
+            coroutine.close()
+            return False
+        self._last.add(coroutine)
+        try:
+            self.start(coroutine).result(timeout)
+        except FutureTimeoutError:
+            return False
+        self._last.discard(coroutine)
+        return True
+
     def close(self, within: float = _END) -> bool:
         """Cancel what runs there, and end the thread. Says whether it has ended.
 
@@ -200,10 +223,11 @@ def blocked_by_waiting() -> bool:
     return getattr(_here, "loop", None) is not None
 
 
-async def _cancel_all(within: float) -> None:
+async def _cancel_all(within: float, but: Container[object] = ()) -> None:
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
-        task.cancel()
+        if task.get_coro() not in but:
+            task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=within)
     await asyncio.get_running_loop().shutdown_asyncgens()

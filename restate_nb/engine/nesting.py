@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, NamedTuple
 
 from restate_nb.engine.prints import position
@@ -48,19 +48,24 @@ def _held() -> Passage | None:
 
 @contextmanager
 def lent() -> Iterator[None]:
-    """Lend what the item of this thread holds of a shared limit; it goes on when it has that back."""
+    """Lend what the item of this thread holds of a shared limit; it goes on when it has that back.
+
+    Who gives up waiting, at a timeout, gets it as soon as it is free, and does not wait for that too.
+    """
     passage = _held()
     if passage is None:
         yield
         return
     passage.soon(passage.lend)
+    there = threading.Event()
     try:
         yield
-    finally:
-        there = threading.Event()
+    except BaseException:
         passage.soon(passage.take_back, there.set)
-        while not there.wait(_LOOK) and passage.lives:
-            pass
+        raise
+    passage.soon(passage.take_back, there.set)
+    while not there.wait(_LOOK) and passage.lives:
+        pass
 
 
 @asynccontextmanager
@@ -71,9 +76,16 @@ async def lent_while_awaited() -> AsyncIterator[None]:
         yield
         return
     passage.soon(passage.lend)
+    here, there = asyncio.get_running_loop(), asyncio.Event()
+
+    def back() -> None:
+        with suppress(RuntimeError):  # the loop has ended, as that of an item in a thread of its own does
+            here.call_soon_threadsafe(there.set)
+
     try:
         yield
-    finally:
-        here, there = asyncio.get_running_loop(), asyncio.Event()
-        passage.soon(passage.take_back, lambda: here.call_soon_threadsafe(there.set))
-        await there.wait()
+    except BaseException:
+        passage.soon(passage.take_back, back)
+        raise
+    passage.soon(passage.take_back, back)
+    await there.wait()

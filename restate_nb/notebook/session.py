@@ -430,11 +430,9 @@ class Session:
 
 
 def _answers(loop: LoopThread, last: Coroutine[Any, Any, None], timeout: float = _PATIENCE) -> bool:
-    """Run a loop's last coroutine there; whether the loop came to it."""
+    """Run one of a loop's last coroutines there; whether the loop came to it."""
     try:
-        loop.run(last, timeout)
-    except (TimeoutError, InvalidInput, ServerError):  # blocked; this very thread; it has ended
-        return False
+        return loop.finish(last, timeout)
     except Exception as error:  # what was to be closed is given up
         _log.info("Something could not be closed: %r", error)
     return True

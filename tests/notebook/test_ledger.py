@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import msgspec
 import pytest
@@ -333,3 +334,29 @@ def test_what_never_began_has_no_times_to_put_right() -> None:
     ledger.apply(0, [Attempt(0, 1, CANCELLED, 0.0, 0.0, failure=Failure("CancelledError", ""))], 0)
     ledger.retime(0, 90.0, 2.0)
     assert (ledger.started[0], ledger.ran[0], ledger.ran_in_all[0]) == (0.0, 0.0, 0.0)
+
+
+def test_tracebacks_of_many_failures_are_kept_out_of_memory_and_each_is_found_again() -> None:
+    ledger = Ledger(3_000)
+    tracemalloc.start()
+    for position in range(3_000):
+        text = f"Traceback of {position if position % 2 else 0}\n" + "x" * 5_000
+        why = Failure("ValueError", f"item {position}", "cell:1 in f", text)
+        ledger.apply(0, [Attempt(position, 1, ERROR, 1.0, 0.5, failure=why)], 0)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 6_000_000, "15 MB of tracebacks"
+    for position in (0, 1, 2, 1_501, 2_999):
+        found = ledger.failures[position]
+        assert found.traceback.startswith(f"Traceback of {position if position % 2 else 0}\n")
+        assert (found.type, found.message, found.where) == ("ValueError", f"item {position}", "cell:1 in f")
+    assert len(ledger.failures) == 3_000 and 2_999 in ledger.failures and 3_000 not in ledger.failures
+    assert dict(ledger.failures)[1].traceback == ledger.failures[1].traceback
+
+
+def test_failures_may_be_read_while_they_come() -> None:
+    ledger = Ledger(10)
+    ledger.apply(0, [failure(0, 1, 100.0)], 0)
+    for position in ledger.failures:
+        ledger.apply(0, [failure(position + 1, 1, 100.0)], 0)
+    assert list(ledger.failures) == [0, 1]

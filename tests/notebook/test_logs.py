@@ -171,3 +171,27 @@ def test_lines_of_threads_that_print_at_once_are_kept_whole_and_all_shown() -> N
     # A line may be shown in two parts, when it takes longer than a moment.
     assert sorted("".join(shown)) == sorted("a b\n" * 1600)
     assert [sum(line.position == position for line in job.lines()) for position in range(8)] == [200] * 8
+
+
+def test_lines_without_an_end_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prints, "KEPT_LINES", 100)
+    monkeypatch.setattr(prints, "_KEPT_BEGUN", 10)
+    monkeypatch.setattr(prints, "_KEPT_CHARACTERS", 1_000)
+    kept = prints.Prints()
+
+    def write(position: int, text: str) -> None:
+        kept.context(bounded=True).run(
+            prints.at_item, position, lambda _: kept.write("stdout", text, lambda _: None), 0
+        )
+
+    for position in range(500):
+        write(position, ".")
+    write(499, "end\n")
+    lines = kept.lines()
+    assert len(lines) == 100
+    assert lines[-1].text == "." and lines[-1].position == 498
+    assert any(line.position == 499 and line.text == ".end" for line in lines)
+    for position in range(50):
+        write(position, "x" * 90)
+    assert sum(len(line.text) for line in kept._lines) <= 1_000
+    assert len(kept._begun) <= 10

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import restate_nb as rnb
 from restate_nb.notebook.loops import LoopThread, until_done
 
 
@@ -62,3 +63,43 @@ async def test_cancelling_the_waiting_cell_leaves_the_future_alone(thread: LoopT
         await waiting
     assert not future.cancelled()
     assert await until_done(future) == "done"
+
+
+def test_who_waits_for_a_loop_that_has_died_is_told_so() -> None:
+    thread = LoopThread("loop of a test")
+    waiting = thread.start(asyncio.sleep(60))
+
+    turns = iter(range(100))  # then it is given up
+
+    def broken() -> None:
+        if next(turns, None) is None:
+            del thread.loop._run_once  # type: ignore[attr-defined]
+            return
+        raise OSError("the selector was closed")
+
+    def breaks() -> None:
+        thread.loop._run_once = broken  # type: ignore[attr-defined]
+
+    thread.loop.call_soon_threadsafe(breaks)
+    with pytest.raises(rnb.ServerError, match="event loop has ended"):
+        waiting.result(10)
+    with pytest.raises(rnb.ServerError, match="event loop has ended"):
+        thread.run(asyncio.sleep(0))
+    assert thread.close()
+
+
+def test_a_loop_never_waits_for_itself(thread: LoopThread) -> None:
+    async def waits() -> None:
+        thread.run(asyncio.sleep(0))
+
+    with pytest.raises(rnb.InvalidInput, match="on that loop itself"):
+        thread.run(waits())
+
+
+def test_where_the_machine_gives_no_thread_no_loop_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(rnb.ServerError, match="no more threads"):
+        LoopThread("loop of a test")
