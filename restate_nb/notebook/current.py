@@ -36,6 +36,8 @@ def only_one(make: Callable[[], Session], fits: Callable[[Session], bool]) -> Se
     """
     global _session  # noqa: PLW0603 - what this module is about
     with _making:
+        if _session is not None and _session.live and _session.lost:
+            _session.stop()
         if _session is None or not _session.live:
             _session = make()
         elif not fits(_session):

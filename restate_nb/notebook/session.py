@@ -315,6 +315,11 @@ class Session:
         return not self._closed and self._home.is_here
 
     @property
+    def lost(self) -> str:
+        """What became of its server's data, in words; empty while they are there."""
+        return "" if self._closed else self._restate.lost()
+
+    @property
     def jobs(self) -> list[Job[Any]]:
         """The jobs that were submitted or attached to from this session: those that run, those whose handle is still in
         a variable, and the latest that have ended. `rnb.job(name)` finds all others."""
@@ -426,7 +431,7 @@ class Session:
         return session_html(self)
 
     def __dir__(self) -> list[str]:
-        return ["call", "data_dir", "job", "jobs", "live", "name", "serve", "server", "stop"]
+        return ["call", "data_dir", "job", "jobs", "live", "lost", "name", "serve", "server", "stop"]
 
 
 def _answers(loop: LoopThread, last: Coroutine[Any, Any, None], timeout: float = _PATIENCE) -> bool:

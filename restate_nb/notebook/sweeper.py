@@ -36,7 +36,7 @@ _INTERVAL: Final = 600.0  # seconds between two looks
 _PAGE: Final = 5_000  # invocations of which a query tells
 _WAIT: Final = 0.2  # seconds
 _RECORDED_SECONDS: Final = 1.0
-_ENDING_SECONDS: Final = 10.0
+_ENDING_SECONDS: Final = 60.0
 """That what still runs of a dropped job has to end after it was cancelled. Then it is killed."""
 
 

@@ -118,7 +118,7 @@ class ServerHandle:
             return ""
         return (
             f"The data directory {self.data_dir} was deleted or replaced while its server ran, and with it what was "
-            "recorded there. session.stop() ends that server, and rnb.start() begins anew."
+            "recorded there. rnb.start() ends that server, and begins anew."
         )
 
     def close(self) -> None:

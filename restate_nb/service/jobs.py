@@ -37,6 +37,8 @@ FOR_EVER: Final = timedelta(days=365)
 """The defaults (inactivity 1 minute, abort 10 minutes) would abort a long item and run it again; 0 does not switch them
 off. Items have their own `timeout`."""
 
+_LONGEST: Final = 1000 * FOR_EVER
+
 RETRIES: Final = InvocationRetryPolicy(
     initial_interval=timedelta(milliseconds=100),
     exponentiation_factor=2.0,
@@ -49,7 +51,7 @@ RETRIES: Final = InvocationRetryPolicy(
 def kept_for(retention: timedelta) -> timedelta:
     """How long Restate keeps what a single invocation did, counted from its own end, which may be long before that of
     its job. When a job is dropped its invocations are purged; this is for those of whom nobody comes to do so."""
-    return retention + FOR_EVER
+    return min(retention, _LONGEST) + FOR_EVER
 
 
 def items_of(session: str, runs: JobRuns, *, retention: timedelta, patient: bool = True) -> Service:

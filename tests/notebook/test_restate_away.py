@@ -189,7 +189,9 @@ def test_deleting_the_data_directory_of_a_running_job_is_noticed_and_told(
         assert told in str(job.diagnose())
         assert told in job._progress().note
         for do in (lambda: rnb.map(abs, [1], session=session, show=False), session.revive):
-            with pytest.raises(ServerError, match=r"was deleted or replaced .* rnb\.start\(\) begins anew"):
+            with pytest.raises(
+                ServerError, match=r"was deleted or replaced .* rnb\.start\(\) ends that server, and begins anew"
+            ):
                 do()
         if not job.wait(0):
             with pytest.raises(rnb.JobError, match=r"was deleted or replaced .* begins anew\.$"):
@@ -200,3 +202,18 @@ def test_deleting_the_data_directory_of_a_running_job_is_noticed_and_told(
     assert told in capsys.readouterr().out
     with Session("deleted", home) as session:
         assert rnb.map(abs, [-1], session=session, show=False).values() == [1]
+
+
+def test_start_begins_anew_where_the_data_of_the_live_session_were_deleted(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    before = rnb.start("anew", data_dir=home)
+    try:
+        assert rnb.start("anew", data_dir=home) is before
+        assert before.lost == ""
+        subprocess.run(["rm", "-rf", home], check=False)
+        assert before.lost
+        after = rnb.start("anew", data_dir=home)
+        assert (before.live, after.live, after.lost) == (False, True, "")
+        assert rnb.map(abs, [-1], show=False).values() == [1]
+    finally:
+        rnb.start("anew", data_dir=home).stop()
