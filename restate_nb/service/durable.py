@@ -123,11 +123,16 @@ class DurableFunctions:
             RetryableError: the function is not known here yet, or its retry policy wants another attempt.
             TerminalError: the invocation was cancelled.
         """
+        known = self._functions.get(request.call) or self._functions.get(request.function)
+        if known is None:
+            raise RetryableError(_waiting(request), retry_after=_MISSING_AGAIN)
+        fn, retry, context = known
+        prints.enter(context, request.position)
         invocation = ctx.request().id
         flights = self._flights.setdefault(invocation, Flights())
-        flights.adopt()
+        tap = guard(ctx, flights, flights.adopt())
         try:
-            recorded = await self._run(ctx, guard(ctx, flights), request)
+            recorded = await self._run(ctx, tap, request, functools.partial(fn, ctx), retry)
         except BaseException:
             flights.orphan(functools.partial(self._give_up, invocation))  # the next attempt finds them
             raise
@@ -143,14 +148,11 @@ class DurableFunctions:
         if flights is not None:
             flights.end()
 
-    async def _run(self, ctx: Context, tap: Tap, request: DurableRequest) -> bytes:
-        known = self._functions.get(request.call) or self._functions.get(request.function)
-        if known is None:
-            raise RetryableError(_waiting(request), retry_after=_MISSING_AGAIN)
-        fn, retry, context = known
-        prints.enter(context, request.position)
+    async def _run(
+        self, ctx: Context, tap: Tap, request: DurableRequest, fn: Callable[..., Any], retry: Retry
+    ) -> bytes:
         try:
-            attempt = await self._attempt(ctx, tap, request, functools.partial(fn, ctx), retry)
+            attempt = await self._attempt(ctx, tap, request, fn, retry)
             return await tap.record(OUTCOME_STEP, msgspec.json.encode(attempt))
         except (VMException, JournalMismatch, SdkInternalBaseException) as error:
             if _MISMATCH in f"{error} {error.__cause__}":
