@@ -192,7 +192,7 @@ async def _answer(connection: Connection, asking: Coroutine[Any, Any, bytes], in
     try:
         return await asking
     except Unreachable as error:
-        raise Unreachable(
+        raise ServerError(
             f"{error} Whether {invocation.name} was begun is unknown. If it was, it goes on in Restate: the same call "
             f"with {invocation.again} waits for that invocation, and begins it if there is none."
         ) from None

@@ -141,14 +141,21 @@ class DurableFunctions:
             RetryableError: the function is not known here yet, or its retry policy wants another attempt.
             TerminalError: the invocation was cancelled.
         """
+        known = self._functions.get(request.call) or self._functions.get(request.function)
+        if known is None:
+            raise RetryableError(_waiting(request), retry_after=_MISSING_AGAIN)
+        fn, retry, context, classes = known
+        target = Target(functools.partial(fn, ctx), request.passing, classes=classes)
+        prints.enter(context, request.position)
         invocation = ctx.request().id
         flights = self._flights.setdefault(invocation, Flights())
-        flights.adopt()
+        tap = guard(ctx, flights, flights.adopt())
         try:
-            recorded = await self._run(ctx, guard(ctx, flights), request)
+            recorded = await self._run(ctx, tap, request, target, retry)
         except BaseException:
             flights.orphan(functools.partial(self._give_up, invocation))  # the next attempt finds them
             raise
+        self._give_up(invocation)
         self._failed.pop(invocation, None)
         self._mismatched.get(request.function, {}).pop(invocation, None)
         if attempt_decoder.decode(recorded).status == CANCELLED:
@@ -160,14 +167,8 @@ class DurableFunctions:
         if flights is not None:
             flights.end()
 
-    async def _run(self, ctx: Context, tap: Tap, request: DurableRequest) -> bytes:
-        known = self._functions.get(request.call) or self._functions.get(request.function)
-        if known is None:
-            raise RetryableError(_waiting(request), retry_after=_MISSING_AGAIN)
-        fn, retry, context, classes = known
-        prints.enter(context, request.position)
+    async def _run(self, ctx: Context, tap: Tap, request: DurableRequest, target: Target, retry: Retry) -> bytes:
         try:
-            target = Target(functools.partial(fn, ctx), request.passing, classes=classes)
             attempt = await self._attempt(ctx, tap, request, target, retry)
             return await tap.record(OUTCOME_STEP, msgspec.json.encode(attempt))
         except (VMException, JournalMismatch, SdkInternalBaseException) as error:

@@ -31,12 +31,22 @@ class Flights:
     def __init__(self) -> None:
         self._flights: dict[int, _Flight] = {}
         self._attempts = 0  # the end of a connection may be noticed after the next attempt has begun
+        self._latest: int | None = 0
         self._orphaned: asyncio.TimerHandle | None = None
 
-    def board(self, handle: int, name: str, action: Callable[[], Any]) -> Callable[[], Any]:
-        """The action to run as this step: it takes what an earlier attempt has begun, and else begins it."""
+    def board(self, attempt: int, handle: int, name: str, action: Callable[[], Any]) -> Callable[[], Any]:
+        """The action to run as this step: it takes what an earlier attempt has begun, and else begins it.
+
+        Args:
+            attempt: which one asks. One that was held up while a later one went on begins nothing more.
+            handle: the step's.
+            name: the step's.
+            action: what it does.
+        """
 
         async def run() -> Any:
+            if attempt != self._latest:
+                await asyncio.get_running_loop().create_future()  # until it finds that its connection is gone
             there = self._flights.get(handle)
             if there is None or there.name != name:
                 there = self._flights[handle] = _Flight(name, _begun(action))
@@ -52,10 +62,13 @@ class Flights:
         """The step is recorded."""
         self._flights.pop(handle, None)
 
-    def adopt(self) -> None:
-        """An attempt is there."""
+    def adopt(self) -> int:
+        """An attempt is there; says which one it is."""
+        assert self._latest is not None
         self._attempts += 1
+        self._latest += 1
         self._stop_the_clock()
+        return self._latest
 
     def orphan(self, forget: Callable[[], object]) -> None:
         """An attempt has ended; another should come, or be there."""
@@ -74,6 +87,7 @@ class Flights:
 
     def end(self) -> None:
         """No attempt will come: what still runs is nobody's. A thread cannot be stopped."""
+        self._latest = None
         self._stop_the_clock()
         for flight in self._flights.values():
             flight.future.cancel()

@@ -46,17 +46,18 @@ _HINTS: Final = {
 }
 
 
-def guard(context: object, flights: Flights) -> Tap:
+def guard(context: object, flights: Flights, attempt: int) -> Tap:
     """Have the context of a durable function refuse what Restate cannot keep; to be called once an attempt.
 
     Args:
         context: of this attempt.
         flights: of its invocation.
+        attempt: which one of these it is.
     """
 
     def guarded(handle: int, name: str, action: Callable[..., Any], serde: Serde[Any]) -> tuple[Any, Serde[Any]]:
         in_what = _in_task if inspect.iscoroutinefunction(action) else _in_thread
-        return flights.board(handle, name, in_what(action)), _Checked(name, serde)
+        return flights.board(attempt, handle, name, in_what(action)), _Checked(name, serde)
 
     tap = Tap(context)
     tap.refuse(_NO_STATE, _no_state)

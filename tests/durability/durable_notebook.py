@@ -1,8 +1,8 @@
-"""The notebook of durable functions that the kill tests kill: `python -m tests.durability.durable_notebook FOLDER TOTAL`.
+"""The notebook of durable functions that is killed: `python -m tests.durability.durable_notebook FOLDER TOTAL`.
 
 A job of TOTAL durable functions with a fan-out each, and beside it single calls of the same function and of a handler
-that is served. FOLDER/steps has a line for what happens: `begin KEY STEP PROCESS`, `end ...`, and `recorded ...` where the
-function has the result, which is when the journal has it. Prints `submitted`, and `finished` at the end.
+that is served. FOLDER/steps has a line for what happens: `begin KEY STEP PROCESS`, `end ...`, and `recorded ...` where
+the function has the result, which is when the journal has it. Prints `submitted`, and `finished` at the end.
 """
 
 from __future__ import annotations

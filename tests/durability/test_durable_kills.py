@@ -108,8 +108,8 @@ def loop(folder: Path, seed: int, total: int, kills: int) -> None:
     assert done < total * len(STEPS) * 0.95, "too little was left to do after the last kill"
     notebook.finish()
     print(
-        f"{kills} kills of the server and {kills} of the kernel: {check(folder, total)}, 0 recorded ones; all ended, in "
-        f"{time.monotonic() - begun:.0f} s"
+        f"{kills} kills of the server and {kills} of the kernel: {check(folder, total)}, 0 recorded ones; all ended, "
+        f"in {time.monotonic() - begun:.0f} s"
     )
 
 

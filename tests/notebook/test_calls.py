@@ -217,7 +217,7 @@ def test_a_call_that_loses_restate_for_good_says_how_to_go_on(
         return 1
 
     monkeypatch.setattr(session._ingress, "call", away)
-    with pytest.raises(Unreachable, match=r"the same call with idempotency_key='[0-9a-f]{32}' waits"):
+    with pytest.raises(rnb.ServerError, match=r"the same call with idempotency_key='[0-9a-f]{32}' waits"):
         rnb.call(fn, session=session)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -95,27 +93,3 @@ def test_items_whose_function_is_lost_or_changed_are_cancelled_too(tmp_path: Pat
         for job in (lost, changed):
             job.cancel()
             assert job.result(20)["status"].tolist() == ["cancelled"] * 3
-
-
-def test_steps_in_flight_when_the_server_dies_are_waited_for_and_not_run_again(session: Session) -> None:
-    begun: list[int] = []
-    gate: list[bool] = []
-
-    async def fn(ctx: Context, item: int) -> int:
-        def step() -> int:
-            begun.append(item)
-            while not gate:
-                time.sleep(0.01)
-            return item
-
-        return await ctx.run_typed("step", step)
-
-    job = rnb.map(fn, range(3), session=session, show=False)
-    until(lambda: len(begun) == 3)
-    pid = session.server.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: session.server.pid not in (pid, None))
-    gate.append(True)
-    assert job.values() == [0, 1, 2]
-    assert sorted(begun) == [0, 1, 2]

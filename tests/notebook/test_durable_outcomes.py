@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
 import random
+import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -26,6 +29,14 @@ from restate_nb.patterns import OperationFailed, fan_out, fan_out_fail, map_conc
 from restate_nb.service.durable import DurableFunctions, DurableRequest
 from restate_nb.service.guarded import MAX_STEP_BYTES
 from restate_nb.testing import mock_context
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
 
 TWICE = RunOptions[Any](max_attempts=2, initial_retry_interval=dt.timedelta(milliseconds=5))
 
@@ -343,3 +354,51 @@ async def test_what_a_cancelled_operation_raises_is_told_from_the_users_own_erro
     functions.provide("fn", fn)
     request = DurableRequest(function="fn", name="fn", passing="value", item=msgspec.Raw(b"1"))
     assert b"mine" in await ctx.mock.invoke(functions.run, request)
+
+
+def test_steps_in_flight_when_the_server_dies_are_waited_for_and_not_run_again(session: Session) -> None:
+    begun: list[int] = []
+    gate: list[bool] = []
+
+    async def fn(ctx: Context, item: int) -> int:
+        def step() -> int:
+            begun.append(item)
+            while not gate:
+                time.sleep(0.01)
+            return item
+
+        return await ctx.run_typed("step", step)
+
+    job = rnb.map(fn, range(3), session=session, show=False)
+    until(lambda: len(begun) == 3)
+    pid = session.server.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: session.server.pid not in (pid, None))
+    gate.append(True)
+    assert job.values() == [0, 1, 2]
+    assert sorted(begun) == [0, 1, 2]
+
+
+def test_an_attempt_that_is_held_up_while_a_later_one_ends_the_invocation_begins_no_step(session: Session) -> None:
+    gate, attempts, charged = asyncio.Event(), [0], [0]
+
+    async def fn(ctx: Context, item: int) -> int:
+        attempts[0] += 1
+        if attempts[0] == 1:
+            await gate.wait()  # it does not hear of the end of its connection
+
+        async def charge() -> None:
+            charged[0] += 1
+
+        await ctx.run_typed("charge", charge)
+        return item
+
+    job = rnb.map(fn, [1], session=session, show=False)
+    until(lambda: attempts[0])
+    assert session.server.pid is not None
+    os.kill(session.server.pid, signal.SIGKILL)
+    assert job.values() == [1]
+    session._io.loop.call_soon_threadsafe(gate.set)
+    time.sleep(0.3)
+    assert charged == [1]
