@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from restate_nb.engine.target import Passing, Target
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.notebook.spool import Spool
-from restate_nb.notebook.unreadable import readable
+from restate_nb.notebook.unreadable import unreadable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,11 +42,11 @@ class Items:
         if self.labels is None:
             return pd.RangeIndex(len(self))
         if isinstance(self.labels, pd.Index):
-            return self.labels
+            return cast("pd.Index[Any]", self.labels)
         try:
-            return pd.Index(self.labels)
+            return cast("pd.Index[Any]", pd.Index(self.labels))
         except (UnicodeEncodeError, OverflowError):  # file names that are not UTF-8; whole numbers of any size
-            return pd.Index(self.labels, dtype=object)
+            return pd.Index(list(self.labels), dtype=object)
 
 
 class Decoded(Sequence[Any]):
@@ -68,7 +68,10 @@ class Decoded(Sequence[Any]):
         return map(self._item, self._encoded)
 
     def _item(self, raw: bytes) -> Any:
-        return readable(lambda: self._target.item(raw), lambda: raw)
+        try:
+            return self._target.item(raw)
+        except Exception as error:  # a class of the user's own may do anything when it is made again
+            return unreadable(error, raw)
 
 
 def passing_of(items: object) -> Passing:

@@ -10,8 +10,6 @@ import json
 import os
 import pathlib
 import random
-import threading
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
