@@ -50,7 +50,7 @@ def _numpy(value: Any, kind: type, write: Write) -> object | None:
     if letter == "U":
         return tagged("scalar", leaves.text(str(value)), dtype="U")
     if letter == "S":
-        return tagged("scalar", base64.b64encode(bytes(value)).decode(), dtype="S")
+        return tagged("scalar", base64.b64encode(value.item()).decode(), dtype="S")
     return _array(np.asarray(value), write, scalar=True)
 
 

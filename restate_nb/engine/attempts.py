@@ -145,7 +145,7 @@ class Attempts:
             self.threads[entry.position, entry.number] = threading.get_ident()
             call = functools.partial(at_item, entry.position, work.call)
             context = work.context.copy()
-            result = context.run(try_once, call, entry.position, entry.number, entry.payload, retry, work.encode)
+            result = context.run(try_once, call, entry.position, entry.number, entry.payload, retry, encode=work.encode)
             self.threads.pop((entry.position, entry.number), None)
 
         def told() -> None:

@@ -169,6 +169,7 @@ class Writer:
         return self.other(value, kind, lambda inner: self.plain(inner, room - 2))
 
     def text(self, value: str) -> object:
+        """Text, where some of it is not Unicode."""
         return leaves.text(value)
 
     def _list(self, value: list[Any] | tuple[Any, ...], room: int) -> Any:

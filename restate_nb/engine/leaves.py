@@ -8,6 +8,7 @@ import collections
 import datetime as dt
 import decimal
 import fractions
+import importlib
 import ipaddress
 import pathlib
 import re
@@ -97,13 +98,13 @@ def zone_from(written: Any) -> dt.tzinfo:
             return dt.timezone(offset, written["name"])
         return dt.timezone(offset) if offset else dt.UTC
     if "pytz" in written:
-        import pytz  # noqa: PLC0415 - the user's
-
-        key = written["pytz"]
-        return pytz.timezone(key) if isinstance(key, str) else pytz.FixedOffset(key)
-    from dateutil import tz  # noqa: PLC0415
-
-    return tz.UTC if written["dateutil"] is None else tz.tzoffset(*written["dateutil"])
+        pytz, key = importlib.import_module("pytz"), written["pytz"]
+        zone = pytz.timezone(key) if isinstance(key, str) else pytz.FixedOffset(key)
+    else:
+        tz = importlib.import_module("dateutil.tz")
+        zone = tz.UTC if written["dateutil"] is None else tz.tzoffset(*written["dateutil"])
+    assert isinstance(zone, dt.tzinfo)
+    return zone
 
 
 def same_time(one: Any, other: Any) -> bool:
@@ -357,7 +358,10 @@ _BASES: Final = (
     bool, int, float, complex, str, bytes, bytearray, list, dict, tuple, set, frozenset, dt.datetime, dt.date, dt.time,
     dt.timedelta, decimal.Decimal, fractions.Fraction, uuid.UUID, pathlib.PurePath, deque, array.array,
 )  # fmt: skip
-_MADE_BY: Final = {dt.datetime: "datetime.fromisoformat(value.isoformat())", dt.date: "date(value.year, ...)"}
+_MADE_BY: Final[dict[type, str]] = {
+    dt.datetime: "datetime.fromisoformat(value.isoformat())",
+    dt.date: "date(value.year, ...)",
+}
 
 
 def refusal(value: object, kind: type) -> NotEncodable:

@@ -102,7 +102,8 @@ class Classes:
 
 def _below(kind: type) -> Iterator[type]:
     if type(kind) is type or not issubclass(kind, type):
-        for each in kind.__subclasses__():
+        below: list[type] = kind.__subclasses__()
+        for each in below:
             yield each
             yield from _below(each)
 
@@ -223,7 +224,7 @@ def _model(value: Any, name: str, write: Write) -> object:
 
 def shown(value: Any, write: Write) -> tuple[object] | None:
     """How an object with fields is shown elsewhere: its fields, or an enum's value. None when it is none."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind.__module__ == "pydantic.types" and kind.__name__.startswith("Secret"):
         return (str(value),)
     if kind.__module__ == "numpy" and hasattr(value, "dtype") and value.dtype.kind in "biufcUS" and not value.ndim:
@@ -234,7 +235,7 @@ def shown(value: Any, write: Write) -> tuple[object] | None:
     if isinstance(value, enum.Enum):
         return (write(value.value),)
     if _is_namedtuple(kind):
-        return (write(dict(zip(kind._fields, value, strict=False))),)  # type: ignore[attr-defined]
+        return (write(dict(zip(kind._fields, value, strict=False))),)
     if _is_model(kind):
         return (write({**_state(value, kind), **(value.__pydantic_extra__ or {})}),)
     return (write(_state(value, kind)),)
@@ -289,22 +290,36 @@ def look_alike(name: str, fields: tuple[str, ...]) -> type:
 
 def _as_object(kind: type, state: dict[str, Any]) -> Any:
     fields = _names(kind)
+    state = {**_defaults(kind, state), **state}
     lacking = [name for name in fields if name not in state and name in _required(kind)]
     unknown = [] if "__dict__" in dir(kind) else [name for name in state if name not in fields]
     if lacking or unknown:
         raise NotReadable(f"{kind.__qualname__} has other fields by now: {(lacking + unknown)[0]!r}.")
     if issubclass(kind, msgspec.Struct):
         try:
-            value = kind(**state)  # the only way to have one: its __post_init__ runs, and what it set is set back
+            struct = kind(**state)  # the only way to have one: its __post_init__ runs, and what it set is set back
         except Exception as error:
             raise NotReadable(f"{kind.__qualname__} cannot be made again: {type(error).__name__}: {error}.") from error
         for name, each in state.items():
-            msgspec.structs.force_setattr(value, name, each)
-        return value
-    value = object.__new__(kind)
+            msgspec.structs.force_setattr(struct, name, each)
+        return struct
+    value: Any = object.__new__(kind)
     for name, each in state.items():
         object.__setattr__(value, name, each)
     return value
+
+
+def _defaults(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Of fields that the class did not have when the object was written."""
+    found: dict[str, Any] = {}
+    if dataclasses.is_dataclass(kind):
+        for each in dataclasses.fields(kind):
+            if each.init and each.name not in state:
+                if each.default is not dataclasses.MISSING:
+                    found[each.name] = each.default
+                elif each.default_factory is not dataclasses.MISSING:
+                    found[each.name] = each.default_factory()
+    return found
 
 
 def _required(kind: type) -> set[str]:
@@ -316,20 +331,22 @@ def _required(kind: type) -> set[str]:
     return {each.name for each in dataclasses.fields(kind) if each.init}  # type: ignore[arg-type]
 
 
-def _as_model(kind: type, state: dict[str, Any], written: dict[str, Any], read: Read) -> Any:
-    unknown = [name for name in state if name not in kind.model_fields]  # type: ignore[attr-defined]
-    lacking = [name for name in kind.model_fields if name not in state and name in written["set"]]  # type: ignore[attr-defined]
-    if lacking:
-        raise NotReadable(f"{kind.__qualname__} has other fields by now: {(unknown + lacking)[0]!r}.")
+def _as_model(kind: Any, state: dict[str, Any], written: dict[str, Any], read: Read) -> Any:
+    for name, field in kind.model_fields.items():
+        if name not in state and not field.is_required():  # the class did not have it when the object was written
+            state[name] = field.get_default(call_default_factory=True, validated_data=state)
+    gone = [name for name in state if name not in kind.model_fields and name in written["set"]]
+    if gone:
+        raise NotReadable(f"{kind.__qualname__} has other fields by now: {gone[0]!r} is gone.")
     value = kind.__new__(kind)
     object.__setattr__(value, "__dict__", state)
     object.__setattr__(value, "__pydantic_fields_set__", set(written["set"]))
     extra = read(written["extra"]) if "extra" in written else None
-    if extra is None and kind.model_config.get("extra") == "allow":  # type: ignore[attr-defined]
+    if extra is None and kind.model_config.get("extra") == "allow":
         extra = {}
     object.__setattr__(value, "__pydantic_extra__", extra)
     private = read(written["private"]) if "private" in written else None
-    if private is None and kind.__private_attributes__:  # type: ignore[attr-defined]
+    if private is None and kind.__private_attributes__:
         private = {}
     object.__setattr__(value, "__pydantic_private__", private)
     return value

@@ -64,8 +64,8 @@ def classes_of(fn: Callable[..., Any], hints: typing.Mapping[str, Any]) -> Class
             waiting += _named_by(thing, found)
         elif isinstance(thing, type):
             _add_all(thing, found)
-        elif (call := getattr(type(thing), "__call__", None)) is not None:
-            waiting.append(call)
+        elif callable(thing):
+            waiting.append(type(thing).__call__)
     return Classes(found)
 
 
@@ -81,7 +81,7 @@ def _named_by(fn: types.FunctionType, found: dict[type, None]) -> list[Any]:
             values.append(cell.cell_contents)
     inner = inspect.unwrap(fn)
     functions: list[Any] = [] if inner is fn else [inner]
-    for annotation in inspect.get_annotations(fn).values():
+    for annotation in _annotations(fn).values():
         if not isinstance(annotation, str):
             _add_all(annotation, found)
     holders: set[int] = set()
@@ -100,6 +100,14 @@ def _named_by(fn: types.FunctionType, found: dict[type, None]) -> list[Any]:
         elif is_structured(type(value)):
             _add_all(type(value), found)
     return functions
+
+
+def _annotations(thing: Any) -> dict[str, Any]:
+    """As they are written, resolved or not."""
+    try:
+        return inspect.get_annotations(thing)
+    except Exception:  # from Python 3.14 on they are evaluated when they are asked for
+        return {}
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -122,7 +130,7 @@ def _add_all(annotation: Any, found: dict[type, None]) -> None:
             try:
                 fields = typing.get_type_hints(kind)
             except Exception:  # a forward reference to something that is not there
-                fields = getattr(kind, "__annotations__", {})
+                fields = _annotations(kind)
             for each in fields.values():
                 _add_all(each, found)
 
@@ -150,7 +158,7 @@ def _one_by_one(fn: Any) -> dict[str, Any]:
     for name, cell in zip(getattr(code, "co_freevars", ()), getattr(fn, "__closure__", None) or (), strict=False):
         with contextlib.suppress(ValueError):  # it is empty still
             local[name] = cell.cell_contents
-    for name, annotation in getattr(fn, "__annotations__", {}).items():
+    for name, annotation in _annotations(fn).items():
         holder = types.SimpleNamespace(__annotations__={name: annotation})
         with contextlib.suppress(Exception):
             found |= typing.get_type_hints(holder, getattr(fn, "__globals__", {}), local)

@@ -106,6 +106,7 @@ def try_once(
     number: int,
     payload: Any,
     retry: Retry,
+    *,
     encode: Callable[[Any], bytes] = encode,
 ) -> Report | Awaitable[Any]:
     """Call the function. Never raises. What is to be awaited, as some lambdas return it, is handed back."""

@@ -169,7 +169,7 @@ class _Worker:
         if self._call is None:
             assert self._failed is not None
             return went_wrong(position, number, self._failed, NO_RETRY, started=started, clock=clock)
-        result = try_once(self._call, position, number, payload, self._retry, self._encode)
+        result = try_once(self._call, position, number, payload, self._retry, encode=self._encode)
         if isinstance(result, Report):
             return result
         try:

@@ -98,7 +98,7 @@ def _text(values: Sequence[Any]) -> Any:
 def _numpy(values: Sequence[Any], kind: type[np.generic], lacking: set[type]) -> Any:
     dtype = np.dtype(kind)
     if dtype.kind in "mM":
-        units = {value.dtype for value in values if isinstance(value, np.generic)}
+        units: set[Any] = {value.dtype for value in values if isinstance(value, np.generic)}
         return None if len(units) > 1 or lacking or np.datetime_data(units.pop())[0] not in _UNITS else _times(values)
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         return None

@@ -10,7 +10,7 @@ from typing import Any, Final
 from restate_nb.engine.record import OK, STATUS_NAMES, Attempt, AttemptStatus
 from restate_nb.notebook.job import Job
 from restate_nb.notebook.ledger import PENDING
-from restate_nb.notebook.unreadable import readable
+from restate_nb.notebook.unreadable import unreadable
 from restate_nb.notebook.visible import this_cell
 
 _LOOK_SECONDS: Final = 0.05
@@ -114,7 +114,10 @@ class Completed:
 
     def _value(self, position: int) -> Any:
         raw = next(self._job._ledger.raws([position]))
-        return readable(lambda: self._job._target.value(raw, position), lambda: raw)
+        try:
+            return self._job._target.value(raw, position)
+        except Exception as error:  # a class of the user's own may do anything when it is made again
+            return unreadable(error, raw)
 
 
 def as_completed(job: Job[Any]) -> Completed:

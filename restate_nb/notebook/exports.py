@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import math
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import pandas as pd
 
 from restate_nb.engine.codec import as_shown, encode
@@ -42,7 +44,7 @@ def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
 def _as_text(column: pd.Series[Any]) -> pd.Series[Any]:
     known = [each for each in column if each is not None]
     kinds = {type(each) for each in known}
-    if kinds and len(kinds) == 1 and kinds <= _PLAIN and _holds(*kinds, known, for_json=True):
+    if kinds and len(kinds) == 1 and kinds <= _PLAIN and _holds(kinds.pop(), known, for_json=True):
         return column.convert_dtypes()
     texts = [None if each is None or each is pd.NA else _text(each) for each in column]
     return pd.Series(texts, index=column.index, dtype="string")
@@ -126,7 +128,7 @@ def _plain_labels(index: pd.Index[Any], for_json: bool) -> pd.Index[Any]:
         categories = pd.Index(dtype.categories)
         plain = _plain_labels(categories, for_json)
         return index if plain is categories else index.astype(object).map(label_text)
-    if dtype == object:
+    if isinstance(dtype, np.dtype) and dtype.kind == "O":
         labels = [each for each in index if not _is_missing(each)]
         kinds = {type(each) for each in labels}
         if not kinds or (len(kinds) == 1 and _holds(kinds.pop(), labels, for_json)):
@@ -148,7 +150,7 @@ def _holds(kind: type, labels: list[Any], for_json: bool) -> bool:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
 
 
 def label_text(label: Any) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +14,7 @@ from restate_nb.engine.record import OK, STATUS_NAMES, Attempt
 from restate_nb.notebook.columns import as_frame, objects, typed
 from restate_nb.notebook.exports import as_key
 from restate_nb.notebook.ledger import PENDING, Ledger
-from restate_nb.notebook.unreadable import Unreadable, readable
+from restate_nb.notebook.unreadable import Unreadable, unreadable
 
 COLUMNS = [
     "item",
@@ -232,16 +231,22 @@ def _fields(value: Any) -> dict[Any, Any] | None:
 
 def _values(ledger: Ledger, status: Any, value_of: Callable[[bytes, int], Any]) -> Any:
     positions = np.flatnonzero(status == OK).tolist()
-    known = (
-        readable(functools.partial(value_of, raw, position), lambda raw=raw: raw)  # type: ignore[misc]
-        for raw, position in zip(ledger.raws(positions), positions, strict=True)
-    )
+    known = _known(ledger.raws(positions), positions, value_of)
     if len(positions) == ledger.total:
         return typed(list(known))
     values: list[Any] = [None] * ledger.total
     for position, value in zip(positions, known, strict=True):
         values[position] = value
     return typed(values)
+
+
+def _known(raws: Iterable[bytes], positions: list[int], value_of: Callable[[bytes, int], Any]) -> Iterator[Any]:
+    for raw, position in zip(raws, positions, strict=True):
+        try:
+            value = value_of(raw, position)
+        except Exception as error:  # a class of the user's own may do anything when it is made again
+            value = unreadable(error, raw)
+        yield value
 
 
 def _texts(count: int, known: dict[int, str]) -> Any:

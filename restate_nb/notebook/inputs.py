@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from restate_nb.engine.objects import look_alike
 from restate_nb.engine.target import Passing, Target
@@ -16,7 +16,7 @@ from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.notebook.given import Given, Keeper, cannot_change, unshared
 from restate_nb.notebook.reading import Reading
 from restate_nb.notebook.spool import Spool
-from restate_nb.notebook.unreadable import readable
+from restate_nb.notebook.unreadable import unreadable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,18 +49,24 @@ class Items:
         if self.labels is None:
             return pd.RangeIndex(len(self))
         if isinstance(self.labels, pd.Index):
-            return self.labels
+            return cast("pd.Index[Any]", self.labels)
         try:
-            return pd.Index(self.labels)
+            return cast("pd.Index[Any]", pd.Index(self.labels))
         except (UnicodeEncodeError, OverflowError):  # file names that are not UTF-8; whole numbers of any size
-            return pd.Index(self.labels, dtype=object)
+            return pd.Index(list(self.labels), dtype=object)
 
 
 class Decoded(Given):
     """Encoded items, as the function gets them."""
 
     def __init__(self, target: Target, encoded: Spool) -> None:
-        super().__init__(encoded, None, lambda raw: readable(lambda: target.item(raw), lambda: raw))
+        def item(raw: bytes) -> Any:
+            try:
+                return target.item(raw)
+            except Exception as error:  # a class of the user's own may do anything when it is made again
+                return unreadable(error, raw)
+
+        super().__init__(encoded, None, item)
 
 
 def passing_of(items: object) -> Passing:

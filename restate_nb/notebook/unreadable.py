@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from restate_nb.engine.codec import decode
@@ -33,17 +32,18 @@ class Unreadable:
         return f"<not readable: {self.reason}>"
 
 
-def readable(read: Callable[[], Any], raw: Callable[[], bytes]) -> Any:
-    """What `read` gives, or what stands for it.
+def unreadable(error: Exception, raw: bytes) -> Unreadable:
+    """What stands for a value that could not be brought back.
 
     Args:
-        read: brings the value back.
+        error: why not.
         raw: its bytes.
     """
     try:
-        return read()
-    except Exception as error:  # a class of the user's own may do anything when it is made again
-        return Unreadable(_why(error), _plain(raw))
+        plain = decode(raw, Classes(plain=True))
+    except Exception:  # whatever reading it did once, it may do again
+        plain = None
+    return Unreadable(_why(error), plain)
 
 
 def _why(error: Exception) -> str:
@@ -51,10 +51,3 @@ def _why(error: Exception) -> str:
         return str(error) or type(error).__name__
     except Exception:
         return type(error).__name__
-
-
-def _plain(raw: Callable[[], bytes]) -> Any:
-    try:
-        return decode(raw(), Classes(plain=True))
-    except Exception:
-        return None

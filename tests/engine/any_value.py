@@ -1,4 +1,4 @@
-"""Random values of every kind that a notebook may hold, and a strict comparison: of type, content, zone, dtype, mask."""
+"""Random values of every kind that a notebook may hold, and a strict comparison: type, content, zone, dtype, mask."""
 
 from __future__ import annotations
 
@@ -251,7 +251,8 @@ class Maker:
                 Text("a"), Whole(1), Listed([1]), Key(int=1), Stamp(2026, 1, 1), Money(1), Plain(), object(), int, len,
                 ValueError("x"), (each for each in [1]), pd.DataFrame({"a": [1]}), pd.Series([1]), pd.Index([1]),
                 pd.Categorical(["a"]), pd.array([1, None]), np.dtype("i4"), ..., NotImplemented, math,
-                collections.defaultdict(Plain), collections.ChainMap({}), collections.UserDict(), np.random.default_rng(),
+                collections.defaultdict(Plain), collections.ChainMap({}), collections.UserDict(),
+                np.random.default_rng(),
             ]
         )  # fmt: skip
 
@@ -278,8 +279,7 @@ class Maker:
             flat = np.array([rng.random() < 0.5 for _ in range(count)], dtype=bool)
         else:
             flat = np.frombuffer(rng.randbytes(count * dtype.itemsize), dtype=dtype) if count else np.empty(0, dtype)
-        value = flat.reshape(shape).copy(rng.choice("CF"))
-        return value
+        return flat.reshape(shape).copy(rng.choice("CF"))
 
     def a_array(self) -> Any:
         rng, value = self.rng, self.an_array()
@@ -295,8 +295,9 @@ class Maker:
         if kind == 3:
             return rng.choice(
                 [
-                    np.matrix([[1, 2]]), np.char.array(["a"]), np.rec.array([(1, 2.5)], dtype=[("a", int), ("b", "f4")]),
-                    np.ma.masked, np.array(["a"], dtype=np.dtypes.StringDType()), np.poly1d([1, 2]),
+                    np.matrix([[1, 2]]), np.char.array(["a"]),
+                    np.rec.array([(1, 2.5)], dtype=[("a", int), ("b", "f4")]), np.ma.masked,
+                    np.array(["a"], dtype=np.dtypes.StringDType()), np.poly1d([1, 2]),
                     np.ma.array([(1, 2.0)], mask=[(1, 0)], dtype=[("a", int), ("b", float)]),
                 ]
             )  # fmt: skip
