@@ -387,3 +387,16 @@ def test_a_worker_that_cannot_start_says_what_to_do(words: list[str], says: str)
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_value_that_cannot_be_kept_pauses_the_lanes(crew: Crew, tmp_path: Path) -> None:
+    path = tmp_path / "runs"
+    items = [(str(path), number) for number in range(400)]
+    job = rnb.starmap(
+        work.unkeepable, items, on="workers", concurrency=2, retry=rnb.Retry(), session=crew.session, show=False
+    )
+    with pytest.raises(rnb.JobError, match="is paused: what item .* cannot be kept"):
+        job.result(60)
+    assert len(executions(path)) < 300
+    assert (job.frame()["attempts"] <= 1).all()
+    job.cancel()

@@ -27,3 +27,8 @@ def once(path: str) -> str:
         open(path, "w").close()  # noqa: PTH123
         raise ConnectionError("come again")
     return "came again"
+
+
+def unkeepable(path: str, number: int) -> object:
+    double(path, number)
+    return object() if number else 0
