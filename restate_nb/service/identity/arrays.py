@@ -28,6 +28,8 @@ def read_numpy(contents: Contents, value: Any) -> bytes | None:
         return None
     if is_a(value, np.ndarray):
         more = () if type(value) in (np.ndarray, np.memmap) else (contents.of(type(value)),)
+        if value is np.ma.masked:
+            return hashed(b"the masked value")
         if is_a(value, np.ma.MaskedArray):
             plain, mask = np.ma.getdata(value), np.ma.getmaskarray(value)
             fill = _array(contents, np.asarray(value.fill_value))

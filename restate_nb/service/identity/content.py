@@ -297,10 +297,17 @@ def sorted_items(mapping: Any) -> list[tuple[Any, Any]]:
 
 def attribute(value: Any, name: str) -> Any:
     """An attribute that stands in the object itself; None where there is none."""
-    try:
-        return object.__getattribute__(value, "__dict__").get(name)
-    except AttributeError:
-        return None
+    return _dict_of(value).get(name)
+
+
+def _dict_of(value: Any) -> dict[str, Any]:
+    """The `__dict__` of an object, as Python keeps it; empty where it has none, or its class makes one up."""
+    for kind in type(value).__mro__:
+        descriptor = vars(kind).get("__dict__")
+        if descriptor is not None:
+            found = descriptor.__get__(value) if isinstance(descriptor, types.GetSetDescriptorType) else None
+            return found if isinstance(found, dict) else {}
+    return {}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -320,11 +327,7 @@ def _is_python(new: Any) -> bool:
 
 def attributes_of(value: Any) -> Iterator[tuple[str, Any]]:
     """What an object holds in its `__dict__` and its slots, by name, without asking its class."""
-    try:
-        state = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        state = {}
-    found = dict(state) if isinstance(state, dict) else {}
+    found = dict(_dict_of(value))
     for kind in type(value).__mro__:
         for name, member in list(vars(kind).items()):
             if isinstance(member, types.MemberDescriptorType):
