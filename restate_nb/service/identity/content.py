@@ -305,9 +305,12 @@ def _dict_of(value: Any) -> dict[str, Any]:
     for kind in type(value).__mro__:
         descriptor = vars(kind).get("__dict__")
         if descriptor is not None:
-            found = descriptor.__get__(value) if isinstance(descriptor, types.GetSetDescriptorType) else None
+            found = descriptor.__get__(value) if isinstance(descriptor, _DICTS) else None
             return found if isinstance(found, dict) else {}
     return {}
+
+
+_DICTS: Final = (types.GetSetDescriptorType, types.MemberDescriptorType)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -459,6 +459,8 @@ class _Walk:
             return found
         if member == "__struct_config__":  # of msgspec; it shows nothing but its text
             return [member.encode(), type_text(value).encode()]
+        if member == "__doc__" and "__dataclass_fields__" in vars(kind) and str(value).startswith(kind.__name__ + "("):
+            return []  # it was made of the fields
         if member in _OF_DATACLASSES:  # by name: later versions of Python have more
             value = _of_dataclass(member, value)
         if member in _TOLD_MEMBERS:
