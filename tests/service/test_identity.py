@@ -536,7 +536,7 @@ def odd_things() -> Iterator[Any]:
         np.nditer(np.ones(2)),
     )
     yield from (
-        typing.Optional[int],
+        list[int] | None,
         weakref.ref(OfMeta),
         contextvars.ContextVar("a"),
         iter([1]),
