@@ -245,6 +245,10 @@ def test_large_data_are_hashed_up_to_a_bound_and_past_it_a_sample(monkeypatch: p
     found = identity_of({"f": closing_over(np.zeros(10_000_000))})
     assert "only a sample of its 80 MB: 1 MB are the most" in found.unseen[0].why
     assert digest(np.zeros(10_000_000)) != digest(np.zeros(10_000_001))
+    texts = [f"text {number}" for number in range(200_000)]
+    assert "only a sample of its 200,000 values" in identity_of({"f": closing_over(texts)}).unseen[0].why
+    assert "only a sample" in identity_of({"f": closing_over("x" * 2_000_000)}).unseen[0].why
+    assert "only a sample" in identity_of({"f": closing_over(pd.DataFrame({"a": texts}))}).unseen[0].why
     monkeypatch.setattr(content_module, "NODES", 100)
     assert "more than 100 values" in identity_of({"f": closing_over([[each] for each in range(1_000)])}).unseen[0].why
 
