@@ -26,7 +26,7 @@ from restate_nb.notebook.limits import Limits
 from restate_nb.notebook.loops import LoopThread, blocked_by_waiting, cause_of, until_done
 from restate_nb.notebook.outcomes import Where
 from restate_nb.notebook.visible import SessionStopped, Visible, this_cell
-from restate_nb.notebook.which import Older, Which
+from restate_nb.notebook.which import Older, Which, listed
 from restate_nb.policy import RunPolicy
 from restate_nb.service.identity import Identity
 
@@ -421,8 +421,9 @@ class Job(Visible, Generic[T]):
             if batch is not None and self._driver.batches is not None:
                 self._driver.batches.pause = batch.pause
             older = self._which.bring(target, identity, finished=self.done() or not self._driver.manifest.unfinished)
-            if older.code and not self.done():
-                self._note = f"{target.name} has changed: items that are still to start use it as it is now"
+            if older and not self.done():
+                what = target.name if older.code else listed(older.data)
+                self._note = f"{what} has changed: items that are still to start use it as it is now"
             else:
                 self._note = ""
             self._rule = stop_rule(policy.fail_fast)

@@ -125,9 +125,9 @@ def check_bound(there: Manifest, wanted: Manifest) -> None:
     if not moved and not others:
         return
     if moved:
-        what = f"with its operations in another order: {_listed(moved)} now {'is' if len(moved) == 1 else 'are'} others"
+        what = f"with its operations in another order: {listed(moved)} now {'is' if len(moved) == 1 else 'are'} others"
     else:
-        what = f"with other arguments bound to its function: {_listed(others)}"
+        what = f"with other arguments bound to its function: {listed(others)}"
     raise JobMismatch(
         f"There is a job {wanted.name!r} {what}. Give this one another name=, or drop the old job and its outcomes "
         "with fresh=True."
@@ -160,13 +160,14 @@ class Older:
         """It in words."""
         found = []
         if self.code:
-            found.append(f"{results} of an older {_listed(self.code)}")
+            found.append(f"{results} of an older {listed(self.code)}")
         if self.data:
-            found.append(f"{_listed(self.data)} {'has' if len(self.data) == 1 else 'have'} changed since")
+            found.append(f"{listed(self.data)} {'has' if len(self.data) == 1 else 'have'} changed since")
         return ", and ".join(found)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names, as far as they can be shown."""
     told = ", ".join(f"`{name}`" for name in names[:_TOLD])
     return f"{told} and {len(names) - _TOLD} more" if len(names) > _TOLD else told
 
@@ -354,14 +355,14 @@ class Which:
         if len(manifest.made) > 1 and self._counted[1]:
             return f"{self._counted[1]:,} of {ledger.done:,} are of older code: see the column `code`"
         if manifest.mixed:
-            return f"{_listed(manifest.mixed)} {'was' if len(manifest.mixed) == 1 else 'were'} changed while it ran"
+            return f"{listed(manifest.mixed)} {'was' if len(manifest.mixed) == 1 else 'were'} changed while it ran"
         return self.unseen_remark()
 
     def unseen_remark(self) -> str:
         """A word on what could not be seen, where that may matter: the job has results of an earlier run."""
         if self.now is None or not self.now.unseen or self.driver.created:
             return ""
-        return f"not seen: {_listed([*dict.fromkeys(each.name for each in self.now.unseen)])}; see job.identity()"
+        return f"not seen: {listed([*dict.fromkeys(each.name for each in self.now.unseen)])}; see job.identity()"
 
 
 def _differs(one: Made, other: Made, varies: Sequence[str]) -> bool:
@@ -387,7 +388,7 @@ def warn_of_older(name: str, older: Older, mixed: Sequence[str], *, finished: bo
         words.append(older.words("what is done is"))
         more = 'What is still to start uses it as it is now; fresh="changed" runs the older ones again, too.'
     if mixed and not older:
-        words.append(f"{_listed(mixed)} {'was' if len(mixed) == 1 else 'were'} changed while it ran")
+        words.append(f"{listed(mixed)} {'was' if len(mixed) == 1 else 'were'} changed while it ran")
     warnings.warn(f"{name!r}: {', and '.join(words)}. {more}", OlderResults, stacklevel=_outside())
 
 

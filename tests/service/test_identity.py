@@ -5,8 +5,10 @@ process; and that what cannot be seen is named."""
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import collections
+import contextvars
 import copy
 import dataclasses
 import datetime as dt
@@ -30,11 +32,13 @@ import sys
 import threading
 import types
 import typing
+import weakref
 import zoneinfo
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import msgspec
 import numpy as np
@@ -241,6 +245,10 @@ def test_large_data_are_hashed_up_to_a_bound_and_past_it_a_sample(monkeypatch: p
     found = identity_of({"f": closing_over(np.zeros(10_000_000))})
     assert "only a sample of its 80 MB: 1 MB are the most" in found.unseen[0].why
     assert digest(np.zeros(10_000_000)) != digest(np.zeros(10_000_001))
+    texts = [f"text {number}" for number in range(200_000)]
+    assert "only a sample of its 200,000 values" in identity_of({"f": closing_over(texts)}).unseen[0].why
+    assert "only a sample" in identity_of({"f": closing_over("x" * 2_000_000)}).unseen[0].why
+    assert "only a sample" in identity_of({"f": closing_over(pd.DataFrame({"a": texts}))}).unseen[0].why
     monkeypatch.setattr(content_module, "NODES", 100)
     assert "more than 100 values" in identity_of({"f": closing_over([[each] for each in range(1_000)])}).unseen[0].why
 
@@ -498,3 +506,66 @@ def test_every_process_finds_the_same_identities() -> None:
             cwd=root,
         )
         assert json.loads(ended.stdout) == digests_of_random_values(300)
+
+
+class Meta(type):
+    def __getattribute__(cls, name: str) -> Any:
+        raise RuntimeError("nobody may ask")
+
+
+class OfMeta(metaclass=Meta):
+    pass
+
+
+class MadeUp:
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("nobody may ask")
+
+
+def odd_things() -> Iterator[Any]:
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+    yield from (
+        deep,
+        OfMeta,
+        OfMeta(),
+        MadeUp(),
+        sys,
+        sys.modules[__name__],
+        np,
+        object(),
+        np.ma.masked,
+        np.nditer(np.ones(2)),
+    )
+    yield from (
+        list[int] | None,
+        weakref.ref(OfMeta),
+        contextvars.ContextVar("a"),
+        iter([1]),
+        zip([1], [2], strict=True),
+    )
+    yield from (pd.DataFrame({"a": [1]}).groupby("a"), pd.Series(pd.arrays.SparseArray([0, 1])), pd.IndexSlice)
+    yield from (
+        mock.MagicMock(),
+        json.JSONEncoder(),
+        pydantic.TypeAdapter(int),
+        msgspec.json.Encoder(),
+        decimal.getcontext(),
+    )
+    yield from (np.frompyfunc(len, 1, 1), np.zeros((4, 4))[::2, ::2], np.zeros((0, 3)), np.array(b"a"), np.void(b"abc"))
+    yield from (
+        pd.Timestamp("5000-01-01").as_unit("s"),
+        pd.array(["a", None], dtype="string"),
+        print,
+        exec,
+        type,
+        abc.ABC,
+    )
+
+
+def test_nothing_that_a_function_names_makes_its_cell_fail() -> None:
+    for thing in odd_things():
+        assert digest(thing) == digest(thing)
+        identity_of({"thing": thing} if callable(thing) else {"f": closing_over(thing)})

@@ -28,6 +28,8 @@ def read_numpy(contents: Contents, value: Any) -> bytes | None:
         return None
     if is_a(value, np.ndarray):
         more = () if type(value) in (np.ndarray, np.memmap) else (contents.of(type(value)),)
+        if value is np.ma.masked:
+            return hashed(b"the masked value")
         if is_a(value, np.ma.MaskedArray):
             plain, mask = np.ma.getdata(value), np.ma.getmaskarray(value)
             fill = _array(contents, np.asarray(value.fill_value))
@@ -177,6 +179,8 @@ def _arrow(contents: Contents, value: Any) -> bytes | None:
         return hashed(b"arrow value", str(value.type).encode(), contents.of(value.as_py()))
     else:
         return None
+    if (step := contents.step_for(value, table.nbytes)) > 1:
+        table = table.take(pa.array(range(0, table.num_rows, step)))
     sink = pa.BufferOutputStream()
     table = table.combine_chunks()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -188,6 +192,8 @@ def _polars(contents: Contents, value: Any) -> bytes | None:
     pl = _loaded("polars")
     if is_a(value, (pl.DataFrame, pl.Series)):
         frame = value if is_a(value, pl.DataFrame) else value.to_frame()
+        if (step := contents.step_for(value, frame.estimated_size())) > 1:
+            frame = frame.gather_every(step)
         file = io.BytesIO()
         frame.rechunk().write_ipc_stream(file)
         head = (qualified(type(value)).encode(), repr(frame.schema).encode())

@@ -37,6 +37,11 @@ DEPTH: Final = 50
 BYTES: Final = 256 * 1024 * 1024
 """The most bytes that one identity hashes. Of an array that does not fit a sample is hashed, besides its shape."""
 
+_SMALL: Final = 65_536  # bytes that are hashed however much was
+_LONG: Final = 1_000_000  # characters
+_CHUNK: Final = 10_000
+_EVERY: Final = 100
+
 ATOMS: Final = frozenset({type(None), bool, int, float, complex, str, bytes, type(Ellipsis)})
 
 _BY_TEXT: Final[tuple[type, ...]] = (
@@ -106,6 +111,9 @@ class Contents:
     def of(self, value: Any) -> bytes:
         """The digest of a value by content."""
         if type(value) in ATOMS:
+            if type(value) in (str, bytes) and len(value) > _LONG:
+                raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+                return hashed(type(value).__name__.encode(), self.raw(value, memoryview(raw)))
             return hashed(b"atom", marshal.dumps(value, 2))
         key = id(value)
         known = self._known.get(key)
@@ -140,11 +148,34 @@ class Contents:
         listed = list(values)
         kinds = set(map(type, listed))
         if kinds <= ATOMS:
-            return hashed(b"atoms", marshal.dumps(listed, 2))
+            return self._atoms(listed)
         if self.nodes <= 0 and listed:
             self.codes.unseen(listed, f"there are more than {NODES:,} values")
             return hashed(b"too many", str(len(listed)).encode(), self.of(listed[0]))
         return hashed(b"each", *map(self.of, listed))
+
+    def _atoms(self, listed: list[Any]) -> bytes:
+        """The digest of plain values, chunk by chunk; of a part of each chunk, where there is no more room."""
+        parts, sampled = [], False
+        for start in range(0, len(listed), _CHUNK):
+            chunk = listed[start : start + _CHUNK]
+            if self.bytes <= 0:
+                chunk, sampled = chunk[::_EVERY], True
+            raw = marshal.dumps(chunk, 2)
+            self.bytes -= len(raw) if start or len(listed) > _CHUNK else 0
+            parts.append(hashed(raw))
+        if sampled:
+            self.codes.unseen(
+                listed, f"only a sample of its {len(listed):,} values: {BYTES / 1e6:,.0f} MB are the most"
+            )
+        return hashed(b"atoms", str(len(listed)).encode(), *parts)
+
+    def step_for(self, value: Any, size: int) -> int:
+        """Of a table of so many bytes, each how manieth row is hashed; it is noted if that is not every one."""
+        if size <= self.bytes:
+            return 1
+        self.codes.unseen(value, f"only a sample of its {size / 1e6:,.0f} MB: {BYTES / 1e6:,.0f} MB are the most")
+        return max(2, size // max(self.bytes, BYTES // 16))
 
     def items(self, pairs: Iterable[tuple[Any, Any]]) -> bytes:
         """The digest of pairs in their order."""
@@ -159,7 +190,7 @@ class Contents:
             data: contiguous.
         """
         data = data.cast("B") if data.nbytes else memoryview(b"")
-        if data.nbytes <= self.bytes:
+        if data.nbytes <= max(self.bytes, _SMALL):
             self.bytes -= data.nbytes
             return hashed(b"raw", data)
         self.codes.unseen(
@@ -297,10 +328,20 @@ def sorted_items(mapping: Any) -> list[tuple[Any, Any]]:
 
 def attribute(value: Any, name: str) -> Any:
     """An attribute that stands in the object itself; None where there is none."""
-    try:
-        return object.__getattribute__(value, "__dict__").get(name)
-    except AttributeError:
-        return None
+    return _dict_of(value).get(name)
+
+
+def _dict_of(value: Any) -> dict[str, Any]:
+    """The `__dict__` of an object, as Python keeps it; empty where it has none, or its class makes one up."""
+    for kind in type(value).__mro__:
+        descriptor = vars(kind).get("__dict__")
+        if descriptor is not None:
+            found = descriptor.__get__(value) if isinstance(descriptor, _DICTS) else None
+            return found if isinstance(found, dict) else {}
+    return {}
+
+
+_DICTS: Final = (types.GetSetDescriptorType, types.MemberDescriptorType)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -320,11 +361,7 @@ def _is_python(new: Any) -> bool:
 
 def attributes_of(value: Any) -> Iterator[tuple[str, Any]]:
     """What an object holds in its `__dict__` and its slots, by name, without asking its class."""
-    try:
-        state = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        state = {}
-    found = dict(state) if isinstance(state, dict) else {}
+    found = dict(_dict_of(value))
     for kind in type(value).__mro__:
         for name, member in list(vars(kind).items()):
             if isinstance(member, types.MemberDescriptorType):

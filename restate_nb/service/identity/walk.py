@@ -113,7 +113,10 @@ class _Walk:
         """Follow everything that was met, code first: then it is known what data alone lead to."""
         while self._code or self._data:
             queue = self._code or self._data
-            queue.popleft()()
+            try:
+                queue.popleft()()
+            except Exception as error:  # whatever a class does when it is looked at
+                self._unseen.append(Unseen(self._path or "?", "?", f"looking at it raises {type(error).__name__}"))
         return Identity(self._parts, tuple(dict.fromkeys(self._unseen)), self._bindings, frozenset(self._assigned))
 
     # ------------------------------------------------------------ Codes
@@ -202,6 +205,14 @@ class _Walk:
             hook: what it hangs on.
             level: how deep it stands in dicts and objects.
         """
+        try:
+            self._any(name, value, hook, level)
+        except Exception as error:  # whatever a class does when it is looked at
+            kind = type.__getattribute__(type(value), "__qualname__")
+            self._unseen.append(Unseen(name, kind, f"looking at it raises {type(error).__name__}"))
+            self._add(name, hook.kind, hashed(b"opaque", kind.encode()), root=hook.root, may_vary=True)
+
+    def _any(self, name: str, value: Any, hook: _Hook, level: int) -> None:
         if is_a(value, types.FunctionType):
             self._function(name, value)
         elif is_a(value, type):
@@ -448,6 +459,10 @@ class _Walk:
             return found
         if member == "__struct_config__":  # of msgspec; it shows nothing but its text
             return [member.encode(), type_text(value).encode()]
+        if member == "__doc__" and "__dataclass_fields__" in vars(kind) and str(value).startswith(kind.__name__ + "("):
+            return []  # it was made of the fields
+        if member in _OF_DATACLASSES:  # by name: later versions of Python have more
+            value = _of_dataclass(member, value)
         if member in _TOLD_MEMBERS:
             return [member.encode(), self._by_value(name, member, value)]
         if member.startswith("__") or member == "_abc_impl" or is_a(value, _SLOTS):
@@ -506,7 +521,7 @@ def _module_of(value: Any) -> str | None:
     if is_a(value, types.FunctionType):
         return typing.cast("str | None", value.__globals__.get("__name__", value.__module__))
     if is_a(value, type):
-        return typing.cast("str", value.__module__)
+        return typing.cast("str", type.__getattribute__(value, "__module__"))
     wrapped = inspect.getattr_static(value, "__wrapped__", None)
     return wrapped.__module__ if is_a(wrapped, types.FunctionType) else type(value).__module__
 
@@ -526,6 +541,20 @@ def _of_metaclass(kind: type) -> dict[str, Any]:
             if name in _TOLD_MEMBERS and isinstance(member, _SLOTS):
                 found[name] = member.__get__(kind)
     return found
+
+
+def _of_dataclass(member: str, value: Any) -> Any:
+    """What the fields and options of a dataclass say, in a form that is the same on all Python versions."""
+    names = _OF_DATACLASSES[member]
+    if member == "__dataclass_params__":
+        return [getattr(value, name) for name in names]
+    return {field.name: [getattr(field, name) for name in names] for field in value.values()}
+
+
+_OF_DATACLASSES: Final = {
+    "__dataclass_fields__": ("default", "default_factory", "init", "repr", "hash", "compare", "metadata", "kw_only"),
+    "__dataclass_params__": ("init", "repr", "eq", "order", "unsafe_hash", "frozen"),
+}
 
 
 def _is_plain_object(kind: type) -> bool:
