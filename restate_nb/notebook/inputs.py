@@ -49,11 +49,11 @@ class Items:
         if self.labels is None:
             return pd.RangeIndex(len(self))
         if isinstance(self.labels, pd.Index):
-            return cast("pd.Index[Any]", self.labels)
+            return self.labels
         try:
             return cast("pd.Index[Any]", pd.Index(self.labels))
         except (UnicodeEncodeError, OverflowError):  # file names that are not UTF-8; whole numbers of any size
-            return pd.Index(list(self.labels), dtype=object)
+            return cast("pd.Index[Any]", pd.Index(list(self.labels), dtype=object))
 
 
 class Decoded(Given):
