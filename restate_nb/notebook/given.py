@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from restate_nb.engine.codec import decode
-from restate_nb.engine.rebuild import rebuilder
 from restate_nb.engine.target import Target
 from restate_nb.notebook.spool import Spool
+from restate_nb.notebook.unreadable import unreadable
 
 Make = Callable[[bytes], Any]
 """Makes an item from its encoded form."""
@@ -33,8 +33,6 @@ _UNCHANGEABLE: Final = frozenset(
     }
 )
 _UNCHANGEABLE_OF_PANDAS: Final = frozenset({"Timestamp", "Timedelta", "NaTType", "NAType", "Interval", "Period"})
-_PLAIN: Final = frozenset({dict, list, tuple, set, frozenset, bytearray})
-"""What decoding alone brings back; other classes may need more."""
 
 
 def cannot_change(value: Any) -> bool:
@@ -108,51 +106,22 @@ class Keeper:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._decoded = _Again(decode)
-        self._ways: dict[type, _Again] = {}
+        self._again = _Again(self._decoded)
         self._kept: list[Any] = []
 
-    def add(self, item: Any, raw: bytes) -> None:
-        """Keep an item; `raw` is the same encoded."""
-        kept = item if type(item) in _UNCHANGEABLE or cannot_change(item) else self._way(item, raw)
-        self._kept.append(kept)
+    def add(self, item: Any) -> None:
+        """Keep an item, or that it has to be made again."""
+        self._kept.append(item if type(item) in _UNCHANGEABLE or cannot_change(item) else self._again)
 
     def given(self, encoded: Spool) -> Given:
         """All of them; `encoded` are the same in the same order."""
         return Given(encoded, self._kept, self._target.item)
 
-    def _way(self, item: Any, raw: bytes) -> _Again:
-        kind = type(item)
-        if kind in _PLAIN:
-            return self._decoded
-        way = self._ways.get(kind)
-        if way is None:
-            way = self._ways[kind] = _Again(self._found(kind, item, raw))
-        return way
-
-    def _found(self, kind: type, item: Any, raw: bytes) -> Make:
-        """How items of this class are made again; as the function gets them, where the class itself cannot be."""
-        if type(decode(raw)) is kind:
-            return decode
-        make = _maker(kind)
-        return make if make is not None and _is_same(make, raw, item) else self._target.item
-
-
-def _maker(kind: type) -> Make | None:
-    try:
-        rebuild = rebuilder(kind)
-    except Exception:  # its annotations cannot be resolved
-        return None
-    return None if rebuild is None else lambda raw: rebuild(decode(raw))
-
-
-def _is_same(make: Make, raw: bytes, item: Any) -> bool:
-    """Whether an item that is made is the one that was given."""
-    try:
-        made = make(raw)
-        return type(made) is type(item) and bool(made == item)
-    except Exception:  # it refuses, or its __eq__ does
-        return False
+    def _decoded(self, raw: bytes) -> Any:
+        try:
+            return decode(raw, self._target.classes)
+        except Exception as error:  # a class of the user's own may do anything when it is made again
+            return unreadable(error, raw)
 
 
 def unshared(value: Any) -> Any:

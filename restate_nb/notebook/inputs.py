@@ -100,7 +100,7 @@ def read_items(items: object, target: Target) -> Items:
             target.check_item(position, item, raw)
             encoded.append(raw)
             if keeper is not None:
-                keeper.add(item, raw)
+                keeper.add(item)
     if keeper is not None:
         kept: Sequence[Any] = keeper.given(encoded)
     else:
