@@ -70,14 +70,19 @@ class LoopThread:
                     self._tell(what)
         finally:
             self._gone = True
+            if not self._closing:
+                self._tell_who_waits()
             with suppress(BaseException):  # of what was blocked until now, and runs on to its end
                 if asyncio.all_tasks(self.loop):
                     self.loop.run_until_complete(_cancel_all(_END, self._last))
             with suppress(Exception):
                 self.loop.close()
-            for future in list(self._waiting):
-                with suppress(InvalidStateError):
-                    future.set_exception(_ended())
+            self._tell_who_waits()
+
+    def _tell_who_waits(self) -> None:
+        for future in list(self._waiting):
+            with suppress(InvalidStateError):
+                future.set_exception(_ended())
 
     def _tell(self, error: BaseException | None) -> None:
         """Log what has ended the loop; of what does so again and again, the first, the tenth, the hundredth time."""
