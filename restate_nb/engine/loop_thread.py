@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _END: Final = 1.0  # seconds for what runs on a loop to end once it is cancelled
 _JOIN: Final = 0.2  # seconds for a loop that is told to end
+_AT_ONCE: Final = 0.1  # seconds
 _BROKEN: Final = 100  # ends in a row, each at once, after which a loop is given up: its selector is broken, say
 _log = logging.getLogger(__name__)
 _here = threading.local()  # `loop`: the LoopThread that this thread is
@@ -87,18 +88,23 @@ class LoopThread:
                 except BaseException as error:
                     what = error
                 if not self._closing:
-                    failed = failed + 1 if time.monotonic() - began < 0.001 and _is_defect(what) else 0
+                    failed = failed + 1 if time.monotonic() - began < _AT_ONCE and _is_defect(what) else 0
                     self._tell(what)
         finally:
             self._gone = True
+            if not self._closing:
+                self._tell_who_waits()
             with suppress(BaseException):  # of what was blocked until now, and runs on to its end
                 if asyncio.all_tasks(self.loop):
                     self.loop.run_until_complete(_cancel_all(_END, self._last))
             with suppress(Exception):
                 self.loop.close()
-            for future in list(self._waiting):
-                with suppress(InvalidStateError):
-                    future.set_exception(_ended())
+            self._tell_who_waits()
+
+    def _tell_who_waits(self) -> None:
+        for future in list(self._waiting):
+            with suppress(InvalidStateError):
+                future.set_exception(_ended())
 
     def _tell(self, error: BaseException | None) -> None:
         """Log what has ended the loop; of what does so again and again, the first, the tenth, the hundredth time."""
@@ -115,6 +121,10 @@ class LoopThread:
                 exc_info=error if count == 1 else None,
             )
 
+    def _check_that_it_runs(self) -> None:
+        if self._gone:
+            raise _ended()
+
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine there; the cell goes on.
 
@@ -126,8 +136,9 @@ class LoopThread:
             coroutine.close()
             self._home.check()
         try:
+            self._check_that_it_runs()
             future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        except RuntimeError as error:
+        except (RuntimeError, ServerError) as error:
             coroutine.close()
             raise _ended() from error
         self._waiting.add(future)
