@@ -36,6 +36,8 @@ TIDY = {
     "RESTATE_WORKER__STORAGE__ROCKSDB_COMPACT_ON_DELETIONS_MIN_SST_FILE_SIZE": "0",
     "RESTATE_LOG_SERVER__ROCKSDB_MAX_FILE_SIZE": "16MiB",
     "RESTATE_LOG_SERVER__ROCKSDB_PERIODIC_COMPACTION": "1m",
+    # What the database has on disk stays in the log for ten minutes by default, for other nodes; there are none.
+    "RESTATE_WORKER__TRIM_DELAY_INTERVAL": "30s",
 }
 QUIET = {
     "RESTATE_DISABLE_TELEMETRY": "true",
