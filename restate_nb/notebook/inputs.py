@@ -42,9 +42,9 @@ class Items:
         if self.labels is None:
             return pd.RangeIndex(len(self))
         if isinstance(self.labels, pd.Index):
-            return cast("pd.Index[Any]", self.labels)
+            return self.labels
         try:
-            return cast("pd.Index[Any]", pd.Index(self.labels))
+            return cast("pd.Index[Any]", pd.Index(self.labels))  # type: ignore[redundant-cast,unused-ignore]
         except (UnicodeEncodeError, OverflowError):  # file names that are not UTF-8; whole numbers of any size
             return pd.Index(list(self.labels), dtype=object)
 
