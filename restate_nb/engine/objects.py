@@ -68,8 +68,11 @@ class Classes:
     def __bool__(self) -> bool:
         return bool(self._named)
 
+    def __iter__(self) -> Iterator[type]:
+        return iter(tuple(self._named.values()))
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return Classes, (tuple(self._named.values()),)  # what the codec keeps there stays here
+        return Classes, (tuple(self),)  # what the codec keeps there stays here
 
     def learn(self, item: object) -> None:
         """Know the classes of an item that was passed here."""

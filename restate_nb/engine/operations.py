@@ -11,6 +11,7 @@ import msgspec
 
 from restate_nb.engine.attempts import Work
 from restate_nb.engine.codec import decode, encode
+from restate_nb.engine.objects import Classes
 from restate_nb.engine.processes import Remote
 from restate_nb.engine.target import Executor, Target, innermost
 from restate_nb.policy import NO_RETRY, Retry
@@ -40,7 +41,9 @@ class Operations(Target):
         self._in_order = list(self._parts.values())
         for key, part in zip(functions, self._in_order, strict=True):
             part.check_call(key)
-        super().__init__(self._dispatch if durable else self._call, durable=durable, executor=executor, version=version)
+        call = self._dispatch if durable else self._call
+        classes = Classes(kind for part in self._in_order for kind in part.classes)
+        super().__init__(call, durable=durable, executor=executor, version=version, classes=classes)
         self.name = _title([part.name for part in self._in_order])
 
     @property

@@ -51,7 +51,7 @@ class Items:
         if isinstance(self.labels, pd.Index):
             return self.labels
         try:
-            return cast("pd.Index[Any]", pd.Index(self.labels))
+            return cast("pd.Index[Any]", pd.Index(self.labels))  # type: ignore[redundant-cast,unused-ignore]
         except (UnicodeEncodeError, OverflowError):  # file names that are not UTF-8; whole numbers of any size
             return cast("pd.Index[Any]", pd.Index(list(self.labels), dtype=object))
 
