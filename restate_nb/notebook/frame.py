@@ -271,7 +271,7 @@ def _typed(values: Sequence[Any]) -> Any:
 
 def objects(values: Sequence[Any]) -> Any:
     """A column of objects as they are, lists among them."""
-    return _objects(values, len(values))
+    return pd.Series(_objects(values, len(values)), dtype=object).array
 
 
 def _objects(values: Sequence[Any], count: int) -> Any:

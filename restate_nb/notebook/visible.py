@@ -187,9 +187,11 @@ class Visible(Drawn):
                 reasons = [f"Nothing is recorded: {trouble}."]
             else:
                 reasons, _ = self._io.run(self._driver.held_by_restate())
+            obstacles = self._driver.work.obstacles()
             if self._guard.found is not None:
                 reasons.insert(0, f"It is {self._paused_itself()}.")
-            reasons += [each for each in self._driver.work.obstacles() if each not in reasons]
+                obstacles = [each for each in obstacles if not each.startswith("It is paused")]
+            reasons += obstacles
             running = running_lines(self._driver.work.doings(), self._items.index())
         return Diagnosis(self.name, state, reasons, running)
 
