@@ -269,9 +269,9 @@ def _typed(values: Sequence[Any]) -> Any:
     return column.array
 
 
-def objects(values: Sequence[Any]) -> Any:
-    """A column of objects as they are, lists among them."""
-    return pd.Series(_objects(values, len(values)), dtype=object).array
+def objects(values: Sequence[Any], index: pd.Index[Any]) -> pd.Series[Any]:
+    """A column of objects as they are: lists too, and texts, which pandas would give a dtype of their own."""
+    return pd.Series(_objects(values, len(values)), index=index, dtype=object)
 
 
 def _objects(values: Sequence[Any], count: int) -> Any:

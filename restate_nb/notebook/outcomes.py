@@ -76,7 +76,8 @@ class Outcomes:
         )
         if hasattr(self._items.source, "array"):  # a Series: its dtype is kept
             source = self._items.source
-            frame["item"] = objects(list(self._items.originals)) if source.dtype == object else source.array
+            originals = self._items.originals
+            frame["item"] = objects(originals, frame.index) if source.dtype == object else source.array
         return with_columns(expanded(frame) if expand else frame, self._driver.work.columns())
 
     def join(self, *, expand: bool = True) -> pd.DataFrame:
