@@ -200,9 +200,11 @@ class Visible(Drawn):
                     reasons, _ = self._io.run(self._driver.held_by_restate())
                 except ServerError as error:  # gone in this moment
                     reasons = [f"Restate does not say what it holds: {error}"]
+            obstacles = self._driver.work.obstacles()
             if self._guard.found is not None:
                 reasons.insert(0, f"It is {self._paused_itself()}.")
-            reasons += [each for each in self._driver.work.obstacles() if each not in reasons]
+                obstacles = [each for each in obstacles if not each.startswith("It is paused")]
+            reasons += obstacles
             running = running_lines(self._driver.work.doings(), self._items.index())
         return Diagnosis(self.name, state, reasons, running, ended)
 

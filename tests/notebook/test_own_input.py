@@ -20,7 +20,7 @@ import pytest
 import restate_nb as rnb
 from restate_nb.engine.codec import encode
 from restate_nb.engine.target import Target
-from restate_nb.notebook.inputs import own_source, read_items
+from restate_nb.notebook.inputs import own_source, read_inputs, read_items
 from restate_nb.notebook.session import Session
 from tests.notebook.counted import spoils, spoils_soon
 
@@ -111,8 +111,10 @@ def test_a_frame_and_its_index_may_be_changed(session: Session) -> None:
         pd.Series(["x", None, "z"], dtype="string"),
         pd.Series(pd.Categorical(["a", "b", "a"])),
         pd.Series([{"n": 1}, 2, None], dtype=object),
+        pd.Series(["a", "b", "c"], dtype=object),
+        pd.Series(pd.date_range("2026", periods=3, tz="Europe/Berlin")),
     ],
-    ids=["numbers", "lists", "text", "categories", "mixed"],
+    ids=["numbers", "lists", "text", "categories", "mixed", "text as objects", "times"],
 )
 def test_a_series_may_be_changed_and_keeps_its_dtype(
     session: Session, series: pd.Series[Any], request: pytest.FixtureRequest
@@ -258,6 +260,15 @@ def test_a_copy_of_a_frame_shares_nothing_that_can_be_changed() -> None:
     assert own.columns.tolist() == ["n", "cell", "text"]
     assert own["cell"].tolist() == [{"a": [1]}]
     assert own_source([1]) is None
+
+
+def test_inputs_of_handlers_may_be_changed_too() -> None:
+    inputs = [{"sku": "a", "tags": [1]}, Order(SKU="x")]
+    read = read_inputs(inputs, lambda item: repr(item).encode())
+    inputs[0]["tags"].clear()  # type: ignore[index]
+    inputs[1].sku = "changed"  # type: ignore[attr-defined]
+    inputs.clear()
+    assert list(read.originals) == [{"sku": "a", "tags": [1]}, Order(SKU="x")]
 
 
 def test_items_that_cannot_change_are_kept_as_they_are() -> None:

@@ -294,3 +294,18 @@ def test_paths_and_lines_are_items(session: Session, tmp_path: Path) -> None:
     assert rnb.map(lambda path: path.is_file(), tmp_path.rglob("*"), session=session, show=False).values() == [True] * 2
     with (tmp_path / "a.txt").open() as file:
         assert rnb.map(str.strip, file, session=session, show=False).values() == ["one", "two"]
+
+
+def test_operations_are_read_in_the_same_way(session: Session) -> None:
+    def broken() -> Iterator[Callable[[], int]]:
+        yield lambda: 1
+        raise OSError("gone")
+
+    with pytest.raises(rnb.InvalidInput, match=r"after 1 of them, at position 1: OSError: gone"):
+        rnb.fan_out(broken(), session=session, show=False)
+    with pytest.raises(rnb.InvalidInput, match="never ends"):
+        rnb.fan_out(itertools.repeat(lambda: 1), session=session, show=False)
+    operations = [lambda: 1, lambda: 2]
+    job = rnb.fan_out((each for each in operations), session=session, show=False)
+    operations.clear()
+    assert job.values() == [1, 2]

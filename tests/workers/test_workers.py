@@ -395,7 +395,7 @@ def test_a_value_that_cannot_be_kept_pauses_the_lanes(crew: Crew, tmp_path: Path
     job = rnb.starmap(
         work.unkeepable, items, on="workers", concurrency=2, retry=rnb.Retry(), session=crew.session, show=False
     )
-    with pytest.raises(rnb.JobError, match="is paused: what item .* cannot be kept"):
+    with pytest.raises(rnb.JobError, match=r"is paused: what item .* cannot be kept"):
         job.result(60)
     assert len(executions(path)) < 300
     assert (job.frame()["attempts"] <= 1).all()

@@ -15,6 +15,7 @@ from restate_nb.limit import Concurrency, PerSecond
 from restate_nb.notebook.current import current
 from restate_nb.notebook.inputs import Items
 from restate_nb.notebook.job import Job
+from restate_nb.notebook.reading import Reading
 from restate_nb.notebook.session import Session
 from restate_nb.notebook.spool import Spool
 from restate_nb.notebook.verbs.options import check_durable, check_version, concurrency_of
@@ -139,7 +140,8 @@ def _functions(operations: object) -> tuple[dict[Hashable, Callable[..., Any]], 
         raise InvalidInput(
             f"fan_out takes a list or a dict of functions, such as [prices, partial(fetch, url)], not {operations!r}."
         )
-    given = dict(enumerate(operations))
+    with Reading(operations) as reading:
+        given = dict(enumerate(reading))
     _check_all(given)
     named: dict[Hashable, Callable[..., Any]] = {}
     counts = Counter[str]()
