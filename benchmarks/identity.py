@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
     rng = np.random.default_rng(0)
     ARRAY = rng.random(2_500_000)
     columns: dict[str, Any] = {f"n{place}": rng.random(2_000_000) for place in range(11)}
-    columns["label"] = pd.Categorical.from_codes(rng.integers(0, 3, 2_000_000), categories=["a", "b", "c"])
+    columns["label"] = pd.Categorical.from_codes(rng.integers(0, 3, 2_000_000), categories=pd.Index(["a", "b", "c"]))
     FRAME = pd.DataFrame(columns)
     bytes_of_frame = int(FRAME.memory_usage(index=False).sum())
     works: list[tuple[str, Callable[..., Any]]] = [

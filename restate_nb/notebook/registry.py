@@ -293,7 +293,7 @@ class Registry:
 
 def _unnamed(target: Target, code: str, identity: Identity, items: str, options: str) -> str:
     """What a job is called that has no name of its own."""
-    by_version = len(identity.parts) == 1 and target.version is not None  # as it always was
+    by_version = len(identity.parts) == 1 and target.version is not None and target.known_as is None
     return f"{target.name}-{_mix(code if by_version else identity.digest, items, options)}"
 
 

@@ -53,7 +53,8 @@ def identity_now(target: Target) -> Identity:
     """What a job's function is, at this moment."""
     version = target.version
     if target.is_elsewhere:
-        return identity_of({}).under_version(version or target.name)
+        known = target.known_as or target.name
+        return identity_of({}).under_version(known if version in (None, known) else f"{known}, version {version}")
     identity = identity_of(dict(zip(target.labels, target.functions, strict=True)))
     return identity if version is None else identity.under_version(version)
 
