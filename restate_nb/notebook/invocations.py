@@ -31,7 +31,7 @@ from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
 from restate_nb.server.admin import sql_literal
 from restate_nb.server.http import UnknownInvocation
 from restate_nb.service.durable import DURABLE_HANDLER, WAITING, DurableRequest, attempt_decoder
-from restate_nb.service.wire import Manifest, encode, items_service, job_key
+from restate_nb.service.wire import Manifest, encode, items_service, job_key, keys_of_job
 
 _CANCEL_AT_ONCE: Final = 20
 _SWEEP_SECONDS: Final = 0.2
@@ -161,9 +161,10 @@ class Invocations:
             await self._end(found)
 
     async def _find(self) -> list[dict[str, Any]]:
+        keys = keys_of_job(self._manifest.name, self._manifest.generation, sql_literal)
         return await self._connection.admin.query(
             "select id, status, idempotency_key, last_failure from sys_invocation where target_service_name = "
-            f"{sql_literal(self._service)} and starts_with(idempotency_key, {sql_literal(self._key + '/')})",
+            f"{sql_literal(self._service)} and {keys}",
             texts=["id", "status", "idempotency_key"],
         )
 

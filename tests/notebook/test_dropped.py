@@ -241,3 +241,19 @@ def test_single_calls_are_kept_for_as_long_as_jobs_and_what_belongs_to_a_job_is_
         time.sleep(2.1)
         session._io.run(session._sweeper._purge_calls(session._connection.admin))
         assert set(keys(session)) <= {"a job/1/0/0", "a job/1/0/1"}
+
+
+def test_cancelling_a_durable_job_leaves_one_whose_name_begins_alike(session: Session) -> None:
+    gate = threading.Event()
+
+    async def wait(ctx: Any, item: int) -> int:
+        while not gate.is_set():
+            await ctx.sleep(timedelta(milliseconds=50))
+        return item
+
+    short, long = (rnb.map(wait, [1, 2], name=name, session=session, show=False) for name in ("d", "d/1"))
+    eventually(lambda: {"d/1/0/1", "d/1/1/0/1"} <= set(keys(session)))
+    short.cancel()
+    gate.set()
+    assert short.result(20)["status"].tolist() == ["cancelled"] * 2
+    assert long.result(20)["status"].tolist() == ["ok"] * 2
