@@ -106,7 +106,10 @@ class Job(Visible, Generic[T]):
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the job has ended, or for `timeout` seconds; says whether it has ended.
 
-        Ctrl-C ends the waiting; the job goes on.
+        Ctrl-C ends the waiting; the job goes on. An item that waits for another job lends its place in a shared limit.
+
+        Raises:
+            InvalidInput: an item of this job waits for it, or a coroutine on the items' loop, which would never end.
 
         Example:
             if not job.wait(timeout=0.5):
@@ -158,6 +161,7 @@ class Job(Visible, Generic[T]):
         Raises:
             TimeoutError: it took longer.
             JobError: the job could not be followed to its end, or gave up: see `fail_fast` of `rnb.map`.
+            InvalidInput: see `wait`.
 
         Example:
             frame = job.result(timeout=60)
