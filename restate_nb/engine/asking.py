@@ -11,15 +11,10 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from restate_nb.engine.prints import position
 from restate_nb.errors import CannotAsk
-
-_SAYS: Final = (
-    "{what} waits for a person, and items run many at once, in the background: nobody can answer them. Ask in the cell "
-    "before, and pass the answer with the items; to look into a failed item: job.rerun_locally(index, debug=True)."
-)
 
 
 def refuse_in_items() -> None:
@@ -63,7 +58,11 @@ def _guarded(ask: Callable[..., Any], what: str, unless: Callable[[], bool] = _n
 
 
 def _refused(what: str, *_: Any, **__: Any) -> Any:
-    raise CannotAsk(_SAYS.format(what=what))
+    raise CannotAsk(
+        f"{what} waits for a person, and items run many at once, in the background: nobody can answer them. Ask in the "
+        "cell before, and pass the answer with the items; to look into a failed item: "
+        "job.rerun_locally(label, debug=True)."
+    )
 
 
 def _kernel() -> Any:

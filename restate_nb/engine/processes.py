@@ -359,17 +359,19 @@ class Processes:
         return worker or self._start(function)
 
     def _start(self, function: bytes) -> Worker:
-        for pause in (*_PAUSES, None):
+        worker = None
+        pauses = iter(_PAUSES)
+        while worker is None:
             with self._lock:
                 if self._closed:
                     raise RuntimeError("These processes were closed.")
                 others = bool(self._all)
             try:
                 worker = Worker(function)
-                break
             except (OSError, MemoryError) as error:
                 if others:
                     raise NoThread from error
+                pause = next(pauses, None)
                 if pause is None:
                     raise WorkerDied(
                         f"No worker process can be started: {error}. The machine has no more memory, processes or open "

@@ -113,7 +113,10 @@ class Job(Visible, Generic[T]):
         """Wait until the job has ended, or for `timeout` seconds; says whether it has ended.
 
         Ctrl-C ends the waiting; the job goes on. The waiting ends, too, when the job has paused itself, since a value
-        cannot be kept; that is printed.
+        cannot be kept; that is printed. An item that waits for another job lends its place in a shared limit.
+
+        Raises:
+            InvalidInput: an item of this job waits for it, or a coroutine on the items' loop, which would never end.
 
         Example:
             if not job.wait(timeout=0.5):
@@ -184,6 +187,7 @@ class Job(Visible, Generic[T]):
             TimeoutError: it took longer.
             JobError: the job could not be followed to its end, or gave up: see `fail_fast` of `rnb.map`; or it has
                 paused itself, since what an item returned cannot be kept.
+            InvalidInput: see `wait`.
 
         Example:
             frame = job.result(timeout=60)

@@ -363,3 +363,58 @@ def test_what_cannot_run_there_is_refused_with_advice(session: Session, fn: Any,
     with pytest.raises(rnb.InvalidInput, match=f"(?s){says}"):
         submit(session, fn, [1], **options)
     assert len(session.jobs) == before
+
+
+class EndsWhenLoaded:
+    """A function that ends the process which unpickles it."""
+
+    def __call__(self, item: int) -> int:
+        return item
+
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
+        return os._exit, (3,)
+
+
+def test_a_function_that_ends_each_worker_is_given_up_for_all_items_after_a_few(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    start = processes.Worker.__init__
+
+    def counted(self: processes.Worker, function: bytes) -> None:
+        started.append(1)
+        start(self, function)
+
+    monkeypatch.setattr(processes.Worker, "__init__", counted)
+    job = submit(session, EndsWhenLoaded(), range(40), concurrency=2, name="ends when loaded")
+    frame = job.result(60)
+    assert frame["error_type"].tolist() == ["WorkerDied"] * 40
+    assert (
+        frame["error"].str.contains("in a row ended before they could begin; the last one ended with exit code 3").all()
+    )
+    assert len(started) <= 4 * 3, "and not three for each item"
+    job.retry_failed().result(60)
+    assert not workers()
+
+
+def test_workers_that_the_machine_does_not_give_are_waited_for_while_others_run(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = processes.Worker.__init__
+    most = 1
+
+    def refused(self: processes.Worker, function: bytes) -> None:
+        if len(workers()) >= most:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        start(self, function)
+
+    monkeypatch.setattr(processes, "_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(processes.Worker, "__init__", refused)
+    job = submit(session, abs, range(-9, 0), concurrency=4, name="few workers")
+    assert job.values(), job.diagnose()
+    most = 0
+    deadline = time.monotonic() + 20
+    other = submit(session, str, range(3), concurrency=2, name="no worker")
+    frame = other.result(20)
+    assert time.monotonic() < deadline
+    assert frame["error"].str.contains("No worker process can be started").all()
