@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from restate_nb.engine.target import Passing, Target
 from restate_nb.errors import InvalidInput, NotEncodable
@@ -44,9 +44,10 @@ class Items:
         if isinstance(self.labels, pd.Index):
             return self.labels
         try:
-            return cast("pd.Index[Any]", pd.Index(self.labels))  # type: ignore[redundant-cast,unused-ignore]
+            index: pd.Index[Any] = pd.Index(self.labels)
         except (UnicodeEncodeError, OverflowError):  # file names that are not UTF-8; whole numbers of any size
-            return pd.Index(list(self.labels), dtype=object)
+            index = pd.Index(list(self.labels), dtype=object)
+        return index
 
 
 class Decoded(Sequence[Any]):
