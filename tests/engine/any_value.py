@@ -227,7 +227,7 @@ class Maker:
         return rng.choice(
             [
                 decimal.Decimal("1.10"), decimal.Decimal("NaN"), decimal.Decimal("-0"), fractions.Fraction(-1, 3),
-                complex(-0.0, math.inf), complex(math.nan, 1), range(2**70), range(5, 1, -2), slice(1, None),
+                complex(-0.0, math.inf), complex(math.nan, 1), range(2**40), range(5, 1, -2), slice(1, None),
             ]
         )  # fmt: skip
 
