@@ -12,7 +12,7 @@ import pandas as pd
 
 from restate_nb.engine.record import OK, STATUS_NAMES, Attempt
 from restate_nb.notebook.columns import as_frame, objects, typed
-from restate_nb.notebook.exports import as_key
+from restate_nb.notebook.exports import as_key, label_text
 from restate_nb.notebook.ledger import PENDING, Ledger
 from restate_nb.notebook.unreadable import Unreadable, unreadable
 
@@ -142,7 +142,7 @@ def expanded(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _free(name: Any, names: Container[Any], taken: Container[Any]) -> Any:
     """What a field's column is called: like the field, where no other column is."""
-    text = str(name)
+    text = label_text(name)
     if type(name) is int and text in names:
         return name  # 1 beside "1"
     if text not in COLUMNS and text not in taken:

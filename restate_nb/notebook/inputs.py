@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from restate_nb.engine.objects import look_alike
 from restate_nb.engine.target import Passing, Target
@@ -51,9 +51,10 @@ class Items:
         if isinstance(self.labels, pd.Index):
             return self.labels
         try:
-            return cast("pd.Index[Any]", pd.Index(self.labels))  # type: ignore[redundant-cast,unused-ignore]
+            index: pd.Index[Any] = pd.Index(self.labels)
         except (UnicodeEncodeError, OverflowError):  # file names that are not UTF-8; whole numbers of any size
-            return cast("pd.Index[Any]", pd.Index(list(self.labels), dtype=object))
+            index = pd.Index(list(self.labels), dtype=object)
+        return index
 
 
 class Decoded(Given):

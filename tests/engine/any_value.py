@@ -149,6 +149,9 @@ DTYPES = (
     *("?", "b", "B", "h", "H", "i", "I", "q", "Q", "e", "f", "d", "F", "D", "g", "G", ">i4", ">f8", "<U3", "S4", "U0"),
     *("M8[Y]", "M8[M]", "M8[D]", "M8[s]", "M8[us]", "M8[ns]", "M8[25s]", "m8[D]", "m8[ns]", "m8", "O", "V3"),
 )
+WORDS = np.array(
+    ["a"], dtype=np.dtypes.StringDType() if hasattr(np.dtypes, "StringDType") else object
+)  # from numpy 2 on
 FREQUENCIES = ("D", "M", "Y", "h", "W-TUE", "Q")
 
 
@@ -224,7 +227,7 @@ class Maker:
         return rng.choice(
             [
                 decimal.Decimal("1.10"), decimal.Decimal("NaN"), decimal.Decimal("-0"), fractions.Fraction(-1, 3),
-                complex(-0.0, math.inf), complex(math.nan, 1), range(2**70), range(5, 1, -2), slice(1, None),
+                complex(-0.0, math.inf), complex(math.nan, 1), range(2**40), range(5, 1, -2), slice(1, None),
             ]
         )  # fmt: skip
 
@@ -297,7 +300,7 @@ class Maker:
                 [
                     np.matrix([[1, 2]]), np.char.array(["a"]),
                     np.rec.array([(1, 2.5)], dtype=[("a", int), ("b", "f4")]), np.ma.masked,
-                    np.array(["a"], dtype=np.dtypes.StringDType()), np.poly1d([1, 2]),
+                    WORDS, np.poly1d([1, 2]),
                     np.ma.array([(1, 2.0)], mask=[(1, 0)], dtype=[("a", int), ("b", float)]),
                 ]
             )  # fmt: skip
