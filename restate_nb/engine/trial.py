@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -76,6 +77,8 @@ def kept(
     try:
         return Report(Attempt(position, number, OK, started, ran, msgspec.Raw(encode(value))))
     except NotEncodable as error:
+        if inspect.iscoroutine(value):
+            value.close()  # nobody will await it, and Python would warn of that
         failure = describe(error)
     except Exception as error:  # of the value's own code, such as a property
         told = describe(error)

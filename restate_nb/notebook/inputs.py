@@ -139,7 +139,8 @@ def _originals(items: Any) -> tuple[Iterable[Any], Sequence[Hashable] | None]:
     _refuse_single(items)
     _refuse_frames(items)
     if isinstance(items, Mapping):
-        return list(items.values()), list(items)
+        pairs = list(items.items())  # at one time: another thread may be filling it
+        return [value for _, value in pairs], [key for key, _ in pairs]
     if hasattr(items, "ndim") and hasattr(items, "dtype") and not items.ndim:
         raise InvalidInput(
             f"items is one value, {_short(items)}: an array without dimensions. For a single item write [item]."
@@ -149,7 +150,7 @@ def _originals(items: Any) -> tuple[Iterable[Any], Sequence[Hashable] | None]:
     if hasattr(items, "to_pylist"):  # pyarrow's arrays
         return items.to_pylist(), None
     if isinstance(items, (list, tuple, range)):
-        return items, None
+        return list(items) if isinstance(items, list) else items, None  # as it is now: another thread may be filling it
     if isinstance(items, Iterable):  # before __aiter__: what has both, such as tqdm, is read here and now
         return items, None
     if hasattr(items, "__aiter__"):

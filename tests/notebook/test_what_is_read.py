@@ -296,6 +296,24 @@ def test_paths_and_lines_are_items(session: Session, tmp_path: Path) -> None:
         assert rnb.map(str.strip, file, session=session, show=False).values() == ["one", "two"]
 
 
+def test_a_list_that_another_thread_empties_is_read_as_it_was() -> None:
+    items = list(range(20_000))
+    emptied = threading.Thread(target=items.clear)
+
+    def fit(item: int) -> int:
+        return item
+
+    class Slow(Target):
+        def check_item(self, position: int, item: Any, raw: bytes) -> None:
+            if position == 100:
+                emptied.start()
+                emptied.join()
+            super().check_item(position, item, raw)
+
+    assert list(read_items(items, Slow(fit)).originals) == list(range(20_000))
+    assert not items
+
+
 def test_operations_are_read_in_the_same_way(session: Session) -> None:
     def broken() -> Iterator[Callable[[], int]]:
         yield lambda: 1
