@@ -54,6 +54,7 @@ class Deployed(Target):
         self.fn = functools.partial(_asks_restate, self.name)
         self.passing = "value"
         self.is_async, self.durable, self.executor = True, False, "auto"
+        self.known_as = None
         self.version = self.name  # stands for its code, which is not here
         self.keys: list[str] | None = None
         self._takes_input = handler.arity > 1

@@ -495,8 +495,8 @@ class Job(Visible, Generic[T]):
         await self._driver.conclude()
 
     async def _add_round(self, positions: list[int]) -> int:
+        await asyncio.to_thread(self._which.run_here)
         await self._which.record_if_changed()
-        self._which.run_here()
         return await self._driver.add_round(positions, self._which.code)
 
     def _give_up(self, error: ServerError) -> None:

@@ -230,6 +230,7 @@ class Which:
         """Items are to run once more, by a function whose content may have been left alone since."""
         if self._target is not None and self._can_vary():
             self.now = identity_now(self._target)
+            self.code = code_named(self._target, self.now)
             self.watched = True
 
     def _can_vary(self) -> bool:

@@ -394,3 +394,15 @@ def test_random_cells_never_get_the_result_of_others(session: Session) -> None:
         wanted = (space["A"]["v"], space["B"], space["C"][0])
         assert submit(session, space["f"], [1]).values() == [wanted]
     assert len(space["calls"]) <= 27, "no content was paid for twice"
+
+
+def test_what_is_retried_is_of_the_content_that_there_is_by_then(session: Session) -> None:
+    space = defined("cfg = {'k': 0}\ndef f(x):\n    return x if x > 1 else 1 / cfg['k']\n")
+    job = submit(session, space["f"], name="retried")
+    assert job.result(20)["status"].tolist() == ["error", "ok", "ok"]
+    space["cfg"]["k"] = 4  # and the cell is not run again
+    frame = job.retry_failed().result(20)
+    assert frame["value"].tolist() == [0.25, 2, 3]
+    assert frame["code"].iloc[1] == frame["code"].iloc[2] != frame["code"].iloc[0]
+    assert submit(session, space["f"], name="retried", fresh="changed").result(20)["value"].tolist() == [0.25, 2, 3]
+    assert "code" not in job.frame()
