@@ -120,7 +120,7 @@ class Attempts:
                     value = await _within(context, awaitable)
             if isinstance(value, Recorded):
                 return told(entry.position, entry.number, value, self.retry)
-            return kept(entry.position, entry.number, value, started, clock, work.encode)
+            return kept(entry.position, entry.number, value, work.encode, started=started, clock=clock)
         except BaseException as error:
             if self._is_cut(error):
                 raise

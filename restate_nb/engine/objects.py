@@ -286,7 +286,7 @@ def read(written: dict[str, Any], read: Read, classes: Classes | None) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def look_alike(name: str, fields: tuple[str, ...]) -> type:
-    """A class of named tuples, in place of one that is not known here, or of rows that are none: with the same fields."""
+    """A class of named tuples with these fields, in place of one that is not known here, or of rows that are none."""
     short = name.rpartition(".")[2]
     return collections.namedtuple(short if short.isidentifier() else "Row", fields, rename=True)
 

@@ -58,9 +58,10 @@ def kept(
     position: int,
     number: int,
     value: Any,
+    encode: Callable[[Any], bytes] = encode,
+    *,
     started: float,
     clock: float,
-    encode: Callable[[Any], bytes] = encode,
 ) -> Report:
     """The report of an attempt that returned. A value that cannot be kept is never tried again: it was paid for, and
     the next one would be like it.
@@ -69,9 +70,9 @@ def kept(
         position: the item's.
         number: the attempt's, from 1.
         value: what the function returned.
+        encode: writes the value.
         started: when, in seconds since 1970.
         clock: the same moment on `time.perf_counter`.
-        encode: writes the value.
     """
     ran = time.perf_counter() - clock  # encoding is not the function's time
     try:
@@ -118,6 +119,6 @@ def try_once(
         value = call(payload)
         if isinstance(value, Awaitable):
             return value
-        return kept(position, number, value, started, clock, encode)
+        return kept(position, number, value, encode, started=started, clock=clock)
     except BaseException as error:  # SystemExit too: it must not end this thread
         return went_wrong(position, number, error, retry, started=started, clock=clock)

@@ -173,7 +173,7 @@ class _Worker:
         if isinstance(result, Report):
             return result
         try:
-            return kept(position, number, self._await(result), started, clock, self._encode)
+            return kept(position, number, self._await(result), self._encode, started=started, clock=clock)
         except BaseException as error:
             return went_wrong(position, number, error, self._retry, started=started, clock=clock)
 
