@@ -39,6 +39,8 @@ _AS_THEY_ARE = frozenset({str, bool, type(None)})
 _KEYS = frozenset({str})
 _INTS = frozenset({int})
 _FLOATS = frozenset({float})
+_MIXED = frozenset({object})
+_FEW = 8  # below it, looking at each costs less than looking for one kind
 
 
 def encode(value: object, classes: Classes | None = None) -> bytes:
@@ -175,7 +177,7 @@ class Writer:
     def _list(self, value: list[Any] | tuple[Any, ...], room: int) -> Any:
         if room <= 0:
             raise _too_deep()
-        kinds = set(map(type, value))
+        kinds = set(map(type, value)) if len(value) > _FEW else _MIXED
         if kinds <= _AS_THEY_ARE:
             if not self.surrogates:
                 return value

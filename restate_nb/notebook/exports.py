@@ -125,7 +125,7 @@ def _plain_names(index: pd.Index[Any]) -> list[Any]:
 def _plain_labels(index: pd.Index[Any], for_json: bool) -> pd.Index[Any]:
     dtype = index.dtype
     if isinstance(dtype, pd.CategoricalDtype):
-        categories = pd.Index(dtype.categories)
+        categories = dtype.categories
         plain = _plain_labels(categories, for_json)
         return index if plain is categories else index.astype(object).map(label_text)
     if isinstance(dtype, np.dtype) and dtype.kind == "O":
