@@ -27,6 +27,7 @@ import random
 import re
 import socket
 import string
+import struct
 import subprocess
 import sys
 import threading
@@ -132,6 +133,7 @@ DIFFERENT: list[tuple[Any, Any]] = [
     (collections.defaultdict(int, a=1), collections.defaultdict(list, a=1)),
     (collections.OrderedDict(a=1), collections.OrderedDict(a=2)), (collections.ChainMap({1: 1}), collections.ChainMap({1: 2})),
     (fractions.Fraction(1, 3), fractions.Fraction(1, 4)), (decimal.Decimal("1.0"), decimal.Decimal("1.00")),
+    (struct.Struct("<i"), struct.Struct("<q")), (compile("1", "x", "eval"), compile("2", "x", "eval")),
     (string.Template("a"), string.Template("b")), (re.compile("a"), re.compile("a", re.I)),
     (dt.datetime(2026, 1, 1), dt.datetime(2026, 1, 1, tzinfo=dt.UTC)), (dt.date(2026, 1, 1), dt.datetime(2026, 1, 1)),
     (dt.UTC, dt.timezone(dt.timedelta(hours=1))), (tz.gettz("Europe/Berlin"), tz.gettz("Europe/London")),

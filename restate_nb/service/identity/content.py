@@ -19,13 +19,14 @@ import marshal
 import pathlib
 import random
 import re
+import struct
 import types
 import uuid
 import zoneinfo
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
-from restate_nb.service.identity.code import hashed
+from restate_nb.service.identity.code import bytecode, hashed
 from restate_nb.service.identity.owners import is_a, is_users_class, qualified
 
 NODES: Final = 200_000
@@ -449,6 +450,8 @@ _PLAIN: Final[dict[type, Callable[[Contents, Any], bytes]]] = {
     io.StringIO: _text_io,
     io.BytesIO: _text_io,
     types.CellType: lambda contents, value: hashed(b"cell", contents.of(value.cell_contents)),
+    types.CodeType: lambda contents, value: hashed(b"code", bytecode(value)),
+    struct.Struct: lambda contents, value: hashed(b"struct", value.format.encode()),
 }
 
 
