@@ -8,7 +8,6 @@ import collections
 import datetime as dt
 import decimal
 import fractions
-import importlib
 import ipaddress
 import pathlib
 import re
@@ -98,10 +97,13 @@ def zone_from(written: Any) -> dt.tzinfo:
             return dt.timezone(offset, written["name"])
         return dt.timezone(offset) if offset else dt.UTC
     if "pytz" in written:
-        pytz, key = importlib.import_module("pytz"), written["pytz"]
+        import pytz  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415 - loaded by whoever uses it
+
+        key = written["pytz"]
         zone = pytz.timezone(key) if isinstance(key, str) else pytz.FixedOffset(key)
     else:
-        tz = importlib.import_module("dateutil.tz")
+        from dateutil import tz  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
+
         zone = tz.UTC if written["dateutil"] is None else tz.tzoffset(*written["dateutil"])
     assert isinstance(zone, dt.tzinfo)
     return zone

@@ -23,7 +23,7 @@ from restate_nb.notebook.work import Connection
 from restate_nb.server.admin import Admin, sql_literal
 from restate_nb.server.http import Unreachable
 from restate_nb.server.ingress import written_key
-from restate_nb.service.digest import code_of
+from restate_nb.service.digest import code_base
 from restate_nb.service.durable import DURABLE_HANDLER, DurableFunctions, DurableRequest, arguments_of, attempt_decoder
 from restate_nb.service.wire import encode as encode_request
 from restate_nb.service.wire import items_service
@@ -131,7 +131,7 @@ class DurableCall:
         self._option = idempotency_key or uuid.uuid4().hex
         self._key = f"call/{self._name}/{self._option}"
         self._request = DurableRequest(
-            function=f"call/{self._name}-{code_of((fn,), None)}",
+            function=f"call/{self._name}-{code_base(fn)}",
             name=self._name,
             passing=passing,
             item=msgspec.Raw(raw),

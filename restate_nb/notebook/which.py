@@ -113,16 +113,20 @@ def _of_operation(marks: Mapping[str, str], label: str) -> tuple[tuple[str, str]
 
 
 def check_bound(there: Manifest, wanted: Manifest) -> None:
-    """See that a job has the same arguments bound to its functions, and its operations in the same order.
+    """See that a job has the same arguments bound to its functions, and its operations in the same order. Another
+    function may have others: that its results are of the older one is said.
 
     Raises:
         JobMismatch: it has others. Records of an earlier version do not tell, and pass.
     """
     if not there.made or not wanted.made:
         return
-    labels = [] if not there.options.startswith("operations") else _labels(wanted)
-    moved = swapped(there.made[0].parts, wanted.made[0].parts, labels)
+    before, now = there.made[0].parts, wanted.made[0].parts
+    operations = there.options.startswith("operations")
+    moved = swapped(before, now, _labels(wanted) if operations else [])
     others = changed(there.bound or {}, wanted.bound or {}, there.varies) if there.bound is not None else []
+    if not operations:
+        others = [name for name in others if (label := name.partition("(")[0]) in before and label in now]
     if not moved and not others:
         return
     if moved:

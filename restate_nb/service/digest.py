@@ -16,6 +16,11 @@ def code_of(functions: Sequence[Callable[..., Any]], version: str | int | None) 
     return identity_of({str(place): fn for place, fn in enumerate(functions)}).digest
 
 
+def code_base(fn: Callable[..., Any]) -> str:
+    """The digest of a callable and of what it names but cannot change while it runs, as 16 hexadecimal digits."""
+    return identity_of({"0": fn}).base
+
+
 def code_digest(fn: Callable[..., Any]) -> str:
     """The digest of a callable and of what it names, as 16 hexadecimal digits."""
     return code_of([fn], None)

@@ -281,20 +281,24 @@ def explore(folder: Path, seed: int, examples: int, steps: int, *, own_process: 
     print(f"{machine.told.total()} steps: {dict(machine.told)}")
 
 
+@pytest.mark.filterwarnings("ignore::restate_nb.OlderResults")  # each version of the function is told of
 def test_a_job_does_what_the_model_says(tmp_path: Path, kept: ServerHandle) -> None:
     explore(tmp_path / "data", seed=1, examples=6, steps=12, own_process=False)
 
 
+@pytest.mark.filterwarnings("ignore::restate_nb.OlderResults")  # each version of the function is told of
 def test_a_job_does_what_the_model_says_when_kernels_are_killed(tmp_path: Path) -> None:
     explore(tmp_path, seed=2, examples=1, steps=10, own_process=True)
 
 
+@pytest.mark.filterwarnings("ignore::restate_nb.OlderResults")  # each version of the function is told of
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", [101, 102])
 def test_a_job_does_what_the_model_says_for_long(tmp_path: Path, kept: ServerHandle, seed: int) -> None:
     explore(tmp_path / "data", seed, examples=200, steps=30, own_process=False)
 
 
+@pytest.mark.filterwarnings("ignore::restate_nb.OlderResults")  # each version of the function is told of
 @pytest.mark.soak
 def test_a_job_does_what_the_model_says_when_kernels_are_killed_for_long(tmp_path: Path) -> None:
     explore(tmp_path, seed=103, examples=40, steps=25, own_process=True)

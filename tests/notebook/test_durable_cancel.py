@@ -89,7 +89,8 @@ def test_items_whose_function_is_lost_or_changed_are_cancelled_too(tmp_path: Pat
         changed = rnb.map(version("first"), range(3), name="changed", session=session, show=False)
         until(lambda: len(lost.steps()) == 6 and len(changed.steps()) == 6)
     with Session("lost", tmp_path / ".restate") as session:
-        changed = rnb.map(version("other"), range(3), name="changed", session=session, show=False)
+        with pytest.warns(rnb.OlderResults, match="`fn.step` has changed since"):
+            changed = rnb.map(version("other"), range(3), name="changed", session=session, show=False)
         lost = session.job("lost")
         until(lambda: changed._driver.work.mismatched == 3 and "Waiting for the function" in str(lost.diagnose()))
         for job in (lost, changed):

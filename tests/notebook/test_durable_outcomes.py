@@ -244,7 +244,7 @@ REFUSED: dict[Any, str] = {
     long_name: "MB are too much for Restate",
     leaves_in_an_operation: "4",
     unrecordable_in_an_operation: "Step 'step' returned an object of class set",
-    leaves: "cannot be described: SystemExit",
+    leaves: "its message could not be read: SystemExit",
     big_value: "MB can be kept",
 }
 

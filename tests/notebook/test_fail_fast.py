@@ -126,7 +126,8 @@ def test_a_job_that_gave_up_is_found_so_by_the_next_session_and_goes_on_there(da
     with Session("stops", data_dir) as session, pytest.raises(rnb.JobError):
         submit(session, work_of(True), range(100), concurrency=1, fail_fast=True, name="job").result(20)
     with Session("stops", data_dir) as session:
-        job = submit(session, work_of(False), range(100), name="job")
+        with pytest.warns(rnb.OlderResults, match="`work.broken` has changed since"):
+            job = submit(session, work_of(False), range(100), name="job")
         with pytest.raises(rnb.JobError, match="fail_fast=True, after 1 of 13"):
             job.result(20)
         assert job.counts["ok"] == 12
@@ -157,7 +158,8 @@ def test_failures_that_an_earlier_process_recorded_count(data_dir: Path) -> None
         return item
 
     with Session("counts", data_dir) as session:
-        job = submit(session, fixed, range(60), concurrency=1, fail_fast=2, name="job")
+        with pytest.warns(rnb.OlderResults, match="of an older `fixed`"):
+            job = submit(session, fixed, range(60), concurrency=1, fail_fast=2, name="job")
         with pytest.raises(rnb.JobError, match="fail_fast=2"):
             job.result(20)
         assert job.counts["error"] == 2

@@ -194,6 +194,7 @@ def interrupt(after):
 """
 
 
+STOPPED_READING = "Stopped while the items were read, after "
 STOPPED = "Stopped while the job was being submitted: run the cell again, and it is made complete.\n"
 
 
@@ -212,7 +213,8 @@ def test_whoever_interrupts_a_submit_gets_the_prompt_and_is_told_how_to_go_on(ke
 def test_an_interrupt_in_the_middle_of_a_submit_is_made_good_by_running_the_cell_again(kernel):
     kernel.run(INTERRUPTED)
     for after in (0.004, 0.01, 0.02, 0.03, 0.045, 0.06):
-        assert kernel.run(f"interrupt({after})") in ("", STOPPED)
+        said = kernel.run(f"interrupt({after})")
+        assert said in ("", STOPPED) or said.startswith(STOPPED_READING)
         frame = f"frame = begin({after}).result()"
         assert (
             kernel.run(f"{frame}\nprint((frame['value'] == range(20_000)).all(), set(frame['attempts']))")

@@ -39,11 +39,12 @@ from restate import TerminalError
 from restate.exceptions import RetryableError
 
 from restate_nb.engine import codec
+from restate_nb.engine.objects import Classes
 from restate_nb.engine.rebuild import rebuilder
 from restate_nb.engine.record import decode_group
 from restate_nb.engine.target import Target
 from restate_nb.engine.worker import framed, receive, report_of
-from restate_nb.errors import InvalidInput, InvocationFailed, ServerError
+from restate_nb.errors import InvalidInput, InvocationFailed, NotReadable, ServerError
 from restate_nb.limit import Limit
 from restate_nb.notebook import introspection, steps
 from restate_nb.notebook.deployed import Deployed
@@ -195,11 +196,12 @@ VALUES = [
     Model(a=1, b=["x"]),
 ]
 ENCODED = [codec.encode(value) for value in VALUES]
+CLASSES = Classes((Order, Model, Colour, Point))
 REBUILDS = [rebuilder(kind) for kind in (Order, Model, Colour, list[Point], dict[str, np.float64] | None, pd.Timestamp)]
 
 
 def rebuilt(raw: bytes) -> None:
-    value = codec.decode(raw)
+    value = codec.decode(raw, CLASSES)
     for rebuild in REBUILDS:
         assert rebuild is not None
         with suppress(ValueError, TypeError):
@@ -402,8 +404,8 @@ def supervisor_says(raw: bytes) -> None:
 STATUS = [b'{"number": 1, "supervisor": 5, "pid": null, "shared": {"listen": "unix"}}\n{"number": 1}']
 
 TARGETS: dict[str, tuple[list[bytes], Reader, tuple[type[BaseException], ...]]] = {
-    "values": (ENCODED, codec.decode, (ValueError,)),
-    "rebuilt values": (ENCODED, rebuilt, (ValueError,)),
+    "values": (ENCODED, codec.decode, (ValueError, NotReadable)),
+    "rebuilt values": (ENCODED, rebuilt, (ValueError, NotReadable)),
     "groups and attempts": ([WIRE["group"]], decode_group, (ValueError,)),
     "outputs of shards": ([WIRE["output"], WIRE["last output"]], output, (ServerError,)),
     "requests of shards": ([WIRE["request"]], read_request, (TerminalError,)),

@@ -53,10 +53,12 @@ def calls(tree: ast.Module) -> Iterator[str]:
 
 
 def test_pickles_are_read_in_worker_processes_only_and_written_for_them_only() -> None:
-    """Of the whole package one module reads pickles, and one writes them."""
+    """Of the whole package one module reads pickles, and one writes them. Digests of constants of code are of what
+    `marshal.dumps` writes, and nothing reads that."""
     assert {path for path, tree in TREES.items() if imports(tree) & PICKLES} == {
         "engine/pickling.py",
         "engine/worker.py",
+        "service/identity/content.py",
     }
     loads = {path: [call for call in calls(tree) if call.endswith((".loads", ".load"))] for path, tree in TREES.items()}
     pickled = {path: found for path, found in loads.items() if any("pickle" in call for call in found)}
@@ -91,6 +93,8 @@ def test_worker_processes_have_one_socket_pair_and_no_address(session: Session) 
 def test_nothing_is_evaluated_and_no_shell_is_used() -> None:
     for path, tree in TREES.items():
         bad = {"eval", "exec", "compile", "os.system", "os.popen", "__import__"} & set(calls(tree))
+        if path == "service/identity/code.py":  # compiles the user's own source, to compare it with what is loaded
+            bad.remove("compile")
         assert not bad, f"{path}: {bad}"
         for node in ast.walk(tree):
             shell = isinstance(node, ast.keyword) and node.arg == "shell"
