@@ -404,7 +404,7 @@ def supervisor_says(raw: bytes) -> None:
 STATUS = [b'{"number": 1, "supervisor": 5, "pid": null, "shared": {"listen": "unix"}}\n{"number": 1}']
 
 TARGETS: dict[str, tuple[list[bytes], Reader, tuple[type[BaseException], ...]]] = {
-    "values": (ENCODED, codec.decode, (ValueError, NotReadable)),
+    "values": (ENCODED, lambda raw: codec.decode(raw, CLASSES), (ValueError, NotReadable)),
     "rebuilt values": (ENCODED, rebuilt, (ValueError, NotReadable)),
     "groups and attempts": ([WIRE["group"]], decode_group, (ValueError,)),
     "outputs of shards": ([WIRE["output"], WIRE["last output"]], output, (ServerError,)),
