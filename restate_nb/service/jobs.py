@@ -107,6 +107,7 @@ def jobs_of(session: str, *, retention: timedelta, dropped: Callable[[], None] =
         abort_timeout=FOR_EVER,
         invocation_retry_policy=RETRIES,
     )
+    forget_later = _add_forgetting(jobs, session, retention, dropped)
 
     @jobs.handler("open")
     async def open_(ctx: ObjectContext, asked: Open) -> Manifest:
@@ -137,8 +138,17 @@ def jobs_of(session: str, *, retention: timedelta, dropped: Callable[[], None] =
             raise TerminalError(f"The job cannot be changed so: {error}.", status_code=400) from error
         record.write(manifest)
         if asked.summary is not None:
-            _forget_later(ctx, manifest)
+            forget_later(ctx, manifest)
         return manifest
+
+    add_variant_handlers(jobs, retention)
+    return jobs
+
+
+def _add_forgetting(
+    jobs: VirtualObject, session: str, retention: timedelta, dropped: Callable[[], None]
+) -> Callable[[ObjectContext, Manifest], None]:
+    """The handlers that drop a job. Returns what has a job that has ended dropped when its retention is over."""
 
     @jobs.handler("forget")
     async def forget(ctx: ObjectContext, asked: Forget) -> None:
@@ -151,10 +161,10 @@ def jobs_of(session: str, *, retention: timedelta, dropped: Callable[[], None] =
             await record.drop(manifest)
             dropped()
         elif asked.ended is None and manifest.summary is not None:
-            _forget_later(ctx, manifest)  # a version of before counted from the job's begin
+            forget_later(ctx, manifest)  # a version of before counted from the job's begin
         # Else it runs, or ended later: its end brings another of these.
 
-    def _forget_later(ctx: ObjectContext, manifest: Manifest) -> None:
+    def forget_later(ctx: ObjectContext, manifest: Manifest) -> None:
         assert manifest.summary is not None
         later = Forget(generation=manifest.generation, ended=manifest.summary.at)
         ctx.object_send(forget, ctx.key(), later, send_delay=retention)
@@ -165,8 +175,7 @@ def jobs_of(session: str, *, retention: timedelta, dropped: Callable[[], None] =
         _check_given(asked)
         await Record(ctx, session).purged(asked)
 
-    add_variant_handlers(jobs, retention)
-    return jobs
+    return forget_later
 
 
 class Record:
