@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jedi.api import environment
 
 from restate_nb.notebook.session import Session
 
@@ -35,3 +38,14 @@ def any_session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def data_dir(tmp_path: Path) -> Path:
     """A data directory for a server."""
     return tmp_path / ".restate"
+
+
+@pytest.fixture
+def jedi_ends() -> Iterator[None]:
+    """jedi, which completes names, keeps a process for ten minutes and leaves its pipes to the garbage collector, which
+    would warn in whatever test runs then."""
+    yield
+    environment._get_cached_default_environment.clear_cache()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

@@ -50,6 +50,7 @@ def test_type_checkers_are_asked_for_every_public_name(module: ModuleType) -> No
     assert {f"{module.__name__}.{name}" for name in module.__all__} <= set(asked)
 
 
+@pytest.mark.usefixtures("jedi_ends")
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_completion_offers_every_public_name(module: ModuleType) -> None:
     """Before anything is loaded, as jedi, which completes in notebooks, reads the source."""

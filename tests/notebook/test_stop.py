@@ -11,7 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,11 @@ def stopped_server(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
 
 
+def children_but(others: Collection[int]) -> list[int]:
+    """The processes that are below this one, but for those of other tests."""
+    return [each.pid for each in psutil.Process().children(recursive=True) if each.pid not in others]
+
+
 @pytest.mark.parametrize(
     ("how", "to_server"),
     [
@@ -84,17 +89,18 @@ def stopped_server(pid: int) -> None:
 )
 def test_stop_takes_seconds_and_leaves_nothing(data_dir: Path, how: str, to_server: Callable[[int], None]) -> None:
     hold = Hold()
+    before = {each.pid for each in psutil.Process().children(recursive=True)}
     session = Session("stopping", data_dir)
     status = session.server.status()
     assert status.pid is not None
     if how == "process":
         job = rnb.map(sleeps, range(2), session=session, show=False, executor="process")
-        while job.counts["running"] < 2 or len(psutil.Process().children(recursive=True)) < 2:
+        while job.counts["running"] < 2 or len(children_but(before)) < 2:
             time.sleep(0.02)
     else:
         job = rnb.map(getattr(hold, how), range(2), session=session, show=False)
         assert hold.begun.wait(20)
-    children = [each.pid for each in psutil.Process().children(recursive=True)]
+    children = children_but(before)
     waited: list[BaseException] = []
 
     def wait() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -11,6 +12,7 @@ import restate_nb as rnb
 from restate_nb.notebook.session import Session
 
 
+@pytest.mark.usefixtures("jedi_ends")
 def test_the_tab_key_offers_what_is_public_and_nothing_else(session: Session) -> None:
     shell = InteractiveShell()
     job = rnb.map(len, ["Bonn", "Ulm"], session=session, show=False)
