@@ -375,7 +375,7 @@ def refusal(value: object, kind: type) -> NotEncodable:
         return NotEncodable(
             f"An object of class {name} would come back as a plain {base.__name__}. Return {plain} if that will do."
         )
-    hint = "Use plain data: numbers, text, lists, dicts, dataclasses, datetimes, numpy arrays."
+    hint = "Use plain data: numbers, text, lists, dicts, dataclasses, datetimes, numpy arrays; or the path of a file."
     if kind.__name__ in ("DataFrame", "Series"):
         hint = "Use .to_dict() (or .to_dict('records')), or write it to a file and use the path."
     elif kind.__module__.partition(".")[0] == "pandas":
@@ -396,4 +396,4 @@ def refusal(value: object, kind: type) -> NotEncodable:
         hint = "Use repr(value), or raise it: then it is the item's error."
     elif "Response" in kind.__name__:
         hint = "Use what you need of it: .text, .json(), the status."
-    return NotEncodable(f"An object of class {name} cannot be kept as JSON. {hint} A file's path will do for the rest.")
+    return NotEncodable(f"An object of class {name} cannot be kept as JSON. {hint}")
