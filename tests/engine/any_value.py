@@ -392,7 +392,7 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
         return _same_arrays(one, other)
     if isinstance(one, np.generic):
-        return bool(one.dtype == other.dtype and repr(one) == repr(other))
+        return bool(one.dtype == other.dtype and one.tobytes() == other.tobytes())
     if isinstance(one, (dt.datetime, dt.time)):
         return (
             repr(one) == repr(other) and one.fold == other.fold and getattr(one, "unit", 0) == getattr(other, "unit", 0)

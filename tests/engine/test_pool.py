@@ -544,6 +544,8 @@ async def test_cancelling_one_lane_leaves_the_others_alone_and_says_how_long_its
     attempts = await outcomes(mine)
     assert [each.status for each in attempts] == [CANCELLED] * 2
     assert all(0.02 <= each.ran < 10 for each in attempts)
+    while len(gate.stopped) < 2:
+        await asyncio.sleep(0)  # they hear of it in the next turn of the loop
     assert sorted(gate.stopped) == [0, 1]
     gate.let.set()
     assert [each.status for each in await outcomes(other)] == [OK] * 2

@@ -305,6 +305,14 @@ CHANGES = {
 }
 
 
+def test_functions_whose_code_is_equal_and_whose_annotations_are_not_are_told_apart() -> None:
+    first, second = "def f(x: int):\n    return x\n", "def f(x: float):\n    return x\n"
+    assert cell(first)["f"].__code__ == cell(second)["f"].__code__
+    assert digest(first) != digest(second)
+    assert digest(first) == digest(first)
+    assert digest(first + second) == digest(second), "the last of one name in a cell"
+
+
 @pytest.mark.parametrize("where", CHANGES)
 def test_a_change_is_seen_wherever_the_notebook_has_the_code(where: str) -> None:
     code, part = CHANGES[where]

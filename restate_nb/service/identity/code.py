@@ -37,15 +37,19 @@ def hashed(*parts: bytes | memoryview) -> bytes:
     return digest.digest()
 
 
-_digests: weakref.WeakKeyDictionary[types.CodeType, bytes] = weakref.WeakKeyDictionary()
+_digests: dict[int, tuple[weakref.ref[types.CodeType], bytes]] = {}
+"""By the code object's id. Code objects are equal whose functions differ in annotations, which are no part of them."""
 
 
 def digest_of_code(code: types.CodeType) -> bytes:
     """The digest of a code object, as it was when this was first asked."""
-    found = _digests.get(code)
-    if found is None:
-        found = _digests[code] = _from_source(code) or hashed(b"bytecode", bytecode(code))
-    return found
+    key = id(code)
+    kept = _digests.get(key)
+    if kept is not None and kept[0]() is code:
+        return kept[1]
+    digest = _from_source(code) or hashed(b"bytecode", bytecode(code))
+    _digests[key] = weakref.ref(code, lambda _: _digests.pop(key, None)), digest
+    return digest
 
 
 # ---------------------------------------------------------------- syntax trees
@@ -76,10 +80,12 @@ def _from_source(code: types.CodeType) -> bytes | None:
 
 def _node_of(code: types.CodeType, text: str) -> ast.AST | None:
     wanted = bytecode(code)
-    for other, node in _source(text, code.co_flags & _FUTURES).functions.get(code.co_qualname, ()):
-        if bytecode(other) == wanted:
-            return node
-    return None
+    named = _source(text, code.co_flags & _FUTURES).functions.get(code.co_qualname, ())
+    found = [(other, node) for other, node in named if bytecode(other) == wanted]
+    here = [node for other, node in found if other.co_firstlineno == code.co_firstlineno]
+    if not here and len({_dump(node) for _, node in found}) > 1:
+        return None  # the lines have moved, and which of them it is cannot be told
+    return next(iter(here or [node for _, node in found]), None)
 
 
 @functools.lru_cache(maxsize=_SOURCES)
