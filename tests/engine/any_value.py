@@ -382,6 +382,13 @@ class Maker:
 # ---------------------------------------------------------------- comparison
 
 
+def _text(value: np.generic) -> str | bytes:
+    try:
+        return repr(value)
+    except OverflowError:  # a time that no unit of numpy's own writing can hold
+        return value.tobytes()
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two values agree in type and in all of their content."""
     kind = type(one)
@@ -392,7 +399,7 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
         return _same_arrays(one, other)
     if isinstance(one, np.generic):
-        return bool(one.dtype == other.dtype and one.tobytes() == other.tobytes())
+        return bool(one.dtype == other.dtype and _text(one) == _text(other))
     if isinstance(one, (dt.datetime, dt.time)):
         return (
             repr(one) == repr(other) and one.fold == other.fold and getattr(one, "unit", 0) == getattr(other, "unit", 0)
