@@ -206,7 +206,10 @@ def _refuse_frames(items: object) -> None:
 
 def _elements(array: Any) -> list[Any]:
     """The elements of an array: Python's own, where they are the same; times that Python has no type for as numpy's."""
-    listed: list[Any] = array.tolist()
+    try:
+        listed: list[Any] = array.tolist()
+    except OverflowError:  # numpy's, for times that Python's own cannot hold
+        return list(array)
     kind = getattr(getattr(array, "dtype", None), "kind", "")
     if kind in "mM" and any(each is None or type(each) is int for each in listed):
         return list(array)

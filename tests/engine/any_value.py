@@ -184,7 +184,7 @@ class Maker:
             key = self.rng.choice(self.leaves)()
             try:
                 hash(key)
-            except (TypeError, ValueError):  # ValueError: a timedelta64 without a unit
+            except (TypeError, ValueError, OverflowError):  # the latter two: some of numpy's times
                 continue
             yield key
 
@@ -382,7 +382,7 @@ class Maker:
 # ---------------------------------------------------------------- comparison
 
 
-def _text(value: np.generic) -> str | bytes:
+def _text(value: Any) -> str | bytes:
     try:
         return repr(value)
     except OverflowError:  # a time that no unit of numpy's own writing can hold
@@ -429,6 +429,8 @@ def _same_arrays(one: Any, other: Any) -> bool:
         return mask and repr(one.fill_value) == repr(other.fill_value) and same(one.data, other.data)
     if one.dtype.kind == "O":
         return same(one.ravel().tolist(), other.ravel().tolist())
+    if one.dtype.kind in "mM":  # numpy cannot list every time that it has
+        return bool(np.array_equal(one.view("i8"), other.view("i8")))
     return repr(one.tolist()) == repr(other.tolist())
 
 
