@@ -124,9 +124,7 @@ class Attempts:
         except BaseException as error:
             if self._is_cut(error):
                 raise
-            if deadline is not None and deadline.expired():
-                return self._timed_out(entry, started, clock)
-            return went_wrong(entry.position, entry.number, error, self.retry, started=started, clock=clock)
+            return self._cut_short(entry, error, deadline, self.retry, started=started, clock=clock)
 
     async def _in_thread(self, work: Work, entry: Entry) -> Report:
         done: asyncio.Future[None] = self._loop.create_future()
@@ -166,9 +164,7 @@ class Attempts:
             if self._is_cut(error):
                 raise
             if result is None:  # else it ended in the very turn of its deadline
-                if deadline.expired():
-                    return self._timed_out(entry, started, clock)
-                return went_wrong(entry.position, entry.number, error, retry, started=started, clock=clock)
+                return self._cut_short(entry, error, deadline, retry, started=started, clock=clock)
         assert result is not None
         if isinstance(result, Report):
             return result
@@ -224,9 +220,7 @@ class Attempts:
             if self._is_cut(error):
                 raise
             if result is None:  # else it ended in the very turn of its deadline
-                if deadline.expired():
-                    return self._timed_out(entry, started, clock)
-                return went_wrong(entry.position, entry.number, error, retry, started=started, clock=clock)
+                return self._cut_short(entry, error, deadline, retry, started=started, clock=clock)
         finally:
             if self._idling is None:
                 self._idling = self._loop.call_later(IDLE, self._end_idle, processes)
@@ -239,6 +233,21 @@ class Attempts:
         self._idling = None
         if processes.end_idle():
             self._idling = self._loop.call_later(IDLE, self._end_idle, processes)
+
+    def _cut_short(
+        self,
+        entry: Entry,
+        error: BaseException,
+        deadline: asyncio.Timeout | None,
+        retry: Retry,
+        *,
+        started: float,
+        clock: float,
+    ) -> Report:
+        """The report of an attempt that `error` has ended, which may be that of its deadline."""
+        if deadline is not None and deadline.expired():
+            return self._timed_out(entry, started, clock)
+        return went_wrong(entry.position, entry.number, error, retry, started=started, clock=clock)
 
     def _timed_out(self, entry: Entry, started: float, clock: float) -> Report:
         says = f"The item ran longer than timeout={self.timeout:g} seconds."

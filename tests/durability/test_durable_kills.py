@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from restate_nb.server.process import server_status
+from tests.durability.killing import kill_server
 
 STEPS = ["first", "last", "left", "right", "task", "thread"]
 
@@ -46,17 +46,6 @@ def lines_of(folder: Path) -> list[str]:
     path = folder / "steps"
     whole, _, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")  # a line may be being written
     return whole.splitlines()
-
-
-def kill_server(folder: Path) -> bool:
-    status = server_status(folder / ".restate")
-    if status is None or status.pid is None:
-        return False
-    try:
-        os.kill(status.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def check(folder: Path, total: int) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from restate_nb.server.process import server_status
+from tests.durability.killing import kill_server
 from tests.durability.notebook import CONCURRENCY
 
 
@@ -53,17 +54,6 @@ class Notebook:
         assert self.process.returncode == 0
         assert out.endswith("finished\n")
         return int(out.split()[1])
-
-
-def kill_server(folder: Path) -> bool:
-    status = server_status(folder / ".restate")
-    if status is None or status.pid is None:
-        return False
-    try:
-        os.kill(status.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)
