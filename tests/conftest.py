@@ -16,6 +16,13 @@ ALWAYS_REPLAY = {"RESTATE_WORKER__INVOKER__INACTIVITY_TIMEOUT": "0s"}
 """The server asks every invocation that waits to suspend: each group costs an attempt, which replays all before it."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def garbage_is_ones_own() -> Iterator[None]:
+    """What a file's tests leave to the garbage collector is found here, not in whatever test runs later."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """A live session."""

@@ -224,6 +224,8 @@ class Which:
         code = code_named(target, identity)
         last = manifest.made[-1] if manifest.made else Made(since=0, code=manifest.rounds[-1].code, parts={})
         older = Older() if self.driver.created and self.now is None else older_of(last, identity, code, manifest.varies)
+        if finished and older and _only_repaired(manifest, identity, code):
+            older = Older()  # the panel counts what is of other code
         self._target, self.now, self.code = target, identity, code
         self.watched = not finished and self._can_vary()
         if finished:
@@ -353,13 +355,13 @@ class Which:
         if self.now is None or not manifest.made:
             return ""
         older = older_of(manifest.made[-1], self.now, self.code, manifest.varies)
-        if older:
+        if older and not _only_repaired(manifest, self.now, self.code):
             return f'{older.words()}: fresh="changed" runs again what is older'
         state = (ledger.done, len(manifest.made), len(manifest.rounds))
         if len(manifest.made) > 1 and self._counted[0] != state:
             self._counted = state, len(self.older_positions(ledger))
         if len(manifest.made) > 1 and self._counted[1]:
-            return f"{self._counted[1]:,} of {ledger.done:,} are of older code: see the column `code`"
+            return f"{self._counted[1]:,} of {ledger.done:,} are of other code: see the column `code`"
         if manifest.mixed:
             return f"{listed(manifest.mixed)} {'was' if len(manifest.mixed) == 1 else 'were'} changed while it ran"
         return self.unseen_remark()
@@ -369,6 +371,16 @@ class Which:
         if self.now is None or not self.now.unseen or self.driver.created:
             return ""
         return f"not seen: {listed([*dict.fromkeys(each.name for each in self.now.unseen)])}; see job.identity()"
+
+
+def _only_repaired(manifest: Manifest, identity: Identity, code: str) -> bool:
+    """Whether the job was run by this function, and by others only where they were to run some of its items again, such
+    as those that had failed."""
+    first, *later = manifest.made
+    repairs = {each.code for each in manifest.rounds[1:] if each.positions is not None}
+    repaired = {position for each in manifest.rounds[1:] for position in each.chosen(manifest.total) or ()}
+    begun = older_of(first, identity, code, manifest.varies)
+    return begun.known and not begun and all(m.code in repairs for m in later) and len(repaired) < manifest.total
 
 
 def _differs(one: Made, other: Made, varies: Sequence[str]) -> bool:

@@ -53,6 +53,7 @@ def test_alone_it_lists_its_commands(shell: InteractiveShell, capsys: pytest.Cap
     assert [line.split()[:2] for line in lines] == [["%restate", each] for each in ("status", "jobs", "stop")]
 
 
+@pytest.mark.usefixtures("jedi_ends")
 def test_its_commands_are_completed(shell: InteractiveShell) -> None:
     with provisionalcompleter():
         found = [each.text for each in shell.Completer.completions("%restate s", len("%restate s"))]

@@ -236,7 +236,7 @@ def test_rows_tell_which_code_they_are_of_and_the_older_ones_can_be_run_again(se
     assert frame["value"].tolist() == [0, 1, -2, -3], "what ran then was of the older one"
     assert frame["code"].iloc[:2].nunique() == frame["code"].iloc[2:].nunique() == 1
     assert frame["code"].nunique() == 2
-    assert "2 of 4 are of older code" in job._progress().note
+    assert "2 of 4 are of other code" in job._progress().note
     restarted(session)
     found = submit(session, space["f"], [0, 1, 2, 3], name="halves")
     pd.testing.assert_series_equal(found.result(20)["code"], frame["code"])
@@ -249,6 +249,30 @@ def test_rows_tell_which_code_they_are_of_and_the_older_ones_can_be_run_again(se
     ran.clear()
     assert submit(session, space["f"], [0, 1, 2, 3], name="halves", fresh="changed").result(20) is not None
     assert ran == []
+
+
+def test_a_repair_of_what_failed_is_counted_and_not_warned_of_and_a_whole_new_run_is(session: Session) -> None:
+    """A notebook that repairs its function further down, run once more from the top."""
+    first = "def f(x):\n    assert x < 3\n    return x\n"
+    space = defined(first)
+    submit(session, space["f"], [1, 2, 3], name="repaired").result(20)
+    exec("def f(x):\n    return -x\n", space)
+    with pytest.warns(rnb.OlderResults, match="of an older `f`"):
+        repairing = submit(session, space["f"], [1, 2, 3], name="repaired")
+    assert repairing.retry_failed().values() == [1, 2, -3]
+    restarted(session)
+    exec(first, space)
+    again = submit(session, space["f"], [1, 2, 3], name="repaired")
+    assert again.values() == [1, 2, -3]
+    assert "1 of 3 are of other code" in again._progress().note
+
+    exec(first, space)
+    submit(session, space["f"], [1, 2], name="run anew").result(20)
+    exec("def f(x):\n    return -x\n", space)
+    assert submit(session, space["f"], [1, 2], name="run anew", fresh="changed").values() == [-1, -2]
+    exec(first, space)
+    with pytest.warns(rnb.OlderResults, match="of an older `f`"):
+        submit(session, space["f"], [1, 2], name="run anew")
 
 
 def test_only_what_is_older_runs_again_after_a_restart(session: Session) -> None:
