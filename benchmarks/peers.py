@@ -121,7 +121,7 @@ if __name__ == "__main__":
         import pandas  # noqa: F401 - what is loaded anyway is not counted
         import restate
 
-        import restate_nb.notebook.session  # noqa: F401
+        import restate_nb.session.session  # noqa: F401
     before = memory()
     seconds = PEERS[peer](WORK[work], items, concurrency)
     print(json.dumps({"seconds": seconds, "grown": peak() - before}))

@@ -14,6 +14,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from restate_nb.api.as_completed import as_completed
+    from restate_nb.api.batch import batch
+    from restate_nb.api.call import call
+    from restate_nb.api.connect import connect
+    from restate_nb.api.fan_out import fan_out
+    from restate_nb.api.invoke import invoke
+    from restate_nb.api.map import map, starmap
+    from restate_nb.api.start import compare, compare_chart, job, jobs, start
     from restate_nb.errors import (
         CannotAsk,
         InvalidInput,
@@ -31,17 +39,12 @@ if TYPE_CHECKING:
         UnsupportedSdk,
         WorkerDied,
     )
-    from restate_nb.limit import Limit
-    from restate_nb.notebook.completed import as_completed
-    from restate_nb.notebook.connect import connect
-    from restate_nb.notebook.invoke import invoke
-    from restate_nb.notebook.job import Job
-    from restate_nb.notebook.loops import run
-    from restate_nb.notebook.session import Session
-    from restate_nb.notebook.start import compare, compare_chart, job, jobs, start
-    from restate_nb.notebook.unreadable import Unreadable
-    from restate_nb.notebook.verbs import batch, call, fan_out, map, starmap
+    from restate_nb.handle.job import Job
+    from restate_nb.limits import Limit
     from restate_nb.policy import Retry, RunPolicy
+    from restate_nb.results.unreadable import Unreadable
+    from restate_nb.session.run import run
+    from restate_nb.session.session import Session
     from restate_nb.versions import show_versions
 
 __version__ = "0.1.0"
@@ -103,19 +106,22 @@ _HOMES = {
         "UnsupportedSdk",
         "WorkerDied",
     ),
-    "limit": ("Limit",),
+    "limits": ("Limit",),
     "policy": ("Retry", "RunPolicy"),
     "versions": ("show_versions",),
-    "notebook.completed": ("as_completed",),
-    "notebook.connect": ("connect",),
-    "notebook.invoke": ("invoke",),
-    "notebook.job": ("Job",),
-    "notebook.loops": ("run",),
-    "notebook.magics": ("load_ipython_extension", "unload_ipython_extension"),  # called by %load_ext, and no one else
-    "notebook.session": ("Session",),
-    "notebook.start": ("compare", "compare_chart", "job", "jobs", "start"),
-    "notebook.unreadable": ("Unreadable",),
-    "notebook.verbs": ("batch", "call", "fan_out", "map", "starmap"),
+    "api.as_completed": ("as_completed",),
+    "api.batch": ("batch",),
+    "api.call": ("call",),
+    "api.connect": ("connect",),
+    "api.fan_out": ("fan_out",),
+    "api.invoke": ("invoke",),
+    "api.magics": ("load_ipython_extension", "unload_ipython_extension"),  # called by %load_ext, and no one else
+    "api.map": ("map", "starmap"),
+    "api.start": ("compare", "compare_chart", "job", "jobs", "start"),
+    "handle.job": ("Job",),
+    "results.unreadable": ("Unreadable",),
+    "session.run": ("run",),
+    "session.session": ("Session",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

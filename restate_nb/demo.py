@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from restate_nb.notebook.job import Job
+    from restate_nb.handle.job import Job
 
 CHART: Final = "restate-nb-demo.png"
 

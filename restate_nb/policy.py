@@ -6,8 +6,9 @@ import random
 import sys
 from dataclasses import dataclass
 
+from restate_nb.backpressure import retry_after
 from restate_nb.errors import InvalidInput
-from restate_nb.limit import (
+from restate_nb.limits import (
     Concurrency,
     Limit,
     PerSecond,
@@ -18,7 +19,6 @@ from restate_nb.limit import (
     seconds,
     stop_rule,
 )
-from restate_nb.pushback import retry_after
 
 __all__ = ["DEFAULT_CONCURRENCY", "NO_RETRY", "Limit", "Retry", "RunPolicy", "Seconds", "positive_int", "seconds"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from jedi.api import environment
 
-from restate_nb.notebook.session import Session
+from restate_nb.session.session import Session
 
 ALWAYS_REPLAY = {"RESTATE_WORKER__INVOKER__INACTIVITY_TIMEOUT": "0s"}
 """The server asks every invocation that waits to suspend: each group costs an attempt, which replays all before it."""

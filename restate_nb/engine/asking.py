@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from restate_nb.engine.prints import position
+from restate_nb.engine.output import position
 from restate_nb.errors import CannotAsk
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Final
 
-from restate_nb.engine.lane import Lane
+from restate_nb.engine.outbox import ShardQueue
 
 MAX_COUNT: Final = 20_000
 MAX_BYTES: Final = 32 * 1024 * 1024
@@ -30,11 +30,11 @@ class Backlog:
     """
 
     def __init__(self) -> None:
-        self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
+        self._lanes: weakref.WeakSet[ShardQueue] = weakref.WeakSet()
         self._credit = 0  # items that may end before the next look
         self.full = False
 
-    def watch(self, lane: Lane) -> None:
+    def watch(self, lane: ShardQueue) -> None:
         """Outcomes will come by this lane, until nobody holds it any more."""
         self._lanes.add(lane)
 

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 from restate_nb.engine.forked import Home, in_children
-from restate_nb.engine.threads import DaemonExecutor
+from restate_nb.engine.thread_runner import DaemonExecutor
 from restate_nb.engine.whereabouts import of_thread
 from restate_nb.errors import InvalidInput, ServerError
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, NamedTuple
 
-from restate_nb.engine.prints import position
+from restate_nb.engine.output import position
 from restate_nb.engine.throttle import Passage
 
 _LOOK: Final = 1.0  # seconds between looks at whether the loop lives

@@ -9,17 +9,17 @@ from typing import Any
 
 import msgspec
 
-from restate_nb.engine.attempts import Work
+from restate_nb.engine.attempt import ItemCall
 from restate_nb.engine.codec import decode, encode
+from restate_nb.engine.function import Executor, Function, innermost
 from restate_nb.engine.objects import Classes
-from restate_nb.engine.processes import Remote
-from restate_nb.engine.target import Executor, Target, innermost
+from restate_nb.engine.process_runner import Remote
 from restate_nb.policy import NO_RETRY, Retry
 
 _NO_ARGUMENTS = b"[]"
 
 
-class Operations(Target):
+class Operations(Function):
     """Functions that take nothing, or only a Restate context. An item is the key of one; its call has no arguments.
 
     Raises:
@@ -36,7 +36,7 @@ class Operations(Target):
     ) -> None:
         """`functions` by key, in the order of the items."""
         self._parts = {
-            encode(key): Target(fn, "args", durable=durable, executor=executor) for key, fn in functions.items()
+            encode(key): Function(fn, "args", durable=durable, executor=executor) for key, fn in functions.items()
         }
         self._in_order = list(self._parts.values())
         for key, part in zip(functions, self._in_order, strict=True):
@@ -85,17 +85,17 @@ class Operations(Target):
     async def _dispatch(self, ctx: Any, key: Any) -> Any:
         return await self._parts[encode(key)].fn(ctx)
 
-    def work(self, retry: Retry = NO_RETRY) -> Work:
+    def work(self, retry: Retry = NO_RETRY) -> ItemCall:
         """What a pool runs: each operation in its own way."""
         works = {key: _alone(part.work(retry)) for key, part in self._parts.items()}
-        return Work(self.caller(), False, contextvars.copy_context(), pick=lambda payload: works[bytes(payload)])
+        return ItemCall(self.caller(), False, contextvars.copy_context(), pick=lambda payload: works[bytes(payload)])
 
     def value(self, raw: bytes | msgspec.Raw, position: int = 0) -> Any:
         """A recorded value as the operation at that position returned it."""
         return self._in_order[position].value(raw)
 
 
-def _alone(work: Work) -> Work:
+def _alone(work: ItemCall) -> ItemCall:
     """The work of one operation, whatever the payload is."""
     call, remote = work.call, work.remote
     if remote is not None:

@@ -17,18 +17,18 @@ from typing import Final
 
 import msgspec
 
-from restate_nb.engine.attempts import Attempts, Work
+from restate_nb.engine.attempt import Attempts, ItemCall
 from restate_nb.engine.backlog import Backlog
-from restate_nb.engine.doings import Doing, doings
-from restate_nb.engine.lane import FAIL_FAST, Entry, Lane, cancelled
+from restate_nb.engine.outbox import FAIL_FAST, Entry, ShardQueue, cancelled
 from restate_nb.engine.record import CANCELLED, Attempt, is_unkept
-from restate_nb.engine.threads import NoThread, Threads
+from restate_nb.engine.stacks import RunningItem, running_items
+from restate_nb.engine.thread_runner import NoThread, Threads
 from restate_nb.engine.throttle import Passage, Throttle
 from restate_nb.engine.trial import Report, went_wrong
-from restate_nb.limit import Concurrency, StopRule, stop_rule
+from restate_nb.limits import Concurrency, StopRule, stop_rule
 from restate_nb.policy import NO_RETRY, RunPolicy, seconds
 
-__all__ = ["Pool", "Work"]
+__all__ = ["ItemCall", "Pool"]
 
 ToldUnkept = Callable[[Attempt], None]
 """Told of an item that returned what cannot be kept."""
@@ -41,7 +41,7 @@ _GROW: Final = 0.5
 
 
 class _Running(msgspec.Struct, frozen=True, gc=False):
-    lane: Lane
+    lane: ShardQueue
     entry: Entry
     started: float
     clock: float
@@ -62,10 +62,10 @@ class Pool:
         self._attempts = Attempts(loop, f"rnb-{name}", self._threads, self._running)
         self._throttle = Throttle(loop, self._woken)
         self._rule: StopRule | None = None
-        self._work: Work | None = None
-        self._lanes: weakref.WeakValueDictionary[int, Lane] = weakref.WeakValueDictionary()  # by id
+        self._work: ItemCall | None = None
+        self._lanes: weakref.WeakValueDictionary[int, ShardQueue] = weakref.WeakValueDictionary()  # by id
         self._backlog = Backlog()
-        self._queue: deque[Lane] = deque()  # lanes with pending entries
+        self._queue: deque[ShardQueue] = deque()  # lanes with pending entries
         self._passages: dict[int, Passage] = {}  # of items that hold a place of a shared limit, by position
         self._fresh = 0  # workers that have not looked for an item yet
         self._timers: set[asyncio.TimerHandle] = set()
@@ -130,10 +130,10 @@ class Pool:
         """How the item there came in by a limit that several jobs share; None when it did not."""
         return self._passages.get(position)
 
-    def doings(self) -> list[Doing]:
+    def running_items(self) -> list[RunningItem]:
         """What runs now, and threads that run on after their item timed out; the longest first."""
         running = [(task, each.entry, each.started) for task, each in list(self._running.items()) if each is not None]
-        return doings(running, dict(self._attempts.threads))
+        return running_items(running, dict(self._attempts.threads))
 
     @property
     def overfull(self) -> bool:
@@ -152,7 +152,7 @@ class Pool:
 
     # ------------------------------------------------------------ on the pool's loop
 
-    def provide(self, work: Work, policy: RunPolicy) -> None:
+    def provide(self, work: ItemCall, policy: RunPolicy) -> None:
         """Set the function and how it is run. Attempts that run end with what they began with."""
         self._work = work
         self._attempts.renew()
@@ -188,7 +188,7 @@ class Pool:
         self._paused = self.held = False
         self._start_workers()
 
-    def add(self, lane: Lane) -> None:
+    def add(self, lane: ShardQueue) -> None:
         """Take up a lane's entries."""
         self._lanes[id(lane)] = lane
         if self.stopped:
@@ -216,7 +216,7 @@ class Pool:
             self.resume()
         self._ended_items = self._failed_items = 0
 
-    def cancel(self, lane: Lane) -> None:
+    def cancel(self, lane: ShardQueue) -> None:
         """End a lane: its items get the outcome `cancelled`, at once."""
         now = time.perf_counter()
         mine = {task: each for task, each in self._running.items() if each is not None and each.lane is lane}
@@ -233,7 +233,7 @@ class Pool:
         self._attempts.cut.add(task)
         task.cancel()
 
-    def drop(self, lane: Lane) -> None:
+    def drop(self, lane: ShardQueue) -> None:
         """End a lane whose outcomes nobody will record."""
         self.cancel(lane)
         self._lanes.pop(id(lane), None)
@@ -311,7 +311,7 @@ class Pool:
         assert self._work is not None  # a worker runs only then
         self._settle(self._work, running.lane, entry, report)
 
-    def _next(self) -> tuple[Lane, Entry] | None:
+    def _next(self) -> tuple[ShardQueue, Entry] | None:
         if (
             not (self._paused or self._closed or len(self._running) > self._throttle.limit)
             and (self._growing is None or len(self._running) <= self._bearable)
@@ -365,7 +365,7 @@ class Pool:
                 await asyncio.sleep(0)
                 self._turn = time.perf_counter()
 
-    def _put_back(self, lane: Lane, entry: Entry) -> None:
+    def _put_back(self, lane: ShardQueue, entry: Entry) -> None:
         """The machine has no thread for this item: run as many at once as there are, and look for more later."""
         if entry.position in lane.open:
             lane.pending.appendleft(entry)
@@ -384,7 +384,7 @@ class Pool:
             self._growing = self._loop.call_later(_GROW, self._grow)
         self._start_workers()
 
-    async def _throttled(self, work: Work, entry: Entry) -> Report:
+    async def _throttled(self, work: ItemCall, entry: Entry) -> Report:
         passage = self._throttle.passage()
         if passage.counts:
             self._passages[entry.position] = passage
@@ -399,7 +399,7 @@ class Pool:
             self._start_workers()
         return report
 
-    def _settle(self, work: Work, lane: Lane, entry: Entry, report: Report) -> None:
+    def _settle(self, work: ItemCall, lane: ShardQueue, entry: Entry, report: Report) -> None:
         attempt = report.attempt
         failure = attempt.failure
         if failure is not None and failure.retry_in is not None and self.stopped:
@@ -420,7 +420,7 @@ class Pool:
             if reason := self._rule.broken(self._failed_items, self._ended_items):
                 self.stop(reason)
 
-    def _rest(self, lane: Lane, entry: Entry, seconds: float) -> None:
+    def _rest(self, lane: ShardQueue, entry: Entry, seconds: float) -> None:
         """Bring the entry back later."""
         if entry.position not in lane.open:
             return

@@ -12,8 +12,8 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from restate_nb.engine.traces import LONGEST, MAX_MESSAGE, formatted, message_of, name_of, own_trace, where
 from restate_nb.errors import NotEncodable
+from restate_nb.tracebacks import LONGEST, MAX_MESSAGE, formatted, message_of, name_of, own_trace, where
 
 WIRE_VERSION: Final = 1
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from restate_nb.engine.gate import Gate, Shared
-from restate_nb.engine.pace import Adaptive
+from restate_nb.engine.limiter import Gate, Shared
+from restate_nb.engine.rate import Adaptive
 from restate_nb.engine.record import OK
 from restate_nb.engine.trial import Report
-from restate_nb.limit import Concurrency, concurrency_range, rate
+from restate_nb.limits import Concurrency, concurrency_range, rate
 from restate_nb.policy import RunPolicy
 
 

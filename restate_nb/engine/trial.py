@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
+from restate_nb.backpressure import pushback
 from restate_nb.engine.codec import encode
 from restate_nb.engine.record import ERROR, OK, Attempt, Recorded, describe
 from restate_nb.errors import NotEncodable
 from restate_nb.policy import Retry
-from restate_nb.pushback import pushback
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):

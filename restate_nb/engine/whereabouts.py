@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from restate_nb.engine.traces import is_cell, is_package_file
+from restate_nb.tracebacks import is_cell, is_package_file
 
 _STANDARD: Final = sysconfig.get_path("stdlib") + os.sep
 

@@ -13,13 +13,13 @@ from typing import Any, Final, TypeVar
 from restate import Context, TerminalError
 
 from restate_nb.engine.codec import decode, encode, has_objects
-from restate_nb.engine.commit import commit
-from restate_nb.engine.lane import Lane, entries
+from restate_nb.engine.function import is_async
+from restate_nb.engine.group_commit import commit
 from restate_nb.engine.objects import Classes
-from restate_nb.engine.pool import Pool, Work
-from restate_nb.engine.rebuild import Rebuild, classes_of, parameter_annotations, rebuilder
+from restate_nb.engine.outbox import ShardQueue, entries
+from restate_nb.engine.pool import ItemCall, Pool
 from restate_nb.engine.record import Attempt
-from restate_nb.engine.target import is_async
+from restate_nb.engine.structure import Rebuild, classes_of, parameter_annotations, rebuilder
 from restate_nb.errors import InvalidInput
 from restate_nb.patterns.outcome import FanOutResult, Outcome
 from restate_nb.policy import RunPolicy
@@ -74,7 +74,7 @@ async def run_each(
     crew = _crews.get(key)
     if crew is None:
         keep = functools.partial(encode, classes=classes)
-        work = Work(fn, is_async(fn), contextvars.copy_context(), encode=keep)
+        work = ItemCall(fn, is_async(fn), contextvars.copy_context(), encode=keep)
         crew = _crews[key] = _Crew(payloads, work, policy or RunPolicy())
     crew.adopt()
     finals: dict[int, Attempt] = {}
@@ -109,17 +109,17 @@ def _outcome(attempt: Attempt, classes: Classes, rebuild: Rebuild | None) -> Out
 class _Crew:
     """The pool of one `run_each`, kept from one attempt of its handler to the next."""
 
-    def __init__(self, payloads: Sequence[Any], work: Work, policy: RunPolicy) -> None:
+    def __init__(self, payloads: Sequence[Any], work: ItemCall, policy: RunPolicy) -> None:
         self._payloads = payloads
         self._pool = Pool(asyncio.get_running_loop(), "run-each")
         self._pool.provide(work, policy)
-        self._lane: Lane | None = None
+        self._lane: ShardQueue | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
-    def lane(self, ended: set[int], failed: Mapping[int, Attempt]) -> Lane:
+    def lane(self, ended: set[int], failed: Mapping[int, Attempt]) -> ShardQueue:
         if self._lane is None:
             left = {position: item for position, item in enumerate(self._payloads) if position not in ended}
-            self._lane = Lane(len(left), lambda: entries(left, failed))
+            self._lane = ShardQueue(len(left), lambda: entries(left, failed))
             self._pool.add(self._lane)
         return self._lane
 

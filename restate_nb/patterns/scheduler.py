@@ -27,9 +27,9 @@ from typing import Any
 from restate.exceptions import TerminalError
 
 from restate_nb.errors import InvalidInput, JournalMismatch, NotDurable
-from restate_nb.patterns.aftermath import bury
+from restate_nb.patterns.durable_future import DurableFuture, Foreign, Park, pause
 from restate_nb.patterns.fibre import Fibre, Group, name_of, operate
-from restate_nb.patterns.guard import OperationLoop, refusal, running
+from restate_nb.patterns.loop_guard import OperationLoop, refusal, running
 from restate_nb.patterns.outcome import Outcome
 from restate_nb.patterns.sdk import (
     PASS_THROUGH,
@@ -41,7 +41,7 @@ from restate_nb.patterns.sdk import (
     is_sdk_coroutine,
     unresolved,
 )
-from restate_nb.patterns.shared import Foreign, Park, Shared, pause
+from restate_nb.patterns.teardown import bury
 
 _KEY = "_restate_nb_scheduler"
 
@@ -258,14 +258,14 @@ class Scheduler:
 
     # What the SDK calls.
 
-    def _adopt(self, coroutine: Coroutine[Any, Any, Any]) -> Shared:
+    def _adopt(self, coroutine: Coroutine[Any, Any, Any]) -> DurableFuture:
         """Take over the coroutine of a durable future; the SDK would make an asyncio task of it."""
         if is_sdk_coroutine(coroutine) and context_of(coroutine) not in (None, self._wiring.context):
             coroutine.close()
             raise InvalidInput(
                 f"{self._current} awaited a durable future of another invocation. Use the ctx of the handler that runs."
             )
-        return Shared(coroutine, self._wait, self._send)
+        return DurableFuture(coroutine, self._wait, self._send)
 
     def _wait(self, tree: Tree) -> Generator[Any, Any, None]:
         if self._current is not None:

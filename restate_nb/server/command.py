@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from restate_nb.server.binary import binary_version, ensure_binary
-from restate_nb.server.process import ServerStatus, server_status, start_server, stop_server
+from restate_nb.server.lifecycle import ServerStatus, server_status, start_server, stop_server
 
 NOT_RUNNING = 3  # what `systemctl status` says of a service that does not run
 

@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from restate_nb.errors import ServerError
-from restate_nb.server.holding import forget_in_fork, remember_in_fork
 from restate_nb.server.identity import KEY_FILE
 from restate_nb.server.supervisor import BEGIN, LOG, NODE, RECORD
+from restate_nb.server.supervisor_client import forget_in_fork, remember_in_fork
 
 LOCK_FILE = "lock"
 NEW_DIRECTORY_BYTES = 200_000_000  # an empty server preallocates about 150 MB

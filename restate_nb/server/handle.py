@@ -13,9 +13,9 @@ from restate_nb.errors import ServerError
 from restate_nb.server import supervisor
 from restate_nb.server.address import Address, short_path
 from restate_nb.server.datadir import LOCK_FILE
-from restate_nb.server.holding import Connection, Gone
 from restate_nb.server.identity import identity_key
 from restate_nb.server.settings import Listen
+from restate_nb.server.supervisor_client import Connection, Gone
 
 END_TIMEOUT = 15.0  # seconds; the supervisor takes at most about 3
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from restate_nb.errors import ServerError
-from restate_nb.server import leash
+from restate_nb.server import die_with_parent
 
 INSTALL_TIMEOUT = 900.0  # seconds: 60 MB over a slow line
 OUTPUT_LINES = 12
@@ -54,7 +54,7 @@ def npm_install(package: str, folder: Path) -> Path:
     # A file, not a pipe: nobody reads while we wait, and a pipe can fill up.
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", leash.__file__, *npm_command(), *install],
+            [sys.executable, "-I", "-S", die_with_parent.__file__, *npm_command(), *install],
             cwd=folder,
             stdin=subprocess.PIPE,
             stdout=output,

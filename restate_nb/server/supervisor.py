@@ -1,6 +1,6 @@
 """Keeps one restate-server running for one data directory, for as long as somebody needs it.
 
-This file is run as a script by `restate_nb.server.process`, in the data directory, and uses the standard library alone.
+This file is run as a script by `restate_nb.server.lifecycle`, in the data directory, with the standard library alone.
 It inherits the directory's lock and the first connection, on which its configuration arrives. It lives in a session of
 its own, so that neither Ctrl-C nor the end of a kernel's process group reaches it.
 

@@ -22,7 +22,7 @@ from yarl import URL
 
 from restate_nb.errors import ServerError
 from restate_nb.server.address import Address, link_path, make_link
-from restate_nb.server.process import server_status
+from restate_nb.server.lifecycle import server_status
 
 NAME: Final = "restate-nb"
 """The path of the UI under that of the Jupyter server, and the name of the entry point."""

@@ -16,7 +16,7 @@ from restate.endpoint import Endpoint as RestateEndpoint
 
 from restate_nb.errors import InvalidInput
 from restate_nb.patterns.sdk import is_of_the_attempt
-from restate_nb.service.exposure import Exposure
+from restate_nb.service.listen_address import ListenAddress
 
 _PATIENCE: Final = 2.0  # seconds for the streams to end
 _HANG_UP: Final = 0.2  # seconds for the client to close a stream
@@ -61,7 +61,7 @@ class Endpoint:
     401.
     """
 
-    def __init__(self, exposure: Exposure | None) -> None:
+    def __init__(self, exposure: ListenAddress | None) -> None:
         """`exposure`: where to listen, and for whom; None for not at all."""
         self._endpoint = RestateEndpoint()  # type: ignore[no-untyped-call]
         self._exposure = exposure

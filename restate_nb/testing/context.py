@@ -10,9 +10,9 @@ from restate import RestateDurableFuture, WorkflowContext
 
 from restate_nb.patterns.sdk import Invocation, ServerInvocationContext
 from restate_nb.policy import Seconds, seconds
-from restate_nb.testing.machine import Machine
+from restate_nb.testing.fake_core import Machine
 from restate_nb.testing.mock import Mock
-from restate_nb.testing.world import World
+from restate_nb.testing.shared_state import World
 
 
 class _Channel:

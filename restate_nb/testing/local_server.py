@@ -15,10 +15,10 @@ from restate.handler import handler_from_callable
 
 from restate_nb.server.admin import Admin
 from restate_nb.server.ingress import Ingress
-from restate_nb.server.process import ServerHandle, start_server
+from restate_nb.server.lifecycle import ServerHandle, start_server
 from restate_nb.service.endpoint import Definition, Endpoint
-from restate_nb.service.exposure import Exposure
-from restate_nb.testing.world import decode, encode, target_of
+from restate_nb.service.listen_address import ListenAddress
+from restate_nb.testing.shared_state import decode, encode, target_of
 
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ class LocalServer:
 
     def _open(self, services: tuple[Definition, ...]) -> None:
         async def serve() -> None:
-            self._endpoint = Endpoint(Exposure(self.handle.identity_key))
+            self._endpoint = Endpoint(ListenAddress(self.handle.identity_key))
             self._endpoint.serve(*services)
             await self._endpoint.open()
             await self._admin.point(self._endpoint.service_names, self._endpoint.url)

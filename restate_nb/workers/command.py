@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Final
 
 from restate_nb.errors import InvalidInput, RestateNbError
-from restate_nb.notebook.names import check_session_name
-from restate_nb.server.access import check_way, is_loopback, read_bind, read_token, read_url
+from restate_nb.names import check_session_name
 from restate_nb.server.address import Address
 from restate_nb.server.admin import Admin
+from restate_nb.server.credentials import check_way, is_loopback, read_bind, read_token, read_url
 from restate_nb.server.http import Rejected
 from restate_nb.server.secret import Secret
 from restate_nb.service.digest import code_of
 from restate_nb.service.endpoint import Endpoint
-from restate_nb.service.exposure import Exposure
-from restate_nb.service.jobs import jobs_of
+from restate_nb.service.job_object import jobs_of
+from restate_nb.service.listen_address import ListenAddress
 from restate_nb.service.wire import workers_of
-from restate_nb.workers.crew import Crew, lanes_of
-from restate_nb.workers.served import Served
-from restate_nb.workers.spreading import spread
+from restate_nb.workers.connection_balancing import spread
+from restate_nb.workers.served_functions import Served
+from restate_nb.workers.slot_runner import SlotRunner, lanes_of
 
 RETENTION: Final = timedelta(days=30)
 _PATIENCE: Final = 60.0  # seconds that a server may take to come up, and a name to lead to this worker
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         return result.result()
 
 
-def _exposure(arguments: argparse.Namespace) -> Exposure:
+def _exposure(arguments: argparse.Namespace) -> ListenAddress:
     host, port = read_bind("--bind", arguments.bind)
     key = arguments.identity_key
     if (key is None) != arguments.no_identity:
@@ -102,19 +102,19 @@ def _exposure(arguments: argparse.Namespace) -> Exposure:
     if arguments.advertise is None and not is_loopback(host):
         raise InvalidInput(f"--advertise is missing: how Restate reaches what listens on {host}, as a url.")
     url = None if arguments.advertise is None else read_url("--advertise", arguments.advertise)
-    return Exposure(key, host, port, url, shared=True)
+    return ListenAddress(key, host, port, url, shared=True)
 
 
 async def _serve(
     session: str,
     served: Served,
-    exposure: Exposure,
+    exposure: ListenAddress,
     admin: tuple[str, Secret | None] | None,
     *,
     stop: threading.Event,
     drain: float,
 ) -> int:
-    crew = Crew(served)
+    crew = SlotRunner(served)
     workers = workers_of(session)
     endpoint = Endpoint(exposure)
     endpoint.serve(lanes_of(workers, crew, retention=RETENTION), jobs_of(workers, retention=RETENTION))

@@ -6,8 +6,8 @@ import threading
 import time
 from dataclasses import replace
 
-from restate_nb.notebook.panel import make_panel
-from restate_nb.notebook.progress import ErrorGroup, Progress
+from restate_nb.panel import make_panel
+from restate_nb.results.progress import ErrorGroup, Progress
 
 ERRORS = (
     ErrorGroup("HTTPError", "429 Too Many Requests <b>retry later</b>", 3),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import restate_nb as rnb
-from restate_nb.notebook.session import Session
+from restate_nb.session.session import Session
 from tests.cluster.nodes import Cluster
 from tests.workers.crew import Worker, executions, free_port
 

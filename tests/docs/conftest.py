@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-import restate_nb.notebook.current
+import restate_nb.session.current
 
 
 @pytest.fixture
 def no_session_left() -> Iterator[None]:
     """Ends the session that a page began, as closing its notebook would."""
     yield
-    session = restate_nb.notebook.current._session
+    session = restate_nb.session.current._session
     if session is not None:
         session.stop()

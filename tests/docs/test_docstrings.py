@@ -22,7 +22,7 @@ import restate_nb.patterns
 import restate_nb.testing
 from restate_nb.errors import RestateNbError
 from restate_nb.testing import MockContext
-from restate_nb.testing.running import Running
+from restate_nb.testing.invocation import Running
 from tests.docs.pages import Page
 from tests.docs.raised import raised_within, subclasses
 

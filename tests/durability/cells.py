@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import restate_nb as rnb
-from restate_nb.notebook.session import Session
+from restate_nb.session.session import Session
 from tests.durability.outcomes import final_outcomes
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import restate
 
 import restate_nb as rnb
-from restate_nb.notebook.session import Session
 from restate_nb.patterns import fan_out_fail
+from restate_nb.session.session import Session
 
 CONCURRENCY = 20
 ITEMS_A_CALL = 20

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from restate_nb.server.process import server_status
+from restate_nb.server.lifecycle import server_status
 
 
 def kill_server(folder: Path) -> bool:

@@ -6,8 +6,8 @@ from collections import Counter
 from typing import Any
 
 import restate_nb as rnb
-from restate_nb.notebook.session import Session
 from restate_nb.service.wire import SHARD_HANDLER, items_service, output_decoder, shard_key
+from restate_nb.session.session import Session
 
 
 def final_outcomes(session: Session, job: rnb.Job[Any], round_: int = 0) -> Counter[int]:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import restate_nb as rnb
-from restate_nb.notebook import restates
-from restate_nb.notebook.session import Session
 from restate_nb.server.address import Address
-from restate_nb.server.process import ServerHandle, start_server
+from restate_nb.server.lifecycle import ServerHandle, start_server
 from restate_nb.service.endpoint import Endpoint
+from restate_nb.session import cluster
+from restate_nb.session.session import Session
 from tests.durability.proxy import Proxy
 
 
@@ -43,7 +43,7 @@ class Ways:
             host, shown = self.proxies["endpoint"].place  # type: ignore[misc]
             return f"http://{host}:{shown}"
 
-        monkeypatch.setattr(restates, "start_server", started)
+        monkeypatch.setattr(cluster, "start_server", started)
         monkeypatch.setattr(Endpoint, "url", property(url))
         self.session = Session("proxied", folder / ".restate")
 

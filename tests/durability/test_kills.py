@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from restate_nb.server.process import server_status
+from restate_nb.server.lifecycle import server_status
 from tests.durability.killing import kill_server
 from tests.durability.notebook import CONCURRENCY
 

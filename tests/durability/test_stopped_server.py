@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import restate_nb as rnb
-from restate_nb.notebook.session import Session
 from restate_nb.server import http
+from restate_nb.session.session import Session
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 
 from restate_nb.engine.codec import decode
 from restate_nb.engine.record import Attempt, decode_group
-from restate_nb.notebook.session import Session
-from restate_nb.service import durable, wire
+from restate_nb.service import durable_handler, wire
+from restate_nb.session.session import Session
 from tests.data import make
 
 DATA_DIRS = sorted(make.FOLDER.glob("data-dir-v*.tar.xz"))
@@ -103,10 +103,10 @@ def test_records_of_an_earlier_version_are_read(kept: Path) -> None:
     assert (change.cancelled, change.paused, change.summary) == (True, False, None)
     assert msgspec.json.decode(raw["forget"], type=wire.Forget).generation == 2
 
-    single = durable.request_decoder.decode(raw["durable request"])
+    single = durable_handler.request_decoder.decode(raw["durable request"])
     assert (single.function, single.name, single.position, single.passing) == ("job/2", "work", 7, "kwargs")
     assert bytes(single.item) == b'{"a":1}'
-    assert isinstance(durable.attempt_decoder.decode(raw["durable attempt"]), Attempt)
+    assert isinstance(durable_handler.attempt_decoder.decode(raw["durable attempt"]), Attempt)
     assert decode(raw["values"]) == make.VALUES
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from restate_nb.engine.codec import MAX_VALUE_BYTES, decode, encode
 from restate_nb.engine.objects import Classes
-from restate_nb.engine.rebuild import classes_of, rebuilder
+from restate_nb.engine.structure import classes_of, rebuilder
 from restate_nb.errors import NotEncodable, NotReadable
 
 LEAVES = (

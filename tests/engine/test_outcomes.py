@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from restate_nb.engine.attempts import Attempts
+from restate_nb.engine.attempt import Attempts
 from restate_nb.engine.codec import encode
-from restate_nb.engine.lane import Lane, entries
+from restate_nb.engine.function import Function
 from restate_nb.engine.loop_thread import LoopThread
+from restate_nb.engine.outbox import ShardQueue, entries
 from restate_nb.engine.pool import Pool
 from restate_nb.engine.record import ERROR, OK, Attempt, decode_group
-from restate_nb.engine.target import Target
-from restate_nb.engine.threads import NoThread, Threads
+from restate_nb.engine.thread_runner import NoThread, Threads
 from restate_nb.policy import Retry, RunPolicy
 from tests.engine.ways_out import async_ways, awaited, plain, sync_ways
 
@@ -42,12 +42,12 @@ def items() -> Iterator[LoopThread]:
 def ended(thread: LoopThread, fn: Any, ways: list[str], policy: RunPolicy | None = None) -> dict[int, list[Attempt]]:
     """The attempts at each item."""
     pool = Pool(thread.loop, "test")
-    lane = Lane(len(ways), lambda: entries({at: encode(way) for at, way in enumerate(ways)}, {}))
+    lane = ShardQueue(len(ways), lambda: entries({at: encode(way) for at, way in enumerate(ways)}, {}))
     found: dict[int, list[Attempt]] = {at: [] for at in range(len(ways))}
 
     async def take() -> None:
         pool.add(lane)
-        pool.provide(Target(fn).work(), policy or RunPolicy(concurrency=4))
+        pool.provide(Function(fn).work(), policy or RunPolicy(concurrency=4))
         while lane.waits or lane.open or lane._fresh or lane._offered:
             group = decode_group(await lane.take())
             lane.acknowledge(group)
@@ -164,10 +164,10 @@ async def test_where_the_machine_gives_few_threads_fewer_items_run_at_once(limit
     threads = Few()
     pool = Pool(asyncio.get_running_loop(), "few", threads)
     release = threading.Event()
-    lane = Lane(40, lambda: entries({at: encode(at) for at in range(40)}, {}))
+    lane = ShardQueue(40, lambda: entries({at: encode(at) for at in range(40)}, {}))
     pool.add(lane)
     limit = 100_000 if limited else None
-    pool.provide(Target(lambda _: release.wait(10)).work(), RunPolicy(concurrency=30, max_per_second=limit))
+    pool.provide(Function(lambda _: release.wait(10)).work(), RunPolicy(concurrency=30, max_per_second=limit))
     async with asyncio.timeout(10):
         while pool.scarce is None:
             await asyncio.sleep(0.001)
@@ -192,9 +192,9 @@ async def test_a_pool_for_which_there_is_no_thread_at_all_begins_when_there_is_o
     threads = Few()
     threads.most = 0
     pool = Pool(asyncio.get_running_loop(), "none", threads)
-    lane = Lane(5, lambda: entries({at: encode(at) for at in range(5)}, {}))
+    lane = ShardQueue(5, lambda: entries({at: encode(at) for at in range(5)}, {}))
     pool.add(lane)
-    pool.provide(Target(lambda item: item).work(), RunPolicy(concurrency=5))
+    pool.provide(Function(lambda item: item).work(), RunPolicy(concurrency=5))
     async with asyncio.timeout(10):
         while threads.refused < 3:
             await asyncio.sleep(0.001)
@@ -210,7 +210,7 @@ async def test_a_pool_for_which_there_is_no_thread_at_all_begins_when_there_is_o
 
 async def test_an_item_that_ends_in_the_turn_of_its_deadline_leaves_no_hung_thread() -> None:
     pool = Pool(asyncio.get_running_loop(), "turn")
-    lane = Lane(4, lambda: entries({at: encode(at) for at in range(4)}, {}))
+    lane = ShardQueue(4, lambda: entries({at: encode(at) for at in range(4)}, {}))
     began, release = threading.Barrier(5), threading.Event()
 
     def item(_: int) -> None:
@@ -218,7 +218,7 @@ async def test_an_item_that_ends_in_the_turn_of_its_deadline_leaves_no_hung_thre
         release.wait(10)
 
     pool.add(lane)
-    pool.provide(Target(item).work(), RunPolicy(concurrency=4, timeout=0.05))
+    pool.provide(Function(item).work(), RunPolicy(concurrency=4, timeout=0.05))
     await asyncio.to_thread(began.wait, 10)
     release.set()
     until = asyncio.get_running_loop().time() + 0.15

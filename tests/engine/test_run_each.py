@@ -19,8 +19,8 @@ from restate import Context, TerminalError
 
 import restate_nb as rnb
 from restate_nb.errors import InvocationFailed
-from restate_nb.notebook.session import Session
 from restate_nb.patterns import run_each
+from restate_nb.session.session import Session
 
 CALLS: Counter[int] = Counter()
 service = restate.Service("RunEach")

@@ -1,6 +1,6 @@
 """Mutate a module of the package and see which tests notice.
 
-    python -m tests.mutation restate_nb/engine/lane.py --tests tests/engine
+    python -m tests.mutation restate_nb/engine/outbox.py --tests tests/engine
 
 A mutant is killed when a test that runs its line fails, or when the tests hang. All runs are on copies of the
 repository. Once, the tests run with coverage, which says what each line is run by; then each mutant runs in a process
@@ -95,7 +95,7 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
-    parser.add_argument("modules", nargs="+", type=Path, help="such as restate_nb/engine/lane.py")
+    parser.add_argument("modules", nargs="+", type=Path, help="such as restate_nb/engine/outbox.py")
     parser.add_argument("--tests", nargs="+", default=["tests/engine"], help="the tests to run; default: tests/engine")
     parser.add_argument("--budget", type=float, default=15.0, help="seconds of tests for a mutant; default: 15")
     parser.add_argument("--sample", type=int, help="so many mutants of each module, at random")

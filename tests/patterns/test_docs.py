@@ -57,5 +57,13 @@ def test_importing_them_brings_no_notebook_and_no_server(name: str) -> None:
     """A service that uses the helpers pays for restate-sdk (which brings hypercorn if it is there), not for pandas."""
     code = f"import json, sys, {name}; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    heavy = {"pandas", "matplotlib", "ipywidgets", "aiohttp", "restate_nb.notebook", "restate_nb.server"}
+    heavy = {
+        "pandas",
+        "matplotlib",
+        "ipywidgets",
+        "aiohttp",
+        "restate_nb.session",
+        "restate_nb.handle",
+        "restate_nb.server",
+    }
     assert not heavy & set(json.loads(done.stdout))

@@ -38,35 +38,35 @@ from hypothesis import strategies as st
 from restate import TerminalError
 from restate.exceptions import RetryableError
 
+from restate_nb.backends import introspection, steps
+from restate_nb.backends.deployed_handler import DeployedHandler
+from restate_nb.backends.read_back import read_items_back, read_manifests
+from restate_nb.backpressure import LONGEST, pushback, retry_after
 from restate_nb.engine import codec
+from restate_nb.engine.function import Function
 from restate_nb.engine.objects import Classes
-from restate_nb.engine.rebuild import rebuilder
+from restate_nb.engine.process_child import framed, receive, report_of
 from restate_nb.engine.record import decode_group
-from restate_nb.engine.target import Target
-from restate_nb.engine.worker import framed, receive, report_of
+from restate_nb.engine.structure import rebuilder
 from restate_nb.errors import InvalidInput, InvocationFailed, NotReadable, ServerError
-from restate_nb.limit import Limit
-from restate_nb.notebook import introspection, steps
-from restate_nb.notebook.deployed import Deployed
-from restate_nb.notebook.ledger import Ledger
-from restate_nb.notebook.manifests import read_items_back, read_manifests
-from restate_nb.notebook.received import received
+from restate_nb.limits import Limit
 from restate_nb.patterns import ServiceClient
 from restate_nb.policy import Retry, RunPolicy
-from restate_nb.pushback import LONGEST, pushback, retry_after
+from restate_nb.results.ledger import Ledger
 from restate_nb.server import datadir, settings
 from restate_nb.server.address import Address
 from restate_nb.server.admin import Admin
-from restate_nb.server.holding import Connection, Gone
 from restate_nb.server.identity import identity_key
 from restate_nb.server.ingress import Ingress
-from restate_nb.server.process import start_server
-from restate_nb.server.stale import clear_the_way
+from restate_nb.server.lifecycle import start_server
+from restate_nb.server.orphans import clear_the_way
 from restate_nb.server.supervisor import RECORD
-from restate_nb.service import jobs
-from restate_nb.service.durable import DurableFunctions, add_durable_handler
-from restate_nb.service.recipes import read_recipe, recipe_of
-from restate_nb.service.shard import read_request
+from restate_nb.server.supervisor_client import Connection, Gone
+from restate_nb.service import job_object
+from restate_nb.service.durable_handler import DurableFunctions, add_durable_handler
+from restate_nb.service.received import received
+from restate_nb.service.run_spec import read_run_spec, run_spec_of
+from restate_nb.service.shard_handler import read_request
 from restate_nb.service.wire import apply_change, manifest_decoder, output_decoder
 from tests.security.mutations import EXTREMES, ODD_BYTES, hostile, mutated
 
@@ -220,9 +220,9 @@ def output(raw: bytes) -> None:
     ledger.percentiles(), ledger.error_groups(), ledger.rate(2.0)
 
 
-SERVICE = jobs.items_of("fuzz", None, retention=dt.timedelta(1))  # type: ignore[arg-type]
+SERVICE = job_object.items_of("fuzz", None, retention=dt.timedelta(1))  # type: ignore[arg-type]
 add_durable_handler(SERVICE, DurableFunctions())
-OBJECT = jobs.jobs_of("fuzz", retention=dt.timedelta(1))
+OBJECT = job_object.jobs_of("fuzz", retention=dt.timedelta(1))
 
 
 def durable(raw: bytes) -> None:
@@ -313,7 +313,7 @@ FOUND = [
 
 
 def invocations(rows: Any) -> Any:
-    target = Deployed(ServiceClient[int, int]("Shop", "double"))
+    target = DeployedHandler(ServiceClient[int, int]("Shop", "double"))
 
     async def look() -> None:
         introspection.columns_of(9, await introspection.look(rows, target, "j/1"), {})
@@ -326,13 +326,13 @@ def journals(rows: Any) -> Any:
 
 
 RECIPES = [
-    recipe_of(Target(math.hypot, "args"), RunPolicy(5, Retry(), 3.0, (5, 1.0), Limit("l", 3), 0.5), 1.0),
-    recipe_of(Target(math.sqrt, "value", executor="thread"), RunPolicy((1, 9), Retry(retry_on=(OSError,)))),
+    run_spec_of(Function(math.hypot, "args"), RunPolicy(5, Retry(), 3.0, (5, 1.0), Limit("l", 3), 0.5), 1.0),
+    run_spec_of(Function(math.sqrt, "value", executor="thread"), RunPolicy((1, 9), Retry(retry_on=(OSError,)))),
 ]
 
 
 def recipe(raw: bytes) -> None:
-    read_recipe(raw.decode(errors="replace"), durable=False)
+    read_run_spec(raw.decode(errors="replace"), durable=False)
 
 
 # ---------------------------------------------------------------- answers of web services, frames, files

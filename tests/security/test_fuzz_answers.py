@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 import restate_nb as rnb
+from restate_nb.api.invoke import invoke  # noqa: F401 - loaded before memory is measured
 from restate_nb.errors import InvocationFailed, ServerError
-from restate_nb.notebook.invoke import invoke  # noqa: F401 - loaded before memory is measured
-from restate_nb.notebook.session import Session
 from restate_nb.server.address import Address
 from restate_nb.server.admin import Admin
 from restate_nb.server.http import Answer, HttpClient
 from restate_nb.server.ingress import Ingress, Reply
+from restate_nb.session.session import Session
 from tests.security.test_fuzz import CASES, fuzzed
 
 STATUSES = (200, 200, 200, 202, 204, 302, 400, 404, 404, 409, 470, 500, 503, 599)

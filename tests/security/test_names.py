@@ -13,13 +13,13 @@ from yarl import URL
 
 import restate_nb as rnb
 from restate_nb.errors import InvalidInput
-from restate_nb.notebook.names import check_job_name, check_session_name
-from restate_nb.notebook.session import Session
+from restate_nb.names import check_job_name, check_session_name
 from restate_nb.server.address import link_path
 from restate_nb.server.admin import sql_literal
 from restate_nb.server.http import segment
 from restate_nb.server.ingress import _target, written_key
 from restate_nb.service.wire import items_service, job_key, jobs_service, shard_key
+from restate_nb.session.session import Session
 
 NASTY = [
     "'",

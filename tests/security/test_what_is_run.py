@@ -17,17 +17,17 @@ import pytest
 import restate
 
 import restate_nb as rnb
-from restate_nb.engine import worker
-from restate_nb.engine.target import Target
-from restate_nb.notebook.panel import to_html
-from restate_nb.notebook.session import Session
+from restate_nb.engine import process_child
+from restate_nb.engine.function import Function
+from restate_nb.panel import to_html
 from restate_nb.policy import RunPolicy
 from restate_nb.server.handle import ServerHandle
 from restate_nb.server.ingress import Ingress
-from restate_nb.server.process import start_server
-from restate_nb.service import recipes
+from restate_nb.server.lifecycle import start_server
+from restate_nb.service import run_spec
 from restate_nb.service.wire import jobs_service
-from tests.notebook import importable
+from restate_nb.session.session import Session
+from tests.handle import importable
 
 PACKAGE = Path(rnb.__file__).parent
 TREES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
@@ -57,12 +57,12 @@ def test_pickles_are_read_in_worker_processes_only_and_written_for_them_only() -
     `marshal.dumps` writes, and nothing reads that."""
     assert {path for path, tree in TREES.items() if imports(tree) & PICKLES} == {
         "engine/pickling.py",
-        "engine/worker.py",
+        "engine/process_child.py",
         "service/identity/content.py",
     }
     loads = {path: [call for call in calls(tree) if call.endswith((".loads", ".load"))] for path, tree in TREES.items()}
     pickled = {path: found for path, found in loads.items() if any("pickle" in call for call in found)}
-    assert pickled == {"engine/worker.py": ["pickle.loads", "work.load", "pickle.loads"]}
+    assert pickled == {"engine/process_child.py": ["pickle.loads", "work.load", "pickle.loads"]}
     for path, tree in TREES.items():
         hidden = [call for call in calls(tree) if call.endswith(("read_pickle", "np.load", "allow_pickle"))]
         assert hidden == [], path
@@ -70,15 +70,15 @@ def test_pickles_are_read_in_worker_processes_only_and_written_for_them_only() -
 
 def test_what_a_worker_process_unpickles_comes_over_the_socket_that_it_inherited() -> None:
     """The two calls are of what `main` reads, and `main` reads from the descriptor of its command line alone."""
-    tree = TREES["engine/worker.py"]
+    tree = TREES["engine/process_child.py"]
     functions = {node.name: ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     assert [name for name, text in functions.items() if "pickle.loads" in text] == ["call_pickled", "load"]
     assert "socket.socket(fileno=descriptor)" in functions["main"]
     opened = [call for call in calls(tree) if call.startswith(("socket.", "open", "urllib", "aiohttp", "Path"))]
     assert opened == ["socket.socket"]
     users = [path for path, each in TREES.items() if "call_pickled" in ast.unparse(each)]
-    assert users == ["engine/target.py", "engine/worker.py"]
-    assert worker.command(7)[-2] == "7"
+    assert users == ["engine/function.py", "engine/process_child.py"]
+    assert process_child.command(7)[-2] == "7"
 
 
 def test_worker_processes_have_one_socket_pair_and_no_address(session: Session) -> None:
@@ -104,7 +104,7 @@ def test_nothing_is_evaluated_and_no_shell_is_used() -> None:
 def test_only_kept_recipes_are_imported_by_name() -> None:
     """Besides the package's own modules, and those that the command line of a worker names."""
     by_name = [path for path, tree in TREES.items() if "importlib.import_module" in set(calls(tree))]
-    assert by_name == ["__init__.py", "cli.py", "service/recipes.py", "workers/served.py"]
+    assert by_name == ["__init__.py", "cli.py", "service/run_spec.py", "workers/served_functions.py"]
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def recipe_for(function: str) -> str:
-    kept = recipes.recipe_of(Target(importable.slowly, "value"), RunPolicy())
+    kept = run_spec.run_spec_of(Function(importable.slowly, "value"), RunPolicy())
     assert kept is not None
     return json.dumps(json.loads(kept) | {"function": function})
 

@@ -28,10 +28,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import restate_nb as rnb
 from restate_nb.errors import InvocationFailed
-from restate_nb.notebook.session import Session
 from restate_nb.server.http import Rejected
 from restate_nb.server.ingress import Ingress
 from restate_nb.service.wire import jobs_service
+from restate_nb.session.session import Session
 
 NOBODY = 65_534
 

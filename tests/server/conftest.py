@@ -10,7 +10,7 @@ import pytest
 from serverlab import processes_on
 
 from restate_nb.server.binary import ensure_binary
-from restate_nb.server.process import ServerHandle, start_server, stop_server
+from restate_nb.server.lifecycle import ServerHandle, start_server, stop_server
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from restate_nb.server.admin import Admin, sql_literal
 from restate_nb.server.http import Rejected, UnknownInvocation
 from restate_nb.server.identity import base58
 from restate_nb.server.ingress import Ingress
-from restate_nb.server.process import ServerHandle, start_server
+from restate_nb.server.lifecycle import ServerHandle, start_server
 
 DAY = timedelta(days=1)
 NEVER = restate.InvocationRetryPolicy(initial_interval=timedelta(hours=1))

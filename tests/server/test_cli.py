@@ -10,7 +10,7 @@ from pathlib import Path
 
 from serverlab import eventually, processes_on
 
-from restate_nb.server.process import start_server
+from restate_nb.server.lifecycle import start_server
 
 
 def restate_nb(*words: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -13,10 +13,10 @@ from serverlab import eventually, processes_on
 
 from restate_nb.errors import ServerError
 from restate_nb.server import binary as binaries
-from restate_nb.server import datadir, process, settings
+from restate_nb.server import datadir, lifecycle, settings
 from restate_nb.server.binary import ensure_binary
 from restate_nb.server.identity import identity_key
-from restate_nb.server.process import start_server
+from restate_nb.server.lifecycle import start_server
 
 
 def program(path: Path, script: str, version: str = "restate-server 1.7.12") -> Path:
@@ -75,7 +75,7 @@ def test_a_directory_that_another_machine_has_locked(
     data_dir: Path, record: object, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the lock stays taken and nobody answers, the error says by whom, as far as that is known."""
-    monkeypatch.setattr(process, "START_TIMEOUT", 0.2)
+    monkeypatch.setattr(lifecycle, "START_TIMEOUT", 0.2)
     path = datadir.prepare(data_dir)
     if record:
         (path / "server.json").write_text(json.dumps(record))
@@ -114,7 +114,7 @@ def test_a_server_that_dies_at_start(data_dir: Path) -> None:
 
 def test_a_server_that_is_not_ready_in_time(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that never answers is given up, and ended."""
-    monkeypatch.setattr(process, "START_TIMEOUT", 0.5)
+    monkeypatch.setattr(lifecycle, "START_TIMEOUT", 0.5)
     silent = program(tmp_path / "silent", "echo thinking; exec sleep 60")
     with pytest.raises(ServerError, match=r"not ready within 0 s\.(?s:.*)thinking"):
         start_server(data_dir, binary=silent)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from restate_nb.server import process, supervisor
+from restate_nb.server import lifecycle, supervisor
 from restate_nb.server.health import trouble
-from restate_nb.server.process import ServerHandle, start_server
+from restate_nb.server.lifecycle import ServerHandle, start_server
 
 
 def wait_for_restart(handle: ServerHandle, restarts: int, seconds: float = 15.0) -> None:
@@ -23,7 +23,7 @@ def test_a_server_that_does_not_go_on_when_there_is_room_again_is_started_anew_o
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What its log says decides; `tests/durability/test_full_disk.py` fills a disk."""
-    monkeypatch.setattr(process, "GOES_ON_SECONDS", 0.3)
+    monkeypatch.setattr(lifecycle, "GOES_ON_SECONDS", 0.3)
     with start_server(data_dir) as handle:
         time.sleep(0.7)
         assert handle.status().restarts == 0
@@ -40,7 +40,7 @@ def test_a_server_that_does_not_go_on_when_there_is_room_again_is_started_anew_o
 
 
 def test_a_server_that_records_again_by_itself_is_left_alone(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "GOES_ON_SECONDS", 0.3)
+    monkeypatch.setattr(lifecycle, "GOES_ON_SECONDS", 0.3)
     with start_server(data_dir) as handle:
         with handle.log_path.open("a") as log:
             log.write(f"IO error: {supervisor.DISK_FULL_SIGNS[1]}\nProcessor {supervisor.WORKS_AGAIN} of epoch e9\n")

@@ -22,7 +22,7 @@ from restate_nb.server.address import Address
 from restate_nb.server.admin import Admin
 from restate_nb.server.http import Rejected, UnknownInvocation, Unreachable
 from restate_nb.server.ingress import Ingress, written_key
-from restate_nb.server.process import ServerHandle, start_server
+from restate_nb.server.lifecycle import ServerHandle, start_server
 
 DAY = timedelta(days=1)
 

@@ -22,12 +22,12 @@ from restate_nb.errors import ServerError
 from restate_nb.server import supervisor
 from restate_nb.server.address import needs_link, short_path
 from restate_nb.server.admin import Admin
-from restate_nb.server.process import ServerHandle, server_status, start_server, stop_server
+from restate_nb.server.lifecycle import ServerHandle, server_status, start_server, stop_server
 
 KERNEL = """
 import sys, os
 from pathlib import Path
-from restate_nb.server.process import start_server
+from restate_nb.server.lifecycle import start_server
 handle = start_server(Path(sys.argv[1]))
 print(handle.pid, handle.status().supervisor_pid, handle.adopted, flush=True)
 sys.stdin.readline()
@@ -225,7 +225,7 @@ def test_children_of_the_kernel_do_not_keep_the_server(data_dir: Path) -> None:
         """
 import os, subprocess, sys
 from pathlib import Path
-from restate_nb.server.process import start_server
+from restate_nb.server.lifecycle import start_server
 handle = start_server(Path(sys.argv[1]))
 child = subprocess.Popen(["sleep", "60"], close_fds=False)
 if (fork := os.fork()) == 0:
@@ -338,7 +338,7 @@ def test_kernels_that_come_and_are_killed_never_see_two_servers(data_dir: Path) 
     code = """
 import os, random, sys, time
 from pathlib import Path
-from restate_nb.server.process import start_server
+from restate_nb.server.lifecycle import start_server
 rng = random.Random(int(sys.argv[2]))
 for _ in range(6):
     with start_server(Path(sys.argv[1])) as handle:

@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from restate_nb.server.address import Address
-from restate_nb.server.process import start_server
+from restate_nb.server.lifecycle import start_server
 from restate_nb.server.ui import NAME, Ui, jupyter_entry, publish, rewritten, sending
 
 PREFIX = f"/user/ada%40work/{NAME}"

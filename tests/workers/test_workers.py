@@ -19,7 +19,7 @@ import pytest
 
 import restate_nb as rnb
 from restate_nb.errors import InvalidInput
-from restate_nb.notebook.session import Session
+from restate_nb.session.session import Session
 from tests.workers import work
 from tests.workers.crew import Worker, executions, free_port
 

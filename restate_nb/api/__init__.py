@@ -1,0 +1,1 @@
+"""What a cell calls, one verb a file."""

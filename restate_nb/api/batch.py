@@ -1,0 +1,125 @@
+"""`batch`: one function over many items, so many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar, overload
+
+from restate_nb.api.options import concurrency_of, target_of
+from restate_nb.engine.function import Executor
+from restate_nb.handle.batches import Batch
+from restate_nb.handle.items import passing_of, read_items
+from restate_nb.handle.job import Job
+from restate_nb.handle.provenance import Fresh
+from restate_nb.limits import Concurrency, PerSecond
+from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy, Seconds, positive_int, seconds
+from restate_nb.session.current import current
+from restate_nb.session.session import Session
+
+T = TypeVar("T")
+
+
+@overload
+def batch(
+    fn: Callable[..., Awaitable[T]],
+    items: Iterable[Any],
+    *,
+    batch_size: int,
+    pause: Seconds = 0,
+    name: str | None = None,
+    concurrency: Concurrency | None = None,
+    max_per_second: PerSecond | None = None,
+    limit: Limit | None = None,
+    retry: Retry = NO_RETRY,
+    timeout: Seconds | None = None,
+    fail_fast: bool | float = False,
+    executor: Executor = "auto",
+    version: str | int | None = None,
+    fresh: Fresh = False,
+    show: bool = True,
+    session: Session | None = None,
+) -> Job[T]: ...
+@overload
+def batch(
+    fn: Callable[..., T],
+    items: Iterable[Any],
+    *,
+    batch_size: int,
+    pause: Seconds = 0,
+    name: str | None = None,
+    concurrency: Concurrency | None = None,
+    max_per_second: PerSecond | None = None,
+    limit: Limit | None = None,
+    retry: Retry = NO_RETRY,
+    timeout: Seconds | None = None,
+    fail_fast: bool | float = False,
+    executor: Executor = "auto",
+    version: str | int | None = None,
+    fresh: Fresh = False,
+    show: bool = True,
+    session: Session | None = None,
+) -> Job[T]: ...
+def batch(
+    fn: Callable[..., Any],
+    items: Iterable[Any],
+    *,
+    batch_size: int,
+    pause: Seconds = 0,
+    name: str | None = None,
+    concurrency: Concurrency | None = None,
+    max_per_second: PerSecond | None = None,
+    limit: Limit | None = None,
+    retry: Retry = NO_RETRY,
+    timeout: Seconds | None = None,
+    fail_fast: bool | float = False,
+    executor: Executor = "auto",
+    version: str | int | None = None,
+    fresh: Fresh = False,
+    show: bool = True,
+    session: Session | None = None,
+) -> Job[Any]:
+    """Run a function over items in batches, each of them durable, and return the job at once.
+
+    The items of a batch run at once; the next batch begins when all of them have ended, well or not, and the pause has
+    passed. The pause is durable: after a crash in the middle of it, running the cell again waits for what remains.
+
+    Args:
+        fn: called with one item, as in `map`.
+        items: as in `map`.
+        batch_size: how many items make a batch. It is part of the job: with another one it is another job.
+        pause: seconds (or a timedelta) from the end of a batch to the start of the next. Run the cell again with
+            another pause to change it, while the job runs too.
+        name: as in `map`.
+        concurrency: how many items of a batch run at once; all of them by default, and with processes as many as there
+            are processors.
+        max_per_second: as in `map`.
+        limit: as in `map`.
+        retry: as in `map`; a batch has ended when its last attempt has. `job.retry_failed()` makes batches of the items
+            that it runs.
+        timeout: as in `map`.
+        fail_fast: as in `map`; no further batch begins.
+        executor: as in `map`.
+        version: as in `map`.
+        fresh: as in `map`.
+        show: as in `map`.
+        session: as in `map`.
+
+    Raises:
+        InvalidInput: something does not fit; nothing was started.
+        JobMismatch: the name belongs to a job over other items or other batches.
+
+    Example:
+        import restate_nb as rnb
+
+        rnb.start()
+        job = rnb.batch(len, ["a", "bb", "ccc", "dddd"], batch_size=2, pause=0.5)
+        frame = job.result()
+    """
+    cut = Batch(positive_int("batch_size", batch_size), seconds("pause", pause, zero=True))
+    at_once = concurrency_of(concurrency, executor, default=cut.size)
+    policy = RunPolicy(at_once, retry, timeout, max_per_second, limit, fail_fast)
+    target = target_of(fn, passing_of(items), policy, executor, version)
+    job = (session or current()).submit(target, read_items(items, target), policy, name=name, fresh=fresh, batch=cut)
+    if show:
+        job.show()
+    return job

@@ -1,0 +1,291 @@
+"""Items of durable functions: one invocation each, as many at once as the job allows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+
+from restate_nb.backends.base import Connection
+from restate_nb.engine import nesting
+from restate_nb.engine.asking import refuse_in_items
+from restate_nb.engine.function import Function, Passing
+from restate_nb.engine.outbox import FAIL_FAST, cancelled
+from restate_nb.engine.output import OutputCapture
+from restate_nb.engine.pool import ToldUnkept
+from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure, is_unkept
+from restate_nb.engine.stacks import RunningItem
+from restate_nb.environment import in_notebook
+from restate_nb.errors import InvocationFailed, ServerError
+from restate_nb.limits import Concurrency, StopRule, concurrency_range, stop_rule
+from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
+from restate_nb.results.ledger import Ledger
+from restate_nb.results.spool import Spool
+from restate_nb.server.admin import sql_literal
+from restate_nb.server.http import UnknownInvocation
+from restate_nb.service.durable_handler import DURABLE_HANDLER, WAITING, DurableRequest, attempt_decoder
+from restate_nb.service.received import received
+from restate_nb.service.wire import Manifest, encode, items_service, job_key, keys_of_job
+
+_CANCEL_AT_ONCE: Final = 20
+_SWEEP_SECONDS: Final = 0.2
+_SWEEP_SECONDS_LONGEST: Final = 5.0
+_CANCELLED_CODE: Final = 409
+_ENDED_BY_RESTATE: Final = frozenset({"cancelled", "killed"})
+"""What Restate says of such invocations; other words are those of a handler's own error of that code."""
+
+
+class DurableBackend:
+    """The invocations of one job; see `work.Work`."""
+
+    def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
+        self._connection = connection
+        self._manifest = manifest
+        self._encoded = encoded
+        self._ledger = ledger
+        self._service = items_service(connection.session)
+        self._key = job_key(manifest.name, manifest.generation)
+        self.prints = OutputCapture()
+        self._limit = DEFAULT_CONCURRENCY
+        self._passing: Passing = "value"
+        self._running: dict[asyncio.Task[None], int] = {}
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._ending = False  # nothing more is begun
+        self._cancelled = False
+        self._begun: frozenset[str] = frozenset()  # when it was cancelled
+        self._gave_up: str | None = None
+        self._rule: StopRule | None = None
+        self._paused = False
+        self._told_unkept: ToldUnkept | None = None
+        self._holds_since = 0.0
+        self._restarting: dict[int, str] = {}
+
+    @property
+    def concurrency(self) -> int:
+        return self._limit
+
+    def set_concurrency(self, concurrency: Concurrency) -> None:
+        self._limit = concurrency_range("concurrency", concurrency).high
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+    def running_positions(self) -> frozenset[int]:
+        return frozenset(list(self._running.values()))
+
+    def obstacles(self) -> list[str]:
+        found = []
+        if not self._connection.functions.knows(self._key):
+            found.append(f"It waits for {self._manifest.function}: run the cell that maps it.")
+        if self._paused:
+            found.append("It is paused: job.resume() goes on.")
+        if self._gave_up is not None:
+            found.append(f"It starts no further item. {self._gave_up}")
+        return found
+
+    def running_items(self) -> list[RunningItem]:
+        return []
+
+    def provide(self, target: Function, policy: RunPolicy) -> None:
+        self._passing = target.passing
+        refuse_in_items()
+        context = self.prints.context(bounded=in_notebook())
+        context.run(nesting.enter, self.prints.job, lambda _: None)
+        functions = self._connection.functions
+        context.run(functions.provide, self._key, target.fn, policy.retry, target.classes)
+        weakref.finalize(self, functions.forget, self._key, target.fn).atexit = False
+        self._limit = concurrency_range("concurrency", policy.concurrency).high
+        self._rule = stop_rule(policy.fail_fast)
+
+    def listen(self) -> None:
+        """Nothing to do: outcomes come as the answers to calls."""
+
+    def columns(self) -> Mapping[str, Sequence[Any]]:
+        return {}
+
+    @property
+    def mismatched(self) -> int:
+        return len(self._connection.functions.mismatched(self._key))
+
+    async def restart(self) -> int:
+        found = self._connection.functions.mismatched(self._key)
+        for invocation, position in found.items():
+            self._restarting[position] = invocation
+            with suppress(UnknownInvocation):  # it ended meanwhile, and is no longer kept
+                await self._connection.admin.kill(invocation)
+            self._connection.functions.ended(self._key, invocation)
+        return len(found)
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+    def hold(self, told: ToldUnkept | None) -> None:
+        self._told_unkept, self._holds_since = told, time.time()
+
+    def _look_at(self, attempt: Attempt) -> None:
+        if self._told_unkept is None or attempt.failure is None or attempt.started < self._holds_since:
+            return
+        if is_unkept(attempt.failure):
+            self._told_unkept(attempt)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._running)
+
+    async def cancel(self) -> None:
+        """See `work.Work`.
+
+        Raises:
+            ServerError: Restate does not answer; then nothing has changed, and the job goes on.
+        """
+        self._ending = True  # what is begun from here on would not be found
+        try:
+            found = await self._find()
+        except BaseException:
+            self._ending = False
+            self._changed.set()
+            raise
+        self._begun = frozenset(row["idempotency_key"] for row in found)
+        self._cancelled = True
+        self._changed.set()
+        with suppress(ServerError):  # the server is gone again: `_sweep` ends what is left
+            await self._end(found)
+
+    async def _find(self) -> list[dict[str, Any]]:
+        keys = keys_of_job(self._manifest.name, self._manifest.generation, sql_literal)
+        return await self._connection.admin.query(
+            "select id, status, idempotency_key, last_failure from sys_invocation where target_service_name = "
+            f"{sql_literal(self._service)} and {keys}",
+            texts=["id", "status", "idempotency_key"],
+        )
+
+    async def _end(self, found: Sequence[Mapping[str, Any]]) -> None:
+        admin, functions, slots = self._connection.admin, self._connection.functions, asyncio.Semaphore(_CANCEL_AT_ONCE)
+        mismatched = functions.mismatched(self._key)
+
+        async def end(row: Mapping[str, Any]) -> None:
+            # One that has no function, or does not match its journal, never comes to where it hears of a cancellation.
+            lost = row["id"] in mismatched or WAITING in str(row.get("last_failure"))
+            async with slots:
+                with suppress(UnknownInvocation):  # it ended, and is no longer kept
+                    await (admin.kill if lost else admin.cancel)(row["id"])
+            if lost:
+                functions.ended(self._key, row["id"])
+
+        await asyncio.gather(*(end(row) for row in found if row["status"] != "completed"))
+
+    async def _sweep(self) -> None:
+        """End what was on its way to Restate when it was asked what had begun, and what could not be reached then."""
+        pause = _SWEEP_SECONDS
+        while self._cancelled:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _SWEEP_SECONDS_LONGEST)
+            with suppress(ServerError):  # it is away; the next time finds it
+                await self._end(await self._find())
+
+    def reopen(self) -> None:
+        self._ending = self._cancelled = False
+        self._gave_up = None
+
+    def gives_up(self, round_: int) -> bool:
+        if self._rule is not None and self._gave_up is None:
+            self._gave_up = self._rule.broken(*self._ledger.tally(round_))
+        return self._ending or self._gave_up is not None
+
+    async def finish(
+        self,
+        round_: int,
+        positions: Sequence[int],
+        submitted: Callable[[], Awaitable[None]] | None,
+        first: int = 0,
+    ) -> None:
+        if submitted is not None:
+            await submitted()  # an invocation is idempotent: those that Restate does not have are sent in their turn
+        pending = deque(positions)
+        sweeping: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as group:
+            while pending or self._running:
+                self._changed.clear()
+                self._drop(round_, pending)
+                if self._cancelled and sweeping is None:
+                    sweeping = group.create_task(self._sweep())
+                held = not self._cancelled and (self._paused or self._ending)
+                while pending and not held and len(self._running) < self._limit:
+                    position = pending.popleft()
+                    task = group.create_task(self._invoke(round_, position))
+                    self._running[task] = position
+                    task.add_done_callback(self._ended)
+                if pending or self._running:
+                    await self._changed.wait()
+            if sweeping is not None:
+                sweeping.cancel()
+
+    def _drop(self, round_: int, pending: deque[int]) -> None:
+        """Take those that will not be begun any more out of `pending`: they end as cancelled."""
+        if self._cancelled:  # what was begun has an outcome, which Restate is asked for like any other
+            never = [each for each in pending if self._name(round_, each) not in self._begun]
+            begun = [each for each in pending if self._name(round_, each) in self._begun]
+            pending.clear()
+            pending.extend(begun)
+            self._ledger.apply(round_, [cancelled(position, 1) for position in never], 0)
+        elif self._gave_up is not None:
+            reason = self._gave_up
+            given_up = [cancelled(position, 1, reason=reason, kind=FAIL_FAST) for position in pending]
+            pending.clear()
+            self._ledger.apply(round_, given_up, 0)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        self._changed.set()
+
+    def _name(self, round_: int, position: int) -> str:
+        return f"{self._key}/{round_}/{position}"
+
+    async def _invoke(self, round_: int, position: int) -> None:
+        request = DurableRequest(
+            function=self._key,
+            name=self._manifest.function,
+            position=position,
+            passing=self._passing,
+            item=msgspec.Raw(self._encoded[position]),
+        )
+        key = self._name(round_, position)
+        began = time.time()
+        try:
+            body = await self._call(key, request)
+        except InvocationFailed as error:
+            ended = error.code == _CANCELLED_CODE and error.reason in _ENDED_BY_RESTATE
+            status = CANCELLED if ended else ERROR
+            failure = Failure(type(error).__name__, str(error))
+            attempt = Attempt(position, 1, status, began, time.time() - began, failure=failure)
+        else:
+            attempt = received(attempt_decoder, body, "an item's outcome")
+            if attempt.position != position:
+                raise ServerError(f"Restate gives the outcome of item {attempt.position} for that of item {position}.")
+        self._ledger.apply(round_, [msgspec.structs.replace(attempt, number=1)], time.time())
+        self._look_at(attempt)
+        if self._rule is not None and self._gave_up is None:
+            self._gave_up = self._rule.broken(*self._ledger.tally(round_))
+
+    async def _call(self, key: str, request: DurableRequest) -> bytes:
+        """Call the function, and again from the beginning when its invocation was ended to restart it."""
+        while True:
+            try:
+                return await self._connection.ingress.call(
+                    self._service, DURABLE_HANDLER, encode(request), idempotency_key=key, patience=None
+                )
+            except InvocationFailed:
+                ended = self._restarting.pop(request.position, None)
+                if ended is None:
+                    raise
+                with suppress(UnknownInvocation):
+                    await self._connection.admin.purge(ended)  # else the key would bring its failure again

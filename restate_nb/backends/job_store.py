@@ -1,0 +1,184 @@
+"""Where a job's manifest is kept: in an object in Restate, or, where nobody serves that object, in this process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, Protocol
+from uuid import uuid4
+
+import msgspec
+
+from restate_nb.errors import InvalidInput
+from restate_nb.server.admin import Admin, sql_literal
+from restate_nb.server.http import DEFAULT_PATIENCE, Rejected, UnknownInvocation
+from restate_nb.server.ingress import Ingress
+from restate_nb.service.received import received
+from restate_nb.service.variants import Variant, Vary, variants_key
+from restate_nb.service.wire import (
+    Change,
+    Forget,
+    Manifest,
+    Open,
+    apply_change,
+    encode,
+    jobs_service,
+    manifest_decoder,
+)
+from restate_nb.session.deployments import Deployments, Unregistered
+
+_IN_VAIN: Final = 5  # attempts
+NOT_FOUND: Final = 404
+_name_decoder: Final = msgspec.json.Decoder(str)
+
+
+class JobStore(Protocol):
+    """Keeps manifests, one a job name."""
+
+    async def ready(self) -> None:
+        """See to it that they can be kept."""
+
+    async def open(self, wanted: Manifest, *, fresh: bool) -> tuple[Manifest, bool]:
+        """The manifest of the job of this name: the one that is there, or else (or if `fresh`) this one.
+
+        Returns:
+            The manifest, and whether it is known to be new.
+        """
+        ...
+
+    async def clear_the_way(self, name: str, admin: Admin | None) -> None:
+        """End what would keep a job of this name from beginning anew."""
+
+    async def change(self, manifest: Manifest, change: Change, *, patient: bool = False) -> Manifest:
+        """Change it, and return how it is now; `patient`: wait for as long as Restate is away."""
+        ...
+
+    async def forget(self, manifest: Manifest) -> None:
+        """Drop it."""
+
+    async def claim(self, base: str, wanted: Variant) -> str:
+        """The name of the job that this one is, by what does not vary by itself; its own, where there is none."""
+        ...
+
+    async def vary(self, base: str, asked: Vary) -> None:
+        """Note what varies by itself."""
+
+
+class ObjectJobStore:
+    """Manifests in the session's jobs object, which `service/job_object.py` defines.
+
+    Args:
+        ingress: the way there.
+        session: the session's name.
+        attend: has Restate send what is new to this process, which serves the object.
+    """
+
+    def __init__(self, ingress: Ingress, session: str, attend: Callable[[], Awaitable[None]]) -> None:
+        self._ingress = ingress
+        self._service = jobs_service(session)
+        self._attend = attend
+
+    async def ready(self) -> None:
+        await self._attend()
+
+    async def open(self, wanted: Manifest, *, fresh: bool) -> tuple[Manifest, bool]:
+        there = await self._ask("open", wanted.name, Open(manifest=wanted, fresh=fresh))
+        return there, there.created == wanted.created
+
+    async def clear_the_way(self, name: str, admin: Admin | None) -> None:
+        """Kill requests about the record of this name that Restate has tried in vain: it takes one at a time, and one
+        that outgrew what Restate moves (versions of before let records grow so large) would hold up all to come."""
+        if admin is None:
+            return
+        rows = await admin.query(
+            f"select id from sys_invocation where target_service_name = {sql_literal(self._service)} "
+            f"and target_service_key = {sql_literal(name)} and status in ('backing-off', 'paused') "
+            f"and retry_count >= {_IN_VAIN}",
+            texts=["id"],
+        )
+        for row in rows:
+            with suppress(UnknownInvocation):  # it has ended
+                await admin.kill(row["id"])
+
+    async def change(self, manifest: Manifest, change: Change, *, patient: bool = False) -> Manifest:
+        return await self._ask("change", manifest.name, change, None if patient else DEFAULT_PATIENCE)
+
+    async def forget(self, manifest: Manifest) -> None:
+        forget = encode(Forget(generation=manifest.generation, now=True))
+        await self._ingress.call(self._service, "forget", forget, key=manifest.name, idempotency_key=uuid4().hex)
+
+    async def claim(self, base: str, wanted: Variant) -> str:
+        key = variants_key(base)
+        try:
+            answer = await self._ingress.call(
+                self._service, "claim", encode(wanted), key=key, idempotency_key=uuid4().hex
+            )
+        except Rejected as error:
+            if error.status == NOT_FOUND:  # workers of before there was this: the name is all that is known
+                return wanted.job
+            raise
+        return received(_name_decoder, answer, f"the name of the job {wanted.job!r}")
+
+    async def vary(self, base: str, asked: Vary) -> None:
+        await self._ingress.call(
+            self._service, "vary", encode(asked), key=variants_key(base), idempotency_key=uuid4().hex
+        )
+
+    async def _ask(
+        self, handler: str, name: str, asked: Open | Change, patience: float | None = DEFAULT_PATIENCE
+    ) -> Manifest:
+        # With a key of its own the request can be sent again when its answer is lost, and still counts once.
+        answer = await self._ingress.call(
+            self._service, handler, encode(asked), key=name, idempotency_key=uuid4().hex, patience=patience
+        )
+        return received(manifest_decoder, answer, f"the record of the job {name!r}")
+
+
+def job_store_of(ingress: Ingress, session: str, attendance: Deployments | Unregistered) -> JobStore:
+    """Where manifests are kept: in the object that this process serves, if Restate can reach it; else only here.
+
+    That Restate lists such an object says nothing: whoever served it may be gone, and a call of it would wait for ever.
+    """
+    return ObjectJobStore(ingress, session, attendance.take) if isinstance(attendance, Deployments) else LocalJobStore()
+
+
+class LocalJobStore:
+    """Manifests in this process only, for a session whose services Restate cannot reach.
+
+    A job is then known by its invocations alone: the generation, which is part of their keys, is a digest of what the
+    job is over, so that other items under the same name are another job, and the same ones are found again from any
+    process. That a job was cancelled, paused or tried again is forgotten with the process.
+    """
+
+    def __init__(self) -> None:
+        self._manifests: dict[tuple[str, int], Manifest] = {}
+
+    async def ready(self) -> None:
+        pass
+
+    async def open(self, wanted: Manifest, *, fresh: bool) -> tuple[Manifest, bool]:
+        if fresh:
+            raise InvalidInput(
+                "fresh=True needs a record of the job, and this session has none: Restate cannot reach this process "
+                "(see endpoint= of rnb.connect). Give the job another name= to run it afresh."
+            )
+        over = f"{wanted.items} {wanted.total} {wanted.options}".encode()
+        generation = int.from_bytes(hashlib.blake2b(over, digest_size=6).digest())
+        wanted = msgspec.structs.replace(wanted, generation=generation)
+        return self._manifests.setdefault((wanted.name, generation), wanted), False
+
+    async def clear_the_way(self, name: str, admin: Admin | None) -> None:
+        pass
+
+    async def change(self, manifest: Manifest, change: Change, *, patient: bool = False) -> Manifest:
+        return apply_change(manifest, change)
+
+    async def forget(self, manifest: Manifest) -> None:
+        self._manifests.pop((manifest.name, manifest.generation), None)
+
+    async def claim(self, base: str, wanted: Variant) -> str:
+        return wanted.job
+
+    async def vary(self, base: str, asked: Vary) -> None:
+        """It is forgotten with the process."""

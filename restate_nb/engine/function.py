@@ -1,0 +1,412 @@
+"""The function of a job: what it is, how an item becomes its arguments, and whether the two fit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import keyword
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from restate_nb.engine import process_child
+from restate_nb.engine.attempt import ItemCall
+from restate_nb.engine.codec import decode, encode, has_objects
+from restate_nb.engine.keepable import why_unkeepable
+from restate_nb.engine.objects import Classes
+from restate_nb.engine.process_runner import Remote
+from restate_nb.engine.structure import Rebuild, classes_of, parameter_annotations, rebuilder
+from restate_nb.errors import InvalidInput, NotEncodable
+from restate_nb.policy import NO_RETRY, Retry
+
+Passing = Literal["value", "args", "kwargs"]
+"""How an item is passed: as the one argument, as positional arguments, or as keyword arguments."""
+
+
+Executor = Literal["auto", "thread", "process"]
+"""Where items run: "auto" is the background loop for coroutine functions and a thread for plain ones."""
+
+
+_LONGEST_NAME: Final = 100  # it is part of the name of a job
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """The function's name, as people know it, and as it can be shown."""
+    fn = innermost(fn)
+    name = getattr(fn, "__name__", None)
+    if not isinstance(name, str) or not name.strip():
+        name = type(fn).__name__
+    if not name.isprintable():
+        name = "".join(each if each.isprintable() else "_" for each in name)
+    return "lambda" if name == "<lambda>" else name.strip()[:_LONGEST_NAME]
+
+
+def innermost(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function to which `functools.partial` binds arguments."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine for sure: partials, methods and callable objects included.
+
+    What a wrapper gives depends on the wrapper, and not on what it wraps: `asyncio.run` in one makes a plain function
+    of a coroutine function. Plain functions are called in threads; what they return is awaited where it has to be.
+    """
+    fn = innermost(fn)
+    if inspect.iscoroutinefunction(fn):
+        return True
+    return not inspect.isroutine(fn) and inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
+
+
+def _gives_many(fn: Callable[..., Any]) -> bool:
+    """Whether it has a `yield`."""
+    fn = innermost(fn)
+    call = getattr(type(fn), "__call__", None)  # noqa: B004
+    known = [fn] if inspect.isroutine(fn) or inspect.isclass(fn) else [fn, call]
+    return any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in known)
+
+
+def _caches_coroutines(fn: Callable[..., Any]) -> bool:
+    """Whether it is a `functools.cache` around a coroutine function: the second call gives a coroutine that is over."""
+    fn = innermost(fn)
+    return isinstance(fn, functools._lru_cache_wrapper) and is_async(fn.__wrapped__)
+
+
+class Function:
+    """A function and the way its items are passed.
+
+    Attributes:
+        known_as: `package.module:name`, of a function that is known here by its name alone; else None.
+        classes: those that its items and values may be of; `encode` refuses others.
+
+    Raises:
+        InvalidInput: it is no function, or a kind of function that gives no single value.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        passing: Passing = "value",
+        *,
+        durable: bool = False,
+        executor: Executor = "auto",
+        version: str | int | None = None,
+        classes: Classes | None = None,
+    ) -> None:
+        """`durable`: its first parameter is a Restate context, which comes not from the item. `version`: stands for
+        its code. `classes`: see below; those that the function names by default."""
+        if not callable(fn):
+            raise InvalidInput(f"The function comes first, and {fn!r} is none. Write: rnb.map(function, items).")
+        if _gives_many(fn):
+            raise InvalidInput(f"{name_of(fn)} has a `yield`: it gives many values. Return a list instead.")
+        if _caches_coroutines(fn):
+            raise InvalidInput(
+                f"{name_of(fn)} is `async def` under functools.cache, which keeps coroutines, and each can be awaited "
+                "only once. Leave the cache out: what is done is kept by the job; or use one for coroutines, async_lru."
+            )
+        self.fn = fn
+        self.passing: Passing = passing
+        self.name = name_of(fn)
+        self.is_async = is_async(fn)
+        self.durable = durable
+        self.executor = executor
+        self.version = version
+        self.known_as: str | None = None
+        self._signature = _signature(functools.partial(fn, None) if durable else fn)
+        self._fitting: set[Hashable] = set()
+        hints = parameter_annotations(fn)
+        self.classes = classes_of(fn, hints) if classes is None else classes
+        self._rebuild_value = rebuilder(hints["return"]) if "return" in hints else None
+        self._rebuilds: dict[str | int, Rebuild] = {}
+        for place, parameter in enumerate(self._signature.parameters.values() if self._signature else ()):
+            if parameter.name in hints and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                rebuild = rebuilder(hints[parameter.name])
+                if rebuild is not None:
+                    self._rebuilds[parameter.name if passing == "kwargs" else place] = rebuild
+
+    @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        """What it calls."""
+        return (self.fn,)
+
+    @property
+    def one_function(self) -> bool:
+        """Whether the value of one item says something about those of others."""
+        return True
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names by which its functions are told apart."""
+        return (self.name,)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether its code is not here, and only its name is known."""
+        return self.known_as is not None
+
+    @property
+    def options(self) -> str:
+        """How it is called, as far as that makes the job another one."""
+        return f"{self.passing}, durable" if self.durable else self.passing
+
+    def work(self, retry: Retry = NO_RETRY) -> ItemCall:
+        """What a pool runs, in the context of the caller. Its payloads are encoded items.
+
+        Args:
+            retry: for worker processes, which see the exceptions themselves.
+
+        Raises:
+            InvalidInput: the function cannot be sent to a process.
+        """
+        call, context = self.caller(), contextvars.copy_context()
+        if self.executor == "process":
+            return ItemCall(call, False, context, self._remote(retry))
+        if self.executor == "thread":
+            return ItemCall(lambda raw: _settled(call(raw)), False, context, encode=self.encode)
+        return ItemCall(call, self.is_async, context, encode=self.encode)
+
+    def encode(self, value: Any) -> bytes:
+        """A value of the function as JSON.
+
+        Raises:
+            NotEncodable: it could not be read back as what it is.
+        """
+        return encode(value, self.classes)
+
+    def encode_item(self, item: Any) -> bytes:
+        """An item as JSON. Its classes are known from then on, since whoever passes it has them.
+
+        Raises:
+            NotEncodable: it could not be read back as what it is.
+        """
+        try:
+            return encode(item, self.classes)
+        except NotEncodable:
+            self.classes.learn(item)
+            return encode(item, self.classes)
+
+    def _remote(self, retry: Retry) -> Remote:
+        from restate_nb.engine.pickling import dumps  # noqa: PLC0415 - few jobs use processes
+
+        takes = {
+            "value": process_child.call_value,
+            "args": process_child.call_args,
+            "kwargs": process_child.call_kwargs,
+        }[self.passing]
+        pack: Callable[[bytes], bytes] = bytes
+        if (
+            self._rebuilds or self.classes
+        ):  # annotations of a notebook's own classes can be resolved here, and not there
+            takes, pack = process_child.call_pickled, self._pickled
+        try:
+            return Remote(dumps((functools.partial(takes, self.fn), retry, self.classes)), pack)
+        except Exception as error:
+            raise InvalidInput(
+                f"{self.name} cannot be sent to a process: {error}. What it uses of its cell must be picklable: open "
+                "files, connections, locks and models inside the function, or in a module that it imports."
+            ) from error
+
+    def _pickled(self, raw: bytes) -> bytes:
+        from restate_nb.engine.pickling import dumps  # noqa: PLC0415
+
+        value = decode(raw, self.classes)
+        args: tuple[Any, ...] = ()
+        kwargs: Mapping[Any, Any] = {}
+        if self.passing == "value":
+            args = tuple(_rebuilt([(0, value)], self._rebuilds).values())
+        elif self.passing == "args":
+            args = tuple(_rebuilt(enumerate(value), self._rebuilds).values())
+        else:
+            kwargs = _rebuilt(value.items(), self._rebuilds)
+        return dumps((args, kwargs))
+
+    def value(self, raw: bytes | msgspec.Raw, position: int = 0) -> Any:
+        """A recorded value as the function returned it; plain data where it does not fit the annotation.
+
+        Args:
+            raw: the value, as `codec.encode` wrote it.
+            position: of which item it is the value.
+
+        Raises:
+            NotReadable: it is of a class that is not known here.
+        """
+        value = decode(raw, self.classes)
+        if self._rebuild_value is not None and not has_objects(raw):  # else of an earlier version, or a dict
+            try:
+                return self._rebuild_value(value)
+            except (ValueError, TypeError):
+                return value  # the function returned something else than it says, and that is what is shown
+        return value
+
+    def caller(self) -> Callable[[bytes], Any]:
+        """Takes an encoded item, and calls the function with it."""
+        fn, classes = self.fn, self.classes
+        if self.passing == "value":
+            rebuild = self._rebuilds.get(0)
+            if rebuild is None:
+                return lambda raw: fn(decode(raw, classes))
+            return lambda raw: fn(rebuild(decode(raw, classes)))
+        rebuilds = self._rebuilds
+        if self.passing == "args":
+            if not rebuilds:
+                return lambda raw: fn(*decode(raw, classes))
+            return lambda raw: fn(*_rebuilt(enumerate(decode(raw, classes)), rebuilds).values())
+        if not rebuilds:
+            return lambda raw: fn(**decode(raw, classes))
+        return lambda raw: fn(**_rebuilt(decode(raw, classes).items(), rebuilds))
+
+    def item(self, raw: bytes) -> Any:
+        """An encoded item as the function gets it.
+
+        Raises:
+            NotReadable: it is of a class that is not known here.
+        """
+        value = decode(raw, self.classes)
+        if self.passing == "value":
+            return self._rebuilds[0](value) if 0 in self._rebuilds else value
+        if not self._rebuilds:
+            return value
+        if self.passing == "args":
+            return type(value)(_rebuilt(enumerate(value), self._rebuilds).values())
+        return _rebuilt(value.items(), self._rebuilds)
+
+    # ------------------------------------------------------------ before anything is started
+
+    def check_value(self) -> None:
+        """See that what the function is annotated to return can be kept.
+
+        Raises:
+            InvalidInput: it certainly cannot.
+        """
+        returns = _returns(self.fn)
+        why = None if returns is None else why_unkeepable(returns)
+        if why is not None:
+            raise InvalidInput(
+                f"What {self.name} returns could not be kept, as its annotation has it: {why} Nothing was started. If "
+                "it returns something else, change the annotation or leave it out."
+            )
+
+    def check_item(self, position: int, item: Any, raw: bytes) -> None:
+        """See that an item fits the function.
+
+        Args:
+            position: where it stands, for the message.
+            item: the item as the user gave it.
+            raw: the same, encoded.
+
+        Raises:
+            InvalidInput: it does not fit the parameters, or not the annotation of one.
+        """
+        self._bind(position, item)
+        if not self._rebuilds:
+            return
+        value = decode(raw, self.classes)
+        parts: Mapping[Any, Any] = {0: value}
+        if self.passing != "value":
+            parts = value if self.passing == "kwargs" else dict(enumerate(value))
+        for place, rebuild in self._rebuilds.items():
+            if place not in parts:
+                continue
+            try:
+                rebuild(parts[place])
+            except (ValueError, TypeError) as error:
+                what = f"parameter {place!r}" if isinstance(place, str) else f"parameter {place + 1}"
+                raise InvalidInput(
+                    f"Item {position} does not fit {what} of {self.name}: {error}. "
+                    "Change the annotation, or the item; without an annotation items are passed as plain data."
+                ) from None
+
+    def check_call(self, key: object) -> None:
+        """See that the function can be called without arguments; `key` says which one it is.
+
+        Raises:
+            InvalidInput: it needs some.
+        """
+        try:
+            if self._signature is not None:
+                self._signature.bind()
+        except TypeError as error:
+            raise InvalidInput(
+                f"Operation {key!r}, {self.name}{self._signature}, is called without arguments: {error}. Bind them: "
+                f"functools.partial({self.name}, ...). To call one function with many items use rnb.map."
+            ) from None
+
+    def _bind(self, position: int, item: Any) -> None:
+        signature = self._signature
+        shape: Hashable = None  # what `bind` depends on, so that it is asked once and not for each of a million items
+        if self.passing != "value":
+            shape = len(item) if self.passing == "args" else tuple(item)
+        if signature is None or shape in self._fitting:
+            return
+        try:
+            if self.passing == "kwargs":
+                signature.bind(**item)
+            elif self.passing == "args":
+                signature.bind(*item)
+            else:
+                signature.bind(item)
+        except TypeError as error:
+            raise InvalidInput(self._does_not_fit(position, item, str(error))) from None
+        self._fitting.add(shape)
+
+    def _does_not_fit(self, position: int, item: Any, why: str) -> str:
+        call = f"{self.name}{self._signature}"
+        if self.passing == "kwargs":
+            columns = ", ".join(map(str, item))
+            advice = (
+                f"{call} cannot be called with the columns ({columns}): {why}. Name its parameters like the columns, "
+                f"take what is not needed with **others, or pass fewer columns: rnb.map({self.name}, df[[...]])."
+            )
+            odd = next((each for each in item if not each.isidentifier() or keyword.iskeyword(each)), None)
+            if odd is not None:
+                advice += f" {odd!r} can be no parameter's name: rename it, df.rename(columns={{{odd!r}: ...}})."
+            return advice
+        if self.passing == "args":
+            return f"{call} cannot be called with item {position}, {_short(item)}: {why}."
+        advice = f"It gets one argument, the item. Give the others a value: functools.partial({self.name}, ...)"
+        if isinstance(item, Mapping):
+            advice += f"; or pass the fields of each item by name: rnb.map({self.name}, pandas.DataFrame(items))"
+        if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
+            advice += f"; or spread each item over the parameters: rnb.starmap({self.name}, items)"
+        return f"{call} cannot be called with an item: {why}. {advice}."
+
+
+def _returns(fn: Callable[..., Any]) -> Any:
+    """What calling it gives, as far as that is certain; None where it is not."""
+    fn = innermost(fn)
+    if inspect.isclass(fn):
+        made = type(fn).__call__ is type.__call__ and fn.__new__ is object.__new__
+        return fn if made else None
+    if hasattr(fn, "__wrapped__"):
+        return None  # a wrapper returns what it likes
+    return parameter_annotations(fn).get("return")
+
+
+def _settled(value: Any) -> Any:
+    """A value; what has to be awaited for it is, in this thread, on a loop of its own."""
+    return asyncio.run(_awaited(value)) if isinstance(value, Awaitable) else value
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _rebuilt(parts: Any, rebuilds: Mapping[Any, Rebuild]) -> dict[Any, Any]:
+    return {place: rebuilds[place](value) if place in rebuilds else value for place, value in parts}
+
+
+def _signature(fn: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(fn)
+    except (ValueError, TypeError):  # some built-ins have none
+        return None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

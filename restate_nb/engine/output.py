@@ -1,0 +1,256 @@
+"""What the items of a job print and log: shown in the output of the cell that submitted it, and kept by item.
+
+Items run in the context of their job's cell, and Jupyter sends what is written in a context to the cell that it belongs
+to. So all that is done here is to look at what passes through `sys.stdout` and `sys.stderr`: to keep it, and to stop
+showing it before a million lines end the page.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, TypeVar
+
+KEPT_LINES: Final = 50_000
+"""Of a job, the latest."""
+_KEPT_CHARACTERS: Final = 20_000_000  # the latest, too: at 50,000 lines, 400 each
+_KEPT_BEGUN: Final = 1_000  # lines without an end; of more of them the oldest ones are taken to have ended
+
+_SOON = 0.1  # seconds until a line without an end is shown
+_CELL_ENDS = 0.05  # seconds in which IPython puts back what it found
+_LONGEST = 10_000  # characters of a line that is kept
+_SHOWN_LINES: Final = 1_000
+_SHOWN_CHARACTERS: Final = 200_000
+"""After which a cell shows no more: a page with megabytes of text scrolls no longer."""
+
+T = TypeVar("T")
+
+_job: contextvars.ContextVar[OutputCapture | None] = contextvars.ContextVar("restate_nb_prints", default=None)
+_position: contextvars.ContextVar[int] = contextvars.ContextVar("restate_nb_position", default=-1)
+
+
+class Line(NamedTuple):
+    """A line that an item printed.
+
+    Attributes:
+        position: the item's; -1 when it is not known.
+        stream: `stdout` or `stderr`.
+        at: when it was begun, in seconds since 1970.
+        text: without its line break.
+    """
+
+    position: int
+    stream: str
+    at: float
+    text: str
+
+
+class OutputCapture:
+    """What the items of one job print.
+
+    Attributes:
+        job: stands for the job, where it is asked whose item some code belongs to.
+    """
+
+    def __init__(self) -> None:
+        self.job = object()
+        self._lines: deque[Line] = deque()
+        self._characters = 0  # in these lines
+        self._begun: dict[tuple[int, str], tuple[float, str]] = {}  # when, and what: lines without an end so far
+        self._held: dict[tuple[int, str], str] = {}  # of these lines, what was not shown yet
+        self._soon: set[str] = set()  # streams of which it will be
+        self._lock = threading.Lock()
+        self._bounded = False
+        self._lines_left, self._characters_left = _SHOWN_LINES, _SHOWN_CHARACTERS
+
+    def context(self, *, bounded: bool) -> contextvars.Context:
+        """A copy of the caller's context, in which what is printed counts as this job's.
+
+        Args:
+            bounded: whether to stop showing it after 1,000 lines, as in a notebook.
+        """
+        for name in ("stdout", "stderr"):
+            _watch(getattr(sys, name), name)
+        _watch_terminal()
+        self._bounded = bounded
+        self._lines_left, self._characters_left = _SHOWN_LINES, _SHOWN_CHARACTERS
+        context = contextvars.copy_context()
+        context.run(_job.set, self)
+        return context
+
+    def lines(self) -> list[Line]:
+        """The latest lines, those without an end included, in the order of their ends."""
+        with self._lock:
+            begun = [Line(*key, *begun) for key, begun in self._begun.items()]
+            return [*self._lines, *begun][-KEPT_LINES:]
+
+    def write(self, stream: str, text: str, show: Callable[[str], Any]) -> None:
+        """Keep what an item has written, and show it: whole lines at once, others soon, so that lines of threads are
+        not mixed up."""
+        key = _position.get(), stream
+        with self._lock:
+            self._keep(*key, text)
+            if self._bounded and (self._lines_left <= 0 or self._characters_left <= 0):
+                return
+            lines, end, rest = (self._held.pop(key, "") + text).rpartition("\n")
+            if rest:
+                self._held[key] = rest
+                if stream not in self._soon:
+                    self._soon.add(stream)
+                    show_rest = contextvars.copy_context().run
+                    timer = threading.Timer(_SOON, show_rest, (self._show_rest, stream, show))
+                    try:
+                        timer.start()
+                    except RuntimeError:  # the machine gives no more threads: it is shown with the next line
+                        self._soon.discard(stream)
+            shown = self._fitting(lines + end)
+        if shown:
+            show(shown)
+
+    def _show_rest(self, stream: str, show: Callable[[str], Any]) -> None:
+        with self._lock:
+            self._soon.discard(stream)
+            held = [key for key in self._held if key[1] == stream]
+            shown = self._fitting("".join(self._held.pop(key) for key in held))
+        if shown:
+            show(shown)
+
+    def _fitting(self, text: str) -> str:
+        """What of it is still to be shown."""
+        if not self._bounded or not text:
+            return text
+        if self._lines_left <= 0 or self._characters_left <= 0:
+            return ""
+        shown = text[: self._characters_left]
+        self._lines_left -= text.count("\n")
+        self._characters_left -= len(text)
+        if self._lines_left <= 0 or self._characters_left <= 0:
+            shown += (
+                f"\n[no more is shown here of what the items print: job.logs() has the last {KEPT_LINES:,} lines]\n"
+            )
+        return shown
+
+    def _keep(self, position: int, stream: str, text: str) -> None:
+        key = position, stream
+        at, head = self._begun.pop(key) if key in self._begun else (time.time(), "")
+        *ended, rest = (head + text).split("\n")
+        for part in ended:
+            self._add(Line(position, stream, at, part[:_LONGEST]))
+            at = time.time()
+        if rest:
+            self._begun[key] = at, rest[:_LONGEST]
+            if len(self._begun) > _KEPT_BEGUN:
+                oldest = next(iter(self._begun))
+                self._add(Line(*oldest, *self._begun.pop(oldest)))
+
+    def _add(self, line: Line) -> None:
+        self._lines.append(line)
+        self._characters += len(line.text)
+        while len(self._lines) > KEPT_LINES or self._characters > _KEPT_CHARACTERS:
+            self._characters -= len(self._lines.popleft().text)
+
+
+def at_item(position: int, call: Callable[[Any], T], payload: Any) -> T:
+    """Call with the payload of the item at that position: what it prints is known to be this item's."""
+    _position.set(position)
+    return call(payload)
+
+
+def position() -> int:
+    """The position of the item that this code belongs to; -1 when it belongs to none."""
+    return _position.get()
+
+
+def enter(context: contextvars.Context, position: int) -> None:
+    """Print from here on as in that context, for the item at that position."""
+    for variable, value in context.items():
+        if not variable.name.startswith("restate_context"):  # the SDK's own, of the handler that runs here
+            variable.set(value)
+    _position.set(position)
+
+
+def forward(stream: str, text: str) -> None:
+    """Print what a worker process has printed."""
+    getattr(sys, stream).write(text)
+
+
+class _Write:
+    """The `write` of a file that is watched."""
+
+    __slots__ = ("stream", "write")
+
+    def __init__(self, stream: str, write: Callable[[str], Any]) -> None:
+        self.stream = stream
+        self.write = write
+
+    def __call__(self, text: str) -> int:
+        prints = _job.get()
+        if prints is None or getattr(_showing, "now", False):
+            return int(self.write(text) or 0)
+        _showing.now = True  # what is shown may pass through here once more, when one `write` wraps another
+        try:
+            prints.write(self.stream, text, self.write)
+        finally:
+            _showing.now = False
+        return len(text)
+
+
+_showing = threading.local()
+
+
+def _watch_terminal() -> None:
+    """Go on in a terminal's IPython, where others take the place of what is watched: it puts back the `write` of before
+    when a cell has ended, and has a file of another kind while it waits at the prompt."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is None or hasattr(shell, "kernel"):
+        return
+    if _watch_again not in shell.events.callbacks["post_run_cell"]:
+        shell.events.register("post_run_cell", _watch_again)
+    at_prompt = sys.modules.get("prompt_toolkit.patch_stdout")
+    if at_prompt is not None and not isinstance(at_prompt.StdoutProxy.write, property):
+        plain = at_prompt.StdoutProxy.write
+        at_prompt.StdoutProxy.write = property(lambda file: _Write("stdout", functools.partial(plain, file)))
+
+
+def _watch_again(_result: object) -> None:
+    """Watch what was watched before: a cell of a terminal's IPython is about to end, and tells nobody when it has."""
+    files = [(sys.stdout, "stdout"), (sys.stderr, "stderr")]
+
+    def watch() -> None:
+        end = time.monotonic() + _CELL_ENDS
+        while time.monotonic() < end:
+            for file, stream in files:
+                _watch(file, stream)
+            time.sleep(0.001)
+
+    with suppress(RuntimeError):  # the machine gives no more threads
+        threading.Thread(target=watch, name="rnb-prints", daemon=True).start()
+
+
+def _watch(file: Any, stream: str) -> None:
+    """Let jobs know of what is written to this file."""
+    kind = type(file)
+    if file is None or isinstance(getattr(file, "write", None), _Write):
+        return
+
+    # The file stays the same object, since handlers of `logging` and others hold on to it. While a cell runs, IPython
+    # sets a `write` of its own on it, and afterwards sets what it found there: so it must not be ours that is replaced.
+    def get(self: Any) -> _Write:
+        return _Write(stream, vars(self).get("write") or functools.partial(kind.write, self))
+
+    def put(self: Any, write: Callable[[str], Any]) -> None:
+        while isinstance(write, _Write):
+            write = write.write
+        vars(self)["write"] = write
+
+    try:
+        file.__class__ = type(kind.__name__, (kind,), {"write": property(get, put), "__module__": kind.__module__})
+    except TypeError:  # the file of a terminal, whose class is not written in Python
+        file.write = _Write(stream, file.write)

@@ -1,0 +1,134 @@
+"""The items of a job as they were given, whatever becomes of the caller's own objects afterwards.
+
+A list may be cleared, sorted or filled anew while its job runs, and so may what is in it. What cannot change is kept as
+it is; everything else is made again from its encoded form whenever it is asked for, so that a million of them take no
+more memory than their bytes.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import decimal
+import enum
+import pathlib
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from restate_nb.engine.codec import decode
+from restate_nb.engine.function import Function
+from restate_nb.results.spool import Spool
+from restate_nb.results.unreadable import unreadable
+
+Make = Callable[[bytes], Any]
+"""Makes an item from its encoded form."""
+
+_UNCHANGEABLE: Final = frozenset(
+    {
+        *(type(None), bool, int, float, complex, str, bytes),
+        *(dt.datetime, dt.date, dt.time, dt.timedelta),
+        *(decimal.Decimal, uuid.UUID, pathlib.PurePath, pathlib.PurePosixPath, pathlib.PureWindowsPath),
+        type(pathlib.Path()),
+    }
+)
+_UNCHANGEABLE_OF_PANDAS: Final = frozenset({"Timestamp", "Timedelta", "NaTType", "NAType", "Interval", "Period"})
+
+
+def cannot_change(value: Any) -> bool:
+    """Whether a value is the same for ever, so that it may be shared with whoever gave it."""
+    kind = type(value)
+    if kind in _UNCHANGEABLE:
+        return True
+    if kind is tuple or (issubclass(kind, tuple) and hasattr(kind, "_fields") and not hasattr(value, "__dict__")):
+        return all(type(each) in _UNCHANGEABLE for each in value)
+    if issubclass(kind, enum.Enum):
+        return True
+    library = kind.__module__.partition(".")[0]
+    if library == "pandas":
+        return kind.__name__ in _UNCHANGEABLE_OF_PANDAS
+    return library == "numpy" and not hasattr(value, "__setitem__") and hasattr(value, "dtype")  # a scalar
+
+
+class _Again:
+    """Stands where an item can change: how it is made again."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, make: Make) -> None:
+        self.make = make
+
+
+class Given(Sequence[Any]):
+    """Items as they were given."""
+
+    def __init__(self, encoded: Spool, kept: Sequence[Any] | None, make: Make) -> None:
+        """
+        Args:
+            encoded: all of them.
+            kept: those that cannot change, and an `_Again` in the place of each other one; None if all are made.
+            make: makes those of which nothing is kept.
+        """
+        self._encoded = encoded
+        self._kept = kept
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[position] for position in range(*at.indices(len(self)))]
+        position = at.__index__()
+        if not -len(self) <= position < len(self):
+            raise IndexError(position)
+        kept = None if self._kept is None else self._kept[position]
+        if self._kept is None or type(kept) is _Again:
+            return (self._make if kept is None else kept.make)(self._encoded[position])
+        return kept
+
+    def __iter__(self) -> Iterator[Any]:
+        kept = self._kept
+        if kept is None:
+            return map(self._make, self._encoded.each(range(len(self))))
+        if isinstance(kept, range):
+            return iter(kept)
+        return self._mixed(kept)
+
+    def _mixed(self, kept: Sequence[Any]) -> Iterator[Any]:
+        raws = self._encoded.each(position for position, each in enumerate(kept) if type(each) is _Again)
+        for each in kept:
+            yield each.make(next(raws)) if type(each) is _Again else each
+
+
+class Keeper:
+    """Takes the items of a job one by one as they are encoded, and keeps of each what is needed to show it again."""
+
+    def __init__(self, target: Function) -> None:
+        self._target = target
+        self._again = _Again(self._decoded)
+        self._kept: list[Any] = []
+
+    def add(self, item: Any) -> None:
+        """Keep an item, or that it has to be made again."""
+        self._kept.append(item if type(item) in _UNCHANGEABLE or cannot_change(item) else self._again)
+
+    def given(self, encoded: Spool) -> Given:
+        """All of them; `encoded` are the same in the same order."""
+        return Given(encoded, self._kept, self._target.item)
+
+    def _decoded(self, raw: bytes) -> Any:
+        try:
+            return decode(raw, self._target.classes)
+        except Exception as error:  # a class of the user's own may do anything when it is made again
+            return unreadable(error, raw)
+
+
+def unshared(value: Any) -> Any:
+    """A value that the caller cannot change: itself, or a copy; itself, too, if it cannot be copied."""
+    if cannot_change(value):
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # whatever its __deepcopy__ raises
+        return value

@@ -1,1 +1,0 @@
-"""What a user touches: sessions, jobs, frames, charts and the panel."""

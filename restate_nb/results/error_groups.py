@@ -1,0 +1,124 @@
+"""The failures of a job as people look into them: in groups, one by one, and run again in the cell."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import pandas as pd
+
+from restate_nb.engine.function import Function
+from restate_nb.engine.record import STATUS_NAMES, Failure
+from restate_nb.errors import InvalidInput
+from restate_nb.results.columns import as_frame, typed
+from restate_nb.results.error_kinds import kind_of
+from restate_nb.results.ledger import PENDING, Ledger
+from restate_nb.session.run import run
+
+COLUMNS: Final = ["count", "error_type", "error", "where", "first_at", "last_at", "example", "traceback"]
+
+_MACHINERY = (str(Path(__file__).parents[1]) + os.sep, str(Path(asyncio.__file__).parent) + os.sep, "nest_asyncio")
+
+
+def errors_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
+    """One row a kind of failure, the most frequent first; see `Job.errors`."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    now = ledger.snapshot()
+    for position, failure in sorted(now.failures.items()):
+        groups.setdefault((failure.type, kind_of(failure.message), failure.where), []).append(position)
+    rows = []
+    for positions in sorted(groups.values(), key=len, reverse=True):
+        ends = [now.started[each] + now.ran[each] for each in positions]
+        failure = _whole(ledger, now.failures[positions[0]], positions[0])
+        about = failure.type, failure.message, failure.where, min(ends), max(ends), index[positions[0]]
+        rows.append((len(positions), *about, failure.traceback))
+    by_name = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(COLUMNS, ())
+    columns = {name: list(values) for name, values in by_name.items()}
+    columns["example"] = typed(columns["example"])
+    frame = as_frame(columns, pd.RangeIndex(len(rows)))
+    for name in ("first_at", "last_at"):
+        frame[name] = pd.to_datetime(frame[name], unit="s", utc=True).astype("datetime64[us, UTC]")
+    texts = dict.fromkeys(("error_type", "error", "where", "traceback"), "string")
+    return frame.astype({"count": "int64", **texts})
+
+
+def traceback_text(ledger: Ledger, index: pd.Index[Any], label: Any) -> str:
+    """The traceback of a failed item.
+
+    Raises:
+        InvalidInput: there is no such item, or it has not failed.
+    """
+    positions = positions_of(index, label)
+    now = ledger.snapshot()
+    failed = next((position for position in positions if position in now.failures), None)
+    if failed is None:
+        code = now.status[positions[0]]
+        status = "not done yet" if code == PENDING else STATUS_NAMES[code]
+        raise InvalidInput(
+            f"The item {label!r} has not failed: it is {status}. job.errors() has an example of each kind of failure."
+        )
+    failure = _whole(ledger, now.failures[failed], failed)
+    return failure.traceback or f"{failure.type}: {failure.message}"
+
+
+def _whole(ledger: Ledger, failure: Failure, position: int) -> Failure:
+    """With its traceback, which a snapshot leaves where it is; without one when the item runs again by now."""
+    return ledger.failures.get(position, failure)
+
+
+def positions_of(index: pd.Index[Any], label: Any) -> list[int]:
+    """Where the items with this index label stand.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    if isinstance(index, pd.RangeIndex):
+        found = [range(index.start, index.stop, index.step).index(label)] if label in index else []
+    else:
+        found = [position for position, each in enumerate(index) if _is_label(each, label)]
+    if not found:
+        few = ", ".join(repr(each) for each in index[:3])
+        raise InvalidInput(f"There is no item {label!r}. Items go by their index label in job.frame(): {few}, ...")
+    return found
+
+
+def _is_label(each: Any, label: Any) -> bool:
+    if each is label:
+        return True
+    try:
+        return bool(each == label)
+    except (TypeError, ValueError):  # pd.NA is neither equal nor not
+        return False
+
+
+def run_here(target: Function, raw: bytes, *, debug: bool) -> Any:
+    """Run one item in this cell; what it raises is shown as of the user's own code.
+
+    Args:
+        target: the function.
+        raw: the encoded item.
+        debug: open the debugger where it raises.
+    """
+    __tracebackhide__ = True  # IPython and pytest leave this frame out
+    try:
+        value = target.caller()(raw)
+        return run(value) if inspect.isawaitable(value) else value
+    except Exception as error:
+        error.__traceback__ = _users(error.__traceback__)
+        if debug:
+            import pdb  # noqa: PLC0415 - asked for
+
+            pdb.post_mortem(error.__traceback__)
+        raise
+
+
+def _users(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first line of the user's own code on."""
+    own = trace
+    while own is not None and any(part in own.tb_frame.f_code.co_filename for part in _MACHINERY):
+        own = own.tb_next
+    return own or trace

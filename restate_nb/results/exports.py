@@ -1,0 +1,161 @@
+"""A job's frame as files can hold it: plain columns and a plain index, whatever items, values and labels are."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import math
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from restate_nb.engine.codec import as_shown, encode
+from restate_nb.engine.leaves import repr_of, shown_text
+from restate_nb.errors import NotEncodable
+from restate_nb.results.columns import objects
+from restate_nb.results.unreadable import Unreadable
+
+_PLAIN: Final = frozenset({str, int, float, bool})
+
+
+def as_key(value: Any) -> str:
+    """What tells a value from others, as text."""
+    try:
+        return encode(value).decode()
+    except NotEncodable:
+        return repr_of(value)
+
+
+def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame as Parquet and CSV can hold it: mixed or nested items and values as JSON text, and labels as text that
+    are none of numbers, text and times."""
+    plain = frame.copy(deep=False)
+    for name in plain.columns:
+        if plain[name].dtype == object or plain[name].dtype.kind == "c":
+            plain[name] = _as_text(plain[name])
+        elif name in ("item", "value") and isinstance(plain[name].dtype, pd.CategoricalDtype):
+            plain[name] = _plain_categories(plain[name])
+    plain.index = _plain_index(frame.index, for_json=False)
+    return plain
+
+
+def _as_text(column: pd.Series[Any]) -> pd.Series[Any]:
+    known = [each for each in column if each is not None]
+    kinds = {type(each) for each in known}
+    if kinds and len(kinds) == 1 and kinds <= _PLAIN and _holds(kinds.pop(), known, for_json=True):
+        return column.convert_dtypes()
+    texts = [None if each is None or each is pd.NA else _text(each) for each in column]
+    return pd.Series(texts, index=column.index, dtype="string")
+
+
+def _text(value: Any) -> str:
+    return repr(value) if isinstance(value, Unreadable) else as_shown(value).decode()
+
+
+def _plain_categories(column: pd.Series[Any]) -> pd.Series[Any]:
+    return column if column.cat.categories.dtype != object else pd.Series(_as_text(column.astype(object)))
+
+
+def records(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its index as columns, as JSON can hold it: nested items and values stay nested."""
+    plain = frame.copy(deep=False)
+    for name in plain.columns:
+        column = plain[name]
+        if column.dtype == object or column.dtype.kind == "c" or _is_foreign(column.dtype):
+            plain[name] = objects([_nested(each) for each in column], len(plain)).set_axis(frame.index)
+    index = _plain_index(frame.index, for_json=True)
+    plain.index = index
+    levels = ["index"] if index.nlevels == 1 else [f"index_{n}" for n in range(index.nlevels)]
+    names = [level if name is None else str(name) for level, name in zip(levels, index.names, strict=True)]
+    taken = set(map(str, plain.columns))
+    labels: list[str] = []
+    for name in names:
+        label = f"{name}_index" if name in taken else name
+        while label in taken:
+            label += "_"
+        taken.add(label)
+        labels.append(label)
+    return plain.reset_index(names=labels)
+
+
+def _nested(value: Any) -> Any:
+    if value is pd.NA or value is pd.NaT:
+        return None
+    return repr(value) if isinstance(value, Unreadable) else _within(msgspec.json.decode(as_shown(value)))
+
+
+def _within(value: Any) -> Any:
+    """With no whole number that pandas' writer of JSON cannot write."""
+    if type(value) is int:
+        return value if -(2**63) <= value < 2**63 else {"$rnb": "int", "v": hex(value)}
+    if type(value) is list:
+        return [_within(each) for each in value]
+    if type(value) is dict:
+        return {key: _within(each) for key, each in value.items()}
+    return value
+
+
+def _is_foreign(dtype: Any) -> bool:
+    """Whether it is a dtype whose values pandas' writer of JSON takes for none of its own."""
+    return isinstance(dtype, (pd.PeriodDtype, pd.IntervalDtype)) or (
+        isinstance(dtype, pd.CategoricalDtype) and dtype.categories.dtype == object
+    )
+
+
+# ---------------------------------------------------------------- labels
+
+
+def _plain_index(index: pd.Index[Any], *, for_json: bool) -> pd.Index[Any]:
+    """The index with labels as text that no file has a type for."""
+    if isinstance(index, pd.MultiIndex):
+        levels = [_plain_labels(index.get_level_values(n), for_json) for n in range(index.nlevels)]
+        if all(level is index.get_level_values(n) for n, level in enumerate(levels)):
+            return index
+        return pd.MultiIndex.from_arrays(levels, names=_plain_names(index))
+    plain = _plain_labels(index, for_json)
+    return plain if list(plain.names) == _plain_names(plain) else plain.set_names(_plain_names(plain))
+
+
+def _plain_names(index: pd.Index[Any]) -> list[Any]:
+    return [name if name is None else shown_text(str(name)) for name in index.names]
+
+
+def _plain_labels(index: pd.Index[Any], for_json: bool) -> pd.Index[Any]:
+    dtype = index.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        categories = dtype.categories
+        plain = _plain_labels(categories, for_json)
+        return index if plain is categories else index.astype(object).map(label_text)
+    if isinstance(dtype, np.dtype) and dtype.kind == "O":
+        labels = [each for each in index if not _is_missing(each)]
+        kinds = {type(each) for each in labels}
+        if not kinds or (len(kinds) == 1 and _holds(kinds.pop(), labels, for_json)):
+            return index
+    elif dtype.kind != "c" and not (for_json and isinstance(dtype, (pd.PeriodDtype, pd.IntervalDtype))):
+        return index
+    return pd.Index(
+        [None if _is_missing(each) else label_text(each) for each in index], dtype="string", name=index.name
+    )
+
+
+def _holds(kind: type, labels: list[Any], for_json: bool) -> bool:
+    """Whether a file has a type for labels that are all of one class."""
+    if kind is str:
+        return all(shown_text(each) == each for each in labels)
+    if kind is int:
+        return all(-(2**63) <= each < 2**63 for each in labels)
+    return kind in (float, bool, dt.date) or (kind in (bytes, dt.time, decimal.Decimal) and not for_json)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
+
+
+def label_text(label: Any) -> str:
+    """A label of an index as text."""
+    try:
+        return shown_text(str(label))
+    except Exception:  # a __str__ of the user's own
+        return shown_text(repr_of(label))

@@ -1,0 +1,235 @@
+"""The jobs that run in this process: their pools, their shards' lanes, and who wants to know of outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
+
+from restate_nb.engine.outbox import Entry, ShardQueue
+from restate_nb.engine.pool import ItemCall, Pool, ToldUnkept
+from restate_nb.engine.record import Attempt
+from restate_nb.engine.thread_runner import Threads
+from restate_nb.policy import RunPolicy
+
+Listener = Callable[[int, Sequence[Attempt]], None]
+"""Told of the recorded attempts of a round, in the handler's loop. A replay tells them again."""
+
+ShardId = tuple[int, int]
+"""Round and number of a shard. The shards that go on with its rest share its lane."""
+
+
+class JobRun:
+    """One job in this process. Made by whoever comes first: the cell that submits it, or the server that resumes it."""
+
+    def __init__(self, job: str, loop: asyncio.AbstractEventLoop, threads: Threads | None = None) -> None:
+        """`threads`: which it shares with other jobs."""
+        self.pool = Pool(loop, job, threads)
+        self._lanes: dict[ShardId, ShardQueue] = {}
+        self._listener: Listener | None = None
+        self._untold: list[tuple[int, Sequence[Attempt]]] = []
+        self._cancelled = False
+        self._lock = threading.Lock()  # cells and handlers live in different threads
+
+    def provide(self, work: ItemCall, policy: RunPolicy) -> None:
+        """Bring the function, and how it is run: what waited for it starts, and items to come use it."""
+        self.pool.soon(self.pool.provide, work, policy)
+
+    def listen(self, listener: Listener) -> None:
+        """Set the one listener; it is first told what it has missed."""
+        with self._lock:
+            self._listener = listener
+            missed, self._untold = self._untold, []
+            for round_, attempts in missed:
+                listener(round_, attempts)
+
+    def publish(self, round_: int, attempts: Sequence[Attempt]) -> None:
+        """Tell of recorded attempts."""
+        with self._lock:
+            if self._listener is not None:
+                self._listener(round_, attempts)
+            else:
+                self._untold.append((round_, attempts))
+
+    def lane(
+        self, shard: ShardId, count: int, load: Callable[[], Iterable[Entry]], ended: Collection[int] = ()
+    ) -> ShardQueue:
+        """The shard's lane: taken over from an earlier attempt of its handler, or a new one; see `Lane`.
+
+        Args:
+            shard: which shard.
+            count: how many entries a new lane has.
+            load: brings them.
+            ended: what the journal has outcomes of. A lane that does not know of them is given up.
+        """
+        with self._lock:
+            lane = self._lanes.get(shard)
+            if lane is not None and lane.behind(ended, count):
+                self.pool.soon(self.pool.cancel, lane)
+                lane = None
+            if lane is None:
+                lane = self._lanes[shard] = ShardQueue(count, load)
+                self.pool.soon(self.pool.cancel if self._cancelled else self.pool.add, lane)
+            return lane
+
+    def acknowledge(self, shard: ShardId, recorded: Iterable[Attempt]) -> None:
+        """These are in the journal."""
+        lane = self._lanes.get(shard)
+        if lane is not None:
+            lane.acknowledge(recorded)
+            self.pool.recorded()
+
+    def cancel_shard(self, shard: ShardId) -> None:
+        """End the items of one shard."""
+        lane = self._lanes.get(shard)
+        if lane is not None:
+            self.pool.soon(self.pool.cancel, lane)
+
+    @property
+    def busy(self) -> bool:
+        """Whether items run, or have run and are not recorded."""
+        return bool(self.pool.running) or any(lane.backlog()[0] for lane in list(self._lanes.values()))
+
+    def drop_others(self, than: ShardId) -> None:
+        """All shards but this one have ended, here or elsewhere."""
+        with self._lock:
+            others = [shard for shard in self._lanes if shard != than]
+        for shard in others:
+            self.drop(shard)
+
+    def drop(self, shard: ShardId) -> None:
+        """The shard was ended from outside: its items are of no use any more."""
+        with self._lock:
+            lane = self._lanes.pop(shard, None)
+        if lane is not None:
+            self.pool.soon(self.pool.drop, lane)
+
+    def cancel(self) -> None:
+        """End all items, those of shards that are still to come included."""
+        with self._lock:
+            self._cancelled = True
+            for lane in self._lanes.values():
+                self.pool.soon(self.pool.cancel, lane)
+
+    def stop(self, reason: str) -> None:
+        """Start no further item, in shards that are still to come either: they end as cancelled, for this reason."""
+        self.pool.soon(self.pool.stop, reason)
+
+    @property
+    def ends(self) -> bool:
+        """Whether items that have not begun will end as cancelled."""
+        return self._cancelled or bool(self.pool.stopped)
+
+    def pause(self) -> None:
+        """Start nothing more, until `resume`; what runs goes on."""
+        self.pool.soon(self.pool.pause)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self.pool.soon(self.pool.resume)
+
+    def hold(self, told: ToldUnkept | None) -> None:
+        """Pause by itself when what an item returned cannot be kept; see `Pool.hold`."""
+        self.pool.soon(self.pool.hold, told)
+
+    def reopen(self) -> None:
+        """Take `cancel` and `stop` back, for a further round."""
+        with self._lock:
+            self._cancelled = False
+        self.pool.soon(self.pool.reopen)
+
+    def finish(self, shard: ShardId) -> None:
+        """The shard is done: its lane is not needed any more."""
+        with self._lock:
+            self._lanes.pop(shard, None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has no shard, and nothing to tell: it need not be kept for itself."""
+        return not self._lanes and not self._untold
+
+    @property
+    def awaits_to_cancel(self) -> bool:
+        """Whether it is there to cancel what may still come, of a job whose function never was here."""
+        return self._cancelled and not self.pool.has_work
+
+    def close(self) -> None:
+        """End everything and record nothing."""
+        self.pool.soon(self.pool.close)
+
+
+_IDLE_KEPT: Final = 20
+"""Runs without a shard that are kept though nobody else holds them. One that has just been made is among them."""
+_TO_CANCEL_KEPT: Final = 500
+"""Of those that are there to cancel what may still come; they are small."""
+
+
+class JobRuns:
+    """All jobs of a session that run in this process, by name and generation.
+
+    What a job needs to be taken up again (its function, its lanes) is kept by its handle, and by its shards while there
+    are any; here it is only found. So a session of thousands of jobs does not keep what nobody asks for any more.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """`loop` is where items run."""
+        self._loop = loop
+        self._threads = Threads()
+        self._runs: weakref.WeakValueDictionary[tuple[str, int], JobRun] = weakref.WeakValueDictionary()
+        self._kept: dict[tuple[str, int], JobRun] = {}  # the latest last
+        self._closed: list[Pool] = []
+        self._lock = threading.Lock()
+
+    def get(self, job: str, generation: int) -> JobRun:
+        """The run of that job; made when there is none."""
+        key = job, generation
+        with self._lock:
+            run = self._runs.get(key)
+            if run is None:
+                run = self._runs[key] = JobRun(job, self._loop, self._threads)
+            self._kept.pop(key, None)
+            self._kept[key] = run
+            if len(self._kept) > _IDLE_KEPT:
+                self._let_go()
+            return run
+
+    def _let_go(self) -> None:
+        idle = [(key, run.awaits_to_cancel) for key, run in self._kept.items() if run.idle]
+        for to_cancel, most in ((False, _IDLE_KEPT), (True, _TO_CANCEL_KEPT)):
+            for key in [key for key, awaits in idle if awaits is to_cancel][:-most]:
+                del self._kept[key]
+
+    def forget(self, job: str, generation: int) -> None:
+        """The job was deleted: nothing of it is to be taken over."""
+        with self._lock:
+            run = self._runs.pop((job, generation), None)
+            self._kept.pop((job, generation), None)
+        if run is not None:
+            run.close()
+
+    def close(self) -> None:
+        """End all of them."""
+        with self._lock:
+            for run in list(self._runs.values()):
+                run.close()
+            self._closed = [run.pool for run in self._runs.values()]
+            self._runs.clear()
+            self._kept.clear()
+        self._threads.close()
+
+    def kill(self, until: float) -> bool:
+        """End the worker processes of what was closed, though the loop of the items may be busy for ever.
+
+        Args:
+            until: when to wait no longer for them to be gone, on `time.monotonic`.
+
+        Returns:
+            Whether they are.
+        """
+        pools, self._closed = self._closed, []
+        for pool in pools:
+            pool.kill()
+        gone = [pool.wait_until_gone(until) for pool in pools]
+        return all(gone)

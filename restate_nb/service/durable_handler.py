@@ -1,0 +1,254 @@
+"""Durable functions: `async def fn(ctx, ...)` from a cell, each run an invocation of its own."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+from restate import Context, Service, TerminalError
+from restate.exceptions import RetryableError, SdkInternalBaseException
+from restate.serde import BytesSerde
+
+from restate_nb.engine import output
+from restate_nb.engine.function import Function, Passing, is_async, name_of
+from restate_nb.engine.objects import Classes
+from restate_nb.engine.record import CANCELLED, ERROR, OK, WIRE_VERSION, Attempt, is_unkept
+from restate_nb.engine.structure import classes_of, parameter_annotations
+from restate_nb.errors import InvalidInput, JournalMismatch
+from restate_nb.patterns.outcome import OperationFailed
+from restate_nb.patterns.sdk import Tap, VMException, is_of_the_attempt
+from restate_nb.policy import NO_RETRY, Retry
+from restate_nb.service.durable_context import described, guard
+from restate_nb.service.steps_in_flight import StepsInFlight
+
+DURABLE_HANDLER: Final = "durable"
+OUTCOME_STEP: Final = "rnb outcome"
+"""The last step of each invocation: what came of the function."""
+
+_MISSING_AGAIN: Final = timedelta(seconds=1)
+
+
+class DurableRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The input of one run of a durable function.
+
+    Attributes:
+        function: under which key the function is known in its session.
+        call: under which key the process that made a single call knows the very function; empty in a job.
+        name: the function's name, for people.
+        position: where the item stands in the job's input; 0 for a single call.
+        passing: how the item becomes arguments.
+        item: as `codec.encode` wrote it.
+    """
+
+    version: int = WIRE_VERSION
+    function: str
+    name: str
+    position: int = 0
+    passing: Passing
+    item: msgspec.Raw
+    call: str = ""
+
+
+request_decoder: Final = msgspec.json.Decoder(DurableRequest)
+attempt_decoder: Final = msgspec.json.Decoder(Attempt)
+
+
+def takes_context(fn: Callable[..., Any]) -> bool:
+    """Whether a function is a durable one: its first parameter is annotated as a Restate context, or named `ctx`.
+
+    Raises:
+        InvalidInput: it is, but it is no `async def`.
+    """
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (ValueError, TypeError):
+        return False
+    if not parameters or parameters[0].kind not in (parameters[0].POSITIONAL_ONLY, parameters[0].POSITIONAL_OR_KEYWORD):
+        return False
+    annotation = parameters[0].annotation
+    named = annotation.rpartition(".")[2] if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    is_context = parameters[0].name == "ctx" or named in _CONTEXTS
+    if is_context and not (is_async(fn) or is_async(inspect.unwrap(fn))):  # a wrapper may pass the coroutine on
+        raise InvalidInput(f"{name_of(fn)} takes a Restate context, so it must be `async def {name_of(fn)}(ctx, ...)`.")
+    return is_context
+
+
+_CONTEXTS = {"Context", "ObjectContext", "ObjectSharedContext", "WorkflowContext", "WorkflowSharedContext"}
+
+
+_Known = tuple[Callable[..., Any], Retry, contextvars.Context, Classes]
+
+
+class DurableFunctions:
+    """The durable functions that this process knows; those to come replace those that are there."""
+
+    def __init__(self) -> None:
+        self._functions: dict[str, _Known] = {}
+        self._failed: dict[str, int] = {}  # how many attempts of an invocation failed in this process
+        self._mismatched: dict[str, dict[str, int]] = {}  # by key: invocations and their positions
+        self._flights: dict[str, StepsInFlight] = {}  # by invocation
+
+    def provide(
+        self, key: str, fn: Callable[..., Any], retry: Retry = NO_RETRY, classes: Classes | None = None
+    ) -> None:
+        """Set the function of that key; what it prints is printed in the context of the caller.
+
+        Args:
+            key: as requests name it.
+            fn: the function.
+            retry: when it is run again after an error.
+            classes: those that its items and values may be of; those that it names by default.
+        """
+        if classes is None:
+            classes = classes_of(fn, parameter_annotations(fn))
+        self._functions[key] = fn, retry, contextvars.copy_context(), classes
+
+    def forget(self, key: str, fn: Callable[..., Any] | None = None) -> None:
+        """Let go of a function that nobody asks for by that key any more; with `fn`, only if it is that one."""
+        known = self._functions.get(key)
+        if known is not None and (fn is None or known[0] is fn):
+            del self._functions[key]
+            self._mismatched.pop(key, None)
+
+    def knows(self, key: str) -> bool:
+        """Whether the function of that key is there."""
+        return key in self._functions
+
+    def ended(self, key: str, invocation: str) -> None:
+        """The invocation was ended from outside."""
+        self._mismatched.get(key, {}).pop(invocation, None)
+        self._failed.pop(invocation, None)
+        self._give_up(invocation)
+
+    def mismatched(self, key: str) -> dict[str, int]:
+        """The invocations of a function that no longer match their journals, since it was changed; their positions."""
+        return dict(self._mismatched.get(key, {}))
+
+    async def run(self, ctx: Context, request: DurableRequest) -> bytes:
+        """One run, up to its outcome. Exceptions of the function are its outcome, or fail the attempt to be retried.
+
+        Returns:
+            The outcome, an encoded `Attempt`, as the journal has it: clocks, addresses in a traceback and whatever else
+            the function did not take from its steps differ in a replay, whose output has to be the same.
+
+        Raises:
+            RetryableError: the function is not known here yet, or its retry policy wants another attempt.
+            TerminalError: the invocation was cancelled.
+        """
+        known = self._functions.get(request.call) or self._functions.get(request.function)
+        if known is None:
+            raise RetryableError(_waiting(request), retry_after=_MISSING_AGAIN)
+        fn, retry, context, classes = known
+        target = Function(functools.partial(fn, ctx), request.passing, classes=classes)
+        output.enter(context, request.position)
+        invocation = ctx.request().id
+        flights = self._flights.setdefault(invocation, StepsInFlight())
+        tap = guard(ctx, flights, flights.adopt())
+        try:
+            recorded = await self._run(ctx, tap, request, target, retry)
+        except BaseException:
+            flights.orphan(functools.partial(self._give_up, invocation))  # the next attempt finds them
+            raise
+        self._give_up(invocation)
+        self._failed.pop(invocation, None)
+        self._mismatched.get(request.function, {}).pop(invocation, None)
+        if attempt_decoder.decode(recorded).status == CANCELLED:
+            raise TerminalError("cancelled", status_code=_CANCELLED)
+        return recorded
+
+    def _give_up(self, invocation: str) -> None:
+        flights = self._flights.pop(invocation, None)
+        if flights is not None:
+            flights.end()
+
+    async def _run(self, ctx: Context, tap: Tap, request: DurableRequest, target: Function, retry: Retry) -> bytes:
+        try:
+            attempt = await self._attempt(ctx, tap, request, target, retry)
+            return await tap.record(OUTCOME_STEP, msgspec.json.encode(attempt))
+        except (VMException, JournalMismatch, SdkInternalBaseException) as error:
+            if _MISMATCH in f"{error} {error.__cause__}":
+                self._mismatched.setdefault(request.function, {})[ctx.request().id] = request.position
+            raise
+
+    async def _attempt(
+        self, ctx: Context, tap: Tap, request: DurableRequest, target: Function, retry: Retry
+    ) -> Attempt:
+        """What comes of the function, on this way through it."""
+        invocation = ctx.request().id
+        number = self._failed.get(invocation, 0) + 1
+        started, clock = time.time(), time.perf_counter()
+        try:
+            value = await target.caller()(bytes(request.item))
+            raw = msgspec.Raw(target.encode(value))
+            return Attempt(request.position, number, OK, started, time.perf_counter() - clock, raw)
+        except (VMException, JournalMismatch):
+            raise
+        except BaseException as error:
+            if is_of_the_attempt(error):
+                raise
+            failure, status = described(error), ERROR
+            if tap.cancelled and _is_cancellation(error):
+                status = CANCELLED
+            elif not is_unkept(failure) and (wait := _wait(retry, number, error)) is not None:
+                self._failed[invocation] = number
+                again = f"{failure.type}: {failure.message}"
+                raise RetryableError(again, retry_after=timedelta(seconds=wait)) from None
+            ran = time.perf_counter() - clock
+            return Attempt(request.position, number, status, started, ran, failure=failure)
+
+
+_CANCELLED: Final = 409
+_MISMATCH: Final = "(570)"  # https://docs.restate.dev/references/errors#rt0016
+
+
+WAITING: Final = "Waiting for the function"
+"""How the failure of an attempt begins whose function is not known here."""
+
+
+def _waiting(request: DurableRequest) -> str:
+    if not request.call:
+        return f"{WAITING} {request.name}: run the cell that defines and uses it."
+    return (
+        f"{WAITING} {request.name}: run the cell that defines and calls it, as it was; or cancel this "
+        "invocation, if nobody needs it any more."
+    )
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether it is what the SDK raises when Restate cancels, and not a TerminalError of the user's own."""
+    while isinstance(error, OperationFailed):
+        error = error.cause
+    return isinstance(error, TerminalError) and error.status_code == _CANCELLED and error.message == "cancelled"
+
+
+def _wait(retry: Retry, number: int, error: BaseException) -> float | None:
+    return retry.delay_after(number, error) if isinstance(error, Exception) else None
+
+
+def add_durable_handler(service: Service, functions: DurableFunctions) -> None:
+    """Let a service run durable functions."""
+
+    @service.handler(DURABLE_HANDLER, accept="*/*", input_serde=BytesSerde(), output_serde=BytesSerde())
+    async def durable(ctx: Context, body: bytes) -> bytes:
+        try:
+            request = request_decoder.decode(body)
+        except (ValueError, RecursionError) as error:
+            raise TerminalError(f"This is no call that restate_nb can read: {error}.", status_code=400) from error
+        return await functions.run(ctx, request)
+
+
+def arguments_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Passing, Any]:
+    """The arguments of a single call, as one item and the way it is passed.
+
+    Raises:
+        InvalidInput: both positional and keyword arguments: name all of them, or none.
+    """
+    if args and kwargs:
+        raise InvalidInput("Pass all arguments by position, or all by name.")
+    return ("kwargs", dict(kwargs)) if kwargs else ("args", tuple(args))

@@ -1,0 +1,250 @@
+"""The handlers behind a job: `shard` runs items, the jobs object keeps manifests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+from restate import Context, InvocationRetryPolicy, ObjectContext, Service, TerminalError, VirtualObject
+from restate.serde import BytesSerde
+
+from restate_nb.engine.group_commit import commit
+from restate_nb.service.active_jobs import JobRuns
+from restate_nb.service.shard_handler import Shard
+from restate_nb.service.variants import add_variant_handlers
+from restate_nb.service.wire import (
+    MAX_RECORD_BYTES,
+    REST,
+    SHARD_HANDLER,
+    Change,
+    Forget,
+    Manifest,
+    Open,
+    Rest,
+    apply_change,
+    encode,
+    encode_output,
+    items_service,
+    jobs_service,
+    manifest_decoder,
+    rest_decoder,
+    service_of,
+)
+
+FOR_EVER: Final = timedelta(days=365)
+"""The defaults (inactivity 1 minute, abort 10 minutes) would abort a long item and run it again; 0 does not switch them
+off. Items have their own `timeout`."""
+
+_LONGEST: Final = 1000 * FOR_EVER
+
+RETRIES: Final = InvocationRetryPolicy(
+    initial_interval=timedelta(milliseconds=100),
+    exponentiation_factor=2.0,
+    max_interval=timedelta(seconds=5),
+    max_attempts=1_000_000,  # the default pauses after 70, as a kernel that is away for some minutes would cause
+    on_max_attempts="pause",
+)
+
+
+def kept_for(retention: timedelta) -> timedelta:
+    """How long Restate keeps what a single invocation did, counted from its own end, which may be long before that of
+    its job. When a job is dropped its invocations are purged; this is for those of whom nobody comes to do so."""
+    return min(retention, _LONGEST) + FOR_EVER
+
+
+def items_of(session: str, runs: JobRuns, *, retention: timedelta, patient: bool = True) -> Service:
+    """The service that runs items.
+
+    Args:
+        session: the session's name.
+        runs: the jobs of this process.
+        retention: how long a job is kept after its end.
+        patient: False leaves the server's own timeouts in force; with an inactivity timeout of 0 s in the server's
+            environment every wait is then replayed, which is how the tests look for what does not replay.
+    """
+    service = Service(
+        items_service(session),
+        description="Runs the items of restate_nb jobs.",
+        inactivity_timeout=FOR_EVER if patient else None,
+        abort_timeout=FOR_EVER if patient else None,
+        idempotency_retention=kept_for(retention),
+        journal_retention=kept_for(retention),
+        invocation_retry_policy=RETRIES,
+    )
+
+    @service.handler(SHARD_HANDLER, accept="*/*", input_serde=BytesSerde(), output_serde=BytesSerde())
+    async def shard(ctx: Context, body: bytes) -> bytes:
+        part = Shard(body, lambda request: runs.get(request.job, request.generation))
+        await commit(ctx, part.count, part, part.on_group)
+        rest = part.rest()
+        if rest is None:
+            return encode_output(part.groups, None)
+        ctx.generic_send(items_service(session), SHARD_HANDLER, encode(rest), idempotency_key=rest.key())
+        return encode_output(part.groups, rest.key())
+
+    return service
+
+
+def _check_given(asked: object) -> None:
+    if asked is None:  # what the SDK makes of a request without a body, whatever the annotation
+        raise TerminalError("The request has no body.", status_code=400)
+
+
+def jobs_of(session: str, *, retention: timedelta, dropped: Callable[[], None] = lambda: None) -> VirtualObject:
+    """The object that keeps manifests: one key a job, so that two processes never begin the same job twice.
+
+    Args:
+        session: the session's name, or what stands for its workers.
+        retention: how long a job is kept after its end.
+        dropped: is called when a job was dropped, perhaps more than once, and before that is recorded.
+    """
+    jobs = VirtualObject(
+        jobs_service(session),
+        description="Keeps what restate_nb knows of its jobs.",
+        inactivity_timeout=FOR_EVER,
+        abort_timeout=FOR_EVER,
+        invocation_retry_policy=RETRIES,
+    )
+    forget_later = _add_forgetting(jobs, session, retention, dropped)
+
+    @jobs.handler("open")
+    async def open_(ctx: ObjectContext, asked: Open) -> Manifest:
+        _check_given(asked)
+        record = Record(ctx, session)
+        there = await record.read(unreadable_is_none=asked.fresh)
+        if there is not None and not asked.fresh:
+            return there
+        manifest = asked.manifest
+        # Counted on from a job that was deleted: invocations of its earlier generations may still be kept.
+        last = await record.last_generation(asked.manifest)
+        if there is not None:
+            await record.drop(there)
+        manifest.generation = last + 1
+        record.write(manifest)
+        return manifest
+
+    @jobs.handler("change")
+    async def change(ctx: ObjectContext, asked: Change) -> Manifest:
+        _check_given(asked)
+        record = Record(ctx, session)
+        manifest = await record.read()
+        if manifest is None or manifest.generation != asked.generation:
+            raise TerminalError("The job was deleted or started afresh elsewhere. Run its cell again.", 409)
+        try:
+            manifest = apply_change(manifest, asked)
+        except ValueError as error:
+            raise TerminalError(f"The job cannot be changed so: {error}.", status_code=400) from error
+        record.write(manifest)
+        if asked.summary is not None:
+            forget_later(ctx, manifest)
+        return manifest
+
+    add_variant_handlers(jobs, retention)
+    return jobs
+
+
+def _add_forgetting(
+    jobs: VirtualObject, session: str, retention: timedelta, dropped: Callable[[], None]
+) -> Callable[[ObjectContext, Manifest], None]:
+    """The handlers that drop a job. Returns what has a job that has ended dropped when its retention is over."""
+
+    @jobs.handler("forget")
+    async def forget(ctx: ObjectContext, asked: Forget) -> None:
+        _check_given(asked)
+        record = Record(ctx, session)
+        manifest = await record.read(unreadable_is_none=True)
+        if manifest is None or manifest.generation != asked.generation:
+            return
+        if asked.now or (manifest.summary is not None and manifest.summary.at == asked.ended):
+            await record.drop(manifest)
+            dropped()
+        elif asked.ended is None and manifest.summary is not None:
+            forget_later(ctx, manifest)  # a version of before counted from the job's begin
+        # Else it runs, or ended later: its end brings another of these.
+
+    def forget_later(ctx: ObjectContext, manifest: Manifest) -> None:
+        assert manifest.summary is not None
+        later = Forget(generation=manifest.generation, ended=manifest.summary.at)
+        ctx.object_send(forget, ctx.key(), later, send_delay=retention)
+
+    @jobs.handler("purged")
+    async def purged(ctx: ObjectContext, asked: Rest) -> None:
+        """Nothing is left of that."""
+        _check_given(asked)
+        await Record(ctx, session).purged(asked)
+
+    return forget_later
+
+
+class Record:
+    """The state of one key: the manifest, the last generation, and what is still to be purged of earlier ones."""
+
+    def __init__(self, ctx: ObjectContext, session: str) -> None:
+        self._ctx = ctx
+        self._session = session
+
+    async def read(self, *, unreadable_is_none: bool = False) -> Manifest | None:
+        """The manifest; None when there is none.
+
+        Raises:
+            TerminalError: it cannot be read, and that is not the same to the caller.
+        """
+        raw = await self._ctx.get("manifest", BytesSerde())
+        try:
+            return None if raw is None else manifest_decoder.decode(raw)
+        except (ValueError, RecursionError) as error:
+            if unreadable_is_none:
+                return None
+            raise TerminalError(
+                f"The record of the job cannot be read ({error}). With fresh=True it begins anew.", status_code=422
+            ) from error
+
+    def write(self, manifest: Manifest) -> None:
+        """Keep it.
+
+        Raises:
+            TerminalError: it has grown too large to be read again.
+        """
+        raw = encode(manifest)
+        if len(raw) > MAX_RECORD_BYTES:
+            raise TerminalError(
+                f"The record of the job would have {len(raw) >> 20} MiB, and {MAX_RECORD_BYTES >> 20} MiB is the most: "
+                f"it has {len(manifest.rounds)} rounds over {manifest.total:,} items. Begin anew with fresh=True, over "
+                "the items that are still to do.",
+                status_code=413,
+            )
+        self._ctx.set("manifest", raw, BytesSerde())
+        self._ctx.set("generation", manifest.generation)
+
+    async def last_generation(self, wanted: Manifest) -> int:
+        """The generation of the last job of this name; 0 when there was none."""
+        kept = await self._ctx.get("generation", type_hint=int) or 0
+        raw = await self._ctx.get("manifest", BytesSerde())  # versions of before kept it there alone
+        found = None if raw is None else re.search(rb'"generation":(\d{1,15})\b', raw)
+        if found is not None:
+            return max(kept, int(found[1]))
+        return kept if kept or raw is None else int(wanted.created)  # unreadable: more than there can have been
+
+    async def drop(self, manifest: Manifest) -> None:
+        """Forget the job; its invocations are purged by the next who looks for such (`session/sweeper.py`)."""
+        self._ctx.clear("manifest")
+        self._ctx.set("generation", manifest.generation)
+        rest = Rest(generation=manifest.generation, service=service_of(self._session, manifest))
+        self._ctx.set(REST, encode([*await self._rest(), rest]), BytesSerde())
+
+    async def purged(self, rest: Rest) -> None:
+        """Nothing is left of that."""
+        left = [each for each in await self._rest() if each != rest]
+        if left:
+            self._ctx.set(REST, encode(left), BytesSerde())
+        else:
+            self._ctx.clear(REST)
+
+    async def _rest(self) -> list[Rest]:
+        raw = await self._ctx.get(REST, BytesSerde())
+        try:
+            return [] if raw is None else rest_decoder.decode(raw)
+        except (ValueError, RecursionError):
+            return []

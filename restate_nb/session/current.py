@@ -1,0 +1,60 @@
+"""The one session of this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from restate_nb.engine.forked import in_children
+from restate_nb.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from restate_nb.session.session import Session
+
+_session: Session | None = None
+_making = threading.Lock()
+
+
+def _forked() -> None:
+    global _making  # noqa: PLW0603 - a thread that is not in the fork may have it
+    _making = threading.Lock()
+
+
+in_children(_forked)
+
+
+def only_one(make: Callable[[], Session], fits: Callable[[Session], bool]) -> Session:
+    """The live session if it is the one that is asked for, its server started again if need be; else one that is made.
+
+    Args:
+        make: makes it.
+        fits: whether the live one will do.
+
+    Raises:
+        InvalidInput: another one is live.
+    """
+    global _session  # noqa: PLW0603 - what this module is about
+    with _making:
+        if _session is not None and _session.live and _session.lost:
+            _session.stop()
+        if _session is None or not _session.live:
+            _session = make()
+        elif not fits(_session):
+            raise InvalidInput(f"{_session!r} is live. Use it, or stop it first: rnb.start().stop().")
+        else:
+            _session.revive()
+        return _session
+
+
+def current() -> Session:
+    """The live session.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    if _session is not None:
+        _session._home.check()
+    if _session is None or not _session.live:
+        raise InvalidInput("There is no session yet. Run this first: rnb.start()")
+    return _session

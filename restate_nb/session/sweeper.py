@@ -1,0 +1,158 @@
+"""Purges what jobs that were dropped have left in Restate: here, or by whoever comes next if this process dies.
+
+A job is dropped in one step, in its record (`service/job_object.py`), which from then on knows it only as something to
+be purged: so there is no moment in which half of it could be found. Its invocations are purged afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from restate_nb.errors import InvocationFailed, ServerError
+from restate_nb.server.admin import AT_ONCE, Admin, sql_literal
+from restate_nb.server.http import UnknownInvocation
+from restate_nb.server.ingress import Ingress
+from restate_nb.service.received import received
+from restate_nb.service.wire import (
+    REST,
+    Rest,
+    encode,
+    items_service,
+    jobs_service,
+    keys_of_job,
+    lanes_service,
+    rest_decoder,
+    workers_of,
+)
+
+_log: Final = logging.getLogger("restate_nb.jobs")
+
+_INTERVAL: Final = 600.0  # seconds between two looks
+_PAGE: Final = 5_000  # invocations of which a query tells
+_WAIT: Final = 0.2  # seconds
+_RECORDED_SECONDS: Final = 1.0
+_ENDING_SECONDS: Final = 60.0
+"""That what still runs of a dropped job has to end after it was cancelled. Then it is killed."""
+
+
+class Sweeper:
+    """Purges what is left of dropped jobs of a session and of its workers. It belongs to the session's own loop."""
+
+    def __init__(self, admin: Admin | None, ingress: Ingress, session: str, retention: timedelta) -> None:
+        self._admin = admin
+        self._ingress = ingress
+        self._session = session
+        self._retention = retention
+        self._watching: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._asked = asyncio.Event()
+
+    def watch(self) -> None:
+        """Look now, and from time to time: a job's retention may end."""
+        if self._admin is not None:
+            self._watching = asyncio.create_task(self._watch())
+
+    def soon(self) -> None:
+        """Look at once, or once more. From any thread."""
+        self._loop.call_soon_threadsafe(self._asked.set)
+
+    def when_recorded(self) -> None:
+        """Look in a moment: what there is to purge is about to be recorded. From any thread."""
+        self._loop.call_soon_threadsafe(self._loop.call_later, _RECORDED_SECONDS, self._asked.set)
+
+    async def close(self) -> None:
+        """End the looking; what is left is purged in the next session."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+
+    async def _watch(self) -> None:
+        while True:
+            self._asked.clear()
+            try:
+                await self.sweep()
+            except (ServerError, InvocationFailed) as error:
+                _log.info("What dropped jobs have left is purged later: %s", error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_INTERVAL):
+                    await self._asked.wait()
+
+    async def sweep(self) -> None:
+        """Purge what is left now.
+
+        Raises:
+            ServerError: Restate is away, or says nothing of the kind.
+        """
+        if self._admin is None:
+            return
+        for session in (self._session, workers_of(self._session)):
+            for name, rest in await self._left(self._admin, session):
+                await purge(self._admin, rest.service, name, rest.generation)
+                key = f"purged/{session}/{name}/{rest.generation}/{rest.service}"
+                await self._ingress.send(jobs_service(session), "purged", encode(rest), key=name, idempotency_key=key)
+        await self._purge_calls(self._admin)
+
+    async def _left(self, admin: Admin, session: str) -> list[tuple[str, Rest]]:
+        rows = await admin.query(
+            f"select service_key, value_utf8 from state where key = {sql_literal(REST)} "
+            f"and service_name = {sql_literal(jobs_service(session))}",
+            texts=["service_key", "value_utf8"],
+        )
+        ours = {items_service(session), lanes_service(session)}
+        found = []
+        for row in rows:
+            for rest in received(rest_decoder, row["value_utf8"], "what is left of a job"):
+                if rest.service in ours or not rest.service.startswith("rnb-"):
+                    found.append((str(row["service_key"]), rest))
+        return found
+
+    async def _purge_calls(self, admin: Admin) -> None:
+        """Single calls run in the service that runs items, which keeps what belongs to a job until that is dropped."""
+        before = (datetime.now(UTC) - self._retention).isoformat()
+        await _purge_where(
+            admin,
+            f"target_service_name = {sql_literal(items_service(self._session))} and status = 'completed' "
+            "and (idempotency_key is null or idempotency_key not like '%/%/%/%') "
+            f"and completed_at < {sql_literal(before)}",
+        )
+
+
+async def purge(admin: Admin, service: str, job: str, generation: int) -> None:
+    """Purge all invocations of a job, and first end those that have not ended.
+
+    Raises:
+        ServerError: Restate is away.
+    """
+    await _purge_where(
+        admin, f"target_service_name = {sql_literal(service)} and {keys_of_job(job, generation, sql_literal)}"
+    )
+
+
+async def _purge_where(admin: Admin, condition: str) -> None:
+    began, cancelled, slots = time.monotonic(), set[str](), asyncio.Semaphore(AT_ONCE)
+
+    async def purge_one(invocation: str, status: str) -> bool:
+        async with slots:
+            try:
+                if status == "completed":
+                    return await admin.purge(invocation)
+                if time.monotonic() - began > _ENDING_SECONDS:
+                    await admin.kill(invocation)
+                elif invocation not in cancelled:
+                    cancelled.add(invocation)
+                    await admin.cancel(invocation)
+            except UnknownInvocation:
+                return True  # gone already
+            return False
+
+    while rows := await admin.query(
+        f"select id, status from sys_invocation where {condition} limit {_PAGE}", texts=["id", "status"]
+    ):
+        gone = await asyncio.gather(*(purge_one(row["id"], row["status"]) for row in rows))
+        if not all(gone):
+            await asyncio.sleep(_WAIT)

@@ -1,0 +1,289 @@
+"""What stands in for the SDK's native core in a mock: one attempt of an invocation, over a journal in memory.
+
+It takes the commands that the SDK's own context gives the core (so that serdes, durable futures, `restate.gather` and
+`restate.select` are the real ones), compares them with the journal on a replay, and hands out answers one by one, in
+journal order, as the core does.
+"""
+
+# ruff: noqa: D102 - the methods are the core's, and do what their names say
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from restate_nb.errors import InvalidInput
+from restate_nb.patterns.sdk import (
+    DO_PROGRESS_ANY_COMPLETED,
+    DO_PROGRESS_CANCEL_SIGNAL_RECEIVED,
+    DO_PROGRESS_WAIT_EXTERNAL_PROGRESS,
+    NOT_READY,
+    SUSPENDED,
+    DoProgressExecuteRun,
+    Failure,
+    Run,
+    Tree,
+    handles_of,
+    unresolved,
+)
+from restate_nb.testing.journal import CANCELLED, Answer, Entry, handle_of, mismatch
+from restate_nb.testing.shared_state import Request, decode
+
+if TYPE_CHECKING:
+    from restate_nb.testing.mock import Mock
+
+
+class Machine:
+    """One attempt. Its method names are the core's."""
+
+    def __init__(self, mock: Mock) -> None:
+        self.mock = mock
+        self.issued: list[Entry] = []
+        self._unread = 0  # the next answer of the journal that this attempt has not seen
+        self._known: dict[int, Answer] = {}
+        self._taken: set[int] = set()
+        self._began_with = len(mock.journal.answers)
+
+    # Reading the journal.
+
+    def is_completed(self, handle: int) -> bool:
+        return handle in self._known
+
+    def is_replaying(self) -> bool:
+        return len(self.issued) < len(self.mock.journal)
+
+    def take_notification(self, handle: int) -> Any:
+        if handle not in self._known:
+            return NOT_READY
+        self._taken.add(handle)
+        return self._known.pop(handle)
+
+    def do_progress(self, tree: Tree) -> Any:
+        mock = self.mock
+        while unresolved(tree, lambda handle: handle in self._known or handle in self._taken) is not None:
+            # With replay, what is answered now is for the next attempt.
+            if self._unread < (self._began_with if mock.replay else len(mock.journal.answers)):
+                handle, answer = mock.journal.answers[self._unread]
+                self._unread += 1
+                if handle == CANCELLED:
+                    return DO_PROGRESS_CANCEL_SIGNAL_RECEIVED
+                self._known[handle] = answer
+            elif mock.replay and len(mock.journal.answers) > self._began_with and not mock.working:
+                return SUSPENDED
+            elif (job := self._next_job(tree)) is not None:
+                return DoProgressExecuteRun(job)  # type: ignore[no-untyped-call]
+            elif not mock.settle() and (mock.working or not mock.tick()):
+                mock.awaited = sorted(handles_of(tree))
+                return DO_PROGRESS_WAIT_EXTERNAL_PROGRESS
+        return DO_PROGRESS_ANY_COMPLETED
+
+    def _next_job(self, tree: Tree) -> int | None:
+        """The next call to make or action to run, in the order in which the handler asked for them."""
+        mock, awaited, actions = self.mock, handles_of(tree), self.mock.context.run_coros_to_execute
+        due = [handle for handle in actions if handle in awaited and handle not in mock.backing_off]
+        due += mock.requests
+        if not due:
+            return None
+        handle = min(due)
+        if handle in mock.requests:
+            actions[handle] = mock.performing[handle] = mock.requests.pop(handle)
+        mock.context.started[handle] = actions[handle]
+        mock.working[handle] = None
+        return handle
+
+    # Commands.
+
+    def _command(self, kind: str, name: str, detail: str = "") -> tuple[int, bool]:
+        """Record a step, or compare it with the journal; its handle, and whether it is new."""
+        entry, index = Entry(kind, name, detail), len(self.issued)
+        self.issued.append(entry)
+        recorded = self.mock.journal.entries
+        if index == len(recorded):
+            recorded.append(entry)
+            return handle_of(index), True
+        if recorded[index] != entry:
+            raise mismatch(recorded, self.issued)
+        return handle_of(index), False
+
+    def _at_once(self, kind: str, name: str, detail: str, answer: Callable[[], Answer]) -> int:
+        """A step that is answered as soon as it is taken."""
+        handle, new = self._command(kind, name, detail)
+        if new:
+            self.mock.journal.answer(handle, answer())
+        return handle
+
+    def sys_run(self, name: str) -> Run:
+        handle, _ = self._command("run", name)
+        return Run(replayed=self.mock.journal.answered(handle), handle=handle)
+
+    def sys_sleep(self, millis: int, name: str | None = None) -> int:
+        handle, new = self._command("sleep", name or "", f"{millis / 1000:g} s")
+        if new:
+            self.mock.after(millis / 1000, lambda: self.mock.journal.answer(handle, None))
+        return handle
+
+    def sys_call(self, service: str, handler: str, parameter: bytes, key: str | None = None, **options: Any) -> Any:
+        handle, new = self._request("call", service, handler, parameter, key, **options)
+        return SimpleNamespace(result_handle=handle, invocation_id_handle=handle + 1, new=new)
+
+    def sys_send(self, service: str, handler: str, parameter: bytes, key: str | None = None, **options: Any) -> int:
+        handle, _ = self._request("send", service, handler, parameter, key, **options)
+        return handle + 1
+
+    def _request(
+        self, kind: str, service: str, handler: str, parameter: bytes, key: str | None, **options: Any
+    ) -> tuple[int, bool]:
+        mock, target = self.mock, f"{service}/{handler}"
+        if kind == "call" and target not in mock.world.stubs:
+            raise InvalidInput(
+                f"The handler calls {target}, which this mock does not know. Stub it: "
+                f'ctx.mock.stub("{target}", lambda arg: ...), or host the service: ctx.mock.host(service).'
+            )
+        text = parameter.decode(errors="replace")
+        handle, new = self._command(kind, target, f"{key}: {text}" if key is not None else text)
+        if new:
+            identity = mock.world.next_id()
+            mock.journal.answer(handle + 1, identity)
+            request = Request(
+                target,
+                key,
+                decode(parameter),
+                identity,
+                (options.get("delay") or 0) / 1000,
+                tuple((name, value) for name, value in options.get("headers") or ()),
+                options.get("idempotency_key"),
+                options.get("scope"),
+                options.get("limit_key"),
+            )
+            mock.requested(kind, handle, request, parameter)
+        return handle, new
+
+    def sys_cancel(self, invocation_id: str) -> None:
+        if self._command("cancel", invocation_id)[1]:
+            self.mock.cancelled(invocation_id)
+
+    def attach_invocation(self, invocation_id: str) -> int:
+        return self._command("attach", invocation_id)[0]
+
+    # State.
+
+    def sys_get_state(self, name: str, entry_name: str | None = None) -> int:
+        return self._at_once("get", name, entry_name or "", lambda: self.mock.states.get(name))
+
+    def sys_get_state_keys(self, entry_name: str | None = None) -> int:
+        return self._at_once("keys", entry_name or "", "", lambda: sorted(self.mock.states))
+
+    def sys_set_state(self, name: str, value: bytes, entry_name: str | None = None) -> None:
+        if self._command("set", name, value.decode(errors="replace"))[1]:
+            self.mock.states[name] = value
+
+    def sys_clear_state(self, name: str, entry_name: str | None = None) -> None:
+        if self._command("clear", name)[1]:
+            self.mock.states.pop(name, None)
+
+    def sys_clear_all_state(self, entry_name: str | None = None) -> None:
+        if self._command("clear_all", "")[1]:
+            self.mock.states.clear()
+
+    # Awakeables, promises, signals.
+
+    def sys_awakeable(self) -> tuple[str, int]:
+        handle, new = self._command("awakeable", "")
+        name = f"awk_{self.mock.id}_{handle}"
+        if new:
+            self.mock.world.awakeables[name] = (self.mock, handle)
+        return name, handle
+
+    def sys_resolve_awakeable(self, name: str, value: bytes) -> None:
+        if self._command("resolve_awakeable", name, value.decode(errors="replace"))[1]:
+            self.mock.complete_awakeable(name, value)
+
+    def sys_reject_awakeable(self, name: str, failure: Failure) -> None:
+        if self._command("reject_awakeable", name, failure.message)[1]:
+            self.mock.complete_awakeable(name, failure)
+
+    def sys_get_promise(self, name: str) -> int:
+        handle, new = self._command("promise", name)
+        if new:
+            self.mock.await_promise(name, handle)
+        return handle
+
+    def sys_peek_promise(self, name: str) -> int:
+        return self._at_once("peek_promise", name, "", lambda: self.mock.promises.get(name))
+
+    def sys_complete_promise_success(self, name: str, value: bytes) -> int:
+        return self._complete_promise(name, value, value.decode(errors="replace"))
+
+    def sys_complete_promise_failure(self, name: str, failure: Failure) -> int:
+        return self._complete_promise(name, failure, failure.message)
+
+    def _complete_promise(self, name: str, answer: Answer, detail: str) -> int:
+        return self._at_once("complete_promise", name, detail, lambda: self.mock.complete_promise(name, answer))
+
+    def sys_signal(self, signal_name: str) -> int:
+        handle, new = self._command("signal", signal_name)
+        if new:
+            self.mock.await_promise(f"signal {signal_name}", handle)
+        return handle
+
+    def sys_resolve_signal(self, invocation_id: str, signal_name: str, value: bytes) -> None:
+        self._command("resolve_signal", signal_name, invocation_id)
+
+    def sys_reject_signal(self, invocation_id: str, signal_name: str, failure: Failure) -> None:
+        self._command("reject_signal", signal_name, invocation_id)
+
+    # What became of a ctx.run action.
+
+    def propose_run_completion_success(self, handle: int, output: bytes) -> None:
+        self.mock.done(handle, lambda: self.mock.journal.answer(handle, bytes(output)))
+
+    def propose_run_completion_failure(self, handle: int, output: Failure) -> None:
+        self.mock.done(handle, lambda: self.mock.journal.answer(handle, output))
+
+    def propose_run_completion_transient(
+        self, handle: int, failure: Failure, attempt_duration_ms: int, config: Any
+    ) -> None:
+        self.mock.done(
+            handle,
+            lambda: self.mock.retry(
+                handle,
+                failure,
+                max_attempts=config.max_attempts,
+                max_seconds=None if config.max_duration is None else config.max_duration / 1000,
+                first=(config.initial_interval or 50) / 1000,
+                factor=config.interval_factor or 2.0,
+                longest=(config.max_interval or 10_000) / 1000,
+            ),
+        )
+
+    def propose_run_completion_transient_with_delay_override(  # noqa: PLR0917 - so the SDK calls it
+        self,
+        handle: int,
+        failure: Failure,
+        attempt_duration_ms: int,
+        delay_override: timedelta | None,
+        max_retry_attempts_override: int | None,
+        max_retry_duration_override: timedelta | None,
+    ) -> None:
+        wait = delay_override.total_seconds() if delay_override else 0.05
+        limit = max_retry_duration_override.total_seconds() if max_retry_duration_override else None
+        self.mock.done(
+            handle,
+            lambda: self.mock.retry(
+                handle, failure, max_attempts=max_retry_attempts_override, max_seconds=limit, first=wait, factor=1.0,
+                longest=wait,
+            ),
+        )  # fmt: skip
+
+    # The wire, which a mock has not.
+
+    def take_output(self) -> bytes:
+        return b""
+
+    def notify_input(self, input_buf: bytes) -> None:
+        pass
+
+    def notify_input_closed(self) -> None:
+        pass
