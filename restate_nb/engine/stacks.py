@@ -72,8 +72,9 @@ def _awaited(step: Any) -> Iterator[tuple[CodeType, int]]:
         if frame is not None:
             yield frame.f_code, frame.f_lineno
         # an item's coroutine is driven by hand (see loop_runner.py), so that nothing says what it is waited for by
-        ours = frame is not None and is_package_file(frame.f_code.co_filename)
-        driven = frame.f_locals.get("coroutine") if ours else None
+        driven = None
+        if frame is not None and is_package_file(frame.f_code.co_filename):
+            driven = frame.f_locals.get("coroutine")
         step = driven or getattr(step, "cr_await", None) or getattr(step, "gi_yieldfrom", None)
 
 
