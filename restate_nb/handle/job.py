@@ -15,6 +15,7 @@ from restate_nb.engine import nesting
 from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, OK
+from restate_nb.environment import this_cell
 from restate_nb.errors import InvalidInput, JobError, ServerError
 from restate_nb.handle.batches import Batch
 from restate_nb.handle.items import Items
@@ -22,7 +23,7 @@ from restate_nb.handle.outcomes import Where
 from restate_nb.handle.provenance import Older, Provenance, listed
 from restate_nb.handle.runner import JobRunner
 from restate_nb.handle.value_guard import ValueGuard
-from restate_nb.handle.visible import SessionStopped, Visible, this_cell
+from restate_nb.handle.visible import SessionStopped, Visible
 from restate_nb.limits import Concurrency, StopRule, concurrency_range, stop_rule
 from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from concurrent.futures import Future
 from typing import Any
 
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
+from restate_nb.environment import in_notebook, this_cell
 from restate_nb.errors import ServerError
 from restate_nb.formatting import duration
 from restate_nb.handle.diagnosis import Diagnosis, running_lines
@@ -77,7 +77,6 @@ class Visible(Drawn):
 
     def _ipython_display_(self) -> None:
         """What a cell that ends with the job shows: the panel as it is now, or nothing if the live one is above."""
-        from restate_nb.environment import in_notebook  # noqa: PLC0415
         from restate_nb.panel import to_html  # noqa: PLC0415 - only where something is shown
 
         if not in_notebook():
@@ -203,10 +202,3 @@ class Visible(Drawn):
             errors=ledger.error_groups(),
             ui_url=self._driver._connection.ui_url,
         )
-
-
-def this_cell() -> int | None:
-    """The number of the cell that runs; None outside of IPython."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell.execution_count if shell is not None else None

@@ -1,26 +1,20 @@
 """What the panel says, and how little it costs to tell it."""
 
 import contextvars
-import importlib.util
 import io
 import re
 import threading
 import time
 from collections.abc import Callable
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
-from restate_nb import environment
-from restate_nb.environment import ui_link
-from restate_nb.formatting import duration, one_line, rate, two_digits
 from restate_nb.panel import Updater, make_panel, to_html, to_text
 from restate_nb.panel.render import segments
 from restate_nb.panel.terminal import LinePanel, TerminalPanel
 from restate_nb.panel.trend import Trend
 from restate_nb.results.progress import ErrorGroup, Progress
-from restate_nb.server.address import Address
 
 HOSTILE = '<img src=x onerror="alert(1)">&"\'\x1b[31m\u202e</div>'
 
@@ -66,65 +60,6 @@ def test_foreign_text_never_becomes_markup():
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", " https://x", ""])
 def test_only_web_addresses_become_links(url):
     assert "<a " not in to_html(progress(ui_url=url))
-
-
-TCP = Address("http://127.0.0.1:9070")
-LAB = {"JPY_SESSION_NAME": "work.ipynb", "JPY_PARENT_PID": "1"}
-NO_LINK = [
-    (Address("http://localhost", Path("/x/admin.sock")), LAB),  # a Unix socket: no browser reaches it
-    (TCP, LAB | {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"}),  # a Hub or Binder: the port is of another machine
-    (TCP, {"JPY_PARENT_PID": "1"}),  # nbclient: what is stored would be dead when it is read
-    (Address("https://restate.example.org:9070"), LAB),  # a cluster, of which we know no page
-]
-
-
-def in_environment(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
-    for name in ("JPY_SESSION_NAME", "JPY_PARENT_PID", "JUPYTERHUB_SERVICE_PREFIX", "SERVER_SOFTWARE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-
-
-def test_the_ui_of_a_server_on_loopback_is_linked_in_a_lab(monkeypatch):
-    in_environment(monkeypatch, LAB)
-    assert ui_link(TCP) == "http://127.0.0.1:9070/ui/invocations"
-
-
-@pytest.mark.parametrize(("address", "environment"), NO_LINK)
-def test_there_is_no_link_where_the_ui_cannot_be_reached(monkeypatch, address, environment):
-    in_environment(monkeypatch, environment)
-    assert ui_link(address) == ""
-
-
-@pytest.mark.parametrize("hub", [True, False])
-def test_through_jupyter_server_proxy_the_link_is_a_path_on_the_pages_own_host(monkeypatch, tmp_path, hub):
-    prefix = {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"} if hub else {}
-    in_environment(monkeypatch, LAB | {"JPY_PARENT_PID": "17", "JUPYTER_RUNTIME_DIR": str(tmp_path)} | prefix)
-    (tmp_path / "jpserver-17.json").write_text('{"base_url": "/user/ada/", "pid": 17}')
-    environment._prefix_of.cache_clear()
-    link = ui_link(Address("http://localhost", tmp_path / "admin.sock"), tmp_path)
-    assert re.fullmatch("/user/ada/restate-nb/[0-9a-f]{16}/ui/invocations", link)
-    assert ui_link(TCP, tmp_path) == link
-    assert ui_link(TCP, tmp_path / "other") != link
-
-
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"JPY_PARENT_PID": "1"},  # nbclient
-        LAB | {"JPY_PARENT_PID": "18"},  # no server of that number
-        LAB | {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/", "SERVER_SOFTWARE": "voila/0.5"},  # strangers read the page
-    ],
-)
-def test_there_is_no_path_to_the_ui_where_no_jupyter_server_is(monkeypatch, tmp_path, environment):
-    in_environment(monkeypatch, environment | {"JUPYTER_RUNTIME_DIR": str(tmp_path)})
-    assert ui_link(Address("http://localhost", tmp_path / "admin.sock"), tmp_path) == ""
-
-
-def test_there_is_no_path_to_the_ui_without_jupyter_server_proxy(monkeypatch, tmp_path):
-    in_environment(monkeypatch, LAB | {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"})
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert ui_link(Address("http://localhost", tmp_path / "admin.sock"), tmp_path) == ""
 
 
 def test_a_link_to_the_restate_ui():
@@ -225,48 +160,6 @@ def test_many_kinds_of_errors_are_cut_short_and_their_items_counted():
     assert "and 496 more failed items: see job.errors()" in html
     few = to_html(progress(failed=9, errors=groups[:5]))  # a job tells of five kinds at most, however many there are
     assert "and 5 more failed items" in few
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 s"),
-        (2e-5, "20 µs"),
-        (9.996e-4, "1 ms"),
-        (0.0034, "3.4 ms"),
-        (0.9997, "1 s"),
-        (1.25, "1.2 s"),
-        (9.97, "10 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (125, "2 min 05 s"),
-        (3599.6, "1 h 00 min"),
-        (3780, "1 h 03 min"),
-        (86_390, "1 d 00 h"),
-        (187_200, "2 d 04 h"),
-        (float("inf"), "unknown"),
-        (float("nan"), "unknown"),
-    ],
-)
-def test_durations_as_people_say_them(seconds, words):
-    assert duration(seconds) == words
-
-
-@pytest.mark.parametrize(
-    ("per_second", "words"), [(150_000, "150,000/s"), (38.2, "38/s"), (1, "1/s"), (0.25, "15/min"), (0.005, "18/h")]
-)
-def test_rates_as_people_say_them(per_second, words):
-    assert rate(per_second) == words
-
-
-def test_numbers_keep_two_digits():
-    assert [two_digits(x) for x in (9.94, 9.96, 100)] == ["9.9", "10", "100"]
-
-
-def test_long_text_is_cut_without_reading_all_of_it():
-    started = time.perf_counter()
-    assert len(one_line("a b\n" * 20_000_000, 80)) <= 80
-    assert time.perf_counter() - started < 0.5
 
 
 class Shown:
