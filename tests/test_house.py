@@ -4,8 +4,14 @@ what it proves and lies where the package has what it is about; test names are s
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
 
 from tests.sources import ROOT, Module, functions, modules
 
@@ -151,3 +157,73 @@ def test_folders_of_tests_mirror_those_of_the_package() -> None:
     package = {path.parent.name for path in (ROOT / "restate_nb").glob("*/__init__.py")}
     tests = {path.relative_to(ROOT / "tests").parts[0] for path in files_of_tests()}
     assert {each for each in tests if not each.endswith(".py")} <= package | BESIDE_THE_PACKAGE
+
+
+# ---------------------------------------------------------------- CI
+
+
+def sessions() -> set[str]:
+    """The sessions of noxfile.py, by the names under which they are run."""
+    found = set()
+    for node in ast.parse((ROOT / "noxfile.py").read_text()).body:
+        if isinstance(node, ast.FunctionDef) and (decorator := node.decorator_list):
+            options = {each.arg: each.value for each in getattr(decorator[0], "keywords", [])}
+            name = ast.literal_eval(options["name"]) if "name" in options else node.name
+            every = "python" in options and ast.unparse(options["python"]) == "PYTHONS"
+            found |= {f"{name}-{each}" for each in PYTHONS} if every else {name}
+    return found
+
+
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+"""In noxfile.py and in the workflows."""
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def steps(workflow: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each step of a workflow, with its job."""
+    for job in yaml.safe_load(workflow.read_text())["jobs"].values():
+        for step in job.get("steps", []):
+            yield job, step
+
+
+def test_ci_runs_sessions_that_there_are() -> None:
+    known, called = sessions(), set()
+    commands = [step.get("run", "") for workflow in WORKFLOWS for _, step in steps(workflow)]
+    for command in [*commands, *(ROOT / ".ci" / "run").read_text().splitlines()]:
+        for options in re.findall(r"\bnox(?: -\S+)* -s ([^\n]*)", command):
+            for name in options.replace("${{ matrix.python }}", "3.12").split():
+                called.add(name)
+                assert name in known, f"{name} in {command}"
+    assert known - called <= {"tests-core-3.11"}, "sessions that nobody runs"
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_may_read_only_and_pin_what_they_use(workflow: Path) -> None:
+    whole = yaml.safe_load(workflow.read_text())
+    assert whole["permissions"] == {"contents": "read"}
+    for job in whole["jobs"].values():
+        assert set(job.get("permissions", {})) <= {"id-token", "pages"}
+        assert job.get("strategy", {}).get("matrix", {"python": PYTHONS}) == {"python": PYTHONS}
+        assert "uses" in job or "timeout-minutes" in job
+    for _, step in steps(workflow):
+        assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", step.get("uses", "a/b@v1.2.3"))
+
+
+def test_the_tests_of_the_readme_are_those_of_nox() -> None:
+    names = {}
+    for node in ast.parse((ROOT / "noxfile.py").read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            names[node.targets[0].id] = ast.literal_eval(node.value)
+    assert f"&& .venv/bin/python -m {' '.join(names['PYTEST'])}\n" in (ROOT / "README.md").read_text()
+    assert names["PYTHONS"] == PYTHONS
+    missing = [path for path in names["BESIDE"] + names["CORE"] if not (ROOT / path).exists()]
+    assert not missing
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["test"]
+    assert set(names["CORE_NEEDS"]) <= {re.split("[<>=]", each)[0] for each in extra}
+
+
+def test_hooks_before_a_commit_are_pinned() -> None:
+    for repository in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]:
+        assert repository["repo"].startswith("https://github.com/")
+        assert re.fullmatch(r"v\d+\.\d+\.\d+", repository["rev"])
