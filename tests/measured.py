@@ -1,6 +1,6 @@
 """A plugin of coverage: it lets coverage start in the scripts that the package runs with `python -I -S`.
 
-The supervisor and the leash run without site-packages, where the `.pth` file is that starts coverage in a process. In
+The supervisor and what starts npm run without site-packages, where the `.pth` file is that starts coverage in a process. In
 measured processes, and only there, they are started without `-S`.
 
 It is a plugin of pytest as well (`-p tests.measured`): what the tests ran is saved as soon as they end, since
