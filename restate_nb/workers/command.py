@@ -21,9 +21,8 @@ from restate_nb.server.credentials import check_way, is_loopback, read_bind, rea
 from restate_nb.server.http import Rejected
 from restate_nb.server.secret import Secret
 from restate_nb.service.digest import code_of
-from restate_nb.service.endpoint import Endpoint
-from restate_nb.service.job_object import jobs_of
-from restate_nb.service.listen_address import ListenAddress
+from restate_nb.service.endpoint import Endpoint, ListenAddress
+from restate_nb.service.job_object import jobs_object
 from restate_nb.service.wire import workers_of
 from restate_nb.workers.connection_balancing import spread
 from restate_nb.workers.served_functions import Served
@@ -117,7 +116,7 @@ async def _serve(
     crew = SlotRunner(served)
     workers = workers_of(session)
     endpoint = Endpoint(exposure)
-    endpoint.serve(lanes_of(workers, crew, retention=RETENTION), jobs_of(workers, retention=RETENTION))
+    endpoint.serve(lanes_of(workers, crew, retention=RETENTION), jobs_object(workers, retention=RETENTION))
     await endpoint.open()
     try:
         if admin is not None:

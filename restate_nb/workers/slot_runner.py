@@ -20,7 +20,7 @@ from restate_nb.errors import InvalidInput
 from restate_nb.policy import RunPolicy
 from restate_nb.service.active_jobs import JobRun, JobRuns
 from restate_nb.service.digest import code_of
-from restate_nb.service.job_object import FOR_EVER, RETRIES, kept_for
+from restate_nb.service.job_object import FOR_EVER, RETRIES, invocation_retention
 from restate_nb.service.run_spec import read_run_spec
 from restate_nb.service.shard_handler import Shard
 from restate_nb.service.wire import (
@@ -165,8 +165,8 @@ def lanes_of(workers: str, crew: SlotRunner, *, retention: timedelta) -> Virtual
         description="Runs the items of restate_nb jobs on workers.",
         inactivity_timeout=FOR_EVER,
         abort_timeout=FOR_EVER,
-        idempotency_retention=kept_for(retention),
-        journal_retention=kept_for(retention),
+        idempotency_retention=invocation_retention(retention),
+        journal_retention=invocation_retention(retention),
         invocation_retry_policy=RETRIES,
     )
 
