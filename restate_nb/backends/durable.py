@@ -118,7 +118,7 @@ class DurableBackend:
             self._restarting[position] = invocation
             with suppress(UnknownInvocation):  # it ended meanwhile, and is no longer kept
                 await self._connection.admin.kill(invocation)
-            self._connection.functions.ended(self._key, invocation)
+            self._connection.functions.forget_invocation(self._key, invocation)
         return len(found)
 
     def pause(self) -> None:
@@ -179,7 +179,7 @@ class DurableBackend:
                 with suppress(UnknownInvocation):  # it ended, and is no longer kept
                     await (admin.kill if lost else admin.cancel)(row["id"])
             if lost:
-                functions.ended(self._key, row["id"])
+                functions.forget_invocation(self._key, row["id"])
 
         await asyncio.gather(*(end(row) for row in found if row["status"] != "completed"))
 
