@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from restate import Context
 
-from restate_nb.policy import Seconds, seconds
+from restate_nb.limits import Seconds
+from restate_nb.validation import seconds
 
 
 class WorkflowTimer:

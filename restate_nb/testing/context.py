@@ -8,11 +8,12 @@ from typing import Any
 
 from restate import RestateDurableFuture, WorkflowContext
 
+from restate_nb.limits import Seconds
 from restate_nb.patterns.sdk import Invocation, ServerInvocationContext
-from restate_nb.policy import Seconds, seconds
 from restate_nb.testing.fake_core import Machine
 from restate_nb.testing.mock import Mock
 from restate_nb.testing.shared_state import World
+from restate_nb.validation import seconds
 
 
 class _Channel:

@@ -10,11 +10,12 @@ from restate import SdkInternalBaseException
 from restate.exceptions import TerminalError
 
 from restate_nb.errors import JournalMismatch
+from restate_nb.limits import Seconds
 from restate_nb.patterns.sdk import Failure, VMException, running_context
-from restate_nb.policy import Seconds, seconds
 from restate_nb.testing.invocation import Running
 from restate_nb.testing.journal import CANCELLED, mismatch
 from restate_nb.testing.shared_state import Hosted, Stub, decode, encode, target_of
+from restate_nb.validation import seconds
 
 if TYPE_CHECKING:
     from restate_nb.testing.context import MockContext
