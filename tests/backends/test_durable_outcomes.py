@@ -293,7 +293,7 @@ def test_a_cancellation_by_restate_is_one_in_an_operation_and_in_a_step_too(sess
         time.sleep(0.05)
     job.cancel()
     assert job.result(20)["status"].tolist() == ["cancelled"] * 3
-    assert not session._functions._flights, "what ran for them was let go"
+    assert not session._functions.invocations, "what ran for them was let go"
 
 
 def test_items_that_raise_and_cancel_at_random_all_have_an_outcome(any_session: Session) -> None:

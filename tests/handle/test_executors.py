@@ -183,7 +183,6 @@ def test_no_process_is_left_after_stop(data_dir: Path, in_flight: bool) -> None:
 
 def test_workers_with_nothing_to_do_end(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_runner, "IDLE", 0.2)
-    monkeypatch.setattr("restate_nb.engine.attempt.IDLE", 0.2)
     pids = submit(session, lambda item: os.getpid(), range(4), name="idle workers").values()
     assert gone(pids)
 

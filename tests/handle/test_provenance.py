@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 
 import restate_nb as rnb
-from restate_nb.service.variants import Variant, Vary, chosen, claimed, varied
+from restate_nb.service.variants import Variant, Vary, claim_variant, find_variant, note_varying
 from restate_nb.session.session import Session
 from tests.support import defined, submit
 
@@ -166,18 +166,18 @@ print(job.name, job.attached > 0)
 
 def test_a_variant_is_found_by_what_does_not_vary() -> None:
     one = Variant(job="a", parts={"cfg": "d1", "seen": "d1"}, at=1.0)
-    kept, job = claimed([], one)
+    kept, job = claim_variant([], one)
     assert job == "a"
     other = Variant(job="b", parts={"cfg": "d1", "seen": "d2"}, at=2.0)
-    assert claimed(kept, other)[1] == "b"
-    kept = varied(kept, Vary(job="a", varies=["seen"]))
-    assert claimed(kept, other)[1] == "a"
-    assert claimed(kept, msgspec.structs.replace(other, parts={"cfg": "d2", "seen": "d1"}))[1] == "b"
+    assert claim_variant(kept, other)[1] == "b"
+    kept = note_varying(kept, Vary(job="a", varies=["seen"]))
+    assert claim_variant(kept, other)[1] == "a"
+    assert claim_variant(kept, msgspec.structs.replace(other, parts={"cfg": "d2", "seen": "d1"}))[1] == "b"
     many: list[Variant] = []
     for number in range(500):
-        many, _ = claimed(many, Variant(job=str(number), parts={"cfg": f"d{number}"}, at=float(number)))
+        many, _ = claim_variant(many, Variant(job=str(number), parts={"cfg": f"d{number}"}, at=float(number)))
     assert len(many) <= 200
-    assert chosen(many, Variant(job="x", parts={"cfg": "d499"}, at=0.0)) is not None
+    assert find_variant(many, Variant(job="x", parts={"cfg": "d499"}, at=0.0)) is not None
 
 
 # ---------------------------------------------------------------- with a name

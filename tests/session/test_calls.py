@@ -124,7 +124,7 @@ def test_a_call_with_an_idempotency_key_goes_on_in_the_next_process(
             call.result(10)
     with Session("calls", tmp_path / ".restate") as session:
         again = started(lambda: rnb.call(pay, 1, idempotency_key="order 1", session=session))
-        eventually(lambda: len(session._functions._flights) == 2)
+        eventually(lambda: len(session._functions.invocations) == 2)
         assert runs["charge"] == 2, "both went on behind what is recorded"
         session._io.run(_cancel_all(session))
         with pytest.raises(InvocationFailed, match="409"):
