@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.sources import ROOT, Module, functions, modules
 MAX_FUNCTION = 60
 """Lines of a function, from `def` on, without its docstring."""
 MAX_MODULE = 520
+MAX_NAME = 80
 
 OF_OTHER_LIBRARIES = {
     "restate_nb.engine.arrays: _baseclass, _fill_value",  # numpy: a masked array is copied with them
@@ -151,6 +153,16 @@ def files_of_tests() -> list[Path]:
 
 def test_each_test_file_says_what_it_proves() -> None:
     assert not [str(path) for path in files_of_tests() if not ast.get_docstring(ast.parse(path.read_text()))]
+
+
+def test_names_of_tests_have_at_most_80_characters_and_stand_once() -> None:
+    where = defaultdict(list)
+    for path in files_of_tests():
+        for name, node in functions(ast.parse(path.read_text())):
+            if node.name.startswith("test_"):
+                where[node.name].append(f"{path.relative_to(ROOT)}:{node.lineno} {name}")
+    assert not [places for name, places in where.items() if len(name) > MAX_NAME], "too long"
+    assert not [places for places in where.values() if len(places) > 1], "stands twice"
 
 
 def test_folders_of_tests_mirror_those_of_the_package() -> None:

@@ -93,7 +93,7 @@ class Asked:
 
 
 @pytest.mark.parametrize(("probe_seconds", "pairs", "end"), [(0.1, range(6, 50), 26), (1, [5], 42), (10, [0, 1], 60)])
-def test_it_ends_when_time_is_up(
+def test_the_comparison_ends_when_time_is_up(
     probe_seconds: float, pairs: Sequence[int], end: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow machine gets up to twice the time for the fewest pairs; what one side does not have is left out."""

@@ -130,7 +130,7 @@ def test_other_batches_are_another_job_and_another_pause_is_not(session: Session
     assert one.values() == other.values()
 
 
-def test_the_panel_says_until_when_it_pauses_and_the_pause_can_be_changed(session: Session) -> None:
+def test_the_panel_says_until_when_the_job_pauses_and_the_pause_can_be_changed(session: Session) -> None:
     spy = Spy()
     job = submit(session, spy, range(6), batch_size=2, pause=600, name="long pause")
     eventually(lambda: job._progress().note)

@@ -137,7 +137,7 @@ def test_the_same_cell_local_then_connected_gives_the_same_frame_and_charts(
     assert the_cell(again)[0].equals(there)
 
 
-def test_without_an_endpoint_functions_cannot_run_here_and_deployed_handlers_can_be_called(
+def test_without_an_endpoint_functions_cannot_run_and_deployed_handlers_can(
     cluster: ServerHandle, connect: Callable[..., Session]
 ) -> None:
     session = connect(admin_url=cluster.admin.url)
@@ -171,7 +171,7 @@ def test_without_an_endpoint_functions_cannot_run_here_and_deployed_handlers_can
 async def durable(ctx: Any) -> None: ...
 
 
-def test_without_the_admin_api_it_says_what_is_missing(
+def test_connect_without_the_admin_api_says_what_is_missing(
     connect: Callable[..., Session], capsys: pytest.CaptureFixture[str]
 ) -> None:
     session = connect()

@@ -251,7 +251,7 @@ async def awaits() -> int:
     ],
     ids=["coroutines", "a number", "needs arguments", "a function", "a key", "odd keys", "mixed"],
 )
-def test_what_is_no_operation_is_refused(session: Session, operations: Any, message: str | None) -> None:
+def test_operations_that_are_none_are_refused(session: Session, operations: Any, message: str | None) -> None:
     if message is None:
         assert submit(session, operations()).values() == [7] * len(operations())
         return
@@ -259,7 +259,7 @@ def test_what_is_no_operation_is_refused(session: Session, operations: Any, mess
         submit(session, operations())
 
 
-def test_a_version_stands_for_the_code(session: Session) -> None:
+def test_a_version_stands_for_the_code_of_all_operations(session: Session) -> None:
     ran: list[int] = []
     first = submit(session, {"a": lambda: ran.append(1)}, version=1)
     first.result(10)
@@ -286,7 +286,7 @@ def test_a_version_keeps_a_changed_function_from_being_announced(session: Sessio
         job.result(10)
 
 
-def test_another_process_finds_it_by_its_name(session: Session) -> None:
+def test_another_process_finds_a_fan_out_by_its_name(session: Session) -> None:
     submit(session, {"a": stock, "b": partial(ask, "what")}, name="looked up").result(10)
     session._registry._jobs.clear()  # as if this were another process
     found = session.job("looked up")

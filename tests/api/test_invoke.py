@@ -237,14 +237,14 @@ def test_a_cancelled_job_leaves_no_invocation_behind(deployed: Deployed) -> None
     assert len(shop.runs(deployed.folder)) == before, "a cancelled job stays so"
 
 
-def test_cancelled_right_after_it_was_begun(deployed: Deployed) -> None:
+def test_a_job_that_is_cancelled_right_after_its_begin_ends(deployed: Deployed) -> None:
     job = deployed.invoke(NAP, [60.0 + n for n in range(200)], concurrency=200)
     job.cancel()
     assert job.counts["cancelled"] == 200
     eventually(lambda: not deployed.live())
 
 
-def test_paused_and_resumed(deployed: Deployed) -> None:
+def test_a_job_of_calls_is_paused_and_resumed(deployed: Deployed) -> None:
     job = deployed.invoke(NAP, [0.05 + n / 1e6 for n in range(40)], concurrency=2)
     job.pause()
     eventually(lambda: not job.counts["running"])

@@ -33,7 +33,9 @@ def run(shell: InteractiveShell, line: str) -> object:
     return result.result
 
 
-def test_without_a_session_it_says_what_to_run(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_magic_says_what_to_run_where_no_session_is(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(current, "_session", None)
     for command in ("status", "jobs", "stop"):
         with pytest.raises(Exception, match=r"rnb\.start\(\)") as caught:
@@ -41,26 +43,26 @@ def test_without_a_session_it_says_what_to_run(shell: InteractiveShell, monkeypa
         assert type(caught.value).__name__ == "UsageError", "IPython shows that in one line"
 
 
-def test_an_unknown_command_is_an_error_that_lists_those_there_are(shell: InteractiveShell) -> None:
+def test_an_unknown_command_of_the_magic_is_an_error_that_lists_all(shell: InteractiveShell) -> None:
     with pytest.raises(Exception, match=r"(?s)no 'jbos'.*%restate status.*%restate jobs.*%restate stop"):
         run(shell, "%restate jbos")
 
 
-def test_alone_it_lists_its_commands(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_magic_alone_lists_its_commands(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
     run(shell, "%restate")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [["%restate", each] for each in ("status", "jobs", "stop")]
 
 
 @pytest.mark.usefixtures("jedi_ends")
-def test_its_commands_are_completed(shell: InteractiveShell) -> None:
+def test_commands_of_the_magic_are_completed(shell: InteractiveShell) -> None:
     with provisionalcompleter():
         found = [each.text for each in shell.Completer.completions("%restate s", len("%restate s"))]
     assert {"status", "stop"} <= set(found)
     assert "jobs" not in found
 
 
-def test_it_shows_and_stops_the_session(
+def test_the_magic_shows_and_stops_the_session(
     shell: InteractiveShell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Session("magic", tmp_path / ".restate") as session:
@@ -80,7 +82,7 @@ def test_it_shows_and_stops_the_session(
         assert not session.live
 
 
-def test_unloading_takes_it_away_and_loading_brings_it_back(shell: InteractiveShell) -> None:
+def test_unloading_takes_the_magic_away_and_loading_brings_it_back(shell: InteractiveShell) -> None:
     run(shell, "%unload_ext restate_nb")
     assert shell.find_line_magic("restate") is None
     run(shell, "%load_ext restate_nb")

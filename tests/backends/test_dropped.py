@@ -152,7 +152,7 @@ def test_a_delete_goes_on_past_invocations_that_are_gone(session: Session) -> No
     assert "half gone" not in rnb.jobs(session)["name"].tolist()
 
 
-def test_items_whose_outcomes_were_purged_are_cancelled_with_the_reason_and_can_be_run_again(
+def test_items_whose_outcomes_were_purged_are_cancelled_and_can_be_run_again(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("restate_nb.backends.local.MAX_SHARD_ITEMS", 3)

@@ -128,7 +128,7 @@ async def calls_and_waits(ctx: Context, item: int) -> int:
     return item
 
 
-def test_steps_name_what_was_called_and_none_is_pending_once_its_invocation_has_ended(session: Session) -> None:
+def test_steps_name_what_was_called_and_none_is_pending_after_the_end(session: Session) -> None:
     session.serve(doubler)
     job = rnb.map(calls_and_waits, [3], session=session, show=False)
     end = time.monotonic() + 20
@@ -318,7 +318,7 @@ def test_helpers_work_inside_a_mapped_durable_function(any_session: Session) -> 
     assert rnb.map(both, [1, 2], session=any_session, show=False).values() == [[1, -1], [2, -2]]
 
 
-def test_an_invocation_that_no_longer_matches_its_journal_says_so_and_can_be_restarted(session: Session) -> None:
+def test_an_invocation_that_does_not_match_its_journal_says_so_and_restarts(session: Session) -> None:
     gate = asyncio.Event()
     began: list[str] = []
 

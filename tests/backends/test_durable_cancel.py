@@ -20,7 +20,7 @@ async def waits(ctx: Context, item: int) -> int:
     return item
 
 
-def test_a_cancel_while_restate_is_away_returns_and_is_done_when_it_is_back(
+def test_a_cancel_of_durable_items_while_restate_is_away_is_done_later(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("restate_nb.handle.job._CANCEL_SECONDS", 0.3)

@@ -372,7 +372,7 @@ def test_steps_in_flight_when_the_server_dies_are_waited_for_and_not_run_again(s
     assert sorted(begun) == [0, 1, 2]
 
 
-def test_an_attempt_that_is_held_up_while_a_later_one_ends_the_invocation_begins_no_step(session: Session) -> None:
+def test_an_attempt_overtaken_by_the_one_that_ends_the_invocation_begins_no_step(session: Session) -> None:
     gate, attempts, charged = asyncio.Event(), [0], [0]
 
     async def fn(ctx: Context, item: int) -> int:

@@ -73,7 +73,7 @@ def test_a_job_of_which_a_part_is_missing_says_so(data_dir: Path, monkeypatch: p
         session.job("part")
 
 
-def test_an_input_is_found_in_the_message_that_brings_it_and_nothing_else_is_taken_for_one() -> None:
+def test_an_input_is_found_in_its_message_and_nothing_else_is_taken_for_one() -> None:
     def text(raw: bytes) -> str:
         return base64.b64encode(raw).decode().rstrip("=")
 

@@ -84,7 +84,7 @@ def test_a_job_says_that_restate_is_away_and_is_followed_again_by_its_cell(
             assert job.result(30)["value"].tolist() == list(range(jobs[name][1]))
 
 
-def test_the_cause_of_a_group_is_what_went_wrong_first_and_a_fault_of_ours_before_restate_being_away() -> None:
+def test_the_cause_of_a_group_is_the_first_error_and_ours_before_restate_away() -> None:
     away, other, fault = Unreachable("away"), ServerError("other"), KeyError("fault")
     assert cause_of(away) is away
     assert cause_of(ExceptionGroup("g", [away, other])) is away
@@ -124,7 +124,7 @@ def test_a_job_outlives_its_server_and_supervisor_in_the_moment_in_which_it_is_n
 
 
 @pytest.mark.parametrize("fn", [slow, slowly])
-def test_a_cancellation_while_restate_is_away_returns_soon_and_counts_when_it_is_back(
+def test_a_cancel_while_restate_is_away_returns_soon_and_counts_later(
     fn: Callable[..., Any], data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("restate_nb.handle.job._CANCEL_SECONDS", 0.3)

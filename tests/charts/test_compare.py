@@ -97,13 +97,13 @@ def test_the_item_nearest_to_the_mouse_is_read_out():
 
 
 @pytest.mark.parametrize(("n", "note"), [(0, "no items"), (5, "no item has run in both jobs")])
-def test_nothing_to_draw_is_said(n, note):
+def test_jobs_with_nothing_to_compare_are_said_to_have_none(n, note):
     ax = compare(compared(simulate(n, stop=0)[0], simulate(n, stop=0)[0]))
     assert note in [text.get_text() for text in ax.texts]
     render(ax)
 
 
-def test_it_is_drawn_on_the_axes_given_and_dark_text_is_light():
+def test_a_comparison_is_drawn_on_the_axes_given_and_dark_text_is_light():
     mine = Figure().add_subplot()
     assert compare(two(10), ax=mine, title="mine") is mine
     assert mine.get_title(loc="left") == "mine"

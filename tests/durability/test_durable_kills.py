@@ -103,9 +103,7 @@ def loop(folder: Path, seed: int, total: int, kills: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_killed_servers_and_kernels_leave_no_durable_function_behind_and_run_no_recorded_step_again(
-    tmp_path: Path, seed: int
-) -> None:
+def test_kills_leave_no_durable_function_behind_and_run_no_recorded_step_again(tmp_path: Path, seed: int) -> None:
     loop(tmp_path, seed, total=160, kills=2)
 
 

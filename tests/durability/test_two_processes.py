@@ -160,7 +160,7 @@ def test_a_process_that_comes_later_takes_no_services_from_the_first(
         notebook.end()
 
 
-def test_what_the_second_was_to_run_comes_back_when_it_is_killed(
+def test_what_a_second_process_was_to_run_comes_back_when_that_is_killed(
     tmp_path: Path, notebooks: tuple[Notebook, Notebook]
 ) -> None:
     first, second = notebooks

@@ -227,7 +227,7 @@ def test_a_dataclass_comes_back_with_all_its_leaves() -> None:
     assert (back.x, back.when, back.data.tolist(), back.colour) == (1, POINT.when, [0, 1, 2], Colour.RED)
 
 
-def test_an_object_of_a_class_that_the_function_does_not_name_is_refused_and_never_a_dict() -> None:
+def test_an_object_of_a_class_that_the_function_does_not_name_is_refused() -> None:
     with pytest.raises(NotEncodable, match=r"does not name the class Struct.*-> Struct"):
         encode(STRUCT, Classes())
     with pytest.raises(NotReadable, match="no class of that name is known here"):

@@ -188,7 +188,7 @@ async def test_pools_share_a_rate() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_a_pool_that_is_paused_cancelled_or_closed_while_it_waits_lets_the_others_pass(seed: int) -> None:
+async def test_a_waiting_pool_that_is_paused_cancelled_or_closed_lets_others_pass(seed: int) -> None:
     loop, spy, rng = asyncio.get_running_loop(), Spy(wait=0.002), random.Random(seed)
     limit = Limit(f"mixed-{seed}", concurrency=2, per_second=2000)
     pools, lanes = [], []
@@ -391,7 +391,7 @@ def test_http_errors_are_known_by_their_shape(client: Any) -> None:
     assert retry_after(client(429, **{"Retry-After": formatdate(1_000_030, usegmt=True)}), now=1_000_010) == 20
 
 
-def test_other_errors_say_what_they_can() -> None:
+def test_errors_of_any_library_are_asked_when_to_try_again() -> None:
     wrapped = RuntimeError("mine")
     wrapped.__cause__ = httpx_error(429, **{"Retry-After": "3"})
     assert pushback(wrapped) == 3

@@ -639,7 +639,7 @@ async def test_items_of_all_lanes_start_when_the_limit_is_raised_at_once(pool: P
         assert len(await outcomes(lane)) == 3
 
 
-async def test_a_lane_that_comes_after_the_stop_ends_with_the_reason_until_the_pool_is_reopened(pool: Pool) -> None:
+async def test_a_queue_added_after_the_stop_ends_with_the_reason_until_a_reopen(pool: Pool) -> None:
     gate = Gate()
     pool.provide(Function(gate).work(), RunPolicy())
     pool.stop("enough")

@@ -58,7 +58,7 @@ async def test_2_an_order_is_valid_when_every_check_passes(call: Call) -> None:
         (Order(["apple"], "", "1 Main St"), 402, "operation 1 failed: no payment method"),
     ],
 )
-async def test_2_an_order_fails_with_the_check_that_it_fails(call: Call, order: Order, code: int, message: str) -> None:
+async def test_2_an_order_fails_with_its_failing_check(call: Call, order: Order, code: int, message: str) -> None:
     with pytest.raises((TerminalError, InvocationFailed)) as caught:
         await call(examples.validate_order, order)
     error: Any = caught.value

@@ -124,7 +124,7 @@ def test_what_a_call_gives_decides_whether_it_is_awaited(session: Session, execu
     assert rnb.map(listed(pair), [1], executor=executor, session=session, show=False).values() == [[1, 2]]
 
 
-def test_it_does_so_in_worker_processes_and_side_by_side(session: Session) -> None:
+def test_callables_are_awaited_in_worker_processes_and_side_by_side(session: Session) -> None:
     options: dict[str, Any] = {"executor": "process", "session": session, "show": False}
     assert rnb.map(ran_alone, [1, 2], **options).values() == [2, 3]
     assert rnb.map(ran_alone_passed_on, [1, 2], **options).values() == [2, 3]

@@ -46,14 +46,14 @@ def sleeps(item: int) -> None:
     time.sleep(100 if item < 0 else 0)
 
 
-def test_a_job_that_has_ended_has_nothing_that_holds_it_up(session: Session) -> None:
+def test_a_job_that_has_ended_has_nothing_to_diagnose(session: Session) -> None:
     job = rnb.map(lambda item: item, range(3), session=session, show=False)
     job.result()
     assert str(job.diagnose()).splitlines()[1:] == ["- It has ended."]
     assert "finished; 3 ok" in str(job.diagnose())
 
 
-def test_it_shows_the_line_at_which_a_coroutine_waits(session: Session) -> None:
+def test_a_diagnosis_shows_the_line_at_which_a_coroutine_waits(session: Session) -> None:
     with submitted(session, waits_in_vain, {"a": 1, "b": 2}) as job:
         found = until(job, lambda each: len(each.running) >= 4)
     assert found.reasons == []
@@ -61,7 +61,7 @@ def test_it_shows_the_line_at_which_a_coroutine_waits(session: Session) -> None:
     assert "test_diagnosis.py" in found.running[1] and found.running[1].endswith("in waits_in_vain")
 
 
-def test_it_shows_the_stack_of_a_thread_and_of_one_that_hangs(session: Session) -> None:
+def test_a_diagnosis_shows_the_stack_of_a_thread_and_of_one_that_hangs(session: Session) -> None:
     with submitted(session, sleeps, [1, 2], concurrency=1) as job:
         found = until(job, lambda each: len(each.running) > 1)
         assert found.running[1].strip().startswith("test_diagnosis.py") and found.running[1].endswith("in sleeps")
@@ -70,7 +70,7 @@ def test_it_shows_the_stack_of_a_thread_and_of_one_that_hangs(session: Session) 
     assert any("busy with items that timed out" in each and "process" in each for each in found.reasons)
 
 
-def test_it_says_that_a_rate_or_a_shared_limit_holds_items_up(session: Session) -> None:
+def test_a_diagnosis_says_that_a_rate_or_a_shared_limit_holds_items_up(session: Session) -> None:
     with submitted(session, lambda item: item, range(5), max_per_second=0.1) as job:
         assert "max_per_second" in until(job, lambda each: bool(each.reasons)).reasons[0]
     limit = rnb.Limit("narrow", concurrency=1)
@@ -83,7 +83,7 @@ def test_it_says_that_a_rate_or_a_shared_limit_holds_items_up(session: Session) 
         assert "the limit 'narrow'" in until(job, lambda each: bool(each.reasons)).reasons[0]
 
 
-def test_it_says_how_many_items_wait_for_their_next_attempt(session: Session) -> None:
+def test_a_diagnosis_says_how_many_items_wait_for_their_next_attempt(session: Session) -> None:
     def fails(item: int) -> None:
         raise OSError
 
@@ -92,13 +92,13 @@ def test_it_says_how_many_items_wait_for_their_next_attempt(session: Session) ->
     assert found.reasons[0].endswith(("the first in 1 min 00 s.", "the first in 59 s.", "the first in 58 s."))
 
 
-def test_it_says_that_the_job_is_paused(session: Session) -> None:
+def test_a_diagnosis_says_that_the_job_is_paused(session: Session) -> None:
     with submitted(session, waits_in_vain, [1], concurrency=1) as job:
         job.pause()
         until(job, lambda each: each.reasons == ["It is paused: job.resume() goes on."])
 
 
-def test_it_says_that_its_cell_is_awaited(data_dir: Path) -> None:
+def test_a_diagnosis_says_that_the_cell_is_awaited(data_dir: Path) -> None:
     async def of_a_cell(item: int) -> None:
         await asyncio.sleep(100)
 
@@ -112,7 +112,7 @@ def test_it_says_that_its_cell_is_awaited(data_dir: Path) -> None:
         job.cancel()
 
 
-def test_it_tells_what_restate_has_paused_and_resume_goes_on(session: Session) -> None:
+def test_a_diagnosis_tells_what_restate_has_paused_and_resume_goes_on(session: Session) -> None:
     async def step(ctx: restate.Context, item: int) -> int:
         await ctx.sleep(timedelta(seconds=0.5))
         return item
@@ -131,7 +131,7 @@ def test_it_tells_what_restate_has_paused_and_resume_goes_on(session: Session) -
     assert job.values() == [7]
 
 
-def test_the_panel_says_it_after_some_seconds(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_panel_shows_the_diagnosis_after_some_seconds(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visible, "_QUIET_SECONDS", 0.2)
     monkeypatch.setattr(visible, "_LONG_SECONDS", 0.4)
     with submitted(session, waits_in_vain, [1]) as job:
@@ -148,7 +148,7 @@ def test_the_panel_says_it_after_some_seconds(session: Session, monkeypatch: pyt
         assert "max_per_second" in job._progress().note
 
 
-def test_it_reads_well_in_a_notebook(session: Session) -> None:
+def test_a_diagnosis_reads_well_in_a_notebook(session: Session) -> None:
     with submitted(session, waits_in_vain, [1]) as job:
         found = until(job, lambda each: len(each.running) > 1)
     assert repr(found) == str(found) and found._repr_html_().startswith("<pre>")

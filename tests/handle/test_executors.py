@@ -356,7 +356,9 @@ LOCK = threading.Lock()
     ],
     ids=["unknown", "a lock", "durable"],
 )
-def test_what_cannot_run_there_is_refused_with_advice(session: Session, fn: Any, options: Any, says: str) -> None:
+def test_what_cannot_run_in_a_worker_process_is_refused_with_advice(
+    session: Session, fn: Any, options: Any, says: str
+) -> None:
     before = len(session.jobs)
     with pytest.raises(rnb.InvalidInput, match=f"(?s){says}"):
         submit(session, fn, [1], **options)

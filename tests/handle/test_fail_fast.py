@@ -46,7 +46,7 @@ async def wait_for(job: rnb.Job[Any]) -> Any:
     return await job
 
 
-def test_it_goes_on_with_what_was_repaired_and_the_rule_counts_anew(any_session: Session) -> None:
+def test_a_repaired_job_goes_on_and_its_stop_rule_counts_anew(any_session: Session) -> None:
     calls = Counter[int]()
 
     async def work(item: int) -> int:

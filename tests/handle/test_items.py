@@ -141,11 +141,11 @@ def test_a_named_tuple_needs_no_annotation() -> None:
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_it_is_read_as_a_for_loop_reads_it(items: Any, values: list[Any]) -> None:
+def test_an_iterable_is_read_as_a_for_loop_reads_it(items: Any, values: list[Any]) -> None:
     assert got(items) == values
 
 
-def test_columns_of_other_libraries_are_read_and_their_frames_refused_with_what_to_write() -> None:
+def test_columns_of_other_libraries_are_read_and_their_frames_refused() -> None:
     polars, pyarrow = pytest.importorskip("polars"), pytest.importorskip("pyarrow")
     assert got(polars.Series([1, 2])) == got(pyarrow.array([1, 2])) == got(pyarrow.chunked_array([[1, 2]])) == [1, 2]
     frame, table = polars.DataFrame({"a": [1]}), pyarrow.table({"a": [1]})
@@ -273,7 +273,7 @@ def test_a_generator_that_does_not_end_says_how_far_it_is(capsys: pytest.Capture
     assert "Stopped while the items were read, after 10 of them. Nothing was started." in said()
 
 
-def test_there_is_a_bound_to_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_items_are_read_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MAX_ITEMS", 100)
     with pytest.raises(rnb.InvalidInput, match=r"more than 100 items.*itertools\.islice"):
         got(number for number in itertools.count())

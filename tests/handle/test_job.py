@@ -463,7 +463,7 @@ def test_retry_is_refused_while_the_job_runs(session: Session) -> None:
     job.result(10)
 
 
-def test_a_job_that_was_started_afresh_and_deleted_leaves_nothing_to_the_next_of_its_name(session: Session) -> None:
+def test_a_fresh_job_that_is_deleted_leaves_nothing_to_the_next_of_its_name(session: Session) -> None:
     def tenfold(item: int) -> int:
         return 10 * item
 

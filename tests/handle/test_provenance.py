@@ -113,7 +113,7 @@ def test_what_the_user_changes_makes_another_job(session: Session) -> None:
     assert m.calls == before, "it is the first job again, whatever the counter says"
 
 
-def test_a_name_that_is_bound_anew_while_the_job_runs_makes_another_job_and_spoils_the_first(session: Session) -> None:
+def test_a_name_bound_anew_while_the_job_runs_makes_another_job_and_spoils_it(session: Session) -> None:
     gate = threading.Event()
     space = defined("cfg = {'p': 1}\ndef f(x):\n    wait(x)\n    return cfg['p']\n", wait=lambda x: x and gate.wait(20))
     job = submit(session, space["f"], [0, 1])
@@ -132,7 +132,7 @@ def test_a_name_that_is_bound_anew_while_the_job_runs_makes_another_job_and_spoi
     assert again.name == job.name
 
 
-def test_killed_in_the_middle_it_goes_on_though_its_content_had_changed(tmp_path: Path) -> None:
+def test_a_job_killed_in_the_middle_goes_on_though_its_content_had_changed(tmp_path: Path) -> None:
     program = tmp_path / "cells.py"
     program.write_text(
         """
@@ -279,7 +279,7 @@ def test_only_what_is_older_runs_again_after_a_restart(session: Session) -> None
         submit(session, space["f"], [1, 2, 3], name="content", fresh="all")
 
 
-def test_a_record_of_before_there_was_this_is_attached_to_without_a_word(session: Session) -> None:
+def test_a_record_from_before_identities_is_attached_to_without_a_word(session: Session) -> None:
     def work(item: int) -> int:
         return item
 
@@ -411,7 +411,7 @@ def test_random_cells_never_get_the_result_of_others(session: Session) -> None:
     assert len(space["calls"]) <= 27, "no content was paid for twice"
 
 
-def test_what_is_retried_is_of_the_content_that_there_is_by_then(session: Session) -> None:
+def test_retried_items_are_of_the_content_at_that_time(session: Session) -> None:
     space = defined("cfg = {'k': 0}\ndef f(x):\n    return x if x > 1 else 1 / cfg['k']\n")
     job = submit(session, space["f"], [1, 2, 3], name="retried")
     assert job.result(20)["status"].tolist() == ["error", "ok", "ok"]

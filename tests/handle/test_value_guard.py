@@ -142,7 +142,7 @@ def test_the_cell_with_a_changed_function_goes_on_by_itself_and_retry_failed_hea
     assert healed["value"].tolist() == [each if each < 2 else each * 10 for each in range(40)]
 
 
-def test_another_function_whose_values_cannot_be_kept_pauses_it_anew(session: Session, tmp_path: Path) -> None:
+def test_another_function_whose_values_cannot_be_kept_pauses_the_job_anew(session: Session, tmp_path: Path) -> None:
     calls, others = Calls(tmp_path / "calls"), Calls(tmp_path / "others")
     options: dict[str, Any] = {"concurrency": AT_ONCE, "session": session, "show": False, "name": "anew"}
     with pytest.raises(rnb.JobError, match="is paused"):
@@ -155,7 +155,7 @@ def test_another_function_whose_values_cannot_be_kept_pauses_it_anew(session: Se
     job.cancel()
 
 
-def test_resume_goes_on_as_it_is_and_nothing_pauses_it_again(session: Session, tmp_path: Path) -> None:
+def test_resume_goes_on_as_the_job_is_and_nothing_pauses_it_again(session: Session, tmp_path: Path) -> None:
     calls = Calls(tmp_path / "calls")
     job = WAYS["map"](calls, concurrency=AT_ONCE, retry=THREE, session=session, show=False, name="as it is")
     with pytest.raises(rnb.JobError, match="is paused"):

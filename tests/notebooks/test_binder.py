@@ -57,7 +57,7 @@ def test_the_image_has_the_python_of_the_runtime_and_a_base_that_the_pins_suit(b
     assert base["jupyterlab"].startswith("4.") and base["jupyter_server"].startswith("2.")
 
 
-def test_everything_of_the_repository_runs_as_an_ordinary_user_when_it_is_there(built: str):
+def test_the_steps_of_the_repository_run_as_an_ordinary_user(built: str):
     """First the requirements, then postBuild; and the container is started as that user."""
     *_, install, executable, build = steps_of_the_user(built)
     assert install == '${KERNEL_PYTHON_PREFIX}/bin/pip install --no-cache-dir -r "binder/requirements.txt"'

@@ -210,7 +210,7 @@ def test_whoever_interrupts_a_submit_gets_the_prompt_and_is_told_how_to_go_on(ke
     assert kernel.run("print((begin('a pause').result()['value'] == range(20_000)).all())") == "True\n"
 
 
-def test_an_interrupt_in_the_middle_of_a_submit_is_made_good_by_running_the_cell_again(kernel):
+def test_an_interrupted_submit_is_made_good_by_running_the_cell_again(kernel):
     kernel.run(INTERRUPTED)
     for after in (0.004, 0.01, 0.02, 0.03, 0.045, 0.06):
         said = kernel.run(f"interrupt({after})")

@@ -52,7 +52,7 @@ def test_functions_that_run_operations_have_an_example() -> None:
 
 
 @pytest.mark.parametrize("name", ["restate_nb.patterns", "restate_nb.testing"])
-def test_importing_them_brings_no_notebook_and_no_server(name: str) -> None:
+def test_importing_patterns_and_testing_brings_no_notebook_and_no_server(name: str) -> None:
     """A service that uses the helpers pays for restate-sdk (which brings hypercorn if it is there), not for pandas."""
     code = f"import json, sys, {name}; print(json.dumps(sorted(sys.modules)))"
     heavy = {

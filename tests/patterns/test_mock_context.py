@@ -44,12 +44,12 @@ async def run(ctx: restate.WorkflowContext, email: str) -> str:
     return f"{ctx.key()} {email} {code}"
 
 
-async def test_it_is_a_context_of_every_kind() -> None:
+async def test_the_mock_is_a_context_of_every_kind() -> None:
     ctx = mock_context()
     assert isinstance(ctx, restate.Context | restate.ObjectContext) and isinstance(ctx, restate.WorkflowContext)
 
 
-async def test_a_handler_is_called_with_it_like_any_function() -> None:
+async def test_a_handler_is_called_with_the_mock_like_any_function() -> None:
     ctx = mock_context()
     assert await stock(ctx, Item("apple")) == Item("apple", 5)
     assert ctx.mock.now == 3

@@ -219,7 +219,7 @@ def test_only_news_of_this_process_make_the_rate() -> None:
     assert Ledger(3).rate(1.0) is None
 
 
-def test_there_is_no_rate_of_an_instant() -> None:
+def test_an_instant_has_no_rate() -> None:
     ledger = Ledger(100)
     ledger.apply(0, [success(0)], 100.0)
     ledger.apply(0, [success(1)], 100.04)

@@ -85,7 +85,7 @@ def test_a_worker_process_and_the_programs_that_it_starts_print_for_their_item(
     assert "no line break 2" in shown.err
 
 
-def test_a_worker_process_may_print_more_than_a_pipe_holds_and_its_last_words_are_kept(session: Session) -> None:
+def test_a_worker_process_may_print_more_than_a_pipe_holds(session: Session) -> None:
     def speak(item: int) -> None:
         for number in range(20_000):
             print("line", number)

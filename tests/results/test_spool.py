@@ -18,7 +18,7 @@ from restate_nb.results.spool import Spool
 
 @pytest.mark.parametrize("in_memory", [10, 1_000, 10**9], ids=["file at once", "file later", "no file"])
 @pytest.mark.parametrize("seed", range(5))
-def test_it_gives_back_what_was_appended(monkeypatch: pytest.MonkeyPatch, in_memory: int, seed: int) -> None:
+def test_a_spool_gives_back_what_was_appended(monkeypatch: pytest.MonkeyPatch, in_memory: int, seed: int) -> None:
     print("seed", seed)
     monkeypatch.setattr(module, "_TAIL", 64)
     rng = random.Random(seed)
@@ -85,7 +85,7 @@ def test_without_room_for_a_file_memory_has_to_do(monkeypatch: pytest.MonkeyPatc
     assert 1 < len(asked) < 10  # tried again, but not at each item
 
 
-def test_once_there_is_a_file_little_waits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spool_with_a_file_keeps_little_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_TAIL", 100)
     spool = Spool(in_memory=10_000)
     for number in range(3_000):
@@ -111,7 +111,7 @@ def test_a_file_that_somebody_cut_is_told_of() -> None:
         spool[0]
 
 
-def test_one_by_one_they_come_in_order_and_few_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_read_one_by_one_come_in_order_and_few_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_TAIL", 1_000)
     raws = [bytes([each]) * (10 if each < 50 else 600) for each in range(100)]
     spool, taken = Spool(raws), list[int]()

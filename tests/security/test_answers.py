@@ -69,7 +69,7 @@ def test_a_token_in_a_broken_answer_is_not_shown(answer: bytes) -> None:
     assert "s3cr3t" not in f"{error} {error!r} {error.__cause__!r}"
 
 
-def test_the_page_on_security_names_only_tests_that_there_are() -> None:
+def test_the_page_on_security_names_existing_tests_only() -> None:
     page = (ROOT / "docs" / "security.md").read_text()
     there = {
         node.name

@@ -444,7 +444,7 @@ def of_target(name: str, cases: int) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pandas', of times that are numbers
 @pytest.mark.parametrize("name", TARGETS)
-def test_it_is_read_or_refused(name: str) -> None:
+def test_a_bad_document_is_read_or_refused(name: str) -> None:
     of_target(name, SHARE)
 
 
@@ -604,7 +604,7 @@ def test_any_answer_over_http_is_read_or_refused() -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", TARGETS)
-def test_it_is_read_or_refused_for_long(name: str) -> None:
+def test_a_bad_document_is_read_or_refused_for_long(name: str) -> None:
     of_target(name, 50_000)
 
 

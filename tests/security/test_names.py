@@ -136,6 +136,6 @@ def test_the_server_takes_such_names_for_what_they_are(session: Session, text: s
 
 @fixed
 @hypothesis.given(anything.filter(lambda text: "\0" not in text))
-def test_a_link_to_a_data_directory_lies_where_it_should(text: str) -> None:
+def test_the_link_to_a_data_directory_lies_in_its_folder(text: str) -> None:
     link = link_path(Path("/tmp") / text)
     assert link.parent.parent == Path("/tmp") and re.fullmatch("[0-9a-f]{16}", link.name)

@@ -308,7 +308,7 @@ def test_processes_that_start_at_once_share_one_server(data_dir: Path) -> None:
     eventually(lambda: nothing_runs(data_dir))
 
 
-def test_starting_while_it_ends_always_gives_a_server(data_dir: Path) -> None:
+def test_starting_while_the_server_ends_always_gives_a_server(data_dir: Path) -> None:
     """Threads that start and close in any order (seeded) always get a live server, and leave none."""
     rng = random.Random(7)
     pauses = [[rng.uniform(0, 0.06) for _ in range(6)] for _ in range(3)]

@@ -33,7 +33,7 @@ def test_the_ui_of_a_server_on_loopback_is_linked_in_a_lab(monkeypatch):
 
 
 @pytest.mark.parametrize(("address", "environment"), NO_LINK)
-def test_there_is_no_link_where_the_ui_cannot_be_reached(monkeypatch, address, environment):
+def test_no_link_is_given_where_the_ui_cannot_be_reached(monkeypatch, address, environment):
     in_environment(monkeypatch, environment)
     assert ui_link(address) == ""
 
@@ -58,12 +58,12 @@ def test_through_jupyter_server_proxy_the_link_is_a_path_on_the_pages_own_host(m
         LAB | {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/", "SERVER_SOFTWARE": "voila/0.5"},  # strangers read the page
     ],
 )
-def test_there_is_no_path_to_the_ui_where_no_jupyter_server_is(monkeypatch, tmp_path, environment):
+def test_no_path_to_the_ui_is_given_without_a_jupyter_server(monkeypatch, tmp_path, environment):
     in_environment(monkeypatch, environment | {"JUPYTER_RUNTIME_DIR": str(tmp_path)})
     assert ui_link(Address("http://localhost", tmp_path / "admin.sock"), tmp_path) == ""
 
 
-def test_there_is_no_path_to_the_ui_without_jupyter_server_proxy(monkeypatch, tmp_path):
+def test_no_path_to_the_ui_is_given_without_jupyter_server_proxy(monkeypatch, tmp_path):
     in_environment(monkeypatch, LAB | {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert ui_link(Address("http://localhost", tmp_path / "admin.sock"), tmp_path) == ""

@@ -320,7 +320,7 @@ def test_a_change_is_seen_wherever_the_notebook_has_the_code(where: str) -> None
     assert digest(code) != digest(code.replace(part, part.replace("2", "3")))
 
 
-def test_a_decorator_that_is_installed_counts_by_its_name_and_what_it_decorates_by_content(tmp_path: Path) -> None:
+def test_an_installed_decorator_counts_by_name_and_what_it_decorates_by_content(tmp_path: Path) -> None:
     source = "@decorate\ndef f(x):\n    return x * 2\n"
     library = "import functools\ndef decorate(fn):\n    @functools.wraps(fn)\n    def inner(x):\n        return fn(x)\n"
     library += "    return inner\n"

@@ -336,7 +336,7 @@ def test_the_code_that_is_loaded_counts_and_not_its_file(module: Callable[..., M
     assert code_digest(mod.price) == first
 
 
-def test_code_that_was_edited_before_it_was_first_seen_is_not_taken_for_what_is_on_disk(
+def test_code_edited_before_it_was_first_seen_is_not_taken_for_what_is_on_disk(
     module: Callable[..., ModuleType],
 ) -> None:
     mod = module("def price(x):\n    return x * 3\n")
@@ -378,7 +378,7 @@ def test_the_users_own_modules_are_looked_into(use: str, module: Callable[..., M
     assert of(LIBRARY.replace("return 1", "return 2").replace("V = 1", "V = 2")) != one
 
 
-def test_a_module_counts_the_same_before_the_function_imports_it_and_after(
+def test_a_module_counts_alike_before_and_after_the_function_imports_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))

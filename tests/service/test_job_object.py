@@ -69,7 +69,7 @@ def test_the_first_manifest_of_a_name_stays_and_others_are_told_of_it(ask: Ask) 
     assert (again, ours) == (first, False)
 
 
-def test_what_starts_afresh_is_another_generation_and_changes_of_the_one_before_are_refused(ask: Ask) -> None:
+def test_a_fresh_start_is_another_generation_and_the_one_before_is_closed(ask: Ask) -> None:
     first, _ = ask(lambda kept: kept.open(manifest("afresh"), fresh=False))
     for generation in (2, 3):
         fresh, ours = ask(lambda kept: kept.open(manifest("afresh", 5.0), fresh=True))

@@ -40,7 +40,7 @@ def test_what_are_no_positions_among_so_many_items_is_refused(packed: str) -> No
             read(packed, 8)
 
 
-def test_a_position_that_there_is_not_cannot_be_written() -> None:
+def test_a_position_that_does_not_exist_cannot_be_written() -> None:
     for wrong in (-1, 8):
         with pytest.raises(IndexError, match="there are 8 items"):
             pack([wrong], 8)

@@ -30,7 +30,7 @@ def test_one_that_answers_has_no_trouble_and_one_that_hangs_has(tmp_path: Path) 
             os.kill(server.pid, signal.SIGCONT)
 
 
-async def test_it_can_be_asked_where_a_loop_runs() -> None:
+async def test_a_cluster_can_be_asked_where_a_loop_runs() -> None:
     """As in a cell of a notebook."""
     assert asyncio.get_running_loop().is_running()
     there = RemoteCluster(Address(f"http://127.0.0.1:{free_port()}"), None, None, 7.0)

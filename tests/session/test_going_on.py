@@ -24,7 +24,7 @@ def items(tmp_path: Path, count: int) -> list[tuple[str, int]]:
     return [(str(tmp_path / "calls"), number) for number in range(count)]
 
 
-def test_after_a_kill_it_goes_on_by_itself_and_nothing_recorded_runs_again(
+def test_after_a_kill_a_job_goes_on_by_itself_and_runs_nothing_recorded_again(
     data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = f"""
@@ -54,7 +54,7 @@ def test_after_a_kill_it_goes_on_by_itself_and_nothing_recorded_runs_again(
     assert recorded >= 20 and again <= 2  # those in flight
 
 
-def test_it_is_one_job_with_the_one_that_its_cell_gives(data_dir: Path, tmp_path: Path) -> None:
+def test_a_job_that_goes_on_is_the_one_that_its_cell_gives(data_dir: Path, tmp_path: Path) -> None:
     work = items(tmp_path, 50)
     with Session("going", data_dir) as session:
         rnb.starmap(importable.slowly, work, name="on", concurrency=2, session=session, show=False)

@@ -64,7 +64,7 @@ def looks(session: Session, uri: str, count: int = 1, ours: set[str] = OURS, *, 
     return asyncio.run(look())
 
 
-def test_a_process_that_serves_the_session_lives_and_one_that_does_not_listen_is_gone(session: Session) -> None:
+def test_a_process_that_serves_lives_and_one_that_does_not_listen_is_gone(session: Session) -> None:
     url = session._endpoint.url
     for local in (True, False):
         assert looks(session, url, local=local) == [False]
@@ -74,9 +74,7 @@ def test_a_process_that_serves_the_session_lives_and_one_that_does_not_listen_is
     assert looks(session, "", 4) == [False] * 4, "it is called in another way than by HTTP"
 
 
-def test_one_failed_look_says_nothing_where_restate_does_not_know_that_nobody_listens(
-    session: Session, stranger: str
-) -> None:
+def test_one_failed_look_says_nothing_where_restate_knows_no_better(session: Session, stranger: str) -> None:
     assert looks(session, "http://a-name.that-nobody-has.invalid:9081", 3) == [False, False, True]
     assert looks(session, stranger, 3) == [False, False, True]
 

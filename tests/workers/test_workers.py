@@ -92,9 +92,7 @@ def test_no_more_run_at_once_than_concurrency_on_all_workers_together(crew: Crew
     assert Counter(executions(tmp_path / "runs")) == Counter(range(60))
 
 
-def test_workers_behind_one_address_share_the_work_and_one_that_comes_later_gets_its_part(
-    crew: Crew, tmp_path: Path
-) -> None:
+def test_workers_behind_one_address_share_the_work_also_with_a_later_one(crew: Crew, tmp_path: Path) -> None:
     """Restate is left as it comes: it would send all over one connection, to one worker."""
     job = crew.doubles(tmp_path / "runs", 9_600, 0.1, concurrency=32)
     living = [worker for worker in crew.workers if worker.process.poll() is None]
@@ -122,7 +120,7 @@ def test_a_second_cell_attaches_and_runs_nothing_again(crew: Crew, tmp_path: Pat
         crew.doubles(tmp_path / "runs", 30, name="twice", concurrency=3)
 
 
-def test_a_job_of_the_session_and_one_of_its_workers_may_have_one_name_and_are_told_apart(crew: Crew) -> None:
+def test_a_job_of_the_session_and_one_of_its_workers_may_share_a_name(crew: Crew) -> None:
     there = rnb.map(work.even, [2, 4], on="workers", name="same", session=crew.session, show=False)
     here = rnb.map(len, ["a", "bb", "ccc"], name="same", session=crew.session, show=False)
     assert (there.values(), here.values()) == (["even", "even"], [1, 2, 3])
@@ -235,7 +233,7 @@ def paused(crew: Crew, path: Path, name: str) -> rnb.Job[Any]:
     return job
 
 
-def test_a_paused_job_starts_nothing_until_it_is_resumed(crew: Crew, tmp_path: Path) -> None:
+def test_a_paused_job_of_workers_starts_nothing_until_it_is_resumed(crew: Crew, tmp_path: Path) -> None:
     job = paused(crew, tmp_path / "runs", "paused")
     assert "It is paused" in str(job.diagnose())
     job.resume()
