@@ -1,7 +1,7 @@
 """A plugin of coverage: it lets coverage start in the scripts that the package runs with `python -I -S`.
 
-The supervisor and what starts npm run without site-packages, where the `.pth` file is that starts coverage in a process.
-In measured processes, and only there, they are started without `-S`.
+The supervisor and what runs npm are started without site-packages, where the `.pth` file is that starts coverage in a
+process. In measured processes, and only there, they are started without `-S`.
 
 It is a plugin of pytest as well (`-p tests.measured`): what the tests ran is saved as soon as they end, since
 pytest-xdist kills processes that take long to go. Coverage imports it first: PYTEST_DONT_REWRITE.
