@@ -12,7 +12,7 @@ from restate_nb.testing import LocalServer, running_server
 from tests.patterns.stress_program import echo_service, expected, make_program, program_service
 
 
-async def stress(server: LocalServer, seeds: range, name: str, *, together: int = 6) -> None:
+async def stress(server: LocalServer, seeds: range, name: str, *, together: int = 12) -> None:
     """Run programs on the server, some at a time, and compare each with the oracle."""
     places = asyncio.Semaphore(together)
 
