@@ -59,7 +59,7 @@ def test_lanes_count_together_and_items_go_on_below_half(field: str, most: int) 
     assert not held.full
 
 
-def test_the_backlog_is_looked_at_again_after_sixteen_items() -> None:
+def test_it_looks_again_after_sixteen_items() -> None:
     lane = Waits()
     watched = backlog(lane)
     assert watched.has_room()
@@ -72,7 +72,7 @@ def test_the_backlog_is_looked_at_again_after_sixteen_items() -> None:
     assert lane.looks == 2
 
 
-def test_the_backlog_counts_as_full_while_it_is_looked_at() -> None:
+def test_it_counts_as_full_while_it_looks() -> None:
     """What another thread records meanwhile would else wake nobody."""
     seen: list[bool] = []
 
