@@ -15,8 +15,8 @@ from restate_nb.server.binary import OLDEST
 from restate_nb.server.credentials import (
     Token,
     Verify,
-    check_way,
-    hidden,
+    as_secret,
+    check_encrypted,
     is_loopback,
     read_bind,
     read_tls,
@@ -86,11 +86,11 @@ def connect(
             at = "https://restate.example.com"
             return rnb.connect(f"{at}:8080", admin_url=f"{at}:9070", token=Path("~/.restate/token"))
     """
-    token = hidden(token)
+    token = as_secret(token)
     secret = read_token(token)
     ingress = read_url("ingress_url", ingress_url)
     admin = None if admin_url is None else read_url("admin_url", admin_url)
-    check_way(secret, [ingress] if admin is None else [ingress, admin])
+    check_encrypted(secret, [ingress] if admin is None else [ingress, admin])
     tls = read_tls(verify)
     restate = RemoteCluster(
         Address(ingress, tls=tls),

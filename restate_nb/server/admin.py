@@ -88,14 +88,16 @@ class Admin:
 
     Attributes:
         address: where the server listens for administration.
+        patience: see there.
+        http: sends its requests.
     """
 
     def __init__(
         self, address: Address, *, token: Secret | None = None, patience: float | None = DEFAULT_PATIENCE
     ) -> None:
         self.address = address
-        self._http = HttpClient(address, health="/health", token=token, longest=MAX_ROWS_BYTES)
-        self._patience = patience
+        self.patience = patience
+        self.http = HttpClient(address, health="/health", token=token, longest=MAX_ROWS_BYTES)
 
     async def version(self) -> str:
         """The server's version, such as `1.7.12`.
@@ -103,7 +105,7 @@ class Admin:
         Raises:
             Unreachable: the server did not answer.
         """
-        return (await self._asked("GET", "/version", _Version)).version
+        return (await self._ask("GET", "/version", _Version)).version
 
     async def deployments(self) -> list[dict[str, Any]]:
         """All deployments: `id`, `uri`, `created_at`, `services` (each with `name` and `revision`) and more.
@@ -111,7 +113,7 @@ class Admin:
         Raises:
             Unreachable: the server did not answer.
         """
-        return (await self._asked("GET", "/deployments", _Deployments)).deployments
+        return (await self._ask("GET", "/deployments", _Deployments)).deployments
 
     async def point(self, service_names: Collection[str], uri: str) -> str:
         """Have these services served by the endpoint at `uri`, and return the deployment's id.
@@ -128,8 +130,8 @@ class Admin:
             Unreachable: the server did not answer.
         """
         deployments = await self.deployments()
-        serving = _serving(deployments, service_names)
-        pointed, place = "", _own_uri(deployments, service_names, uri)
+        serving = _deployments_of(deployments, service_names)
+        pointed, place = "", _unshared_uri(deployments, service_names, uri)
         for known in sorted(serving, key=lambda known: str(known["created_at"])):  # the latest last: it serves new ones
             pointed = str(known["id"])
             await self.redirect(pointed, place)
@@ -141,8 +143,8 @@ class Admin:
         Those that another deployment has begun stay there. The endpoint must answer already. For the arguments and the
         errors see `point`.
         """
-        place = _own_uri(await self.deployments(), service_names, uri)
-        return (await self._asked("POST", "/deployments", _Deployment, {"uri": place, "force": True})).id
+        place = _unshared_uri(await self.deployments(), service_names, uri)
+        return (await self._ask("POST", "/deployments", _Deployment, {"uri": place, "force": True})).id
 
     async def redirect(self, deployment_id: str, uri: str) -> None:
         """Have a deployment's invocations go to the endpoint at `uri`, and read anew what it serves.
@@ -152,7 +154,7 @@ class Admin:
             Unreachable: the server did not answer.
         """
         changed = {"uri": uri, "overwrite": True}
-        await self._asked("PATCH", f"/deployments/{segment(deployment_id)}", _Anything, changed)
+        await self._ask("PATCH", f"/deployments/{segment(deployment_id)}", _Anything, changed)
 
     async def discover(self, uri: str) -> set[str]:
         """The names of the services that an endpoint serves, as the server finds them there. Nothing is registered.
@@ -162,7 +164,7 @@ class Admin:
             Unreachable: the server itself did not answer.
         """
         asked = {"uri": uri, "force": True, "dry_run": True}
-        return {each.name for each in (await self._asked("POST", "/deployments", _Discovered, asked)).services}
+        return {each.name for each in (await self._ask("POST", "/deployments", _Discovered, asked)).services}
 
     async def in_use(self) -> set[str]:
         """The ids of deployments that have unfinished invocations.
@@ -184,7 +186,7 @@ class Admin:
             Rejected: there is no such deployment.
             Unreachable: the server did not answer.
         """
-        await self._asked("DELETE", f"/deployments/{segment(deployment_id)}?force=true", _Anything)
+        await self._ask("DELETE", f"/deployments/{segment(deployment_id)}?force=true", _Anything)
 
     async def resume_stuck(self, *deployment_ids: str, paused: bool = True) -> int:
         """Let invocations that wait for their next attempt go on at once, and return how many there were.
@@ -222,7 +224,7 @@ class Admin:
             Unreachable: the server did not answer.
             BadAnswer: a row has no text in such a column.
         """
-        rows = (await self._asked("POST", "/query", _Rows, {"query": sql}, busy=_cannot_query_yet)).rows
+        rows = (await self._ask("POST", "/query", _Rows, {"query": sql}, busy=_cannot_query_yet)).rows
         for column in texts:
             if not all(isinstance(row.get(column), str) for row in rows):
                 raise BadAnswer(f"Asked for rows, the server gave some without a text in {column!r}. {WHO_ANSWERS}")
@@ -244,7 +246,7 @@ class Admin:
             UnknownInvocation: there is none. So do `kill`, `purge`, `pause` and `resume`.
             Unreachable: the server did not answer.
         """
-        return await self._order(invocation_id, "cancel")
+        return await self._give_order(invocation_id, "cancel")
 
     async def cancel_all(self, invocation_ids: Iterable[str]) -> int:
         """Cancel many invocations; see `order_all`."""
@@ -252,27 +254,27 @@ class Admin:
 
     async def kill(self, invocation_id: str) -> bool:
         """End an invocation at once, without its handler's consent. Says whether it was still unfinished."""
-        return await self._order(invocation_id, "kill")
+        return await self._give_order(invocation_id, "kill")
 
     async def purge(self, invocation_id: str) -> bool:
         """Forget a finished invocation and its result. Says whether it was finished."""
-        return await self._order(invocation_id, "purge")
+        return await self._give_order(invocation_id, "purge")
 
     async def pause(self, invocation_id: str) -> bool:
         """Stop an invocation after the step that runs. Says whether it was running."""
-        return await self._order(invocation_id, "pause")
+        return await self._give_order(invocation_id, "pause")
 
     async def resume(self, invocation_id: str) -> bool:
         """Let an invocation go on at once that is paused or waits for its next attempt. Says whether it was one."""
-        return await self._order(invocation_id, "resume")
+        return await self._give_order(invocation_id, "resume")
 
     async def healthy(self) -> bool:
         """Whether the server answers now."""
-        return await self._http.healthy()
+        return await self.http.healthy()
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.close()
+        await self.http.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -280,16 +282,16 @@ class Admin:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _order(self, invocation_id: str, verb: str) -> bool:
+    async def _give_order(self, invocation_id: str, verb: str) -> bool:
         answer = await self._request("PATCH", f"/invocations/{segment(invocation_id)}/{verb}")
         if answer.status == 409:
             return False
         if answer.status in (400, 404):
             raise UnknownInvocation(f"There is no invocation {invocation_id} to {verb}: {answer.reason}")
-        _accept(answer, f"to {verb} {invocation_id}")
+        _raise_if_refused(answer, f"to {verb} {invocation_id}")
         return True
 
-    async def _asked(
+    async def _ask(
         self,
         method: str,
         path: str,
@@ -298,11 +300,11 @@ class Admin:
         busy: Callable[[Answer], bool] = is_503,
     ) -> T:
         answer = await self._request(method, path, body, busy)
-        _accept(answer, f"{method} {path}")
+        _raise_if_refused(answer, f"{method} {path}")
         try:
             return msgspec.json.decode(answer.body or b"{}", type=kind)
         except (ValueError, RecursionError):
-            raise BadAnswer(f"Asked {method} {path}, the server gave {answer.in_words()}. {WHO_ANSWERS}") from None
+            raise BadAnswer(f"Asked {method} {path}, the server gave {answer.description()}. {WHO_ANSWERS}") from None
 
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, busy: Callable[[Answer], bool] = is_503
@@ -311,7 +313,7 @@ class Admin:
         if body is not None:
             headers["Content-Type"] = "application/json"
         content = None if body is None else json.dumps(body).encode()
-        return await self._http.request(method, path, body=content, headers=headers, patience=self._patience, busy=busy)
+        return await self.http.request(method, path, body=content, headers=headers, patience=self.patience, busy=busy)
 
 
 class _Anything(msgspec.Struct):
@@ -357,22 +359,22 @@ class _Rows(msgspec.Struct):
     rows: list[dict[str, Any]]
 
 
-def _serving(deployments: list[dict[str, Any]], service_names: Collection[str]) -> list[dict[str, Any]]:
+def _deployments_of(deployments: list[dict[str, Any]], service_names: Collection[str]) -> list[dict[str, Any]]:
     wanted = set(service_names)
     return [known for known in deployments if wanted & {service["name"] for service in known["services"]}]
 
 
-def _own_uri(deployments: list[dict[str, Any]], service_names: Collection[str], uri: str) -> str:
+def _unshared_uri(deployments: list[dict[str, Any]], service_names: Collection[str], uri: str) -> str:
     """Where these services are registered. A port may be reused by another session: a registration at a known URI would
     change, or be, that deployment; the endpoint does not care about what comes before its own paths."""
-    ids = {known["id"] for known in _serving(deployments, service_names)}
+    ids = {known["id"] for known in _deployments_of(deployments, service_names)}
     uri = uri.rstrip("/")
     if all(known.get("uri", "").rstrip("/") != uri for known in deployments if known["id"] not in ids):
         return uri
     return f"{uri}/{hashlib.sha256(repr(sorted(set(service_names))).encode()).hexdigest()[:12]}"
 
 
-def _accept(answer: Answer, request: str) -> None:
+def _raise_if_refused(answer: Answer, request: str) -> None:
     if answer.status >= 300:
         raise Rejected(request, answer.status, answer.reason)
 

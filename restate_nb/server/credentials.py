@@ -33,11 +33,11 @@ def read_url(name: str, url: object) -> str:
     """
     parts = _split(url)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidInput(f"{name} is a url such as 'http://localhost:8080', not {_harmless(url, parts)}.")
+        raise InvalidInput(f"{name} is a url such as 'http://localhost:8080', not {_without_password(url, parts)}.")
     if parts.username is not None or parts.password is not None:
         raise InvalidInput(f"{name} must not hold a user or a password, which would be shown: pass token=...")
     if parts.query or parts.fragment:
-        raise InvalidInput(f"{name} ends with its path, and {_harmless(url, parts)} has more after it.")
+        raise InvalidInput(f"{name} ends with its path, and {_without_password(url, parts)} has more after it.")
     return parts.geturl().rstrip("/")
 
 
@@ -61,8 +61,8 @@ Token = str | os.PathLike[str] | Secret | None
 """A token: the text, the path of a file that holds it, or None for that of the environment."""
 
 
-def hidden(token: Token) -> Token:
-    """The token as given, its text hidden: nothing that comes after has it in a variable, which tracebacks may show."""
+def as_secret(token: Token) -> Token:
+    """The token as given, its text as a `Secret`: no variable has it from here on, which tracebacks may show."""
     return Secret(token.strip()) if isinstance(token, str) else token
 
 
@@ -70,18 +70,18 @@ def read_token(token: Token) -> Secret | None:
     """The token that was given, or else that of the environment.
 
     Args:
-        token: as `hidden` gave it; empty for none.
+        token: as `as_secret` returned it; empty for none.
 
     Raises:
         InvalidInput: the file cannot be read, or the text can be no token.
     """
     where, found = "token=", token
     if found is None and os.environ.get(TOKEN):
-        where, found = TOKEN, hidden(os.environ[TOKEN])
+        where, found = TOKEN, as_secret(os.environ[TOKEN])
     elif found is None and os.environ.get(TOKEN_FILE):
         where, found = TOKEN_FILE, Path(os.environ[TOKEN_FILE])
     if isinstance(found, os.PathLike):
-        found = hidden(_read(Path(found)))
+        found = as_secret(_read(Path(found)))
     if not isinstance(found, Secret) or not found:
         return None
     if not found.is_plain:
@@ -89,7 +89,7 @@ def read_token(token: Token) -> Secret | None:
     return found
 
 
-def check_way(secret: Secret | None, urls: Iterable[str]) -> None:
+def check_encrypted(secret: Secret | None, urls: Iterable[str]) -> None:
     """See that a token does not travel unencrypted.
 
     Raises:
@@ -149,7 +149,7 @@ def _split(url: object) -> SplitResult | None:
     return parts
 
 
-def _harmless(url: object, parts: SplitResult | None) -> str:
+def _without_password(url: object, parts: SplitResult | None) -> str:
     """What was given, without what may be a password in it."""
     if parts is None or not isinstance(url, str) or "@" in url:
         return "what was given"

@@ -14,7 +14,7 @@ from pathlib import Path
 from restate_nb.errors import ServerError
 from restate_nb.server.identity import KEY_FILE
 from restate_nb.server.supervisor import BEGIN, LOG, NODE, RECORD
-from restate_nb.server.supervisor_client import forget_in_fork, remember_in_fork
+from restate_nb.server.supervisor_client import close_in_children, keep_in_children
 
 LOCK_FILE = "lock"
 NEW_DIRECTORY_BYTES = 200_000_000  # an empty server preallocates about 150 MB
@@ -106,7 +106,7 @@ class Lock:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        remember_in_fork(self)
+        close_in_children(self)
 
     @classmethod
     def take(cls, data_dir: Path) -> Lock | None:
@@ -135,7 +135,7 @@ class Lock:
 
     def close(self) -> None:
         """Give up our share of the lock: a supervisor that inherited it keeps it."""
-        forget_in_fork(self)
+        keep_in_children(self)
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Run a command that ends when its parent does: `python -I -S leash.py COMMAND...`, with a pipe as standard input.
+"""Run a command that ends when its parent does: `die_with_parent.py COMMAND...`, with a pipe as standard input.
 
 The pipe's other end is the parent's. It closes when the parent is killed, and then the command's whole process group is
 killed. Without this an installation would go on, unlocked, after the death of the process that started it.

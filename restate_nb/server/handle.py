@@ -74,7 +74,7 @@ class ServerHandle:
         self.note = ""
         self._connection = connection
         self._closed = False
-        self._data = _identity(data_dir)
+        self._data = _inodes(data_dir)
         # A handle that is lost, or left open at exit, gives up its hold without a warning.
         self._finalizer = weakref.finalize(self, connection.close)
 
@@ -112,7 +112,7 @@ class ServerHandle:
 
     def lost(self) -> str:
         """What became of the data under the server's feet; empty while they are where they were."""
-        now = _identity(self.data_dir)
+        now = _inodes(self.data_dir)
         self._data = tuple(before or after for before, after in zip(self._data, now, strict=True))
         if self._closed or self._data == now:
             return ""
@@ -140,8 +140,9 @@ class ServerHandle:
         return f"<ServerHandle {self.version} {self.listen} {state} {str(self.data_dir)!r}>"
 
 
-def _identity(data_dir: Path) -> tuple[tuple[int, int] | None, ...]:
-    """Which directory and which database it is, as far as they are there: others of the same name are others."""
+def _inodes(data_dir: Path) -> tuple[tuple[int, int] | None, ...]:
+    """The inodes of the directory's lock and database, as far as they are there: they tell a directory from another one
+    that was put in its place."""
     found: list[tuple[int, int] | None] = []
     for path in (data_dir / LOCK_FILE, data_dir / supervisor.NODE / "db"):
         try:

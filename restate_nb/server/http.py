@@ -1,4 +1,4 @@
-"""HTTP to the server: one client for both interfaces, which rides out restarts of the server."""
+"""HTTP to the server: one client for both interfaces, which repeats requests while the server restarts."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ class Answer:
             for name in names:
                 found = found[name]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise BadAnswer(f"Asked {request}, the server gave {self.in_words()}. {WHO_ANSWERS}") from None
+            raise BadAnswer(f"Asked {request}, the server gave {self.description()}. {WHO_ANSWERS}") from None
         return found
 
-    def in_words(self) -> str:
+    def description(self) -> str:
         """What kind of answer it is, and how it begins."""
         kind = self.headers.get("Content-Type", "no content type")
         begins = self.body[:_SHOWN].decode(errors="replace")
@@ -121,6 +121,35 @@ def segment(text: str) -> str:
     return quote(text, safe="").replace(".", "%2E")
 
 
+class _Repeats:
+    """The pauses before a request is sent again, up to so many seconds after the server was there last."""
+
+    def __init__(self, address: Address, patience: float | None) -> None:
+        self._address = address
+        self._patience = patience
+        self._pause = FIRST_WAIT
+        self.silent_since = time.monotonic()
+
+    async def wait(self, problem: str) -> None:
+        """Wait, each time a little longer.
+
+        Args:
+            problem: why the request is sent again.
+
+        Raises:
+            Unreachable: patience is at its end.
+        """
+        elapsed = time.monotonic() - self.silent_since
+        if self._patience is not None and elapsed >= self._patience:
+            raise Unreachable(
+                f"restate-server at {self._address} did not serve the request within {elapsed:.0f} s ({problem}). "
+                f"Check that it runs; a local one is started with restate_nb.start()."
+            )
+        pause = self._pause * _jitter.uniform(0.7, 1.3)
+        await asyncio.sleep(pause if self._patience is None else min(pause, self._patience - elapsed))
+        self._pause = min(self._pause * 1.6, LONGEST_WAIT)
+
+
 class HttpClient:
     """Requests to one address. It belongs to the event loop on which it is first used.
 
@@ -130,6 +159,10 @@ class HttpClient:
         token: is sent as a bearer token, for a server that asks for one.
         longest: the most bytes that an answer may have.
         patience: seconds to go on trying where the caller would for ever; None for ever.
+
+    Attributes:
+        address: where the server is.
+        longest: the most bytes that an answer may have.
     """
 
     def __init__(
@@ -144,7 +177,7 @@ class HttpClient:
         self.address = address
         self._health = health
         self._secret = token
-        self._longest = longest
+        self.longest = longest
         self._patience = patience
         self._headers = {} if token is None else {"Authorization": token.header()}
         if address.socket is not None:
@@ -182,9 +215,8 @@ class HttpClient:
         """
         patience = self._patience if patience is None else patience
         url = URL(self.address.url.rstrip("/") + path, encoded=True)
+        repeats = _Repeats(self.address, patience)
         silence = SILENCE_TIMEOUT if patience is None else min(SILENCE_TIMEOUT, max(patience, PROBE_TIMEOUT))
-        silent_since = time.monotonic()
-        wait = FIRST_WAIT
         while True:
             sent = time.monotonic()
             if self._closed:
@@ -195,14 +227,14 @@ class HttpClient:
                     return answer
                 problem = f"it answers {answer.status}: {answer.reason}"
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-                problem = self._told(error)  # refused, no such file, or no answer: nothing was sent
+                problem = self._text_of(error)  # refused, no such file, or no answer: nothing was sent
             except aiohttp.SocketTimeoutError:  # only where it is repeatable
                 if patience is None or await self.healthy():
-                    silent_since = time.monotonic()
+                    repeats.silent_since = time.monotonic()
                     continue  # it takes its time; a fresh connection finds out whether the server lives
                 problem = "it takes connections and does not answer: it hangs, or its process is stopped"
             except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-                problem = self._told(error)
+                problem = self._text_of(error)
                 if not repeatable:
                     raise Unreachable(
                         f"The connection to restate-server at {self.address} broke ({problem}); whether it took the "
@@ -210,19 +242,11 @@ class HttpClient:
                     ) from None  # the frames of the client have the request's headers in their variables
                 lasted = time.monotonic() - sent > LONGEST_WAIT  # then it was there until now
                 if lasted and not isinstance(error, aiohttp.ClientPayloadError):
-                    silent_since, wait = time.monotonic(), FIRST_WAIT
-            elapsed = time.monotonic() - silent_since
-            if patience is not None and elapsed >= patience:
-                raise Unreachable(
-                    f"restate-server at {self.address} did not serve the request within {elapsed:.0f} s ({problem}). "
-                    f"Check that it runs; a local one is started with restate_nb.start()."
-                )
-            pause = wait * _jitter.uniform(0.7, 1.3)
-            await asyncio.sleep(pause if patience is None else min(pause, patience - elapsed))
-            wait = min(wait * 1.6, LONGEST_WAIT)
+                    repeats = _Repeats(self.address, patience)
+            await repeats.wait(problem)
 
-    def _told(self, error: Exception) -> str:
-        """What the error says, without the token: what a server answers may be in it, however long."""
+    def _text_of(self, error: Exception) -> str:
+        """The text of an error, without the token: what a server answers may be in it, however long."""
         says = str(error) or type(error).__name__
         return says[:_LONGEST_REASON] if self._secret is None else self._secret.hide(says)[:_LONGEST_REASON]
 
@@ -255,18 +279,18 @@ class HttpClient:
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         length = response.content_length
-        if length is not None and length <= self._longest and "Content-Encoding" not in response.headers:
+        if length is not None and length <= self.longest and "Content-Encoding" not in response.headers:
             return await response.read()
         parts = bytearray()
-        if length is None or length <= self._longest:
+        if length is None or length <= self.longest:
             async for part in response.content.iter_any():
                 parts += part
-                if len(parts) > self._longest:
+                if len(parts) > self.longest:
                     break
             else:
                 return bytes(parts)
         raise BadAnswer(
-            f"The server at {self.address} gave an answer of more than {self._longest >> 20} MiB. {WHO_ANSWERS}"
+            f"The server at {self.address} gave an answer of more than {self.longest >> 20} MiB. {WHO_ANSWERS}"
         )
 
     def _open(self) -> aiohttp.ClientSession:

@@ -29,9 +29,9 @@ from restate_nb.server.secret import Secret
 _SETTLING: Final = 1.0
 """Seconds. A server that has just started may not have read yet which services there are (a node of a cluster takes
 half a second for it), and says of all that they do not exist."""
-_SETTLING_LONGEST: Final = 10.0
+_LONGEST_SETTLING: Final = 10.0
 """Seconds, for a service that this client has seen there."""
-_LOOK: Final = 0.05
+_SETTLING_POLL: Final = 0.05
 
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
@@ -79,6 +79,9 @@ class Ingress:
         token: is sent as a bearer token, for a server that asks for one.
         longest_patience: seconds that stand for `None` where requests would be repeated for ever.
 
+    Attributes:
+        http: sends its requests.
+
     Example:
         >>> async def greet(address: Address) -> bytes:
         ...     async with Ingress(address) as ingress:
@@ -86,7 +89,7 @@ class Ingress:
     """
 
     def __init__(self, address: Address, *, token: Secret | None = None, longest_patience: float | None = None) -> None:
-        self._http = HttpClient(address, health="/restate/health", token=token, patience=longest_patience)
+        self.http = HttpClient(address, health="/restate/health", token=token, patience=longest_patience)
         self._seen: set[str] = set()
 
     async def send(
@@ -214,27 +217,27 @@ class Ingress:
             Rejected: the server does not let us in.
             Unreachable: the server did not answer.
         """
-        answer = await self._http.request("GET", "/restate/health", patience=patience, busy=_is_busy)
+        answer = await self.http.request("GET", "/restate/health", patience=patience, busy=_is_busy)
         if answer.status != 200:
             raise Rejected("to say how it is", answer.status, answer.reason)
         names = answer.json("how it is", "services")
         if not isinstance(names, list):
-            raise BadAnswer(f"Asked how it is, the server gave {answer.in_words()}. {WHO_ANSWERS}")
+            raise BadAnswer(f"Asked how it is, the server gave {answer.description()}. {WHO_ANSWERS}")
         self._seen.update(map(str, names))
         return [str(name) for name in names]
 
     async def is_current(self) -> bool:
         """Whether the server is new enough to say where an error comes from, which restate-server 1.7 and later do."""
-        answer = await self._http.request("GET", "/restate/output/inv_none", busy=_is_busy)
+        answer = await self.http.request("GET", "/restate/output/inv_none", busy=_is_busy)
         return "x-restate-error-source" in answer.headers
 
     async def healthy(self) -> bool:
         """Whether the server answers now."""
-        return await self._http.healthy()
+        return await self.http.healthy()
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.close()
+        await self.http.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -259,7 +262,7 @@ class Ingress:
             sent["Idempotency-Key"] = written_key(idempotency_key)
         missing_since: float | None = None
         while True:
-            answer = await self._http.request(
+            answer = await self.http.request(
                 "POST",
                 path,
                 body=body or None,
@@ -275,10 +278,10 @@ class Ingress:
             now = time.monotonic()
             missing_since = now if missing_since is None else missing_since
             was_there = service in self._seen and f"service '{service}' not found" in answer.reason
-            settling = _SETTLING_LONGEST if was_there else _SETTLING
+            settling = _LONGEST_SETTLING if was_there else _SETTLING
             if now - missing_since >= (settling if patience is None else min(settling, patience)):
                 return answer
-            await asyncio.sleep(_LOOK)  # nothing was taken, so that this is no second submission
+            await asyncio.sleep(_SETTLING_POLL)  # nothing was taken, so that this is no second submission
 
     async def _attach(self, target: str | dict[str, str], patience: float | None) -> bytes:
         return (await self._attached(target, patience)).body
@@ -292,10 +295,10 @@ class Ingress:
 
     async def _ask(self, verb: str, target: str | dict[str, str], patience: float | None) -> Answer:
         if isinstance(target, str):
-            return await self._http.request(
+            return await self.http.request(
                 "GET", f"/restate/{verb}/{segment(target)}", patience=patience, busy=_is_busy
             )
-        return await self._http.request(
+        return await self.http.request(
             "POST",
             f"/restate/{verb}",
             body=json.dumps(target).encode(),

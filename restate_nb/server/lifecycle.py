@@ -20,7 +20,7 @@ from restate_nb.server.binary import binary_version, ensure_binary
 from restate_nb.server.handle import END_TIMEOUT, ServerHandle, ServerStatus, addresses, read_status, release
 from restate_nb.server.health import answers
 from restate_nb.server.identity import identity_key
-from restate_nb.server.orphans import clear_the_way
+from restate_nb.server.orphans import end_orphaned_server
 from restate_nb.server.settings import Listen
 from restate_nb.server.supervisor_client import Connection, Gone
 
@@ -160,7 +160,7 @@ def _hold(
 
 def _spawn(data_dir: Path, lock: datadir.Lock, listen: Listen, extra: Mapping[str, str], program: Path) -> Connection:
     """Start a supervisor, which inherits the lock and the first hold."""
-    clear_the_way(data_dir)
+    end_orphaned_server(data_dir)
     datadir.rotate_log(data_dir)
     identity_key(data_dir)
     ports = settings.loopback_ports(data_dir) if listen == "tcp" else None

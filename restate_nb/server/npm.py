@@ -71,7 +71,7 @@ def npm_install(package: str, folder: Path) -> Path:
                 f"set RESTATE_NB_SERVER to the path of a restate-server binary."
             ) from None
         finally:
-            process.stdin.close()  # lets go of the leash: what still runs is killed, after Ctrl-C too
+            process.stdin.close()  # what still runs is killed, after Ctrl-C too
             process.wait()
     if process.returncode:
         raise ServerError(

@@ -1,4 +1,4 @@
-"""What an earlier server left running on a data directory."""
+"""Ends a restate-server that goes on though its supervisor was killed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ KILL_TIMEOUT = 5.0  # seconds
 DYING_TIMEOUT = 1.0  # a server that was killed with its supervisor may need a moment to be gone
 
 
-def clear_the_way(data_dir: Path) -> None:
-    """End a server whose supervisor was killed (Linux does so by itself); the directory's lock must be held.
+def end_orphaned_server(data_dir: Path) -> None:
+    """End the server of a directory if its supervisor was killed (Linux does so by itself); the lock must be held.
 
     Raises:
         ServerError: a server runs there that is not ours to end.

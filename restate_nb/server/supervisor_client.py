@@ -20,21 +20,21 @@ class _Closable(Protocol):
 
 # A forked child (multiprocessing's "fork") must not keep our connections and locks open after we died. Children that
 # are exec'd do not inherit them in the first place.
-_not_for_children: WeakSet[_Closable] = WeakSet()
+_closed_in_children: WeakSet[_Closable] = WeakSet()
 
 
-def remember_in_fork(item: _Closable) -> None:
+def close_in_children(item: _Closable) -> None:
     """Close `item` in forked children."""
-    _not_for_children.add(item)
+    _closed_in_children.add(item)
 
 
-def forget_in_fork(item: _Closable) -> None:
-    """Undo `remember_in_fork`."""
-    _not_for_children.discard(item)
+def keep_in_children(item: _Closable) -> None:
+    """Undo `close_in_children`, before `item` is closed here."""
+    _closed_in_children.discard(item)
 
 
 def _after_fork() -> None:
-    for item in list(_not_for_children):
+    for item in list(_closed_in_children):
         with suppress(OSError):
             item.close()
 
@@ -55,7 +55,7 @@ class Connection:
         self._received = b""
         self._number = 0
         self._pid = os.getpid()
-        remember_in_fork(self)
+        close_in_children(self)
 
     @classmethod
     def open(cls, path: Path, timeout: float = 5.0) -> Connection | None:
@@ -131,7 +131,7 @@ class Connection:
 
     def close(self) -> None:
         """Close our end; in a forked child only the child's copy of it."""
-        forget_in_fork(self)
+        keep_in_children(self)
         self._socket.close()
 
     def __enter__(self) -> Connection:

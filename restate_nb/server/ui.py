@@ -62,12 +62,15 @@ class Ui:
 
     Args:
         prefix: the path at which the browser finds this program, such as `/user/ada/restate-nb`.
+
+    Attributes:
+        admins: the admin interfaces that were found, by the keys of their servers.
     """
 
     def __init__(self, prefix: str) -> None:
         self._prefix = quote(prefix.rstrip("/"), safe="/%:@!$&*+,;=~")
         self._clients: dict[Address, aiohttp.ClientSession] = {}
-        self._admins: dict[str, Address] = {}
+        self.admins: dict[str, Address] = {}
 
     def application(self) -> web.Application:
         """The application to serve."""
@@ -101,16 +104,16 @@ class Ui:
             ) as answer:
                 return await self._give_back(request, answer, f"{self._prefix}/{key}")
         except aiohttp.ClientConnectionError:
-            self._admins.pop(key, None)  # it may have come back elsewhere
+            self.admins.pop(key, None)  # it may have come back elsewhere
             raise web.HTTPServiceUnavailable(text=_GONE) from None
 
     async def _find(self, key: str) -> Address | None:
-        if key not in self._admins:
+        if key not in self.admins:
             admin = await asyncio.to_thread(_admin_of, key)
             if admin is None:
                 return None
-            self._admins[key] = admin
-        return self._admins[key]
+            self.admins[key] = admin
+        return self.admins[key]
 
     def _client(self, admin: Address) -> aiohttp.ClientSession:
         if admin not in self._clients:
@@ -127,9 +130,9 @@ class Ui:
         if "/ui/assets/" in request.path and answer.status == 200:
             headers["Cache-Control"] = f"private, max-age={_YEAR}, immutable"  # their names have their digests
         if "/ui/" in request.path and answer.content_type in _REWRITTEN:
-            moved = rewritten(await answer.read(), prefix)
+            moved = put_under_prefix(await answer.read(), prefix)
             if answer.content_type == "text/html":
-                moved = sending(moved, prefix)
+                moved = with_redirected_fetch(moved, prefix)
             page = web.Response(status=answer.status, headers=headers, body=moved)
             page.enable_compression()
             return page
@@ -141,7 +144,7 @@ class Ui:
         return response
 
 
-def rewritten(text: bytes, prefix: str) -> bytes:
+def put_under_prefix(text: bytes, prefix: str) -> bytes:
     """A page or a script of the UI, its paths put under a prefix.
 
     Args:
@@ -152,7 +155,7 @@ def rewritten(text: bytes, prefix: str) -> bytes:
     return _ROOT_PATH.sub(lambda found: found[1] + under + b"/ui/", text)
 
 
-def sending(page: bytes, prefix: str) -> bytes:
+def with_redirected_fetch(page: bytes, prefix: str) -> bytes:
     """A page of the UI whose scripts send what they ask of the root of their host to the prefix instead.
 
     Asked there, and not told of another address of the admin interface, the UI works as it was written and tested.

@@ -182,6 +182,9 @@ class JobRuns:
         self._closed: list[Pool] = []
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._runs)
+
     def get(self, job: str, generation: int) -> JobRun:
         """The run of that job; made when there is none."""
         key = job, generation

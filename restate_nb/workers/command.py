@@ -17,7 +17,7 @@ from restate_nb.errors import InvalidInput, RestateNbError
 from restate_nb.names import check_session_name
 from restate_nb.server.address import Address
 from restate_nb.server.admin import Admin
-from restate_nb.server.credentials import check_way, is_loopback, read_bind, read_token, read_url
+from restate_nb.server.credentials import check_encrypted, is_loopback, read_bind, read_token, read_url
 from restate_nb.server.http import Rejected
 from restate_nb.server.secret import Secret
 from restate_nb.service.digest import code_of
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         admin = read_url("--admin", arguments.admin)
         token = read_token(None if arguments.token_file is None else Path(arguments.token_file))
-        check_way(token, [admin])
+        check_encrypted(token, [admin])
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
     served = ServedFunctions.of(arguments.serve)

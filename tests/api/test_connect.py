@@ -253,9 +253,9 @@ def test_a_token_is_shown_nowhere(
     job = rnb.invoke(DOUBLE, [1], session=session, show=False)
     job.result(10)
     restate = session._restate
-    for thing in (session, job, restate, restate.ingress(), session._ingress._http, vars(session._ingress._http)):
+    for thing in (session, job, restate, restate.ingress(), session._ingress.http, vars(session._ingress.http)):
         shown.append(repr(thing))
-    for pickled in (restate, session._ingress._http):
+    for pickled in (restate, session._ingress.http):
         with pytest.raises(TypeError):
             pickle.dumps(pickled)
 
@@ -492,7 +492,7 @@ def test_a_hostile_answer_is_that_inputs_error_and_no_more(
 ) -> None:
     monkeypatch.setattr(http, "MAX_ANSWER", 4 << 20)
     session = connect(door.url, token=TOKEN, patience=1)
-    session._item_ingress._http._longest = 4 << 20
+    session._item_ingress.http.longest = 4 << 20
     door.hostile = hostile
     frame = rnb.invoke(DOUBLE, [1], session=session, show=False, timeout=3).result(20)
     assert frame["error_type"].tolist() == [kind]

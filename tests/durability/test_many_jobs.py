@@ -64,7 +64,7 @@ def kept(session: Session) -> dict[str, int]:
         "threads": sum(each.name.startswith("rnb") for each in threading.enumerate()),
         "descriptors": ME.num_fds(),
         "handles": len(session.jobs),
-        "runs": len(session._runs._runs),
+        "runs": len(session._runs),
         "functions": len(session._functions),
         "kB": tracemalloc.get_traced_memory()[0] // 1024,
     }

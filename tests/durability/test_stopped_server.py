@@ -90,7 +90,7 @@ def test_a_job_goes_on_after_long_too(session: Session, seconds: float) -> None:
 def test_a_question_to_a_server_that_stands_still_ends_with_an_error(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session._admin, "_patience", 1.0)  # of 30 s
+    monkeypatch.setattr(session._admin, "patience", 1.0)  # of 30 s
     monkeypatch.setattr(http, "PROBE_TIMEOUT", 0.5)
     server = session.server.pid
     assert server is not None

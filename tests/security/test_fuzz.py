@@ -58,7 +58,7 @@ from restate_nb.server.admin import Admin
 from restate_nb.server.identity import identity_key
 from restate_nb.server.ingress import Ingress
 from restate_nb.server.lifecycle import start_server
-from restate_nb.server.orphans import clear_the_way
+from restate_nb.server.orphans import end_orphaned_server
 from restate_nb.server.supervisor import RECORD
 from restate_nb.server.supervisor_client import Connection, Gone
 from restate_nb.service import job_object
@@ -372,7 +372,7 @@ def files(folder: Path) -> Reader:
         for name in (RECORD, settings.PORTS_FILE):
             (data / name).write_bytes(raw)
         assert datadir.holder(data)
-        clear_the_way(data)
+        end_orphaned_server(data)
         ports = settings.loopback_ports(data)
         assert set(ports) == {"ingress", "admin", "fabric"} and all(0 <= port < 65_536 for port in ports.values())
 

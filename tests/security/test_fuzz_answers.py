@@ -100,7 +100,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Mapping[st
         nonlocal name
         async with Ingress(ingress) as here, Admin(admin, patience=0.5) as there:
             for client in (here, there):
-                http: HttpClient = client._http
+                http: HttpClient = client.http
 
                 async def noted(*words: Any, _ask: Any = http.request, **options: Any) -> Answer:
                     answer: Answer = await _ask(*words, **options)
@@ -139,7 +139,7 @@ def test_answers_of_a_real_server_are_read_or_refused_however_they_are_changed(
     played = Played()
     ingress, admin = Ingress(Address("http://127.0.0.1:1")), Admin(Address("http://127.0.0.1:1"), patience=0)
     for client in (ingress, admin):
-        client._http = played  # type: ignore[assignment]
+        client.http = played  # type: ignore[assignment]
     asked = requests(ingress, admin)
     unread = set(asked)
     bodies = sorted({body for _, body in real.values() if body})
@@ -187,7 +187,7 @@ def test_what_the_clients_read_of_an_answer_as_it_is(real: dict[str, tuple[Mappi
     played = Played()
     ingress, admin = Ingress(Address("http://127.0.0.1:1")), Admin(Address("http://127.0.0.1:1"), patience=0)
     for client in (ingress, admin):
-        client._http = played  # type: ignore[assignment]
+        client.http = played  # type: ignore[assignment]
     asked = requests(ingress, admin)
     for name in ("services", "version", "deployments", "query", "lookup"):
         headers, body = real[name]

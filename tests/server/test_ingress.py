@@ -221,7 +221,7 @@ async def test_a_service_that_was_there_is_waited_for_longer(server: ServerHandl
         with pytest.raises(Rejected, match="handler 'nothing' was not found"):
             await client.call("Again", "nothing", b"1")
         assert time.monotonic() - began < 5
-        await admin._http.request("DELETE", f"/deployments/{deployment}?force=true")
+        await admin.delete_deployment(deployment)
         call = asyncio.create_task(client.call("Again", "echo", b"2"))
         await asyncio.sleep(2)
         assert not call.done()

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from restate_nb.server.address import Address
 from restate_nb.server.lifecycle import start_server
-from restate_nb.server.ui import Ui, jupyter_entry, rewritten, sending
+from restate_nb.server.ui import Ui, jupyter_entry, put_under_prefix, with_redirected_fetch
 from restate_nb.server.ui_link import NAME, publish
 
 PREFIX = f"/user/ada%40work/{NAME}"
@@ -109,7 +109,7 @@ def test_nothing_else_is_reached(browser: httpx.Client, path: str) -> None:
 
 
 def test_a_prefix_is_no_way_into_the_page() -> None:
-    page = sending(b"<html><head lang='en'><title>", '/user/"</script><script>alert(1)//')
+    page = with_redirected_fetch(b"<html><head lang='en'><title>", '/user/"</script><script>alert(1)//')
     assert page.count(b"</script>") == 1
     assert b'const prefix = "/user/\\"\\u003c/script>' in page
 
@@ -117,7 +117,7 @@ def test_a_prefix_is_no_way_into_the_page() -> None:
 def test_only_paths_in_quotes_are_moved() -> None:
     text = b"""["/ui/a", '/ui/b', `/ui/c`, "https://x.org/ui/d", "/uix", "see /ui/"]"""
     moved = b"""["/p/ui/a", '/p/ui/b', `/p/ui/c`, "https://x.org/ui/d", "/uix", "see /ui/"]"""
-    assert rewritten(text, "/p") == moved
+    assert put_under_prefix(text, "/p") == moved
 
 
 async def test_cookies_and_tokens_stay_with_jupyter(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ async def test_cookies_and_tokens_stay_with_jupyter(tmp_path: Path) -> None:
     await runner.setup()
     await web.UnixSite(runner, str(tmp_path / "admin.sock")).start()
     ui = Ui(PREFIX)
-    ui._admins["0" * 16] = Address("http://localhost", tmp_path / "admin.sock")
+    ui.admins["0" * 16] = Address("http://localhost", tmp_path / "admin.sock")
     async with TestClient(TestServer(ui.application())) as client:
         secrets = {"Cookie": "token=secret", "Authorization": "token secret", "X-XSRFToken": "secret"}
         answer = await client.post(f"/{'0' * 16}/query", data="asked", headers=secrets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -187,7 +188,9 @@ def test_a_record_that_cannot_be_read_is_refused_and_begun_anew_with_fresh(ask: 
     async def spoil(name: str, raw: bytes) -> None:
         async with Admin(session.server.admin) as admin:
             changed = {"object_key": name, "new_state": {"manifest": list(raw)}}
-            answer = await admin._request("POST", f"/services/{jobs_service('tests')}/state", changed)
+            path = f"/services/{jobs_service('tests')}/state"
+            json_body = {"Content-Type": "application/json"}
+            answer = await admin.http.request("POST", path, body=json.dumps(changed).encode(), headers=json_body)
             assert answer.status < 300, answer.reason
             while (
                 await admin.query(
