@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from restate_nb.charts.labels import names_of, some_of
 from restate_nb.charts.spans import FAILED, OK, Floats, Spans, read_spans
-from restate_nb.charts.style import axes_for, legend, palette, say_empty, tidy
+from restate_nb.charts.style import axes_for, legend, palette, read_out, say_empty, tidy
 from restate_nb.charts.time_axis import Clock, clock_for
 from restate_nb.formatting import counted, duration, rate
 
@@ -41,20 +41,11 @@ def throughput(
     """Draw the rate at which items ended over time, failures on top, and how many attempts ran at once as a line.
 
     The line belongs to the axis on the right (its Axes is `ax.figure.axes[-1]`). The limits on both are dotted lines;
-    one that is far above what ran is left to the legend.
+    one that is far above what ran is left to the legend. An interactive backend tells the items under the mouse.
 
-    Args:
-        frame: one row an item, as from `job.frame()`.
-        attempts: one row an attempt, as from `job.attempts()`.
-        submitted_at: second 0, as a timestamp or in Unix seconds.
+    Args: see `restate_nb.charts`; and
         limits: one row a change, in the order of time: `at`, `concurrency` (how many may run at once) and
             `per_second` (how many may start; NaN for any number).
-        label: what an interactive backend calls the items under the mouse: a column of `frame`, or one value an item.
-        ax: the Axes to draw on; by default a new figure's.
-        title: instead of the one that tells the mean rate.
-
-    Raises:
-        InvalidInput: `label` is no column, or has too few or too many values.
 
     Example:
         >>> ax = throughput(job.frame(), job.attempts())  # doctest: +SKIP
@@ -62,33 +53,51 @@ def throughput(
     ax = axes_for(ax, height=3.2)
     spans = read_spans(frame, attempts, submitted_at)
     clock = clock_for(spans.start, spans.end, spans.now)
-    ended = np.isin(spans.kind, [OK, FAILED])
-    tidy(ax, title if title is not None else _title(int(ended.sum()), clock), grid="y")
+    ended = int(np.isin(spans.kind, [OK, FAILED]).sum())
+    tidy(ax, title if title is not None else _title(ended, clock), grid="y")
     clock.dress(ax)
-    if not ended.any():
+    if not ended:
         ax.set_ylabel("items finished per second")
         ax.set_ylim(0, 1)
         say_empty(ax, "nothing has finished yet" if len(frame) else "no items")
         return ax
 
-    places, seconds = time_bins(clock, int(ended.sum()))
-    lengths = np.diff(seconds)
-    ok, failed = (np.histogram(spans.end[spans.kind == k], seconds)[0] / lengths for k in (OK, FAILED))
+    places, seconds = time_bins(clock, ended)
+    steps = _steps(limits, spans, clock)
+    handles = _rates(ax, spans, places, seconds, steps)
+    running, called = mean_running(spans, seconds), names_of(frame, label)
+    at_once, told = _concurrency(ax, running, places, steps)
+    legend(ax, handles + told)
+
+    def read(x: float, _: float) -> str:
+        """What an interactive backend says about the place under the mouse."""
+        at, when = int(np.searchsorted(places, x)) - 1, f"at {duration(clock.at(x))}"
+        if not 0 <= at < len(running):
+            return when
+        begin, end = seconds[at], seconds[at + 1]
+        there = np.flatnonzero(np.isin(spans.kind, [OK, FAILED]) & (spans.end >= begin) & (spans.end <= end))
+        which = f" ({some_of(called, spans.position[there])})" if len(there) else ""
+        return f"{when}: {rate(len(there) / (end - begin))}{which}, {running[at]:.1f} at once"
+
+    read_out(read, ax, at_once)
+    return ax
+
+
+def _rates(ax: Axes, spans: Spans, places: Floats, seconds: Floats, steps: _Steps | None) -> list[Artist]:
+    """How many items ended in each bin, and how many could; what the legend says of it."""
+    colours, ground = palette(ax), ax.get_facecolor()
+    ok, failed = (np.histogram(spans.end[spans.kind == k], seconds)[0] / np.diff(seconds) for k in (OK, FAILED))
+    top = float((ok + failed).max())
     # Slow jobs are told per minute or hour: "0.003 per second" is no number to read.
-    factor, per = next(
-        ((f, p) for f, p in ((1, "second"), (60, "minute")) if (ok + failed).max() * f >= 1), (3600, "hour")
-    )
-    colours = palette(ax)
+    factor, per = next(((f, p) for f, p in ((1, "second"), (60, "minute")) if top * f >= 1), (3600, "hour"))
     handles: list[Artist] = [Patch(fc=colours.ok, label="ok")]
     ax.stairs(ok * factor, places, fill=True, color=colours.ok, label="ok")
     if failed.any():
         ax.stairs(
-            (ok + failed) * factor, places, baseline=ok * factor, fill=True, fc=colours.failed, ec=ax.get_facecolor(),
+            (ok + failed) * factor, places, baseline=ok * factor, fill=True, fc=colours.failed, ec=ground,
             hatch="////", lw=0, label="failed",
         )  # fmt: skip
-        handles.append(Patch(fc=colours.failed, ec=ax.get_facecolor(), hatch="////", label="failed"))
-    steps = _steps(limits, spans, clock)
-    top = float((ok + failed).max())
+        handles.append(Patch(fc=colours.failed, ec=ground, hatch="////", label="failed"))
     if steps is not None and not np.isnan(steps.per_second).all():
         lowest, highest = float(np.nanmin(steps.per_second)), float(np.nanmax(steps.per_second))
         if lowest <= _FAR * top:
@@ -100,22 +109,7 @@ def throughput(
     ax.set_ylabel(f"items finished per {per}")
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}" if n >= 100 else f"{n:g}"))
-    running, called = mean_running(spans, seconds), names_of(frame, label)
-    at_once, told = _concurrency(ax, running, places, steps)
-    legend(ax, handles + told)
-
-    def read(x: float, _: float) -> str:
-        """What an interactive backend says about the place under the mouse."""
-        at, when = int(np.searchsorted(places, x)) - 1, f"at {duration(clock.at(x))}"
-        if not 0 <= at < len(lengths):
-            return when
-        there = np.flatnonzero(ended & (spans.end >= seconds[at]) & (spans.end <= seconds[at + 1]))
-        which = f" ({some_of(called, spans.position[there])})" if len(there) else ""
-        return f"{when}: {rate(len(there) / lengths[at])}{which}, {running[at]:.1f} at once"
-
-    for each in (ax, at_once):  # the one on top is asked
-        each.format_coord = read  # type: ignore[assignment, method-assign]
-    return ax
+    return handles
 
 
 def time_bins(clock: Clock, events: int) -> tuple[Floats, Floats]:

@@ -22,7 +22,7 @@ from restate_nb.charts.bars import (
 )
 from restate_nb.charts.labels import names_of
 from restate_nb.charts.spans import FAILED, Floats, Ints, Spans, read_spans
-from restate_nb.charts.style import axes_for, legend, palette, say_empty, tidy
+from restate_nb.charts.style import axes_for, legend, palette, read_out, say_empty, tidy
 from restate_nb.charts.time_axis import Clock, clock_for
 from restate_nb.errors import InvalidInput
 from restate_nb.formatting import counted, duration
@@ -53,15 +53,9 @@ def timeline(
     Beyond 3,000 bars, where each would be thinner than a pixel, the same picture is drawn as a density. Stretches of
     more than five minutes in which nothing ran, and which are longer than all the rest, are cut out of the time axis.
 
-    Args:
-        frame: one row an item, as from `job.frame()`.
-        attempts: one row an attempt, as from `job.attempts()`; without it each item is drawn as a single attempt.
-        submitted_at: second 0, as a timestamp or in Unix seconds; by default the earliest moment that the frame tells.
+    Args: see `restate_nb.charts`; `label` is written beside the rows; and
         sort: the order of the rows, from the top: "start" by first start, "duration" the longest first, "index" as in
             the input; "lane" packs the attempts into as few rows as ran at once.
-        label: the frame's column, or one value an item, to write beside the rows instead of the index.
-        ax: the Axes to draw on; by default a new figure's.
-        title: instead of the one that counts items and failures.
 
     Raises:
         InvalidInput: `sort` is none of these, or `label` is no column.
@@ -101,7 +95,7 @@ def timeline(
     legend(ax, legend_handles(canvas, spans.kind, len(waits) > 0))
     if not len(strips):
         say_empty(ax, "nothing has run yet" if len(frame) else "no items")
-    ax.format_coord = _reader(names, frame, item_row, clock, (spans, strips) if sort == "lane" else None)  # type: ignore[assignment, method-assign]
+    read_out(_reader(names, frame, item_row, clock, (spans, strips) if sort == "lane" else None), ax)
     return ax
 
 
