@@ -17,7 +17,7 @@ from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import Entry, ShardQueue, cancelled
 from restate_nb.engine.record import CANCELLED, ERROR, TIMEOUT, Failure, Recorded, decode_group, describe
 from restate_nb.errors import InvocationFailed, ItemTimeout, ServerError
-from restate_nb.policy import RunPolicy, seconds
+from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
 from restate_nb.server.http import BadAnswer, Rejected, UnknownInvocation, Unreachable
@@ -62,7 +62,7 @@ class DeployedBackend(LocalBackend):
         assert isinstance(target, DeployedHandler)
         target.bind(self._call)
         self._target = target
-        self._timeout = None if policy.timeout is None else seconds("timeout", policy.timeout)
+        self._timeout = policy.timeout
         self._run = self._connection.runs.get(self._manifest.name, self._manifest.generation)
         super().provide(target, dataclasses.replace(policy, timeout=None))  # its end is ours to see to
 
@@ -86,7 +86,7 @@ class DeployedBackend(LocalBackend):
             self._ledger.apply(round_, [cancelled(each, 1) for each in left if each not in begun], 0)
             left = [each for each in left if each in begun]
         run, shard = self._run, (round_, first)
-        self._lane = lane = run.lane(shard, len(left), lambda: (Entry(each, (round_, each)) for each in left))
+        self._lane = lane = run.queue(shard, len(left), lambda: (Entry(each, (round_, each)) for each in left))
         still_open = set(left)
         try:
             while still_open:
@@ -108,7 +108,7 @@ class DeployedBackend(LocalBackend):
                 self._ledger.retime(position, invocation.started, invocation.ended - invocation.started)
 
     async def _taken(self, lane: ShardQueue) -> bytes:
-        taking = asyncio.ensure_future(lane.take())
+        taking = asyncio.ensure_future(lane.next_group())
         try:
             waiting: set[asyncio.Future[Any]] = {taking, self._broken}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -73,7 +73,7 @@ class DeployedHandler(Function):
 
     def work(self, retry: Retry = NO_RETRY) -> ItemCall:
         """What a pool runs; retries are up to it."""
-        return ItemCall(self._call, True, contextvars.copy_context())
+        return ItemCall(self._call, "loop", contextvars.copy_context())
 
     @property
     def is_elsewhere(self) -> bool:

@@ -13,11 +13,10 @@ from typing import Any, Final, Literal
 import msgspec
 
 from restate_nb.engine import process_child
-from restate_nb.engine.attempt import ItemCall
+from restate_nb.engine.attempt import ItemCall, Remote
 from restate_nb.engine.codec import decode, encode, has_objects
 from restate_nb.engine.keepable import why_unkeepable
 from restate_nb.engine.objects import Classes
-from restate_nb.engine.process_runner import Remote
 from restate_nb.engine.structure import Rebuild, classes_of, parameter_annotations, rebuilder
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.formatting import short_repr
@@ -166,10 +165,10 @@ class Function:
         """
         call, context = self.caller(), contextvars.copy_context()
         if self.executor == "process":
-            return ItemCall(call, False, context, self._remote(retry))
+            return ItemCall(call, "process", context, self._remote(retry))
         if self.executor == "thread":
-            return ItemCall(lambda raw: _settled(call(raw)), False, context, encode=self.encode)
-        return ItemCall(call, self.is_async, context, encode=self.encode)
+            return ItemCall(lambda raw: _settled(call(raw)), "thread", context, encode=self.encode)
+        return ItemCall(call, "loop" if self.is_async else "thread", context, encode=self.encode)
 
     def encode(self, value: Any) -> bytes:
         """A value of the function as JSON.
