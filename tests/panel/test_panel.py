@@ -5,7 +5,6 @@ import io
 import re
 import threading
 import time
-from collections.abc import Callable
 from html.parser import HTMLParser
 
 import pytest
@@ -15,6 +14,7 @@ from restate_nb.panel.render import segments
 from restate_nb.panel.terminal import LinePanel, TerminalPanel
 from restate_nb.panel.trend import Trend
 from restate_nb.results.progress import ErrorGroup, Progress
+from tests.support import eventually
 
 HOSTILE = '<img src=x onerror="alert(1)">&"\'\x1b[31m\u202e</div>'
 
@@ -194,13 +194,6 @@ class Played:
         self.now = progress(status="finished", **changes)
         updater.wake()
         updater.join(5)
-
-
-def eventually(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 5
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert true()
 
 
 def test_ten_thousand_updates_are_shown_a_few_times_and_the_last_one_is():
