@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from restate_nb.charts.durations import log_ticks
 from restate_nb.charts.spans import Floats, Ints
-from restate_nb.charts.style import Palette, axes_for, palette, read_out, say_empty, tidy
+from restate_nb.charts.style import Palette, axes_for, note_empty, palette, read_out, tidy
 from restate_nb.formatting import counted, duration, one_line, two_digits
 from restate_nb.results.exports import label_text
 
@@ -88,7 +88,7 @@ def compare(
     if not len(items):
         ax.set_xticks([])
         ax.set_yticks([])
-        say_empty(ax, "no item has run in both jobs" if len(compared) else "no items")
+        note_empty(ax, "no item has run in both jobs" if len(compared) else "no items")
         return ax
 
     x, y = one[items], other[items]
@@ -178,11 +178,11 @@ def _title(one: Floats, other: Floats, change: np.ndarray) -> str:
     """How many got faster and slower, and what came out otherwise."""
     both = np.isin(change, ["same", "changed"]) & (one > 0) & (other > 0)
     factor = one[both] / other[both]
-    said = f"{counted(int((factor > ALIKE).sum()), 'item')} faster, {int((factor < 1 / ALIKE).sum()):,} slower"
+    text = f"{counted(int((factor > ALIKE).sum()), 'item')} faster, {int((factor < 1 / ALIKE).sum()):,} slower"
     if len(factor):
         median = float(np.median(factor))
-        said += f", median {two_digits(max(median, 1 / median))} times as {'fast' if median >= 1 else 'slow'}"
-    return said
+        text += f", median {two_digits(max(median, 1 / median))} times as {'fast' if median >= 1 else 'slow'}"
+    return text
 
 
 def _reader(compared: pd.DataFrame, items: Ints, x: Floats, y: Floats) -> Callable[[float, float], str]:

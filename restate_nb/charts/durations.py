@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from restate_nb.charts.labels import names_of, some_of
 from restate_nb.charts.spans import Floats, Ints
-from restate_nb.charts.style import axes_for, legend, palette, read_out, say_empty, tidy
+from restate_nb.charts.style import axes_for, legend, note_empty, palette, read_out, tidy
 from restate_nb.charts.time_axis import unit_for
 from restate_nb.formatting import counted, duration
 
@@ -52,7 +52,7 @@ def durations(
     """
     ax = axes_for(ax, height=3.6)
     ran = _read(frame)
-    called = names_of(frame, label)
+    names = names_of(frame, label)
     marked = [(p, float(np.percentile(ran.seconds, p, method="inverted_cdf"))) for p in PERCENTILES if len(ran.seconds)]
     tidy(ax, title if title is not None else _title(len(ran.seconds), marked), grid="y")
     ax.set_ylabel("items")
@@ -61,7 +61,7 @@ def durations(
         ax.set_ylim(0, 1)
         ax.set_yticks([])
         ax.set_xticks([])
-        say_empty(ax, "nothing has finished yet" if len(frame) else "no items")
+        note_empty(ax, "nothing has finished yet" if len(frame) else "no items")
         return ax
 
     logarithmic = _wants_log(ran.seconds)
@@ -76,9 +76,9 @@ def durations(
     _time_axis(ax, edges, logarithmic)
     if len(ran.seconds) > 1:
         slowest = np.argsort(-ran.seconds, kind="stable")[:3]
-        said = ", ".join(f"{called[ran.items[i]]} ({duration(float(ran.seconds[i]))})" for i in slowest)
-        ax.set_xlabel(f"{ax.get_xlabel()}\nslowest: {said}")
-    read_out(_reader(ran, edges, called), ax, shares)
+        text = ", ".join(f"{names[ran.items[i]]} ({duration(float(ran.seconds[i]))})" for i in slowest)
+        ax.set_xlabel(f"{ax.get_xlabel()}\nslowest: {text}")
+    read_out(_reader(ran, edges, names), ax, shares)
     return ax
 
 
@@ -118,7 +118,7 @@ def _histogram(ax: Axes, ran: _Ran, edges: Floats) -> list[Artist]:
     return handles
 
 
-def _reader(ran: _Ran, edges: Floats, called: list[str]) -> Callable[[float, float], str]:
+def _reader(ran: _Ran, edges: Floats, names: list[str]) -> Callable[[float, float], str]:
     """What an interactive backend says about the place under the mouse."""
 
     def read(x: float, _: float) -> str:
@@ -128,7 +128,7 @@ def _reader(ran: _Ran, edges: Floats, called: list[str]) -> Callable[[float, flo
         there = (ran.seconds >= edges[at]) & (ran.seconds <= edges[at + 1])
         between = f"{duration(float(edges[at]))} to {duration(float(edges[at + 1]))}"
         share = float((ran.seconds <= x).mean())
-        which = counted(int(there.sum()), "item") + (f": {some_of(called, ran.items[there])}" if there.any() else "")
+        which = counted(int(there.sum()), "item") + (f": {some_of(names, ran.items[there])}" if there.any() else "")
         return f"{between}: {which}; {share:.0%} within {duration(x)}"
 
     return read
@@ -136,8 +136,8 @@ def _reader(ran: _Ran, edges: Floats, called: list[str]) -> Callable[[float, flo
 
 def _title(items: int, marked: Sequence[tuple[int, float]]) -> str:
     # The percentiles are told here and not beside their points, which lie on one another more often than not.
-    said = ", ".join(f"p{percentile} {duration(value)}" for percentile, value in marked)
-    return f"Run time of {counted(items, 'item')}: {said}" if items else "Run time"
+    text = ", ".join(f"p{percentile} {duration(value)}" for percentile, value in marked)
+    return f"Run time of {counted(items, 'item')}: {text}" if items else "Run time"
 
 
 def _wants_log(seconds: Floats) -> bool:

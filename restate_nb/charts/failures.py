@@ -13,9 +13,9 @@ from matplotlib.patches import Patch
 
 from restate_nb.charts.labels import names_of, some_of
 from restate_nb.charts.spans import FAILED, RETRIED, Floats, Ints, Spans, read_spans
-from restate_nb.charts.style import axes_for, legend, palette, read_out, say_empty, tidy
+from restate_nb.charts.style import axes_for, legend, note_empty, palette, read_out, tidy
 from restate_nb.charts.throughput import time_bins
-from restate_nb.charts.time_axis import clock_for
+from restate_nb.charts.time_axis import time_axis_for
 from restate_nb.formatting import counted, duration, one_line
 
 if TYPE_CHECKING:
@@ -48,32 +48,32 @@ def failures(
         >>> ax = failures(job.frame(), job.attempts())  # doctest: +SKIP
     """
     spans = read_spans(frame, attempts, submitted_at)
-    clock = clock_for(spans.start, spans.end, spans.now)
-    called = names_of(frame, label)
+    time_axis = time_axis_for(spans.start, spans.end, spans.now)
+    names = names_of(frame, label)
     failed = _read(spans)
     if ax is None:
         ax = axes_for(None, height=1.5 + 0.55 * max(len(failed.types), 2))
     tidy(ax, title if title is not None else _title(int(failed.final.sum()), int((~failed.final).sum())))
-    clock.dress(ax)
+    time_axis.apply(ax)
     ax.set_ylabel("type of error")
     if not len(failed.types):
         ax.set_yticks([])
-        say_empty(ax, "no failures" if len(frame) else "no items")
+        note_empty(ax, "no failures" if len(frame) else "no items")
         return ax
 
-    places, seconds = time_bins(clock, max(len(failed.items), 400))
+    places, seconds = time_bins(time_axis, max(len(failed.items), 400))
     _bars(ax, failed, places, seconds)
-    _name_rows(ax, failed, called)
+    _name_rows(ax, failed, names)
     legend(ax, _handles(ax, failed))
 
     def read(x: float, y: float) -> str:
         """What an interactive backend says about the place under the mouse."""
         at, r = int(np.searchsorted(places, x)) - 1, round(y)
-        when = f"at {duration(clock.at(x))}"
+        when = f"at {duration(time_axis.at(x))}"
         if not (0 <= at < len(seconds) - 1 and 0 <= r < len(failed.types)):
             return when
         there = (failed.row == r) & (failed.ended >= seconds[at]) & (failed.ended <= seconds[at + 1])
-        which = f"{counted(int(there.sum()), 'attempt')}: {some_of(called, failed.items[there])}"
+        which = f"{counted(int(there.sum()), 'attempt')}: {some_of(names, failed.items[there])}"
         return f"{failed.types[r]}, {when}: {which if there.any() else 'none'}"
 
     read_out(read, ax)
@@ -124,15 +124,15 @@ def _bars(ax: Axes, failed: _Failed, places: Floats, seconds: Floats) -> None:
         ax.text(
             1.01, r, f"{stack.sum():,}", transform=ax.get_yaxis_transform(), va="center", ha="left", fontsize="small"
         )
-    _say_scale(ax, stacks, tallest, places, float(np.median(np.diff(seconds))))
+    _note_scale(ax, stacks, tallest, places, float(np.median(np.diff(seconds))))
 
 
-def _name_rows(ax: Axes, failed: _Failed, called: list[str]) -> None:
+def _name_rows(ax: Axes, failed: _Failed, names: list[str]) -> None:
     """Each type with the first items that failed with it."""
     order = np.lexsort((failed.items, ~failed.final))  # those that stayed failed first
     items, row = failed.items[order], failed.row[order]
-    told = [one_line(some_of(called, items[row == r], 2), 28) for r in range(len(failed.types))]
-    labels = [f"{name}\n{which}" for name, which in zip(failed.types, told, strict=True)]
+    examples = [one_line(some_of(names, items[row == r], 2), 28) for r in range(len(failed.types))]
+    labels = [f"{name}\n{which}" for name, which in zip(failed.types, examples, strict=True)]
     ax.set_yticks(range(len(labels)), labels)
     for text in ax.get_yticklabels():
         text.set_fontsize("small")
@@ -164,14 +164,14 @@ def _rows(types: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return rank[which] if len(types) else np.empty(0, dtype=np.int64), names
 
 
-def _say_scale(ax: Axes, stacks: list[np.ndarray], tallest: int, places: np.ndarray, bin_seconds: float) -> None:
+def _note_scale(ax: Axes, stacks: list[np.ndarray], tallest: int, places: np.ndarray, bin_seconds: float) -> None:
     """Tell how many failures the tallest bar stands for, beside it."""
     row = next(r for r, stack in enumerate(stacks) if stack.max() == tallest)
     at = int(stacks[row].argmax())
     right = at > len(stacks[row]) * 0.7
-    said = f"{counted(int(tallest), 'attempt')} in {duration(bin_seconds)}"
+    text = f"{counted(int(tallest), 'attempt')} in {duration(bin_seconds)}"
     ax.annotate(
-        said, (places[at + (0 if right else 1)], row - 0.41),
+        text, (places[at + (0 if right else 1)], row - 0.41),
         xytext=(-4 if right else 4, -1), textcoords="offset points", ha="right" if right else "left", va="top",
         fontsize="x-small", bbox={"boxstyle": "round,pad=0.2", "fc": ax.get_facecolor(), "ec": "none", "alpha": 0.9},
     )  # fmt: skip
@@ -180,5 +180,5 @@ def _say_scale(ax: Axes, stacks: list[np.ndarray], tallest: int, places: np.ndar
 def _title(final: int, again: int) -> str:
     if not final and not again:
         return "Failures"
-    said = f"{counted(final, 'item')} failed" if final else "No item failed for good"
-    return said + (f", {counted(again, 'failed attempt')} tried again" if again else "")
+    text = f"{counted(final, 'item')} failed" if final else "No item failed for good"
+    return text + (f", {counted(again, 'failed attempt')} tried again" if again else "")

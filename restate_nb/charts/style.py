@@ -83,7 +83,7 @@ def legend(ax: Axes, handles: Sequence[Artist]) -> None:
     ax.set_title(ax.get_title(loc="left"), loc="left", pad=22, fontsize="medium", fontweight="bold")
 
 
-def say_empty(ax: Axes, note: str) -> None:
+def note_empty(ax: Axes, note: str) -> None:
     """Write into an Axes why nothing is drawn."""
     ax.text(0.5, 0.5, note, transform=ax.transAxes, ha="center", va="center", color=palette(ax).idle)
 

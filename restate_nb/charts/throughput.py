@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from restate_nb.charts.labels import names_of, some_of
 from restate_nb.charts.spans import FAILED, OK, Floats, Spans, read_spans
-from restate_nb.charts.style import axes_for, legend, palette, read_out, say_empty, tidy
-from restate_nb.charts.time_axis import Clock, clock_for
+from restate_nb.charts.style import axes_for, legend, note_empty, palette, read_out, tidy
+from restate_nb.charts.time_axis import TimeAxis, time_axis_for
 from restate_nb.formatting import counted, duration, rate
 
 _FAR: Final = 2.5  # times what ran: a limit beyond it would press the rest to the ground
@@ -52,31 +52,31 @@ def throughput(
     """
     ax = axes_for(ax, height=3.2)
     spans = read_spans(frame, attempts, submitted_at)
-    clock = clock_for(spans.start, spans.end, spans.now)
+    time_axis = time_axis_for(spans.start, spans.end, spans.now)
     ended = int(np.isin(spans.kind, [OK, FAILED]).sum())
-    tidy(ax, title if title is not None else _title(ended, clock), grid="y")
-    clock.dress(ax)
+    tidy(ax, title if title is not None else _title(ended, time_axis), grid="y")
+    time_axis.apply(ax)
     if not ended:
         ax.set_ylabel("items finished per second")
         ax.set_ylim(0, 1)
-        say_empty(ax, "nothing has finished yet" if len(frame) else "no items")
+        note_empty(ax, "nothing has finished yet" if len(frame) else "no items")
         return ax
 
-    places, seconds = time_bins(clock, ended)
-    steps = _steps(limits, spans, clock)
+    places, seconds = time_bins(time_axis, ended)
+    steps = _steps(limits, spans, time_axis)
     handles = _rates(ax, spans, places, seconds, steps)
-    running, called = mean_running(spans, seconds), names_of(frame, label)
-    at_once, told = _concurrency(ax, running, places, steps)
-    legend(ax, handles + told)
+    running, names = mean_running(spans, seconds), names_of(frame, label)
+    at_once, more = _concurrency(ax, running, places, steps)
+    legend(ax, handles + more)
 
     def read(x: float, _: float) -> str:
         """What an interactive backend says about the place under the mouse."""
-        at, when = int(np.searchsorted(places, x)) - 1, f"at {duration(clock.at(x))}"
+        at, when = int(np.searchsorted(places, x)) - 1, f"at {duration(time_axis.at(x))}"
         if not 0 <= at < len(running):
             return when
         begin, end = seconds[at], seconds[at + 1]
         there = np.flatnonzero(np.isin(spans.kind, [OK, FAILED]) & (spans.end >= begin) & (spans.end <= end))
-        which = f" ({some_of(called, spans.position[there])})" if len(there) else ""
+        which = f" ({some_of(names, spans.position[there])})" if len(there) else ""
         return f"{when}: {rate(len(there) / (end - begin))}{which}, {running[at]:.1f} at once"
 
     read_out(read, ax, at_once)
@@ -103,8 +103,8 @@ def _rates(ax: Axes, spans: Spans, places: Floats, seconds: Floats, steps: _Step
         if lowest <= _FAR * top:
             ax.plot(steps.places, steps.per_second * factor, color=colours.text, **_DASHED, label="limit")
             top = max(top, min(highest, _FAR * top))
-        said = rate(lowest) if lowest == highest else f"{rate(lowest)} to {rate(highest)}"
-        handles.append(Line2D([], [], color=colours.text, **_DASHED, label=f"limit {said}"))
+        text = rate(lowest) if lowest == highest else f"{rate(lowest)} to {rate(highest)}"
+        handles.append(Line2D([], [], color=colours.text, **_DASHED, label=f"limit {text}"))
     ax.set_ylim(0, top * factor * 1.1)
     ax.set_ylabel(f"items finished per {per}")
     ax.yaxis.set_major_locator(MaxNLocator(5))
@@ -112,10 +112,10 @@ def _rates(ax: Axes, spans: Spans, places: Floats, seconds: Floats, steps: _Step
     return handles
 
 
-def time_bins(clock: Clock, events: int) -> tuple[Floats, Floats]:
+def time_bins(time_axis: TimeAxis, events: int) -> tuple[Floats, Floats]:
     """Edges of even bins on the time axis, fit for a number of events: as places and as seconds."""
-    places = np.linspace(0, clock.width, int(np.clip(events**0.5 * 2, 10, 120)) + 1)
-    return places, np.array([clock.at(place) for place in places])
+    places = np.linspace(0, time_axis.width, int(np.clip(events**0.5 * 2, 10, 120)) + 1)
+    return places, np.array([time_axis.at(place) for place in places])
 
 
 def mean_running(spans: Spans, seconds: Floats) -> Floats:
@@ -143,19 +143,19 @@ class _Steps:
     per_second: Floats
 
 
-def _steps(limits: pd.DataFrame | None, spans: Spans, clock: Clock) -> _Steps | None:
+def _steps(limits: pd.DataFrame | None, spans: Spans, time_axis: TimeAxis) -> _Steps | None:
     if limits is None:
         return None
     since = (pd.DatetimeIndex(pd.to_datetime(limits["at"], utc=True)) - spans.origin).total_seconds()
-    limits = limits[np.asarray(since < clock.span)]  # what was set after the end limited nothing
+    limits = limits[np.asarray(since < time_axis.span)]  # what was set after the end limited nothing
     if not len(limits):
         return None
     begins = np.maximum(since.to_numpy(dtype=float)[: len(limits)], 0.0)
-    corners = np.concatenate([np.repeat(begins, 2)[1:], [clock.span]])
+    corners = np.concatenate([np.repeat(begins, 2)[1:], [time_axis.span]])
     concurrency, per_second = (
         np.repeat(limits[name].to_numpy(dtype=float, na_value=np.nan), 2) for name in ("concurrency", "per_second")
     )
-    return _Steps(clock(corners), concurrency, per_second)
+    return _Steps(time_axis(corners), concurrency, per_second)
 
 
 def _concurrency(ax: Axes, running: Floats, places: Floats, steps: _Steps | None) -> tuple[Axes, list[Artist]]:
@@ -170,8 +170,8 @@ def _concurrency(ax: Axes, running: Floats, places: Floats, steps: _Steps | None
         if lowest <= _FAR * top:
             at_once.plot(steps.places, steps.concurrency, color=colour, **_DOTTED, label="limit at once")
             top = max(top, min(highest, _FAR * top))
-        said = f"{lowest:,.0f}" if lowest == highest else f"{lowest:,.0f} to {highest:,.0f}"
-        handles.append(Line2D([], [], color=colour, **_DOTTED, label=f"limit {said} at once"))
+        text = f"{lowest:,.0f}" if lowest == highest else f"{lowest:,.0f} to {highest:,.0f}"
+        handles.append(Line2D([], [], color=colour, **_DOTTED, label=f"limit {text} at once"))
     at_once.set_ylim(0, top * 1.1)
     at_once.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     at_once.set_ylabel("running at once")
@@ -179,7 +179,9 @@ def _concurrency(ax: Axes, running: Floats, places: Floats, steps: _Steps | None
     return at_once, handles
 
 
-def _title(ended: int, clock: Clock) -> str:
+def _title(ended: int, time_axis: TimeAxis) -> str:
     if not ended:
         return "Throughput"
-    return f"{counted(ended, 'item')} finished in {duration(clock.shown)}: {rate(ended / clock.shown)} on average"
+    return (
+        f"{counted(ended, 'item')} finished in {duration(time_axis.shown)}: {rate(ended / time_axis.shown)} on average"
+    )

@@ -30,9 +30,9 @@ class Trend:
         now = max(progress.elapsed - self._began, self._seen[0])
         before, self._seen = self._seen, (now, ended)
         # Items that went back to waiting (retry_failed) are no negative throughput.
-        self._spread(before[0], now, max(ended - before[1], 0))
+        self._share_out(before[0], now, max(ended - before[1], 0))
 
-    def _spread(self, start: float, end: float, items: int) -> None:
+    def _share_out(self, start: float, end: float, items: int) -> None:
         """Share items out over the slots between two times."""
         while end >= self._width * _SLOTS:
             pairs = zip(self._slots[::2], [*self._slots[1::2], 0.0], strict=False)
@@ -51,7 +51,7 @@ class Trend:
         """Items per second in each slot that is complete, the oldest first."""
         return [items / self._width for items in self._slots[:-1]]
 
-    def spread(self, remaining: int) -> tuple[float, float] | None:
+    def eta_range(self, remaining: int) -> tuple[float, float] | None:
         """The shortest and the longest time in which `remaining` items may be done, in seconds.
 
         They come from the faster and the slower of the recent slots; None while there are too few to say.

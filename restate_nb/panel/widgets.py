@@ -15,11 +15,11 @@ from typing import Any, Protocol
 from restate_nb.formatting import one_line
 from restate_nb.results.progress import Progress
 
-RETRY_STAYS = 300.0
+RETRY_SECONDS = 300.0
 """Seconds that the retry button stays after the end: long enough to read the errors, and gone from what is saved."""
 
 _CLICK_SECONDS = 1.0  # that a click waits for what it asks for
-_CONFIRM = 4.0  # seconds in which a second click on cancel counts
+_CONFIRM_SECONDS = 4.0  # seconds in which a second click on cancel counts
 _NOTHING = {"text/html": "", "text/plain": ""}
 
 
@@ -62,8 +62,8 @@ class ControlRow:
         self._job = job
         self._concurrency = progress.concurrency
         self._paused = False
-        self._asked_at = float("-inf")
-        self._leaving: threading.Timer | None = None
+        self._cancel_clicked_at = float("-inf")
+        self._removal: threading.Timer | None = None
         self._slider = widgets.IntSlider(
             value=max(progress.concurrency, 1), min=1, max=max(4 * progress.concurrency, 100), description="at once",
             continuous_update=False, tooltip="how many items run at once; the same as job.concurrency = ...",
@@ -74,13 +74,13 @@ class ControlRow:
         self._retry = self._button(
             widgets, "Retry failed", "repeat", "run what failed again; the same as job.retry_failed()"
         )
-        self._said = widgets.HTML()
-        self._slider.observe(self._slid, "value")
+        self._message = widgets.HTML()
+        self._slider.observe(self._slider_moved, "value")
         self._pause.on_click(lambda _: self._run(job.resume if self._paused else job.pause))
         self._cancel.on_click(lambda _: self._cancel_clicked())
         self._retry.on_click(lambda _: self._retry_clicked())
-        self._while_running = [self._slider, self._pause, self._cancel]
-        self._row = widgets.HBox([*self._while_running, self._said], layout={"flex_flow": "row wrap"})
+        self._running_widgets = [self._slider, self._pause, self._cancel]
+        self._row = widgets.HBox([*self._running_widgets, self._message], layout={"flex_flow": "row wrap"})
         show: Any = display  # IPython has no types for it
         self._handle = show(self._bundle(), raw=True, display_id=True)
 
@@ -94,27 +94,27 @@ class ControlRow:
         if (progress.status == "paused") != self._paused:
             self._paused = not self._paused
             self._pause.description, self._pause.icon = ("Resume", "play") if self._paused else ("Pause", "pause")
-        if self._cancel.description != "Cancel" and time.monotonic() - self._asked_at > _CONFIRM:
+        if self._cancel.description != "Cancel" and time.monotonic() - self._cancel_clicked_at > _CONFIRM_SECONDS:
             self._cancel.description = "Cancel"
 
     def finish(self, progress: Progress) -> None:
         """Take the controls away; if items failed, the retry button stays for some minutes."""
         if progress.failed + progress.cancelled:
             self._retry.disabled = False
-            self._row.children = [self._retry, self._said]
-            self._leaving = threading.Timer(RETRY_STAYS, self._leave)
-            self._leaving.daemon = True
-            self._leaving.start()
+            self._row.children = [self._retry, self._message]
+            self._removal = threading.Timer(RETRY_SECONDS, self._remove)
+            self._removal.daemon = True
+            self._removal.start()
         else:
-            self._leave()
+            self._remove()
 
     def reopen(self) -> None:
         """Offer everything again: the job goes on."""
-        if self._leaving is not None:
-            self._leaving.cancel()
-        self._said.value = ""
+        if self._removal is not None:
+            self._removal.cancel()
+        self._message.value = ""
         self._cancel.disabled = False
-        self._row.children = [*self._while_running, self._said]
+        self._row.children = [*self._running_widgets, self._message]
         self._handle.update(self._bundle(), raw=True)
 
     def _bundle(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class ControlRow:
         view = {"version_major": 2, "version_minor": 0, "model_id": self._row.model_id}
         return {"application/vnd.jupyter.widget-view+json": view, **_NOTHING}
 
-    def _leave(self) -> None:
+    def _remove(self) -> None:
         self._row.children = []  # Voilà goes on showing the row
         self._handle.update(_NOTHING, raw=True)
 
@@ -131,22 +131,22 @@ class ControlRow:
         return widgets.Button(description=text, icon=icon, tooltip=tooltip, layout={"width": "auto"})
 
     def _follow_job(self, concurrency: int) -> None:
-        self._slider.unobserve(self._slid, "value")
+        self._slider.unobserve(self._slider_moved, "value")
         try:
             self._slider.max = max(self._slider.max, concurrency)
             self._slider.value = concurrency
         finally:
-            self._slider.observe(self._slid, "value")
+            self._slider.observe(self._slider_moved, "value")
 
-    def _slid(self, change: dict[str, Any]) -> None:
+    def _slider_moved(self, change: dict[str, Any]) -> None:
         self._run(lambda: setattr(self._job, "concurrency", change["new"]))
 
     def _cancel_clicked(self) -> None:
-        if time.monotonic() - self._asked_at <= _CONFIRM:
+        if time.monotonic() - self._cancel_clicked_at <= _CONFIRM_SECONDS:
             self._cancel.disabled = True
             self._run(self._job.cancel)
         else:
-            self._asked_at = time.monotonic()
+            self._cancel_clicked_at = time.monotonic()
             self._cancel.description = "Click again to cancel"
 
     def _retry_clicked(self) -> None:
@@ -166,13 +166,13 @@ class ControlRow:
             except Exception as error:  # whatever it is, it belongs under the button and not into a log nobody reads
                 failed.append(True)
                 self._retry.disabled = False
-                self._said.value = escape(one_line(f"{type(error).__name__}: {error}", 200))
+                self._message.value = escape(one_line(f"{type(error).__name__}: {error}", 200))
             else:
-                self._said.value = ""
+                self._message.value = ""
 
         running = threading.Thread(target=run, name="rnb-click", daemon=True)
         running.start()
         running.join(_CLICK_SECONDS)
         if running.is_alive():
-            self._said.value = "asked for; it takes its time"
+            self._message.value = "asked for; it takes its time"
         return not failed

@@ -69,7 +69,7 @@ from dataclasses import replace
 from restate_nb.panel import Updater, make_panel, widgets
 from restate_nb.results.progress import Progress
 
-widgets.RETRY_STAYS = 0.2
+widgets.RETRY_SECONDS = 0.2
 
 class Job:
     calls = []
@@ -115,7 +115,7 @@ controls._cancel.click()
 finish(replace(now, status="cancelled", ok=3, cancelled=7))
 offered = [child.description for child in controls._row.children if hasattr(child, "icon")]
 controls._retry.click()
-print(job.calls, words, offered, controls._said.value, controls._retry.disabled)
+print(job.calls, words, offered, controls._message.value, controls._retry.disabled)
 time.sleep(0.5)
 """
 

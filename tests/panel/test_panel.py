@@ -119,7 +119,7 @@ def test_the_text_of_a_running_job():
     running = progress(ok=900, failed=40, running=10, attached=20, retries=31, elapsed=24, rate=38.2, eta=125,
                        p50=1.2, p95=3.44, concurrency=10, note="cell 3 defines fetch",
                        errors=(ErrorGroup("HTTPError", "429", 40),))  # fmt: skip
-    text = to_text(running, spread=(100, 150))
+    text = to_text(running, eta_range=(100, 150))
     assert text.splitlines() == [
         "pages (fetch): Running, 940 of 1,000 done, 40 failed, 10 running, 38/s, about 2 min 05 s left "
         "(1 min 40 s to 2 min 30 s), 24 s so far, p50 1.2 s, p95 3.4 s, 31 retries, 10 at once",
@@ -391,14 +391,14 @@ def test_a_trend_covers_any_length_in_constant_space():
     rates = trend.rates()
     assert 29 <= len(rates) <= 60
     assert all(r == pytest.approx(5, rel=0.01) for r in rates[1:])
-    assert trend.spread(1000) == pytest.approx((200, 200), rel=0.01)
+    assert trend.eta_range(1000) == pytest.approx((200, 200), rel=0.01)
 
 
 def test_a_trend_without_a_history_promises_nothing():
     trend = Trend()
     trend.add(progress(ok=10, attached=10, elapsed=0.2))
     assert trend.rates() == []
-    assert trend.spread(10) is None
+    assert trend.eta_range(10) is None
 
 
 def test_a_retry_is_no_negative_throughput():
