@@ -119,20 +119,20 @@ def figures(progress: Progress, eta_range: tuple[float, float] | None = None) ->
 
 
 def remarks(progress: Progress) -> list[str]:
-    """Whole sentences under the figures: what was there already, what is awaited."""
-    words = []
+    """Sentences under the figures: what was there already, what is awaited."""
+    sentences = []
     if progress.attached:
         verb = "was" if progress.attached == 1 else "were"
-        words.append(f"attached: {count(progress.attached)} of {count(progress.total)} {verb} already done")
+        sentences.append(f"attached: {count(progress.attached)} of {count(progress.total)} {verb} already done")
     if progress.note:
-        words.append(one_line(progress.note, 400))
-    return words
+        sentences.append(one_line(progress.note, 400))
+    return sentences
 
 
 def errors(progress: Progress) -> list[str]:
     """The most frequent failures, a line each, and how many items failed in other ways."""
     lines = []
-    # That the job was cancelled is said already, and is no failure of an item.
+    # Items that were cancelled are counted as such, and are no failures.
     groups = [group for group in progress.errors if group.error_type != "CancelledError" or not progress.cancelled]
     for group in groups[:ERRORS_SHOWN]:
         message = one_line(group.message)
@@ -156,7 +156,7 @@ def to_text(progress: Progress, eta_range: tuple[float, float] | None = None) ->
         f"{count(s.items)} {s.word}" for s in segments(progress) if s.word in {"failed", "cancelled", "running"}
     ]
     if progress.status == "finished":
-        tallies = tallies[:1]  # the state has said it already
+        tallies = tallies[:1]  # the state tells the others
     head = ", ".join([state(progress), *tallies, *figures(progress, eta_range)])
     name = f"{one_line(progress.name, 80)} ({one_line(progress.function, 80)})"
     return "\n".join([f"{name}: {head}", *(f"  {line}" for line in (*remarks(progress), *errors(progress)))])
