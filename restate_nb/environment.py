@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
@@ -83,15 +82,10 @@ def jupyter_base_url() -> str:
         return prefix
     if "JPY_SESSION_NAME" not in os.environ:  # an IDE's, whose pages are not on the server's host
         return ""
-    return _base_url_of(os.environ.get("JPY_PARENT_PID", ""))
-
-
-@functools.cache
-def _base_url_of(pid: str) -> str:
     from jupyter_core.paths import jupyter_runtime_dir  # noqa: PLC0415 - there where a kernel is
 
+    server = Path(jupyter_runtime_dir(), f"jpserver-{os.environ.get('JPY_PARENT_PID', '')}.json")
     try:
-        told = json.loads(Path(jupyter_runtime_dir(), f"jpserver-{pid}.json").read_bytes())
-        return str(told["base_url"])
+        return str(json.loads(server.read_bytes())["base_url"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""

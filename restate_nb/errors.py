@@ -13,12 +13,11 @@ class RestateNbError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: the lines of the user and the message, and not the inside of this package."""
-        from IPython import get_ipython  # noqa: PLC0415 - whoever calls this is IPython
-
-        from restate_nb.tracebacks import before_package  # noqa: PLC0415 - `import restate_nb` need not load it
+        from restate_nb.environment import ipython_shell  # noqa: PLC0415 - `import restate_nb` need not load it
+        from restate_nb.tracebacks import before_package  # noqa: PLC0415
 
         trace = before_package(self.__traceback__)
-        lines: list[str] = get_ipython().InteractiveTB.structured_traceback(type(self), self, trace)
+        lines: list[str] = ipython_shell().InteractiveTB.structured_traceback(type(self), self, trace)
         return lines
 
 

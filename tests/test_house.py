@@ -59,9 +59,6 @@ TO_BE_GIVEN_A_SEAM = {
 """Private members of this package that other modules reach today. This list only becomes shorter."""
 
 TOO_LONG = {
-    "restate_nb.charts.durations.durations",
-    "restate_nb.charts.failures.failures",
-    "restate_nb.charts.throughput.throughput",
     "restate_nb.handle.job",
     "restate_nb.service.identity.content",
     "restate_nb.service.identity.walk",

@@ -14,8 +14,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from restate_nb.charts.durations import log_ticks
-from restate_nb.charts.spans import Floats
-from restate_nb.charts.style import Palette, axes_for, palette, say_empty, tidy
+from restate_nb.charts.spans import Floats, Ints
+from restate_nb.charts.style import Palette, axes_for, note_empty, palette, read_out, tidy
 from restate_nb.formatting import counted, duration, one_line, two_digits
 from restate_nb.results.exports import label_text
 
@@ -54,6 +54,10 @@ _MARKS = (
 )
 
 
+Points = dict[str, tuple[Floats, Floats]]
+"""The places of items, by how they changed."""
+
+
 def compare(
     compared: pd.DataFrame,
     names: tuple[str, str] = ("a", "b"),
@@ -74,46 +78,31 @@ def compare(
         >>> ax = compare(rnb.compare(before, after), ("before", "after"))  # doctest: +SKIP
     """
     ax = axes_for(ax, width=6.4, height=5.6)
-    colours = palette(ax)
     one, other = (compared[f"run_s_{each}"].to_numpy(dtype=float, na_value=np.nan) for each in "ab")
     change = compared["change"].to_numpy(dtype=object)
-    drawn = ~(np.isnan(one) | np.isnan(other))
     tidy(ax, title if title is not None else _title(one, other, change), grid="both")
-    ax.grid(color=colours.idle, alpha=0.25, lw=0.7)
+    ax.grid(color=palette(ax).idle, alpha=0.25, lw=0.7)
     ax.set_xlabel(f"run time in {_name(names[0])}")
     ax.set_ylabel(f"run time in {_name(names[1])}")
-    if not drawn.any():
+    items = np.flatnonzero(~(np.isnan(one) | np.isnan(other)))
+    if not len(items):
         ax.set_xticks([])
         ax.set_yticks([])
-        say_empty(ax, "no item has run in both jobs" if len(compared) else "no items")
+        note_empty(ax, "no item has run in both jobs" if len(compared) else "no items")
         return ax
 
-    positive = np.concatenate([one[drawn & (one > 0)], other[drawn & (other > 0)], [1e-6]])
-    least = float(positive[:-1].min()) if len(positive) > 1 else 1e-6
+    x, y = one[items], other[items]
+    least = min((float(each[each > 0].min()) for each in (x, y) if (each > 0).any()), default=1e-6)
     # A duration of 0 has no place on a logarithmic axis; it is put with the shortest.
-    x, y = np.maximum(one, least), np.maximum(other, least)
-    low, high = least / 1.3, float(max(x[drawn].max(), y[drawn].max())) * 1.3
+    x, y = np.maximum(x, least), np.maximum(y, least)
+    low, high = least / 1.3, float(max(x.max(), y.max())) * 1.3
     _axes(ax, low, high)
-    ax.plot([low, high], [low, high], color=colours.text, lw=1, zorder=1.5, label="as fast as before")
-    for word, place, ends in (("slower", (0.03, 0.97), ("left", "top")), ("faster", (0.97, 0.03), ("right", "bottom"))):
-        ax.text(*place, word, transform=ax.transAxes, ha=ends[0], va=ends[1], color=colours.idle, zorder=4)
-    points = {mark.change: (x[drawn & (change == mark.change)], y[drawn & (change == mark.change)]) for mark in _MARKS}
-    handles: list[Artist] = [Line2D([], [], color=colours.text, lw=1, label="as fast as before")]
-    if int(drawn.sum()) > POINTS_AT_MOST:
-        _density(ax, points, np.geomspace(low, high, _CELLS + 1))
-    for order, mark in enumerate(_MARKS):
-        count = len(points[mark.change][0])
-        if not count:
-            continue
-        said, colour = f"{mark.change}: {count:,}", mark.colour(colours)
-        if int(drawn.sum()) > POINTS_AT_MOST:
-            handles.append(Patch(fc=colour, label=said))
-            continue
-        handles.append(ax.scatter(
-            *points[mark.change], s=mark.size / (3 if count > _FEW else 1), marker=mark.shape, color=colour,
-            alpha=0.6 if count > _FEW else 0.9, linewidths=0 if mark.shape in "oD^" else 1.2, zorder=2 + order / 10,
-            rasterized=count > _FEW, label=said,
-        ))  # fmt: skip
+    handles = _diagonal(ax, low, high)
+    points = {mark.change: (x[change[items] == mark.change], y[change[items] == mark.change]) for mark in _MARKS}
+    if len(items) > POINTS_AT_MOST:
+        handles += _density(ax, points, np.geomspace(low, high, _CELLS + 1))
+    else:
+        handles += _points(ax, points)
     alone = int(np.isin(change, ["only a", "only b"]).sum())
     if alone:
         handles.append(Line2D([], [], ls="none", label=f"in one job only: {alone:,}"))
@@ -122,11 +111,36 @@ def compare(
         handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False, fontsize="small",
         handletextpad=0.5, columnspacing=1.2, handlelength=1.2,
     )  # fmt: skip
-    ax.format_coord = _reader(compared, x, y, drawn)  # type: ignore[assignment, method-assign]
+    read_out(_reader(compared, items, x, y), ax)
     return ax
 
 
-def _density(ax: Axes, points: dict[str, tuple[Floats, Floats]], edges: Floats) -> None:
+def _diagonal(ax: Axes, low: float, high: float) -> list[Artist]:
+    """The line on which items are as fast as before, and on which side of it they are faster."""
+    colours = palette(ax)
+    ax.plot([low, high], [low, high], color=colours.text, lw=1, zorder=1.5, label="as fast as before")
+    for word, place, ends in (("slower", (0.03, 0.97), ("left", "top")), ("faster", (0.97, 0.03), ("right", "bottom"))):
+        ax.text(*place, word, transform=ax.transAxes, ha=ends[0], va=ends[1], color=colours.idle, zorder=4)
+    return [Line2D([], [], color=colours.text, lw=1, label="as fast as before")]
+
+
+def _points(ax: Axes, points: Points) -> list[Artist]:
+    """Each item by itself."""
+    colours = palette(ax)
+    handles: list[Artist] = []
+    for order, mark in enumerate(_MARKS):
+        count = len(points[mark.change][0])
+        if count:
+            handles.append(ax.scatter(
+                *points[mark.change], s=mark.size / (3 if count > _FEW else 1), marker=mark.shape,
+                color=mark.colour(colours), alpha=0.6 if count > _FEW else 0.9,
+                linewidths=0 if mark.shape in "oD^" else 1.2, zorder=2 + order / 10, rasterized=count > _FEW,
+                label=f"{mark.change}: {count:,}",
+            ))  # fmt: skip
+    return handles
+
+
+def _density(ax: Axes, points: Points, edges: Floats) -> list[Artist]:
     """All items as one picture: a cell is as strong as it is full, and has the mix of its items' colours."""
     colours = palette(ax)
     total, mixed = np.zeros((_CELLS, _CELLS)), np.zeros((_CELLS, _CELLS, 3))
@@ -140,6 +154,8 @@ def _density(ax: Axes, points: dict[str, tuple[Floats, Floats]], edges: Floats) 
     picture[full, 3] = 0.3 + 0.7 * np.sqrt(total[full] / total.max())
     # `imshow` would stretch equal cells over a logarithmic axis.
     ax.pcolormesh(edges, edges, picture, zorder=1, rasterized=True, label="density")
+    counted_marks = ((mark, len(points[mark.change][0])) for mark in _MARKS)
+    return [Patch(fc=mark.colour(colours), label=f"{mark.change}: {count:,}") for mark, count in counted_marks if count]
 
 
 def _axes(ax: Axes, low: float, high: float) -> None:
@@ -162,24 +178,24 @@ def _title(one: Floats, other: Floats, change: np.ndarray) -> str:
     """How many got faster and slower, and what came out otherwise."""
     both = np.isin(change, ["same", "changed"]) & (one > 0) & (other > 0)
     factor = one[both] / other[both]
-    said = f"{counted(int((factor > ALIKE).sum()), 'item')} faster, {int((factor < 1 / ALIKE).sum()):,} slower"
+    text = f"{counted(int((factor > ALIKE).sum()), 'item')} faster, {int((factor < 1 / ALIKE).sum()):,} slower"
     if len(factor):
         median = float(np.median(factor))
-        said += f", median {two_digits(max(median, 1 / median))} times as {'fast' if median >= 1 else 'slow'}"
-    return said
+        text += f", median {two_digits(max(median, 1 / median))} times as {'fast' if median >= 1 else 'slow'}"
+    return text
 
 
-def _reader(compared: pd.DataFrame, x: Floats, y: Floats, drawn: np.ndarray) -> Callable[[float, float], str]:
+def _reader(compared: pd.DataFrame, items: Ints, x: Floats, y: Floats) -> Callable[[float, float], str]:
     """What an interactive backend says about the place under the mouse: the item that is nearest."""
-    items = np.flatnonzero(drawn)
-    log_x, log_y = np.log(x[items]), np.log(y[items])
+    log_x, log_y = np.log(x), np.log(y)
     changes = compared["change"].to_numpy(dtype=object)
 
     def read(at_x: float, at_y: float) -> str:
         if at_x <= 0 or at_y <= 0:
             return ""
-        item = int(items[np.argmin((log_x - np.log(at_x)) ** 2 + (log_y - np.log(at_y)) ** 2)])
+        nearest = int(np.argmin((log_x - np.log(at_x)) ** 2 + (log_y - np.log(at_y)) ** 2))
+        item = int(items[nearest])
         label = one_line(label_text(compared.index[item]), 40)
-        return f"{label}: {changes[item]}, {duration(float(x[item]))} then {duration(float(y[item]))}"
+        return f"{label}: {changes[item]}, {duration(float(x[nearest]))} then {duration(float(y[nearest]))}"
 
     return read

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from restate_nb.charts.labels import names_of, some_of
-from restate_nb.charts.spans import Floats
-from restate_nb.charts.style import axes_for, legend, palette, say_empty, tidy
+from restate_nb.charts.spans import Floats, Ints
+from restate_nb.charts.style import axes_for, legend, note_empty, palette, read_out, tidy
 from restate_nb.charts.time_axis import unit_for
 from restate_nb.formatting import counted, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -43,49 +45,68 @@ def durations(
     The time axis is logarithmic where the slowest took 30 times as long as the fastest tenth or more. The slowest items
     are told by name below it; an interactive backend tells those under the mouse.
 
-    Args:
-        frame: one row an item, as from `job.frame()`; `run_s` are the seconds of all of an item's attempts.
-        label: what names the items: a column of `frame`, or one value an item; the index by default.
-        ax: the Axes to draw on; by default a new figure's.
-        title: instead of the one that counts items.
-
-    Raises:
-        InvalidInput: `label` is no column, or has too few or too many values.
+    Args: see `restate_nb.charts`. `run_s` of the frame are the seconds of all of an item's attempts.
 
     Example:
         >>> ax = durations(job.frame())  # doctest: +SKIP
     """
     ax = axes_for(ax, height=3.6)
-    status = frame["status"].astype(str)
-    ran = frame["run_s"].to_numpy(dtype=float, na_value=np.nan)
-    ended = status.isin(["ok", "error", "timeout"]).to_numpy() & ~np.isnan(ran)
-    failed = (status != "ok").to_numpy()[ended]
-    seconds = np.maximum(ran[ended], 0.0)
-    items, called = np.flatnonzero(ended), names_of(frame, label)
-    marked = [(p, float(np.percentile(seconds, p, method="inverted_cdf"))) for p in PERCENTILES if len(seconds)]
-    tidy(ax, title if title is not None else _title(len(seconds), marked), grid="y")
+    ran = _read(frame)
+    names = names_of(frame, label)
+    marked = [(p, float(np.percentile(ran.seconds, p, method="inverted_cdf"))) for p in PERCENTILES if len(ran.seconds)]
+    tidy(ax, title if title is not None else _title(len(ran.seconds), marked), grid="y")
     ax.set_ylabel("items")
     ax.set_xlabel("run time per item")
-    if not len(seconds):
+    if not len(ran.seconds):
         ax.set_ylim(0, 1)
         ax.set_yticks([])
         ax.set_xticks([])
-        say_empty(ax, "nothing has finished yet" if len(frame) else "no items")
+        note_empty(ax, "nothing has finished yet" if len(frame) else "no items")
         return ax
 
-    logarithmic = _wants_log(seconds)
+    logarithmic = _wants_log(ran.seconds)
     if logarithmic:
         # A duration of 0 has no place on a logarithmic axis; it is put with the shortest.
-        seconds = np.maximum(seconds, seconds[seconds > 0].min())
-    edges = _edges(seconds, logarithmic)
-    colours = palette(ax)
-    ground = ax.get_facecolor()
-    counts, _ = np.histogram(seconds, edges)
-    of_failed, _ = np.histogram(seconds[failed], edges)
+        ran = replace(ran, seconds=np.maximum(ran.seconds, ran.seconds[ran.seconds > 0].min()))
+    edges = _edges(ran.seconds, logarithmic)
+    handles = _histogram(ax, ran, edges)
+    shares = _curve(ax, ran.seconds, edges, marked)
+    handles.append(Line2D([], [], color=palette(ax).text, lw=1.3, label="share done within"))
+    legend(ax, handles)
+    _time_axis(ax, edges, logarithmic)
+    if len(ran.seconds) > 1:
+        slowest = np.argsort(-ran.seconds, kind="stable")[:3]
+        text = ", ".join(f"{names[ran.items[i]]} ({duration(float(ran.seconds[i]))})" for i in slowest)
+        ax.set_xlabel(f"{ax.get_xlabel()}\nslowest: {text}")
+    read_out(_reader(ran, edges, names), ax, shares)
+    return ax
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """The items that have ended: which, how long they ran, and which of them failed."""
+
+    items: Ints
+    seconds: Floats
+    failed: npt.NDArray[np.bool_]
+
+
+def _read(frame: pd.DataFrame) -> _Ran:
+    status = frame["status"].astype(str)
+    ran = frame["run_s"].to_numpy(dtype=float, na_value=np.nan)
+    ended = status.isin(["ok", "error", "timeout"]).to_numpy() & ~np.isnan(ran)
+    return _Ran(np.flatnonzero(ended), np.maximum(ran[ended], 0.0), (status != "ok").to_numpy()[ended])
+
+
+def _histogram(ax: Axes, ran: _Ran, edges: Floats) -> list[Artist]:
+    """Bars with the failed items on top; what the legend says of them."""
+    colours, ground = palette(ax), ax.get_facecolor()
+    counts, _ = np.histogram(ran.seconds, edges)
+    of_failed, _ = np.histogram(ran.seconds[ran.failed], edges)
     widths = np.diff(edges)
     ax.bar(edges[:-1], counts - of_failed, widths, align="edge", color=colours.ok, ec=ground, lw=0.4, label="ok")
     handles: list[Artist] = [Patch(fc=colours.ok, label="ok")]
-    if failed.any():
+    if ran.failed.any():
         ax.bar(
             edges[:-1], of_failed, widths, bottom=counts - of_failed, align="edge", color=colours.failed, hatch="////",
             ec=ground, lw=0.4, label="failed",
@@ -94,34 +115,29 @@ def durations(
     ax.set_ylim(0, counts.max() * 1.12)
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
-    shares = _curve(ax, seconds, edges, marked)
-    handles.append(Line2D([], [], color=colours.text, lw=1.3, label="share done within"))
-    legend(ax, handles)
-    _time_axis(ax, edges, logarithmic)
-    slowest = np.argsort(-seconds, kind="stable")[:3]
-    said = ", ".join(f"{called[items[i]]} ({duration(float(seconds[i]))})" for i in slowest)
-    ax.set_xlabel(f"{ax.get_xlabel()}\nslowest: {said}" if len(seconds) > 1 else ax.get_xlabel())
+    return handles
+
+
+def _reader(ran: _Ran, edges: Floats, names: list[str]) -> Callable[[float, float], str]:
+    """What an interactive backend says about the place under the mouse."""
 
     def read(x: float, _: float) -> str:
-        """What an interactive backend says about the place under the mouse."""
         at = int(np.searchsorted(edges, x)) - 1
         if not 0 <= at < len(edges) - 1:
             return duration(max(x, 0.0))
-        there = (seconds >= edges[at]) & (seconds <= edges[at + 1])
+        there = (ran.seconds >= edges[at]) & (ran.seconds <= edges[at + 1])
         between = f"{duration(float(edges[at]))} to {duration(float(edges[at + 1]))}"
-        share = float((seconds <= x).mean())
-        which = f"{counted(int(there.sum()), 'item')}" + (f": {some_of(called, items[there])}" if there.any() else "")
+        share = float((ran.seconds <= x).mean())
+        which = counted(int(there.sum()), "item") + (f": {some_of(names, ran.items[there])}" if there.any() else "")
         return f"{between}: {which}; {share:.0%} within {duration(x)}"
 
-    for each in (ax, shares):  # the one on top is asked
-        each.format_coord = read  # type: ignore[assignment, method-assign]
-    return ax
+    return read
 
 
 def _title(items: int, marked: Sequence[tuple[int, float]]) -> str:
     # The percentiles are told here and not beside their points, which lie on one another more often than not.
-    said = ", ".join(f"p{percentile} {duration(value)}" for percentile, value in marked)
-    return f"Run time of {counted(items, 'item')}: {said}" if items else "Run time"
+    text = ", ".join(f"p{percentile} {duration(value)}" for percentile, value in marked)
+    return f"Run time of {counted(items, 'item')}: {text}" if items else "Run time"
 
 
 def _wants_log(seconds: Floats) -> bool:

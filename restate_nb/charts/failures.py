@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
 from restate_nb.charts.labels import names_of, some_of
-from restate_nb.charts.spans import FAILED, RETRIED, read_spans
-from restate_nb.charts.style import axes_for, legend, palette, say_empty, tidy
+from restate_nb.charts.spans import FAILED, RETRIED, Floats, Ints, Spans, read_spans
+from restate_nb.charts.style import axes_for, legend, note_empty, palette, read_out, tidy
 from restate_nb.charts.throughput import time_bins
-from restate_nb.charts.time_axis import clock_for
+from restate_nb.charts.time_axis import time_axis_for
 from restate_nb.formatting import counted, duration, one_line
 
 if TYPE_CHECKING:
@@ -40,85 +42,113 @@ def failures(
     bar says what it stands for. Types beyond the seventh share a row. Under each type are the first items that failed
     with it; an interactive backend tells those under the mouse.
 
-    Args:
-        frame: one row an item, as from `job.frame()`.
-        attempts: one row an attempt, as from `job.attempts()`; without it only final failures are known.
-        submitted_at: second 0, as a timestamp or in Unix seconds.
-        label: what names the items: a column of `frame`, or one value an item; the index by default.
-        ax: the Axes to draw on; by default a new figure's.
-        title: instead of the one that counts failures.
-
-    Raises:
-        InvalidInput: `label` is no column, or has too few or too many values.
+    Args: see `restate_nb.charts`. Without `attempts` only final failures are known.
 
     Example:
         >>> ax = failures(job.frame(), job.attempts())  # doctest: +SKIP
     """
     spans = read_spans(frame, attempts, submitted_at)
-    clock = clock_for(spans.start, spans.end, spans.now)
-    failed = np.isin(spans.kind, [FAILED, RETRIED])
-    kind, ended, types = spans.kind[failed], spans.end[failed], spans.error_type[failed]
-    items, called = spans.position[failed], names_of(frame, label)
-    row, names = _rows(types)
+    time_axis = time_axis_for(spans.start, spans.end, spans.now)
+    names = names_of(frame, label)
+    failed = _read(spans)
     if ax is None:
-        ax = axes_for(None, height=1.5 + 0.55 * max(len(names), 2))
-    tidy(ax, title if title is not None else _title(int((kind == FAILED).sum()), int((kind == RETRIED).sum())))
-    clock.dress(ax)
+        ax = axes_for(None, height=1.5 + 0.55 * max(len(failed.types), 2))
+    tidy(ax, title if title is not None else _title(int(failed.final.sum()), int((~failed.final).sum())))
+    time_axis.apply(ax)
     ax.set_ylabel("type of error")
-    if not len(names):
+    if not len(failed.types):
         ax.set_yticks([])
-        say_empty(ax, "no failures" if len(frame) else "no items")
+        note_empty(ax, "no failures" if len(frame) else "no items")
         return ax
 
+    places, seconds = time_bins(time_axis, max(len(failed.items), 400))
+    _bars(ax, failed, places, seconds)
+    _name_rows(ax, failed, names)
+    legend(ax, _handles(ax, failed))
+
+    def read(x: float, y: float) -> str:
+        """What an interactive backend says about the place under the mouse."""
+        at, r = int(np.searchsorted(places, x)) - 1, round(y)
+        when = f"at {duration(time_axis.at(x))}"
+        if not (0 <= at < len(seconds) - 1 and 0 <= r < len(failed.types)):
+            return when
+        there = (failed.row == r) & (failed.ended >= seconds[at]) & (failed.ended <= seconds[at + 1])
+        which = f"{counted(int(there.sum()), 'attempt')}: {some_of(names, failed.items[there])}"
+        return f"{failed.types[r]}, {when}: {which if there.any() else 'none'}"
+
+    read_out(read, ax)
+    return ax
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """The attempts that failed: of which items, when they ended, whether they were the last, and the row of each.
+
+    Attributes:
+        types: the names of the rows.
+    """
+
+    items: Ints
+    ended: Floats
+    final: npt.NDArray[np.bool_]
+    row: Ints
+    types: list[str]
+
+
+def _read(spans: Spans) -> _Failed:
+    failed = np.isin(spans.kind, [FAILED, RETRIED])
+    row, types = _rows(spans.error_type[failed])
+    return _Failed(spans.position[failed], spans.end[failed], spans.kind[failed] == FAILED, row, types)
+
+
+def _bars(ax: Axes, failed: _Failed, places: Floats, seconds: Floats) -> None:
+    """The failures of each type over time; with the scale, beside the tallest bar."""
     colours = palette(ax)
-    places, seconds = time_bins(clock, max(len(kind), 400))
-    counts = {
-        (code, r): np.histogram(ended[(kind == code) & (row == r)], seconds)[0]
-        for code in (FAILED, RETRIED) for r in range(len(names))
-    }  # fmt: skip
-    stacks = [counts[FAILED, r] + counts[RETRIED, r] for r in range(len(names))]
+    rows = range(len(failed.types))
+    finals, retried = (
+        [np.histogram(failed.ended[(failed.final == final) & (failed.row == r)], seconds)[0] for r in rows]
+        for final in (True, False)
+    )
+    stacks = [final + again for final, again in zip(finals, retried, strict=True)]
     tallest = max(stack.max() for stack in stacks)
     scale = 0.82 / tallest
-    faint = to_rgba(colours.failed, 0.4)
     for r, stack in enumerate(stacks):
         foot = r + 0.41  # rows are counted downwards, bars rise
-        final = foot - counts[FAILED, r] * scale
-        ax.stairs(final, places, baseline=foot, fill=True, color=colours.failed, lw=0, label="failed")
+        top = foot - finals[r] * scale
+        ax.stairs(top, places, baseline=foot, fill=True, color=colours.failed, lw=0, label="failed")
         ax.stairs(
-            foot - stack * scale, places, baseline=final, fill=True, fc=faint, ec=colours.failed, hatch="//////",
-            lw=0, label="failed, tried again",
+            foot - stack * scale, places, baseline=top, fill=True, fc=to_rgba(colours.failed, 0.4), ec=colours.failed,
+            hatch="//////", lw=0, label="failed, tried again",
         )  # fmt: skip
         ax.axhline(foot, color=colours.idle, lw=0.6, alpha=0.6)
         ax.text(
             1.01, r, f"{stack.sum():,}", transform=ax.get_yaxis_transform(), va="center", ha="left", fontsize="small"
         )
-    order = np.lexsort((items, kind != FAILED))  # those that stayed failed first
-    told = [one_line(some_of(called, items[order][row[order] == r], 2), 28) for r in range(len(names))]
-    ax.set_yticks(range(len(names)), [f"{name}\n{which}" for name, which in zip(names, told, strict=True)])
+    _note_scale(ax, stacks, tallest, places, float(np.median(np.diff(seconds))))
+
+
+def _name_rows(ax: Axes, failed: _Failed, names: list[str]) -> None:
+    """Each type with the first items that failed with it."""
+    order = np.lexsort((failed.items, ~failed.final))  # those that stayed failed first
+    items, row = failed.items[order], failed.row[order]
+    examples = [one_line(some_of(names, items[row == r], 2), 28) for r in range(len(failed.types))]
+    labels = [f"{name}\n{which}" for name, which in zip(failed.types, examples, strict=True)]
+    ax.set_yticks(range(len(labels)), labels)
     for text in ax.get_yticklabels():
         text.set_fontsize("small")
     ax.tick_params(axis="y", length=0)
-    ax.set_ylim(len(names) - 0.5, -0.55)
-    _say_scale(ax, stacks, tallest, places, float(np.median(np.diff(seconds))))
+    ax.set_ylim(len(labels) - 0.5, -0.55)
+
+
+def _handles(ax: Axes, failed: _Failed) -> list[Artist]:
+    """What the legend shows: only what is there."""
+    colour = palette(ax).failed
     handles: list[Artist] = []
-    if (kind == RETRIED).any():
-        handles.append(Patch(fc=faint, ec=colours.failed, hatch="//////", lw=0, label="failed, tried again"))
-    if (kind == FAILED).any():
-        handles.append(Patch(fc=colours.failed, label="failed"))
-    legend(ax, handles)
-
-    def read(x: float, y: float) -> str:
-        """What an interactive backend says about the place under the mouse."""
-        at, r = int(np.searchsorted(places, x)) - 1, round(y)
-        when = f"at {duration(clock.at(x))}"
-        if not (0 <= at < len(seconds) - 1 and 0 <= r < len(names)):
-            return when
-        there = (row == r) & (ended >= seconds[at]) & (ended <= seconds[at + 1])
-        said = f"{counted(int(there.sum()), 'attempt')}: {some_of(called, items[there])}" if there.any() else "none"
-        return f"{names[r]}, {when}: {said}"
-
-    ax.format_coord = read  # type: ignore[method-assign]
-    return ax
+    if not failed.final.all():
+        handles.append(Patch(fc=to_rgba(colour, 0.4), ec=colour, hatch="//////", lw=0, label="failed, tried again"))
+    if failed.final.any():
+        handles.append(Patch(fc=colour, label="failed"))
+    return handles
 
 
 def _rows(types: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -134,14 +164,14 @@ def _rows(types: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return rank[which] if len(types) else np.empty(0, dtype=np.int64), names
 
 
-def _say_scale(ax: Axes, stacks: list[np.ndarray], tallest: int, places: np.ndarray, bin_seconds: float) -> None:
+def _note_scale(ax: Axes, stacks: list[np.ndarray], tallest: int, places: np.ndarray, bin_seconds: float) -> None:
     """Tell how many failures the tallest bar stands for, beside it."""
     row = next(r for r, stack in enumerate(stacks) if stack.max() == tallest)
     at = int(stacks[row].argmax())
     right = at > len(stacks[row]) * 0.7
-    said = f"{counted(int(tallest), 'attempt')} in {duration(bin_seconds)}"
+    text = f"{counted(int(tallest), 'attempt')} in {duration(bin_seconds)}"
     ax.annotate(
-        said, (places[at + (0 if right else 1)], row - 0.41),
+        text, (places[at + (0 if right else 1)], row - 0.41),
         xytext=(-4 if right else 4, -1), textcoords="offset points", ha="right" if right else "left", va="top",
         fontsize="x-small", bbox={"boxstyle": "round,pad=0.2", "fc": ax.get_facecolor(), "ec": "none", "alpha": 0.9},
     )  # fmt: skip
@@ -150,5 +180,5 @@ def _say_scale(ax: Axes, stacks: list[np.ndarray], tallest: int, places: np.ndar
 def _title(final: int, again: int) -> str:
     if not final and not again:
         return "Failures"
-    said = f"{counted(final, 'item')} failed" if final else "No item failed for good"
-    return said + (f", {counted(again, 'failed attempt')} tried again" if again else "")
+    text = f"{counted(final, 'item')} failed" if final else "No item failed for good"
+    return text + (f", {counted(again, 'failed attempt')} tried again" if again else "")

@@ -58,5 +58,5 @@ def some_of(names: list[str], positions: npt.NDArray[np.int64], most: int = 3) -
         most: how many are named.
     """
     distinct = list(dict.fromkeys(positions.tolist()))
-    said = ", ".join(names[position] for position in distinct[:most])
-    return said + (f" and {len(distinct) - most:,} more" if len(distinct) > most else "")
+    text = ", ".join(names[position] for position in distinct[:most])
+    return text + (f" and {len(distinct) - most:,} more" if len(distinct) > most else "")

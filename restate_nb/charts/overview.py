@@ -32,20 +32,12 @@ def overview(
 ) -> npt.NDArray[np.object_]:
     """Draw the timeline, the durations, the throughput and the failures in one figure.
 
-    Args:
-        frame: one row an item, as from `job.frame()`.
-        attempts: one row an attempt, as from `job.attempts()`.
-        submitted_at: second 0, as a timestamp or in Unix seconds.
-        limits: what limited the job over time; see `throughput`.
-        label: what names the items: a column of `frame`, or one value an item; the index by default.
+    Args: see `restate_nb.charts` and, for `limits`, `throughput`; and
         figure: the figure to draw on; by default a new one.
         title: over the figure.
 
     Returns:
         The Axes as a 2 by 2 array: timeline and durations above throughput and failures. The figure is that of each.
-
-    Raises:
-        InvalidInput: `label` is no column, or has too few or too many values.
 
     Example:
         >>> axes = overview(job.frame(), job.attempts())  # doctest: +SKIP

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from restate_nb.environment import in_notebook
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -83,6 +83,12 @@ def legend(ax: Axes, handles: Sequence[Artist]) -> None:
     ax.set_title(ax.get_title(loc="left"), loc="left", pad=22, fontsize="medium", fontweight="bold")
 
 
-def say_empty(ax: Axes, note: str) -> None:
+def note_empty(ax: Axes, note: str) -> None:
     """Write into an Axes why nothing is drawn."""
     ax.text(0.5, 0.5, note, transform=ax.transAxes, ha="center", va="center", color=palette(ax).idle)
+
+
+def read_out(read: Callable[[float, float], str], *axes: Axes) -> None:
+    """Let an interactive backend say of the place under the mouse what `read` returns; the Axes on top is asked."""
+    for ax in axes:
+        ax.format_coord = read  # type: ignore[assignment, method-assign]

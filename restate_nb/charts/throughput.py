@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from restate_nb.charts.labels import names_of, some_of
 from restate_nb.charts.spans import FAILED, OK, Floats, Spans, read_spans
-from restate_nb.charts.style import axes_for, legend, palette, say_empty, tidy
-from restate_nb.charts.time_axis import Clock, clock_for
+from restate_nb.charts.style import axes_for, legend, note_empty, palette, read_out, tidy
+from restate_nb.charts.time_axis import TimeAxis, time_axis_for
 from restate_nb.formatting import counted, duration, rate
 
 _FAR: Final = 2.5  # times what ran: a limit beyond it would press the rest to the ground
@@ -41,87 +41,81 @@ def throughput(
     """Draw the rate at which items ended over time, failures on top, and how many attempts ran at once as a line.
 
     The line belongs to the axis on the right (its Axes is `ax.figure.axes[-1]`). The limits on both are dotted lines;
-    one that is far above what ran is left to the legend.
+    one that is far above what ran is left to the legend. An interactive backend tells the items under the mouse.
 
-    Args:
-        frame: one row an item, as from `job.frame()`.
-        attempts: one row an attempt, as from `job.attempts()`.
-        submitted_at: second 0, as a timestamp or in Unix seconds.
+    Args: see `restate_nb.charts`; and
         limits: one row a change, in the order of time: `at`, `concurrency` (how many may run at once) and
             `per_second` (how many may start; NaN for any number).
-        label: what an interactive backend calls the items under the mouse: a column of `frame`, or one value an item.
-        ax: the Axes to draw on; by default a new figure's.
-        title: instead of the one that tells the mean rate.
-
-    Raises:
-        InvalidInput: `label` is no column, or has too few or too many values.
 
     Example:
         >>> ax = throughput(job.frame(), job.attempts())  # doctest: +SKIP
     """
     ax = axes_for(ax, height=3.2)
     spans = read_spans(frame, attempts, submitted_at)
-    clock = clock_for(spans.start, spans.end, spans.now)
-    ended = np.isin(spans.kind, [OK, FAILED])
-    tidy(ax, title if title is not None else _title(int(ended.sum()), clock), grid="y")
-    clock.dress(ax)
-    if not ended.any():
+    time_axis = time_axis_for(spans.start, spans.end, spans.now)
+    ended = int(np.isin(spans.kind, [OK, FAILED]).sum())
+    tidy(ax, title if title is not None else _title(ended, time_axis), grid="y")
+    time_axis.apply(ax)
+    if not ended:
         ax.set_ylabel("items finished per second")
         ax.set_ylim(0, 1)
-        say_empty(ax, "nothing has finished yet" if len(frame) else "no items")
+        note_empty(ax, "nothing has finished yet" if len(frame) else "no items")
         return ax
 
-    places, seconds = time_bins(clock, int(ended.sum()))
-    lengths = np.diff(seconds)
-    ok, failed = (np.histogram(spans.end[spans.kind == k], seconds)[0] / lengths for k in (OK, FAILED))
+    places, seconds = time_bins(time_axis, ended)
+    steps = _steps(limits, spans, time_axis)
+    handles = _rates(ax, spans, places, seconds, steps)
+    running, names = mean_running(spans, seconds), names_of(frame, label)
+    at_once, more = _concurrency(ax, running, places, steps)
+    legend(ax, handles + more)
+
+    def read(x: float, _: float) -> str:
+        """What an interactive backend says about the place under the mouse."""
+        at, when = int(np.searchsorted(places, x)) - 1, f"at {duration(time_axis.at(x))}"
+        if not 0 <= at < len(running):
+            return when
+        begin, end = seconds[at], seconds[at + 1]
+        there = np.flatnonzero(np.isin(spans.kind, [OK, FAILED]) & (spans.end >= begin) & (spans.end <= end))
+        which = f" ({some_of(names, spans.position[there])})" if len(there) else ""
+        return f"{when}: {rate(len(there) / (end - begin))}{which}, {running[at]:.1f} at once"
+
+    read_out(read, ax, at_once)
+    return ax
+
+
+def _rates(ax: Axes, spans: Spans, places: Floats, seconds: Floats, steps: _Steps | None) -> list[Artist]:
+    """How many items ended in each bin, and how many could; what the legend says of it."""
+    colours, ground = palette(ax), ax.get_facecolor()
+    ok, failed = (np.histogram(spans.end[spans.kind == k], seconds)[0] / np.diff(seconds) for k in (OK, FAILED))
+    top = float((ok + failed).max())
     # Slow jobs are told per minute or hour: "0.003 per second" is no number to read.
-    factor, per = next(
-        ((f, p) for f, p in ((1, "second"), (60, "minute")) if (ok + failed).max() * f >= 1), (3600, "hour")
-    )
-    colours = palette(ax)
+    factor, per = next(((f, p) for f, p in ((1, "second"), (60, "minute")) if top * f >= 1), (3600, "hour"))
     handles: list[Artist] = [Patch(fc=colours.ok, label="ok")]
     ax.stairs(ok * factor, places, fill=True, color=colours.ok, label="ok")
     if failed.any():
         ax.stairs(
-            (ok + failed) * factor, places, baseline=ok * factor, fill=True, fc=colours.failed, ec=ax.get_facecolor(),
+            (ok + failed) * factor, places, baseline=ok * factor, fill=True, fc=colours.failed, ec=ground,
             hatch="////", lw=0, label="failed",
         )  # fmt: skip
-        handles.append(Patch(fc=colours.failed, ec=ax.get_facecolor(), hatch="////", label="failed"))
-    steps = _steps(limits, spans, clock)
-    top = float((ok + failed).max())
+        handles.append(Patch(fc=colours.failed, ec=ground, hatch="////", label="failed"))
     if steps is not None and not np.isnan(steps.per_second).all():
         lowest, highest = float(np.nanmin(steps.per_second)), float(np.nanmax(steps.per_second))
         if lowest <= _FAR * top:
             ax.plot(steps.places, steps.per_second * factor, color=colours.text, **_DASHED, label="limit")
             top = max(top, min(highest, _FAR * top))
-        said = rate(lowest) if lowest == highest else f"{rate(lowest)} to {rate(highest)}"
-        handles.append(Line2D([], [], color=colours.text, **_DASHED, label=f"limit {said}"))
+        text = rate(lowest) if lowest == highest else f"{rate(lowest)} to {rate(highest)}"
+        handles.append(Line2D([], [], color=colours.text, **_DASHED, label=f"limit {text}"))
     ax.set_ylim(0, top * factor * 1.1)
     ax.set_ylabel(f"items finished per {per}")
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}" if n >= 100 else f"{n:g}"))
-    running, called = mean_running(spans, seconds), names_of(frame, label)
-    at_once, told = _concurrency(ax, running, places, steps)
-    legend(ax, handles + told)
-
-    def read(x: float, _: float) -> str:
-        """What an interactive backend says about the place under the mouse."""
-        at, when = int(np.searchsorted(places, x)) - 1, f"at {duration(clock.at(x))}"
-        if not 0 <= at < len(lengths):
-            return when
-        there = np.flatnonzero(ended & (spans.end >= seconds[at]) & (spans.end <= seconds[at + 1]))
-        which = f" ({some_of(called, spans.position[there])})" if len(there) else ""
-        return f"{when}: {rate(len(there) / lengths[at])}{which}, {running[at]:.1f} at once"
-
-    for each in (ax, at_once):  # the one on top is asked
-        each.format_coord = read  # type: ignore[assignment, method-assign]
-    return ax
+    return handles
 
 
-def time_bins(clock: Clock, events: int) -> tuple[Floats, Floats]:
+def time_bins(time_axis: TimeAxis, events: int) -> tuple[Floats, Floats]:
     """Edges of even bins on the time axis, fit for a number of events: as places and as seconds."""
-    places = np.linspace(0, clock.width, int(np.clip(events**0.5 * 2, 10, 120)) + 1)
-    return places, np.array([clock.at(place) for place in places])
+    places = np.linspace(0, time_axis.width, int(np.clip(events**0.5 * 2, 10, 120)) + 1)
+    return places, np.array([time_axis.at(place) for place in places])
 
 
 def mean_running(spans: Spans, seconds: Floats) -> Floats:
@@ -149,19 +143,19 @@ class _Steps:
     per_second: Floats
 
 
-def _steps(limits: pd.DataFrame | None, spans: Spans, clock: Clock) -> _Steps | None:
+def _steps(limits: pd.DataFrame | None, spans: Spans, time_axis: TimeAxis) -> _Steps | None:
     if limits is None:
         return None
     since = (pd.DatetimeIndex(pd.to_datetime(limits["at"], utc=True)) - spans.origin).total_seconds()
-    limits = limits[np.asarray(since < clock.span)]  # what was set after the end limited nothing
+    limits = limits[np.asarray(since < time_axis.span)]  # what was set after the end limited nothing
     if not len(limits):
         return None
     begins = np.maximum(since.to_numpy(dtype=float)[: len(limits)], 0.0)
-    corners = np.concatenate([np.repeat(begins, 2)[1:], [clock.span]])
+    corners = np.concatenate([np.repeat(begins, 2)[1:], [time_axis.span]])
     concurrency, per_second = (
         np.repeat(limits[name].to_numpy(dtype=float, na_value=np.nan), 2) for name in ("concurrency", "per_second")
     )
-    return _Steps(clock(corners), concurrency, per_second)
+    return _Steps(time_axis(corners), concurrency, per_second)
 
 
 def _concurrency(ax: Axes, running: Floats, places: Floats, steps: _Steps | None) -> tuple[Axes, list[Artist]]:
@@ -176,8 +170,8 @@ def _concurrency(ax: Axes, running: Floats, places: Floats, steps: _Steps | None
         if lowest <= _FAR * top:
             at_once.plot(steps.places, steps.concurrency, color=colour, **_DOTTED, label="limit at once")
             top = max(top, min(highest, _FAR * top))
-        said = f"{lowest:,.0f}" if lowest == highest else f"{lowest:,.0f} to {highest:,.0f}"
-        handles.append(Line2D([], [], color=colour, **_DOTTED, label=f"limit {said} at once"))
+        text = f"{lowest:,.0f}" if lowest == highest else f"{lowest:,.0f} to {highest:,.0f}"
+        handles.append(Line2D([], [], color=colour, **_DOTTED, label=f"limit {text} at once"))
     at_once.set_ylim(0, top * 1.1)
     at_once.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     at_once.set_ylabel("running at once")
@@ -185,7 +179,9 @@ def _concurrency(ax: Axes, running: Floats, places: Floats, steps: _Steps | None
     return at_once, handles
 
 
-def _title(ended: int, clock: Clock) -> str:
+def _title(ended: int, time_axis: TimeAxis) -> str:
     if not ended:
         return "Throughput"
-    return f"{counted(ended, 'item')} finished in {duration(clock.shown)}: {rate(ended / clock.shown)} on average"
+    return (
+        f"{counted(ended, 'item')} finished in {duration(time_axis.shown)}: {rate(ended / time_axis.shown)} on average"
+    )

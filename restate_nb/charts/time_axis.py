@@ -25,7 +25,7 @@ def unit_for(span: float) -> tuple[float, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class TimeAxis:
     """Where seconds since submission lie on a time axis.
 
     A job that died at night and went on in the morning would be two slivers at the ends of an empty chart. So idle
@@ -69,7 +69,7 @@ class Clock:
         last = max(self.span, knots[-1] + 1e-9)
         return np.array([*knots, last]), np.array([*places, places[-1] + (last - knots[-1]) * factor])
 
-    def dress(self, ax: Axes) -> None:
+    def apply(self, ax: Axes) -> None:
         """Give an Axes its time axis: limits, ticks, label, and a band for each cut."""
         width = self.width
         ax.set_xlim(-0.01 * width, 1.02 * width)
@@ -87,9 +87,9 @@ class Clock:
             ticks += [(left + n * step, f"{sign}{n * step:g}") for n in range(int((end - begin) * factor / step) + 1)]
         ax.set_xticks([place for place, _ in ticks], [text for _, text in ticks])
         for start, end in self.cuts:
-            self._say_cut(ax, start, end)
+            self._mark_cut(ax, start, end)
 
-    def _say_cut(self, ax: Axes, start: float, end: float) -> None:
+    def _mark_cut(self, ax: Axes, start: float, end: float) -> None:
         left, right = self(np.array([start, end]))
         ax.axvspan(left, right, facecolor="none", edgecolor=ax.xaxis.label.get_color(), alpha=0.35, hatch="//", lw=0)
         ax.annotate(
@@ -99,11 +99,11 @@ class Clock:
         )  # fmt: skip
 
 
-def clock_for(start: Floats, end: Floats, now: float) -> Clock:
-    """The clock of spans from `start` to `end`, in seconds, up to `now`."""
+def time_axis_for(start: Floats, end: Floats, now: float) -> TimeAxis:
+    """The time axis of spans from `start` to `end`, in seconds, up to `now`."""
     span = now if now > 0 else 1.0
     if not len(start) or span < _CUT_OVER:
-        return Clock(span)
+        return TimeAxis(span)
     order = np.argsort(start)
     begins = np.append(start[order], span)
     busy_until = np.concatenate([[0.0], np.maximum.accumulate(end[order])])
@@ -114,4 +114,4 @@ def clock_for(start: Floats, end: Floats, now: float) -> Clock:
         if idle[i] < _CUT_OVER or idle[i] <= shown - idle[i]:
             break
         cuts.append((float(busy_until[i]), float(begins[i])))
-    return Clock(span, tuple(sorted(cuts)))
+    return TimeAxis(span, tuple(sorted(cuts)))

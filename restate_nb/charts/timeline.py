@@ -22,8 +22,8 @@ from restate_nb.charts.bars import (
 )
 from restate_nb.charts.labels import names_of
 from restate_nb.charts.spans import FAILED, Floats, Ints, Spans, read_spans
-from restate_nb.charts.style import axes_for, legend, palette, say_empty, tidy
-from restate_nb.charts.time_axis import Clock, clock_for
+from restate_nb.charts.style import axes_for, legend, note_empty, palette, read_out, tidy
+from restate_nb.charts.time_axis import TimeAxis, time_axis_for
 from restate_nb.errors import InvalidInput
 from restate_nb.formatting import counted, duration
 
@@ -53,15 +53,9 @@ def timeline(
     Beyond 3,000 bars, where each would be thinner than a pixel, the same picture is drawn as a density. Stretches of
     more than five minutes in which nothing ran, and which are longer than all the rest, are cut out of the time axis.
 
-    Args:
-        frame: one row an item, as from `job.frame()`.
-        attempts: one row an attempt, as from `job.attempts()`; without it each item is drawn as a single attempt.
-        submitted_at: second 0, as a timestamp or in Unix seconds; by default the earliest moment that the frame tells.
+    Args: see `restate_nb.charts`; `label` is written beside the rows; and
         sort: the order of the rows, from the top: "start" by first start, "duration" the longest first, "index" as in
             the input; "lane" packs the attempts into as few rows as ran at once.
-        label: the frame's column, or one value an item, to write beside the rows instead of the index.
-        ax: the Axes to draw on; by default a new figure's.
-        title: instead of the one that counts items and failures.
 
     Raises:
         InvalidInput: `sort` is none of these, or `label` is no column.
@@ -73,13 +67,13 @@ def timeline(
         raise InvalidInput(f'sort must be "start", "duration", "index" or "lane", not {sort!r}.')
     names = names_of(frame, label)
     spans = read_spans(frame, attempts, submitted_at)
-    clock = clock_for(spans.start, spans.end, spans.now)
+    time_axis = time_axis_for(spans.start, spans.end, spans.now)
     rows, row, item_row = _rows(frame, spans, sort)
     if ax is None:
         ax = axes_for(None, height=min(max(1.7 + 0.2 * rows, 2.8), 9.0 if rows <= _NAMED_ROWS else 4.6))
-    canvas = Canvas(ax, palette(ax), rows, clock.width)
-    strips = Strips(clock(spans.start), clock(spans.end), row)
-    waits = _waits(spans, clock, item_row) if sort != "lane" else _NO_WAITS
+    canvas = Canvas(ax, palette(ax), rows, time_axis.width)
+    strips = Strips(time_axis(spans.start), time_axis(spans.end), row)
+    waits = _waits(spans, time_axis, item_row) if sort != "lane" else _NO_WAITS
 
     if len(strips) + len(waits) <= BARS_AT_MOST:
         draw_waits(canvas, waits)
@@ -89,7 +83,7 @@ def timeline(
     mark_failures(canvas, strips.of(spans.kind == FAILED))
 
     tidy(ax, title if title is not None else _title(frame, spans))
-    clock.dress(ax)
+    time_axis.apply(ax)
     pad = max(3 - rows, 0) / 2  # one bar alone is no wall
     ax.set_ylim(rows - 0.4 + pad, -0.6 - pad)
     if sort != "lane" and rows <= min(_NAMED_ROWS, _height(ax) / _INCHES_A_NAME):
@@ -100,8 +94,8 @@ def timeline(
         _count_rows(ax, sort)
     legend(ax, legend_handles(canvas, spans.kind, len(waits) > 0))
     if not len(strips):
-        say_empty(ax, "nothing has run yet" if len(frame) else "no items")
-    ax.format_coord = _reader(names, frame, item_row, clock, (spans, strips) if sort == "lane" else None)  # type: ignore[assignment, method-assign]
+        note_empty(ax, "nothing has run yet" if len(frame) else "no items")
+    read_out(_reader(names, frame, item_row, time_axis, (spans, strips) if sort == "lane" else None), ax)
     return ax
 
 
@@ -137,7 +131,7 @@ def _lanes(spans: Spans) -> Ints:
     return lane
 
 
-def _waits(spans: Spans, clock: Clock, item_row: Ints) -> Strips:
+def _waits(spans: Spans, time_axis: TimeAxis, item_row: Ints) -> Strips:
     """From submission to the first start, and between attempts."""
     until = np.where(np.isnan(spans.started), spans.now, spans.started)
     order = np.lexsort((spans.start, spans.position))
@@ -147,17 +141,17 @@ def _waits(spans: Spans, clock: Clock, item_row: Ints) -> Strips:
     right: Floats = np.concatenate([until, start[again + 1]])
     row = np.concatenate([item_row, item_row[position[again]]])
     long_enough = right > left
-    return Strips(clock(left[long_enough]), clock(right[long_enough]), row[long_enough])
+    return Strips(time_axis(left[long_enough]), time_axis(right[long_enough]), row[long_enough])
 
 
 def _title(frame: pd.DataFrame, spans: Spans) -> str:
     status = frame["status"].astype(str)
     failed = int(status.isin(["error", "timeout"]).sum())
     unfinished = int(status.isin(["pending", "running"]).sum())
-    said = counted(len(frame), "item") + (f" in {duration(spans.now)}" if len(spans.start) else "")
+    text = counted(len(frame), "item") + (f" in {duration(spans.now)}" if len(spans.start) else "")
     if failed:
-        said += f", {failed:,} failed"
-    return said + (f", {unfinished:,} unfinished" if unfinished else "")
+        text += f", {failed:,} failed"
+    return text + (f", {unfinished:,} unfinished" if unfinished else "")
 
 
 def _height(ax: Axes) -> float:
@@ -177,14 +171,14 @@ def _count_rows(ax: Axes, sort: Sort) -> None:
 
 
 def _reader(
-    names: list[str], frame: pd.DataFrame, item_row: Ints, clock: Clock, lanes: tuple[Spans, Strips] | None
+    names: list[str], frame: pd.DataFrame, item_row: Ints, time_axis: TimeAxis, lanes: tuple[Spans, Strips] | None
 ) -> Callable[[float, float], str]:
     """What an interactive backend says about the place under the mouse; in lanes, by the attempt that is there."""
     order = np.argsort(item_row, kind="stable")
     status, ran = frame["status"].astype(str).to_numpy(), frame["run_s"].to_numpy(dtype=float, na_value=np.nan)
 
     def read(x: float, y: float) -> str:
-        when, row = duration(clock.at(x)), round(y)
+        when, row = duration(time_axis.at(x)), round(y)
         if lanes is not None:
             spans, strips = lanes
             there = np.flatnonzero((strips.row == row) & (strips.left <= x) & (strips.right >= x))
@@ -194,7 +188,7 @@ def _reader(
         if not len(found):
             return when
         item = int(found[0])
-        said = f"{names[item]}: {status[item]}" + ("" if np.isnan(ran[item]) else f", ran {duration(ran[item])}")
-        return f"{said}, at {when}"
+        text = f"{names[item]}: {status[item]}" + ("" if np.isnan(ran[item]) else f", ran {duration(ran[item])}")
+        return f"{text}, at {when}"
 
     return read

@@ -68,7 +68,7 @@ class Outcomes:
         Example:
             job.frame()["status"].value_counts()
         """
-        from restate_nb.results.columns import objects  # noqa: PLC0415 - loads pandas
+        from restate_nb.results.columns import object_column  # noqa: PLC0415 - loads pandas
         from restate_nb.results.frame import expanded, job_frame, with_columns  # noqa: PLC0415
 
         frame = job_frame(
@@ -81,7 +81,7 @@ class Outcomes:
         )
         if hasattr(self._items.source, "array"):  # a Series: its dtype is kept
             source = self._items.source
-            items = objects(list(self._items.originals), len(frame)) if source.dtype == object else source
+            items = object_column(list(self._items.originals), len(frame)) if source.dtype == object else source
             frame["item"] = items.set_axis(frame.index)
         codes = self._which.codes(self._ledger)
         more = {**self._driver.work.columns(), **({} if codes is None else {"code": codes})}

@@ -44,10 +44,10 @@ class NotebookPanel:
             self.controls.reopen()
 
     def _bundle(self, progress: Progress) -> dict[str, str]:
-        spread = self._trend.spread(progress.total - progress.done)
+        eta_range = self._trend.eta_range(progress.total - progress.done)
         return {
-            "text/html": to_html(progress, trend=self._trend.rates(), spread=spread),
-            "text/plain": to_text(progress, spread),
+            "text/html": to_html(progress, trend=self._trend.rates(), eta_range=eta_range),
+            "text/plain": to_text(progress, eta_range),
         }
 
 

@@ -87,52 +87,52 @@ def tally(progress: Progress) -> str:
     return f"{count(progress.ok + progress.failed)} of {count(progress.total)} done"
 
 
-def facts(progress: Progress, spread: tuple[float, float] | None = None) -> list[str]:
+def figures(progress: Progress, eta_range: tuple[float, float] | None = None) -> list[str]:
     """The figures of the second line, each a few words, in the order of their interest.
 
     Args:
         progress: the job at one moment.
-        spread: the shortest and the longest time left that the recent rates suggest, in seconds.
+        eta_range: the shortest and the longest time left that the recent rates suggest, in seconds.
     """
     goes_on = not progress.final and progress.status != "paused"  # a job that is paused is done when somebody lets it
     done = progress.ok + progress.failed
-    said = []
+    words = []
     if progress.rate and goes_on:
-        said.append(rate(progress.rate))
+        words.append(rate(progress.rate))
     if progress.eta is not None and goes_on:
         left = f"about {duration(progress.eta)} left"
-        low, high = (duration(bound) for bound in spread) if spread else ("", "")
-        said.append(left if low == high else f"{left} ({low} to {high})")
-    said.append(f"in {duration(progress.elapsed)}" if progress.final else f"{duration(progress.elapsed)} so far")
+        low, high = (duration(bound) for bound in eta_range) if eta_range else ("", "")
+        words.append(left if low == high else f"{left} ({low} to {high})")
+    words.append(f"in {duration(progress.elapsed)}" if progress.final else f"{duration(progress.elapsed)} so far")
     # Of a job that was attached to it is not known how much of the elapsed time it really ran.
     if progress.final and done and not progress.attached and progress.elapsed > 0:
-        said.append(rate(done / progress.elapsed))
+        words.append(rate(done / progress.elapsed))
     if progress.p50 is not None:
-        said.append(f"p50 {duration(progress.p50)}")
+        words.append(f"p50 {duration(progress.p50)}")
     if progress.p95 is not None:
-        said.append(f"p95 {duration(progress.p95)}")
+        words.append(f"p95 {duration(progress.p95)}")
     if progress.retries:
-        said.append(counted(progress.retries, "retry", "retries"))
+        words.append(counted(progress.retries, "retry", "retries"))
     if progress.concurrency and not progress.final:
-        said.append(f"{count(progress.concurrency)} at once")
-    return said
+        words.append(f"{count(progress.concurrency)} at once")
+    return words
 
 
 def remarks(progress: Progress) -> list[str]:
-    """Whole sentences under the figures: what was there already, what is awaited."""
-    said = []
+    """Sentences under the figures: what was there already, what is awaited."""
+    sentences = []
     if progress.attached:
         verb = "was" if progress.attached == 1 else "were"
-        said.append(f"attached: {count(progress.attached)} of {count(progress.total)} {verb} already done")
+        sentences.append(f"attached: {count(progress.attached)} of {count(progress.total)} {verb} already done")
     if progress.note:
-        said.append(one_line(progress.note, 400))
-    return said
+        sentences.append(one_line(progress.note, 400))
+    return sentences
 
 
 def errors(progress: Progress) -> list[str]:
     """The most frequent failures, a line each, and how many items failed in other ways."""
     lines = []
-    # That the job was cancelled is said already, and is no failure of an item.
+    # Items that were cancelled are counted as such, and are no failures.
     groups = [group for group in progress.errors if group.error_type != "CancelledError" or not progress.cancelled]
     for group in groups[:ERRORS_SHOWN]:
         message = one_line(group.message)
@@ -145,7 +145,7 @@ def errors(progress: Progress) -> list[str]:
     return lines
 
 
-def to_text(progress: Progress, spread: tuple[float, float] | None = None) -> str:
+def to_text(progress: Progress, eta_range: tuple[float, float] | None = None) -> str:
     """The panel as plain text, a few lines.
 
     Example:
@@ -156,19 +156,19 @@ def to_text(progress: Progress, spread: tuple[float, float] | None = None) -> st
         f"{count(s.items)} {s.word}" for s in segments(progress) if s.word in {"failed", "cancelled", "running"}
     ]
     if progress.status == "finished":
-        tallies = tallies[:1]  # the state has said it already
-    head = ", ".join([state(progress), *tallies, *facts(progress, spread)])
+        tallies = tallies[:1]  # the state tells the others
+    head = ", ".join([state(progress), *tallies, *figures(progress, eta_range)])
     name = f"{one_line(progress.name, 80)} ({one_line(progress.function, 80)})"
     return "\n".join([f"{name}: {head}", *(f"  {line}" for line in (*remarks(progress), *errors(progress)))])
 
 
-def to_html(progress: Progress, *, trend: Sequence[float] = (), spread: tuple[float, float] | None = None) -> str:
+def to_html(progress: Progress, *, trend: Sequence[float] = (), eta_range: tuple[float, float] | None = None) -> str:
     """The panel as static HTML without style sheets or scripts; all foreign text is escaped.
 
     Args:
         progress: the job at one moment.
         trend: items finished per second over time, for the sparkline; none is drawn with fewer than three.
-        spread: the shortest and the longest time left, in seconds.
+        eta_range: the shortest and the longest time left, in seconds.
     """
     name = escape(one_line(progress.name, 80))
     function = escape(one_line(progress.function, 80))
@@ -184,7 +184,7 @@ def to_html(progress: Progress, *, trend: Sequence[float] = (), spread: tuple[fl
         "</div>",
         _bar(progress),
         _legend(progress, trend),
-        _facts(progress, spread),
+        _figures(progress, eta_range),
         *(_line(remark) for remark in remarks(progress)),
         _errors(progress),
         ui_anchor(progress.ui_url),
@@ -197,9 +197,9 @@ def _line(text: str, style: str = "") -> str:
     return f'<div style="overflow-wrap:anywhere;{style}">{escape(text)}</div>'
 
 
-def _facts(progress: Progress, spread: tuple[float, float] | None) -> str:
-    said = (f'<span style="white-space:nowrap">{escape(fact)}</span>' for fact in facts(progress, spread))
-    return f'<div style="opacity:0.85;font-variant-numeric:tabular-nums">{" · ".join(said)}</div>'
+def _figures(progress: Progress, eta_range: tuple[float, float] | None) -> str:
+    spans = (f'<span style="white-space:nowrap">{escape(figure)}</span>' for figure in figures(progress, eta_range))
+    return f'<div style="opacity:0.85;font-variant-numeric:tabular-nums">{" · ".join(spans)}</div>'
 
 
 def _bar(progress: Progress) -> str:
@@ -241,10 +241,10 @@ def _sparkline(rates: Sequence[float]) -> str:
     width, height = 110, 18
     step = width / (len(rates) - 1)
     line = " ".join(f"{i * step:.1f},{height - 1 - (height - 2) * r / peak:.1f}" for i, r in enumerate(rates))
-    said = f"throughput over time, at most {rate(peak)}"
+    title = f"throughput over time, at most {rate(peak)}"
     return (
-        f'<svg role="img" aria-label="{said}" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'style="vertical-align:middle"><title>{said}</title>'
+        f'<svg role="img" aria-label="{title}" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'style="vertical-align:middle"><title>{title}</title>'
         f'<polygon points="0,{height} {line} {width},{height}" fill="currentColor" fill-opacity="0.12"/>'
         f'<polyline points="{line}" fill="none" stroke="currentColor" stroke-opacity="0.7" stroke-width="1.2"/></svg>'
     )

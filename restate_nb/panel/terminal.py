@@ -42,12 +42,12 @@ class TerminalPanel:
         if self._bar is None:
             self._bar = self._new_bar(progress)
         self._bar.n = min(progress.done, progress.total)
-        said = [] if progress.status in {"running", "finished"} else [state(progress)]
+        words = [] if progress.status in {"running", "finished"} else [state(progress)]
         if progress.failed:
-            said.append(f"{count(progress.failed)} failed")
+            words.append(f"{count(progress.failed)} failed")
         if progress.retries:
-            said.append(counted(progress.retries, "retry", "retries"))
-        self._bar.set_postfix_str(", ".join(said), refresh=False)
+            words.append(counted(progress.retries, "retry", "retries"))
+        self._bar.set_postfix_str(", ".join(words), refresh=False)
         self._bar.refresh()
 
     def finish(self, progress: Progress) -> None:

@@ -21,7 +21,7 @@ _EXACT: Final = 2**53
 """Up to here a float has every integer."""
 
 
-def typed(values: Sequence[Any]) -> Any:
+def typed_column(values: Sequence[Any]) -> Any:
     """A column with the dtype that fits; numbers and truth values of which some are missing get a nullable one.
 
     What no dtype holds as it is stays what it is, in a column of objects: whole numbers past 64 bits, or past 2**53
@@ -31,10 +31,10 @@ def typed(values: Sequence[Any]) -> Any:
         column = _typed(values)
     except (ValueError, TypeError, OverflowError, ArithmeticError, NotImplementedError):
         column = None
-    return objects(values, len(values)) if column is None else column
+    return object_column(values, len(values)) if column is None else column
 
 
-def objects(values: Sequence[Any], count: int) -> Any:
+def object_column(values: Sequence[Any], count: int) -> Any:
     """A column of Python objects: a Series, which pandas takes as it is, where it would give an array a dtype."""
     column = np.empty(count, dtype=object)
     for position, value in enumerate(values):

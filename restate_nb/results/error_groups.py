@@ -10,7 +10,7 @@ import pandas as pd
 from restate_nb.engine.function import Function
 from restate_nb.engine.record import STATUS_NAMES, Failure
 from restate_nb.errors import InvalidInput
-from restate_nb.results.columns import as_frame, typed
+from restate_nb.results.columns import as_frame, typed_column
 from restate_nb.results.failure_store import kind_of
 from restate_nb.results.ledger import PENDING, Ledger
 from restate_nb.session.run import run
@@ -33,7 +33,7 @@ def errors_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
         rows.append((len(positions), *about, failure.traceback))
     by_name = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(COLUMNS, ())
     columns = {name: list(values) for name, values in by_name.items()}
-    columns["example"] = typed(columns["example"])
+    columns["example"] = typed_column(columns["example"])
     frame = as_frame(columns, pd.RangeIndex(len(rows)))
     for name in ("first_at", "last_at"):
         frame[name] = pd.to_datetime(frame[name], unit="s", utc=True).astype("datetime64[us, UTC]")

@@ -14,7 +14,7 @@ import pandas as pd
 from restate_nb.engine.codec import as_shown, encode
 from restate_nb.engine.leaves import repr_of, shown_text
 from restate_nb.errors import NotEncodable
-from restate_nb.results.columns import objects
+from restate_nb.results.columns import object_column
 from restate_nb.results.unreadable import Unreadable
 
 _PLAIN: Final = frozenset({str, int, float, bool})
@@ -64,7 +64,7 @@ def records(frame: pd.DataFrame) -> pd.DataFrame:
     for name in plain.columns:
         column = plain[name]
         if column.dtype == object or column.dtype.kind == "c" or _is_foreign(column.dtype):
-            plain[name] = objects([_nested(each) for each in column], len(plain)).set_axis(frame.index)
+            plain[name] = object_column([_nested(each) for each in column], len(plain)).set_axis(frame.index)
     index = _plain_index(frame.index, for_json=True)
     plain.index = index
     levels = ["index"] if index.nlevels == 1 else [f"index_{n}" for n in range(index.nlevels)]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from restate_nb.engine.output import Line
 from restate_nb.engine.record import OK, STATUS_NAMES, Attempt
-from restate_nb.results.columns import as_frame, objects, typed
+from restate_nb.results.columns import as_frame, object_column, typed_column
 from restate_nb.results.exports import as_key, label_text
 from restate_nb.results.ledger import PENDING, Ledger
 from restate_nb.results.unreadable import Unreadable, unreadable
@@ -66,7 +66,7 @@ def job_frame(
         codes[[position for position in running if not ended[position]]] = 1
     failures, total = now.failures, now.total
     columns = {
-        "item": typed(originals if isinstance(originals, (list, tuple, range)) else list(originals)),
+        "item": typed_column(originals if isinstance(originals, (list, tuple, range)) else list(originals)),
         "value": _values(ledger, status, value_of),
         "status": pd.Categorical.from_codes(codes, categories=pd.Index(_ITEM_STATUSES)),
         "error_type": _texts(total, {position: each.type for position, each in failures.items()}),
@@ -151,9 +151,11 @@ def expanded(frame: pd.DataFrame) -> pd.DataFrame:
     left = [None if each is not None else value for each, value in zip(fields, frame["value"], strict=True)]
     columns: dict[Any, Any] = {"item": frame["item"]}
     if any(value is not None for value in left):
-        columns["value"] = objects(left, len(left))
+        columns["value"] = object_column(left, len(left))
     for name in names:
-        columns[_free(name, names, columns)] = typed([None if each is None else each.get(name) for each in fields])
+        columns[_free(name, names, columns)] = typed_column(
+            [None if each is None else each.get(name) for each in fields]
+        )
     rest = {name: frame[name] for name in COLUMNS if name not in ("item", "value")}
     return as_frame({**columns, **rest}, frame.index)
 
@@ -251,11 +253,11 @@ def _values(ledger: Ledger, status: Any, value_of: Callable[[bytes, int], Any]) 
     positions = np.flatnonzero(status == OK).tolist()
     known = _known(ledger.raws(positions), positions, value_of)
     if len(positions) == ledger.total:
-        return typed(list(known))
+        return typed_column(list(known))
     values: list[Any] = [None] * ledger.total
     for position, value in zip(positions, known, strict=True):
         values[position] = value
-    return typed(values)
+    return typed_column(values)
 
 
 def _known(raws: Iterable[bytes], positions: list[int], value_of: Callable[[bytes, int], Any]) -> Iterator[Any]:

@@ -1,7 +1,7 @@
-"""What a job's handle knows: every recorded attempt, whichever way it came, each counted once.
+"""The recorded attempts of a job, each counted once.
 
-Records come live from the handlers of this process, are told again on every replay, and come once more with the output
-of their shard. Columns are arrays, since a job may have a million items.
+The handlers of this process report an attempt when it is recorded and again on every replay, and it comes once more
+with the output of its shard. Columns are arrays, since a job may have a million items.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Ledger:
         """Called with each group of attempts that is recorded now, with the time in seconds since 1970."""
 
     def begin_round(self, number: int, positions: Iterable[int]) -> None:
-        """These items are open again; what is known of them becomes history."""
+        """Open these items again; their attempts so far become earlier ones."""
         with self._lock:
             for position in positions:
                 self._reopen(position, number)
@@ -98,7 +98,7 @@ class Ledger:
         self._round[position] = number
 
     def apply(self, round_: int, attempts: Sequence[Attempt], now: float) -> None:
-        """Take in recorded attempts; those that are known already change nothing.
+        """Add recorded attempts; those that are known already change nothing.
 
         Args:
             round_: the round that they belong to.
@@ -135,7 +135,7 @@ class Ledger:
         return True
 
     def _add(self, round_: int, attempt: Attempt) -> bool:
-        """Take it in; whether an item has ended with it in the time of this process."""
+        """Whether an item has ended with it since this process attached to the job."""
         position = attempt.position
         if attempt.started:
             self.attempts[position] += 1
@@ -157,8 +157,8 @@ class Ledger:
         end = attempt.started + attempt.ran
         self.last_end = max(self.last_end, end)
         self._ends[round_] = max(self._ends[round_], end)
-        found = end < self.attached_at
-        self.attached += found
+        earlier_process = end < self.attached_at
+        self.attached += earlier_process
         failure = attempt.failure
         if attempt.status != CANCELLED:
             tally = self._tallies[round_]
@@ -170,7 +170,7 @@ class Ledger:
         else:
             self.failures[position] = failure
         self.order.append(position)
-        return not found
+        return not earlier_process
 
     def snapshot(self) -> Snapshot:
         """What is recorded by now, all of it of one moment: handlers add to the ledger while cells read it."""

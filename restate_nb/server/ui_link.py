@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from pathlib import Path
 from typing import Final
@@ -46,7 +45,6 @@ def publish(data_dir: Path) -> str:
     return make_link(data_dir).name
 
 
-@functools.cache
 def _proxied(data_dir: Path, base_url: str) -> str:
     """The path at which jupyter-server-proxy gives our own server's UI; empty where it does not."""
     if not base_url or importlib.util.find_spec("jupyter_server_proxy") is None:

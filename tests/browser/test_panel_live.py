@@ -102,7 +102,9 @@ def test_what_was_clicked_is_what_was_called(opened):
 
 
 def test_a_saved_notebook_holds_no_widget(opened):
-    notebook = opened("from restate_nb.panel import widgets; widgets.RETRY_STAYS = 0.5\n" + start(n=100), "job.wait()")
+    notebook = opened(
+        "from restate_nb.panel import widgets; widgets.RETRY_SECONDS = 0.5\n" + start(n=100), "job.wait()"
+    )
     notebook.run()
     expect(notebook.output(0).first).to_contain_text("Finished")
     notebook.page.wait_for_timeout(1000)

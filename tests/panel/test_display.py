@@ -69,7 +69,7 @@ from dataclasses import replace
 from restate_nb.panel import Updater, make_panel, widgets
 from restate_nb.results.progress import Progress
 
-widgets.RETRY_STAYS = 0.2
+widgets.RETRY_SECONDS = 0.2
 
 class Job:
     calls = []
@@ -99,23 +99,23 @@ def finish(progress):
 """
 
 CLICKS = """
-controls._pause.click()
+controls.pause.click()
 show(replace(now, status="paused"))
-words = [controls._pause.description]
-controls._pause.click()
+words = [controls.pause.description]
+controls.pause.click()
 show(now)
-words.append(controls._pause.description)
-controls._slider.value = 7
+words.append(controls.pause.description)
+controls.slider.value = 7
 show(now)
-words.append(controls._slider.value)
+words.append(controls.slider.value)
 show(replace(now, concurrency=200))
-words.append(controls._slider.value)
-controls._cancel.click()
-controls._cancel.click()
+words.append(controls.slider.value)
+controls.cancel.click()
+controls.cancel.click()
 finish(replace(now, status="cancelled", ok=3, cancelled=7))
-offered = [child.description for child in controls._row.children if hasattr(child, "icon")]
-controls._retry.click()
-print(job.calls, words, offered, controls._said.value, controls._retry.disabled)
+offered = [child.description for child in controls.row.children if hasattr(child, "icon")]
+controls.retry.click()
+print(job.calls, words, offered, controls.message.value, controls.retry.disabled)
 time.sleep(0.5)
 """
 
@@ -139,7 +139,7 @@ def test_a_panel_goes_on_in_its_place_when_the_job_does():
         "shown = replace(now, ok=9, running=1)\n"
         "updater.start()\n"
         "show(shown)\n"
-        "names = [type(child).__name__ for child in controls._row.children]\n"
+        "names = [type(child).__name__ for child in controls.row.children]\n"
         "finish(replace(now, status='finished', ok=10))\n"
         "print(names)"
     )

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from restate_nb import environment
 from restate_nb.server.address import Address
 from restate_nb.server.ui_link import ui_link
 
@@ -43,7 +42,6 @@ def test_through_jupyter_server_proxy_the_link_is_a_path_on_the_pages_own_host(m
     prefix = {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"} if hub else {}
     in_environment(monkeypatch, LAB | {"JPY_PARENT_PID": "17", "JUPYTER_RUNTIME_DIR": str(tmp_path)} | prefix)
     (tmp_path / "jpserver-17.json").write_text('{"base_url": "/user/ada/", "pid": 17}')
-    environment._base_url_of.cache_clear()
     link = ui_link(Address("http://localhost", tmp_path / "admin.sock"), tmp_path)
     assert re.fullmatch("/user/ada/restate-nb/[0-9a-f]{16}/ui/invocations", link)
     assert ui_link(TCP, tmp_path) == link
