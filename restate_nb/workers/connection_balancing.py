@@ -11,12 +11,13 @@ import random
 import time
 from typing import Any, Final
 
-import hypercorn.protocol
 from h2.events import RequestReceived
 from h2.settings import SettingCodes, Settings
 from hypercorn.events import RawData
 from hypercorn.protocol.h2 import H2Protocol
 from hyperframe.frame import GoAwayFrame
+
+from restate_nb.patches import use_h2_protocol
 
 STREAMS: Final = 1
 """Invocations that a connection takes."""
@@ -64,6 +65,5 @@ class _OneInvocation(H2Protocol):
 
 
 def spread() -> None:
-    """Have all endpoints of this process do so. hypercorn has no option for it."""
-    module: Any = hypercorn.protocol
-    module.H2Protocol = _OneInvocation
+    """Have all endpoints of this process do so."""
+    use_h2_protocol(_OneInvocation)
