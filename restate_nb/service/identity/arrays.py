@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from restate_nb.service.identity.code import hashed
+from restate_nb.service.identity.content import Contents
 from restate_nb.service.identity.owners import is_a, qualified
-
-if TYPE_CHECKING:
-    from restate_nb.service.identity.content import Contents
 
 
 def _loaded(name: str) -> Any:
