@@ -31,6 +31,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
+from restate_nb.environment import in_notebook, ipython_shell, jupyter_kernel
+
 _KNOWN: Final = {"hypercorn": (0, 19), "ipykernel": (8,), "ipython": (10,), "prompt_toolkit": (4,)}
 """The first version of each that is not known."""
 
@@ -100,8 +102,8 @@ def watch_writes(find: FindWrites) -> None:
     """From now on, what is written to `sys.stdout` and `sys.stderr` goes to who is found, if somebody is."""
     for stream in ("stdout", "stderr"):
         _watch(getattr(sys, stream), stream, find)
-    shell = _shell()
-    if shell is not None and not hasattr(shell, "kernel"):
+    shell = ipython_shell()
+    if shell is not None and not in_notebook():
         _watch_terminal(shell, find)
 
 
@@ -171,7 +173,7 @@ def guard_questions(on_question: OnQuestion) -> None:
     if sys.breakpointhook is sys.__breakpointhook__ or "IPython" in str(getattr(sys.breakpointhook, "__module__", "")):
         # another debugger that is attached, such as that of an editor, stops where it is asked to
         sys.breakpointhook = _guarded(sys.breakpointhook, "breakpoint()", on_question, unless=_has_other_debugger)
-    kernel = getattr(_shell(), "kernel", None)
+    kernel = jupyter_kernel()
     if kernel is not None and _is_known("ipykernel"):  # which puts these in the place of `input` and `getpass`
         for name, what in (("raw_input", "input()"), ("getpass", "getpass()")):
             setattr(kernel, name, _guarded(getattr(kernel, name), what, on_question))
@@ -205,12 +207,6 @@ def _guarded(
 
     guarded.restate_nb_guards = True  # type: ignore[attr-defined]
     return guarded
-
-
-def _shell() -> Any:
-    """IPython's, where that is what runs here."""
-    ipython = sys.modules.get("IPython")
-    return ipython.get_ipython() if ipython is not None else None
 
 
 # ---------------------------------------------------------------- loops and servers

@@ -13,7 +13,7 @@ from restate_nb.engine.output import OutputCapture
 from restate_nb.engine.pool import OnUnkept
 from restate_nb.engine.stacks import RunningItem
 from restate_nb.errors import InvalidInput
-from restate_nb.limits import Concurrency
+from restate_nb.limits import Range
 from restate_nb.policy import RunPolicy
 from restate_nb.server.admin import Admin
 from restate_nb.server.ingress import Ingress
@@ -80,7 +80,7 @@ class Backend(Protocol):
         """How many items may run at once."""
         ...
 
-    def set_concurrency(self, concurrency: Concurrency) -> None:
+    def set_concurrency(self, bounds: Range) -> None:
         """Change it; what runs is not stopped."""
 
     def running_positions(self) -> frozenset[int]:

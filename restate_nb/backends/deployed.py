@@ -17,7 +17,7 @@ from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import Entry, ShardQueue, cancelled
 from restate_nb.engine.record import CANCELLED, ERROR, TIMEOUT, Failure, Recorded, decode_group, describe
 from restate_nb.errors import InvocationFailed, ItemTimeout, ServerError
-from restate_nb.policy import RunPolicy, seconds
+from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
 from restate_nb.server.http import BadAnswer, Rejected, UnknownInvocation, Unreachable
@@ -62,7 +62,7 @@ class DeployedBackend(LocalBackend):
         assert isinstance(target, DeployedHandler)
         target.bind(self._call)
         self._target = target
-        self._timeout = None if policy.timeout is None else seconds("timeout", policy.timeout)
+        self._timeout = policy.timeout
         self._run = self._connection.runs.get(self._manifest.name, self._manifest.generation)
         super().provide(target, dataclasses.replace(policy, timeout=None))  # its end is ours to see to
 

@@ -22,7 +22,8 @@ from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.function import Function
 from restate_nb.engine.structure import Rebuild, rebuilder
 from restate_nb.errors import InvalidInput
-from restate_nb.patterns.clients import ObjectClient, ServiceClient, WorkflowClient
+from restate_nb.formatting import short_repr
+from restate_nb.patterns.clients import ObjectClient, ServiceClient, WorkflowClient, handler_function
 from restate_nb.policy import NO_RETRY, Retry
 from restate_nb.server.http import WHO_ANSWERS, BadAnswer
 from restate_nb.server.ingress import Reply
@@ -196,7 +197,7 @@ def _asks_restate(name: str, *_: Any) -> Any:
 def _handler(callee: Any) -> Handler[Any, Any]:
     try:
         if isinstance(callee, _CLIENTS):
-            return handler_from_callable(callee._handler())
+            return handler_from_callable(handler_function(callee))
         return handler_from_callable(callee)
     except (TypeError, ValueError):
         raise InvalidInput(
@@ -208,10 +209,7 @@ def _handler(callee: Any) -> Handler[Any, Any]:
 def _annotations(callee: Any, handler: Handler[Any, Any]) -> tuple[Any, Any]:
     """The types of input and output, as far as they are known."""
     if isinstance(callee, _CLIENTS):
-        if callee._target is None or callee._types != (None, None):
-            takes, gives = (None if each is Any else each for each in callee._known_types())
-            return takes, gives
-        callee = callee._target
+        callee = handler_function(callee)
     try:
         hints = get_type_hints(getattr(callee, "__wrapped__", callee))
     except Exception:  # a forward reference to something that is not there: then nothing is known of the types
@@ -230,7 +228,7 @@ def _field(item: Any, name: str, position: int) -> Any:
     except (KeyError, AttributeError):
         raise InvalidInput(
             f"key={name!r} names a column of a DataFrame or a field of each item, and item {position}, "
-            f"{_short(item)}, has none of that name."
+            f"{short_repr(item)}, has none of that name."
         ) from None
 
 
@@ -241,7 +239,7 @@ def _checked(key: Any, position: int) -> str:
         key = key.item()
     if isinstance(key, int) and not isinstance(key, bool):
         return str(key)
-    raise InvalidInput(f"The key of item {position} is {_short(key)}. A key is text, not empty, or a whole number.")
+    raise InvalidInput(f"The key of item {position} is {short_repr(key)}. A key is text, not empty, or a whole number.")
 
 
 def _finite(item: Any) -> Any:
@@ -264,8 +262,3 @@ def _plain(value: Any) -> Any:
     if module == "numpy":
         return value.tolist()
     raise TypeError(f"a {type(value).__qualname__} has no JSON form; pass plain data: numbers, text, lists, dicts")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -23,7 +23,7 @@ from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure, is_unke
 from restate_nb.engine.stacks import RunningItem
 from restate_nb.environment import in_notebook
 from restate_nb.errors import InvocationFailed, ServerError
-from restate_nb.limits import Concurrency, StopRule, concurrency_range, stop_rule
+from restate_nb.limits import Range, StopRule
 from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
@@ -71,8 +71,8 @@ class DurableBackend:
     def concurrency(self) -> int:
         return self._limit
 
-    def set_concurrency(self, concurrency: Concurrency) -> None:
-        self._limit = concurrency_range("concurrency", concurrency).high
+    def set_concurrency(self, bounds: Range) -> None:
+        self._limit = bounds.high
         self._loop.call_soon_threadsafe(self._changed.set)
 
     def running_positions(self) -> frozenset[int]:
@@ -99,8 +99,8 @@ class DurableBackend:
         functions = self._connection.functions
         context.run(functions.provide, self._key, target.fn, policy.retry, target.classes)
         weakref.finalize(self, functions.forget, self._key, target.fn).atexit = False
-        self._limit = concurrency_range("concurrency", policy.concurrency).high
-        self._rule = stop_rule(policy.fail_fast)
+        self._limit = policy.bounds.high
+        self._rule = policy.stop_rule
 
     def listen(self) -> None:
         """Nothing to do: outcomes come as the answers to calls."""
@@ -118,7 +118,7 @@ class DurableBackend:
             self._restarting[position] = invocation
             with suppress(UnknownInvocation):  # it ended meanwhile, and is no longer kept
                 await self._connection.admin.kill(invocation)
-            self._connection.functions.ended(self._key, invocation)
+            self._connection.functions.forget_invocation(self._key, invocation)
         return len(found)
 
     def pause(self) -> None:
@@ -179,7 +179,7 @@ class DurableBackend:
                 with suppress(UnknownInvocation):  # it ended, and is no longer kept
                     await (admin.kill if lost else admin.cancel)(row["id"])
             if lost:
-                functions.ended(self._key, row["id"])
+                functions.forget_invocation(self._key, row["id"])
 
         await asyncio.gather(*(end(row) for row in found if row["status"] != "completed"))
 

@@ -23,7 +23,7 @@ from restate_nb.engine.stacks import RunningItem
 from restate_nb.environment import in_notebook
 from restate_nb.errors import InvocationFailed
 from restate_nb.handle.diagnosis import obstacles_of, shortage_of
-from restate_nb.limits import Concurrency, Range, StopRule, concurrency_range, stop_rule
+from restate_nb.limits import Range, StopRule
 from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
@@ -73,15 +73,15 @@ class LocalBackend:
         asked = self._asked
         return self._run.pool.concurrency if asked is None else AdaptiveConcurrency(asked).limit
 
-    def set_concurrency(self, concurrency: Concurrency) -> None:
-        self._run.pool.soon(self._run.pool.set_concurrency, concurrency)
-        self._ask(concurrency)
+    def set_concurrency(self, bounds: Range) -> None:
+        self._run.pool.soon(self._run.pool.set_concurrency, bounds)
+        self._ask(bounds)
 
-    def _ask(self, concurrency: Concurrency) -> None:
-        asked = self._asked = concurrency_range("concurrency", concurrency)
+    def _ask(self, bounds: Range) -> None:
+        self._asked = bounds
 
         def taken() -> None:
-            if self._asked is asked:
+            if self._asked is bounds:
                 self._asked = None
 
         self._run.pool.soon(taken)
@@ -101,13 +101,13 @@ class LocalBackend:
         return self._run.pool.running_items()
 
     def provide(self, target: Function, policy: RunPolicy) -> None:
-        self._rule = stop_rule(policy.fail_fast)
+        self._rule = policy.stop_rule
         refuse_in_items()
         context = self.prints.context(bounded=in_notebook())
         pool = weakref.ref(self._run.pool)
         context.run(nesting.enter, self.prints.job, lambda at: None if (it := pool()) is None else it.permit(at))
         self._run.provide(context.run(target.work, policy.retry), policy)
-        self._ask(policy.concurrency)
+        self._ask(policy.bounds)
 
     def listen(self) -> None:
         def told(round_: int, attempts: Sequence[Attempt]) -> None:

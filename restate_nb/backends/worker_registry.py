@@ -12,10 +12,8 @@ from restate_nb.backends.job_store import ObjectJobStore
 from restate_nb.engine.function import Executor, Function, Passing
 from restate_nb.engine.objects import Classes
 from restate_nb.errors import InvalidInput
-from restate_nb.limits import concurrency_range
 from restate_nb.policy import RunPolicy
 from restate_nb.service.active_jobs import JobRuns
-from restate_nb.service.run_spec import run_spec_of
 from restate_nb.service.wire import ShardOutput, WorkerName, jobs_service, workers_of
 
 if TYPE_CHECKING:
@@ -77,8 +75,13 @@ def _elsewhere(name: str, *_: Any, **__: Any) -> NoReturn:
     raise NotImplementedError(f"{name} is known here by its name alone: workers run it.")
 
 
-def check_for_workers(target: Function, policy: RunPolicy) -> str:
-    """The recipe of a job for workers.
+def check_for_workers(target: Function, policy: RunPolicy, spec: str | None) -> None:
+    """See that workers can run a job.
+
+    Args:
+        target: its function.
+        policy: how it is run.
+        spec: the same as a run spec, if there can be one.
 
     Raises:
         InvalidInput: its function cannot be found by them, or it has limits that hold within one process only.
@@ -98,19 +101,17 @@ def check_for_workers(target: Function, policy: RunPolicy) -> str:
             f"Workers would not know the classes of the items, since {target.name} does not name them: annotate its "
             "parameters, such as def work(point: Point), or pass plain data."
         )
-    recipe = run_spec_of(target, policy)
-    if recipe is None:
+    if spec is None:
         raise InvalidInput(
             f"Workers find functions by name, and {target.name} is of this notebook, or of another function: put it "
             'at the top of a module, such as jobs.py, import it from there, and start "restate-nb worker jobs ...". '
             "The exceptions of retry= need such a place, too."
         )
-    return recipe
 
 
 def lanes_for(policy: RunPolicy, total: int) -> int:
     """How many lanes a job of so many items has."""
-    return max(1, min(concurrency_range("concurrency", policy.concurrency).high, MAX_LANES, total))
+    return max(1, min(policy.bounds.high, MAX_LANES, total))
 
 
 def how_it_is_kept(concurrency: int, lanes: int) -> str:

@@ -26,7 +26,7 @@ from restate_nb.engine.pool import OnUnkept
 from restate_nb.engine.record import ERROR, Attempt, Failure, is_unkept
 from restate_nb.engine.stacks import RunningItem
 from restate_nb.errors import InvalidInput, InvocationFailed, ServerError
-from restate_nb.limits import Concurrency, StopRule, concurrency_range, stop_rule
+from restate_nb.limits import Range, StopRule
 from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
@@ -86,7 +86,7 @@ class WorkersBackend:
     def concurrency(self) -> int:
         return self._concurrency
 
-    def set_concurrency(self, concurrency: Concurrency) -> None:
+    def set_concurrency(self, bounds: Range) -> None:
         raise InvalidInput(
             "What is sent to workers carries its concurrency with it. Cancel the job, and go on with another one: "
             "job.cancel(), then run its cell with the new concurrency=, then job.retry_failed()."
@@ -103,16 +103,15 @@ class WorkersBackend:
         return []
 
     def provide(self, target: Function, policy: RunPolicy) -> None:
-        bounds = concurrency_range("concurrency", policy.concurrency)
-        if bounds.high < self._lanes:
+        if policy.bounds.high < self._lanes:
             raise InvalidInput(
                 f"The job {self._manifest.name!r} was begun with more items at once, and {self._lanes} of its shards "
                 f"run side by side: concurrency={self._lanes} is the least. With fresh=True it begins anew."
             )
-        if policy.fail_fast:
+        if policy.stop_rule is not None:
             _ = self._connection.admin  # there is no other way to end what runs
-        self._concurrency = bounds.high
-        self._rule = stop_rule(policy.fail_fast)
+        self._concurrency = policy.bounds.high
+        self._rule = policy.stop_rule
         self._recipe = self._manifest.recipe
 
     def listen(self) -> None:

@@ -17,8 +17,8 @@ from restate_nb.engine.adaptive import AdaptiveConcurrency
 from restate_nb.engine.attempt import Report
 from restate_nb.engine.rate import RateLimiter
 from restate_nb.engine.record import OK
-from restate_nb.limits import Concurrency, Limit, Rate, concurrency_range, rate
-from restate_nb.policy import RunPolicy
+from restate_nb.limits import Range, Rate
+from restate_nb.policy import Limit, RunPolicy
 
 
 class Limiter:
@@ -49,23 +49,21 @@ class Limiter:
     def set(self, policy: RunPolicy) -> None:
         """Take a job's limits. What runs is not stopped, and leaves by the limit it entered by; starts of before count
         on."""
-        per_second = None if policy.max_per_second is None else rate("max_per_second", policy.max_per_second)
-        self._set_concurrency(policy.concurrency)
-        if self.is_plain and per_second is None and policy.limit is None:
+        self._set_concurrency(policy.bounds)
+        if self.is_plain and policy.rate is None and policy.limit is None:
             return
         self.is_plain = False
         self.withdraw()
-        self._rate = _limiter_of(per_second, self._rate)
+        self._rate = _limiter_of(policy.rate, self._rate)
         self._shared = None if policy.limit is None else SharedLimiter.of(self.loop, policy.limit)
 
-    def set_concurrency(self, concurrency: Concurrency) -> None:
+    def set_concurrency(self, bounds: Range) -> None:
         """Change how many run at once; what the other side has asked to wait is forgotten."""
-        self._set_concurrency(concurrency)
+        self._set_concurrency(bounds)
         self._hold_until = 0.0
         self.withdraw()
 
-    def _set_concurrency(self, concurrency: Concurrency) -> None:
-        bounds = concurrency_range("concurrency", concurrency)
+    def _set_concurrency(self, bounds: Range) -> None:
         if bounds.low == bounds.high:
             self._adaptive = None
             self.concurrency = bounds.low
@@ -180,7 +178,7 @@ class SharedLimiter:
     def set(self, limit: Limit) -> None:
         """Change the numbers; what runs is not stopped."""
         self._concurrency = math.inf if limit.concurrency is None else limit.concurrency
-        self._rate = _limiter_of(None if limit.per_second is None else rate("per_second", limit.per_second), self._rate)
+        self._rate = _limiter_of(limit.rate, self._rate)
         self._wake_first()
 
     def enter(self, limiter: Limiter, now: float) -> float:

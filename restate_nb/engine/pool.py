@@ -26,8 +26,8 @@ from restate_nb.engine.record import CANCELLED, Attempt, is_unkept
 from restate_nb.engine.runner import Runner, RunnerContext
 from restate_nb.engine.stacks import RunningItem, running_items
 from restate_nb.engine.thread_runner import NoThread, ThreadRunner, Threads
-from restate_nb.limits import Concurrency, StopRule, stop_rule
-from restate_nb.policy import NO_RETRY, RunPolicy, seconds
+from restate_nb.limits import Range, StopRule
+from restate_nb.policy import NO_RETRY, RunPolicy
 
 __all__ = ["ItemCall", "Pool"]
 
@@ -159,15 +159,15 @@ class Pool:
         for runner in self._runners.values():
             runner.on_new_function()
         self._retry = policy.retry
-        self._context.timeout = None if policy.timeout is None else seconds("timeout", policy.timeout)
-        self._rule = stop_rule(policy.fail_fast)
+        self._context.timeout = policy.timeout
+        self._rule = policy.stop_rule
         self._limiter.set(policy)
         self._context.many_hung = self._limiter.concurrency
         self._start_workers()
 
-    def set_concurrency(self, concurrency: Concurrency) -> None:
+    def set_concurrency(self, bounds: Range) -> None:
         """Change how many run at once; what runs is not stopped."""
-        self._limiter.set_concurrency(concurrency)
+        self._limiter.set_concurrency(bounds)
         self._context.many_hung = self._limiter.concurrency
         self._start_workers()
 

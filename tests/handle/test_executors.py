@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,11 @@ from nbclient import NotebookClient
 import restate_nb as rnb
 from restate_nb.engine import process_runner
 from restate_nb.session.session import Session
+from tests import support
 from tests.handle.counted import Calls, look, look_awaited, variable
 from tests.results.shapes import Answer, ask
 
-
-def submit(session: Session, fn: Any, items: Any, **options: Any) -> rnb.Job[Any]:
-    options.setdefault("executor", "process")
-    return rnb.map(fn, items, session=session, show=False, **options)
+submit = partial(support.submit, executor="process")
 
 
 def workers() -> list[psutil.Process]:

@@ -49,9 +49,8 @@ from restate_nb.engine.process_child import framed, receive, report_of
 from restate_nb.engine.record import decode_group
 from restate_nb.engine.structure import rebuilder
 from restate_nb.errors import InvalidInput, InvocationFailed, NotReadable, ServerError
-from restate_nb.limits import Limit
 from restate_nb.patterns import ServiceClient
-from restate_nb.policy import Retry, RunPolicy
+from restate_nb.policy import Limit, Retry, RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.server import datadir, settings
 from restate_nb.server.address import Address
@@ -220,9 +219,9 @@ def output(raw: bytes) -> None:
     ledger.percentiles(), ledger.error_groups(), ledger.rate(2.0)
 
 
-SERVICE = job_object.items_of("fuzz", None, retention=dt.timedelta(1))  # type: ignore[arg-type]
+SERVICE = job_object.shard_service("fuzz", None, retention=dt.timedelta(1))  # type: ignore[arg-type]
 add_durable_handler(SERVICE, DurableFunctions())
-OBJECT = job_object.jobs_of("fuzz", retention=dt.timedelta(1))
+OBJECT = job_object.jobs_object("fuzz", retention=dt.timedelta(1))
 
 
 def durable(raw: bytes) -> None:
