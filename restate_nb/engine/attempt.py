@@ -40,15 +40,15 @@ class ItemCall:
     """What a pool does with an item.
 
     Attributes:
-        call: called with the item's payload.
+        function: called with the item's payload.
         runner: where.
         context: the context variables that items see; each has its own copy.
         remote: what worker processes call instead, which see no context.
         pick: gives what is done with an item by its payload, where that differs from item to item.
-        encode: writes what `call` returned.
+        encode: writes what `function` returned.
     """
 
-    call: Callable[[Any], Any]
+    function: Callable[[Any], Any]
     runner: RunnerName
     context: contextvars.Context
     remote: Remote | None = None

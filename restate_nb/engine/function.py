@@ -154,7 +154,7 @@ class Function:
         """How it is called, as far as that makes the job another one."""
         return f"{self.passing}, durable" if self.durable else self.passing
 
-    def work(self, retry: Retry = NO_RETRY) -> ItemCall:
+    def item_call(self, retry: Retry = NO_RETRY) -> ItemCall:
         """What a pool runs, in the context of the caller. Its payloads are encoded items.
 
         Args:

@@ -164,7 +164,7 @@ def position() -> int:
     return _position.get()
 
 
-def enter(context: contextvars.Context, position: int) -> None:
+def capture_from_here(context: contextvars.Context, position: int) -> None:
     """Print from here on as in that context, for the item at that position."""
     for variable, value in context.items():
         if not variable.name.startswith("restate_context"):  # the SDK's own, of the handler that runs here

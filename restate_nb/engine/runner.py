@@ -76,7 +76,7 @@ class Runner(ABC):
         self._context = context
 
     @abstractmethod
-    async def run(self, work: ItemCall, attempt: RunningAttempt) -> Report:
+    async def run(self, call: ItemCall, attempt: RunningAttempt) -> Report:
         """Make the attempt.
 
         Raises:

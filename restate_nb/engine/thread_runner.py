@@ -119,7 +119,7 @@ class ThreadRunner(Runner):
         self._threads = threads
         self._loop_runner = LoopRunner(context)
 
-    async def run(self, work: ItemCall, attempt: RunningAttempt) -> Report:
+    async def run(self, call: ItemCall, attempt: RunningAttempt) -> Report:
         """Make the attempt; see `Runner.run`."""
         shared, entry = self._context, attempt.entry
         done: asyncio.Future[None] = shared.loop.create_future()
@@ -136,8 +136,8 @@ class ThreadRunner(Runner):
             nonlocal result
             key = entry.position, entry.number
             shared.threads[key] = threading.get_ident()
-            function = functools.partial(at_item, entry.position, work.call)
-            result = work.context.copy().run(attempt.call, function, work.encode)
+            function = functools.partial(at_item, entry.position, call.function)
+            result = call.context.copy().run(attempt.call, function, call.encode)
             shared.threads.pop(key, None)
 
         def then() -> None:
@@ -165,7 +165,7 @@ class ThreadRunner(Runner):
         awaitable = result
         attempt.restart()
         return await self._loop_runner.run(
-            ItemCall(lambda _: awaitable, "loop", work.context, encode=work.encode), attempt
+            ItemCall(lambda _: awaitable, "loop", call.context, encode=call.encode), attempt
         )
 
 

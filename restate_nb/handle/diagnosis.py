@@ -50,7 +50,7 @@ class Diagnosis:
 def obstacles_of(pool: Pool, function: str) -> list[str]:
     """What keeps the items of a pool from being started."""
     found = []
-    if not pool.has_work:
+    if not pool.has_function:
         found.append(f"It waits for {function}: run the cell that maps it.")
     if pool.paused:
         found.append("It is paused: job.resume() goes on.")

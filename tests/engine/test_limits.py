@@ -105,7 +105,7 @@ async def test_a_pool_keeps_to_its_rate_over_lanes_and_retries() -> None:
     retry = Retry(max_attempts=50, initial_interval=0.01, jitter=0)
     for lane in lanes:
         pool.add(lane)
-    pool.provide(Function(work).work(), RunPolicy(max_per_second=(10, 0.25), retry=retry))
+    pool.provide(Function(work).item_call(), RunPolicy(max_per_second=(10, 0.25), retry=retry))
     for lane in lanes:
         await outcomes(lane)
     pool.close()
@@ -117,7 +117,7 @@ async def test_a_pool_keeps_to_its_rate_over_lanes_and_retries() -> None:
 async def test_a_rate_that_is_lifted_holds_nothing_up_any_more() -> None:
     pool, lane = Pool(asyncio.get_running_loop(), "lifted"), lane_of(*range(100))
     pool.add(lane)
-    work = Function(Spy().on_loop).work()
+    work = Function(Spy().on_loop).item_call()
     pool.provide(work, RunPolicy(max_per_second=1))
     await asyncio.sleep(0.05)
     assert pool.waits_for == "max_per_second"
@@ -143,7 +143,7 @@ async def test_pools_that_share_a_limit_stay_within_it_together_and_take_turns()
     for who in range(3):
         pool, lane = Pool(loop, f"shared-{who}"), lane_of(*range(40))
         pool.add(lane)
-        pool.provide(Function(work_of(who)).work(), RunPolicy(concurrency=10, limit=Limit("api", concurrency=4)))
+        pool.provide(Function(work_of(who)).item_call(), RunPolicy(concurrency=10, limit=Limit("api", concurrency=4)))
         pools.append(pool)
         lanes.append(lane)
     for lane in lanes:
@@ -159,7 +159,7 @@ async def test_a_shared_limit_takes_the_numbers_that_were_given_last() -> None:
     loop, spy = asyncio.get_running_loop(), Spy(wait=0.02)
     pool, lane = Pool(loop, "numbers"), lane_of(*range(60))
     pool.add(lane)
-    pool.provide(Function(spy.on_loop).work(), RunPolicy(limit=Limit("n", concurrency=2)))
+    pool.provide(Function(spy.on_loop).item_call(), RunPolicy(limit=Limit("n", concurrency=2)))
     await asyncio.sleep(0.1)
     assert spy.peak == 2
     SharedLimiter.of(loop, Limit("n", concurrency=6))
@@ -177,7 +177,7 @@ async def test_pools_share_a_rate() -> None:
     pools, lanes = [Pool(loop, f"rated-{each}") for each in range(2)], [lane_of(*range(15)) for _ in range(2)]
     for pool, lane in zip(pools, lanes, strict=True):
         pool.add(lane)
-        pool.provide(Function(work).work(), RunPolicy(limit=Limit("rate", per_second=(10, 0.5))))
+        pool.provide(Function(work).item_call(), RunPolicy(limit=Limit("rate", per_second=(10, 0.5))))
     for lane in lanes:
         await outcomes(lane)
     # A tenth of a second for what a busy machine takes from being let in to running.
@@ -195,7 +195,7 @@ async def test_a_pool_that_is_paused_cancelled_or_closed_while_it_waits_lets_the
     for each in range(6):
         pool, lane = Pool(loop, f"mixed-{each}"), lane_of(*range(40))
         pool.add(lane)
-        pool.provide(Function(spy.on_loop).work(), RunPolicy(concurrency=5, limit=limit))
+        pool.provide(Function(spy.on_loop).item_call(), RunPolicy(concurrency=5, limit=limit))
         pools.append(pool)
         lanes.append(lane)
     fate = [pools[0].pause, lambda: pools[1].cancel(lanes[1]), pools[2].close, lambda: pools[3].stop("enough")]
@@ -242,7 +242,7 @@ class Service:
 async def test_concurrency_grows_to_its_bound_where_nothing_says_no() -> None:
     service, pool, lane = Service(1000), Pool(asyncio.get_running_loop(), "grows"), lane_of(*range(600))
     pool.add(lane)
-    pool.provide(Function(service).work(), RunPolicy(concurrency=(2, 40)))
+    pool.provide(Function(service).item_call(), RunPolicy(concurrency=(2, 40)))
     await outcomes(lane)
     assert service.peak == 40
     pool.close()
@@ -252,7 +252,7 @@ async def test_concurrency_falls_when_the_other_side_says_slow_down() -> None:
     service, pool, lane = Service(8, refuses=True), Pool(asyncio.get_running_loop(), "falls"), lane_of(*range(800))
     pool.add(lane)
     retry = Retry(max_attempts=100, initial_interval=0.01)
-    pool.provide(Function(service).work(), RunPolicy(concurrency=(1, 100), retry=retry))
+    pool.provide(Function(service).item_call(), RunPolicy(concurrency=(1, 100), retry=retry))
     attempts = await outcomes(lane)
     assert sum(each.status == OK for each in attempts) == 800
     assert 3 <= pool.concurrency <= 16
@@ -263,7 +263,7 @@ async def test_concurrency_falls_when_the_other_side_says_slow_down() -> None:
 async def test_concurrency_follows_rising_latency() -> None:
     pool, lane, limits = Pool(asyncio.get_running_loop(), "latency"), lane_of(*range(1500)), []
     pool.add(lane)
-    pool.provide(Function(Service(10, takes=0.02)).work(), RunPolicy(concurrency=(1, 200)))
+    pool.provide(Function(Service(10, takes=0.02)).item_call(), RunPolicy(concurrency=(1, 200)))
     watching = asyncio.create_task(outcomes(lane))
     while not watching.done():
         limits.append(pool.concurrency)

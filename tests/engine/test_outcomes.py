@@ -47,7 +47,7 @@ def ended(thread: LoopThread, fn: Any, ways: list[str], policy: RunPolicy | None
 
     async def take() -> None:
         pool.add(lane)
-        pool.provide(Function(fn).work(), policy or RunPolicy(concurrency=4))
+        pool.provide(Function(fn).item_call(), policy or RunPolicy(concurrency=4))
         while lane.waiting or lane.open or lane._outcomes or lane._in_group:
             group = decode_group(await lane.next_group())
             lane.acknowledge(group)
@@ -167,7 +167,7 @@ async def test_where_the_machine_gives_few_threads_fewer_items_run_at_once(limit
     lane = ShardQueue(40, lambda: entries({at: encode(at) for at in range(40)}, {}))
     pool.add(lane)
     limit = 100_000 if limited else None
-    pool.provide(Function(lambda _: release.wait(10)).work(), RunPolicy(concurrency=30, max_per_second=limit))
+    pool.provide(Function(lambda _: release.wait(10)).item_call(), RunPolicy(concurrency=30, max_per_second=limit))
     async with asyncio.timeout(10):
         while pool.scarce is None:
             await asyncio.sleep(0.001)
@@ -194,7 +194,7 @@ async def test_a_pool_for_which_there_is_no_thread_at_all_begins_when_there_is_o
     pool = Pool(asyncio.get_running_loop(), "none", threads)
     lane = ShardQueue(5, lambda: entries({at: encode(at) for at in range(5)}, {}))
     pool.add(lane)
-    pool.provide(Function(lambda item: item).work(), RunPolicy(concurrency=5))
+    pool.provide(Function(lambda item: item).item_call(), RunPolicy(concurrency=5))
     async with asyncio.timeout(10):
         while threads.refused < 3:
             await asyncio.sleep(0.001)
@@ -218,7 +218,7 @@ async def test_an_item_that_ends_in_the_turn_of_its_deadline_leaves_no_hung_thre
         release.wait(10)
 
     pool.add(lane)
-    pool.provide(Function(item).work(), RunPolicy(concurrency=4, timeout=0.05))
+    pool.provide(Function(item).item_call(), RunPolicy(concurrency=4, timeout=0.05))
     await asyncio.to_thread(began.wait, 10)
     release.set()
     until = asyncio.get_running_loop().time() + 0.15

@@ -96,7 +96,7 @@ async def outcomes(lane: ShardQueue) -> list[Attempt]:
 async def run(pool: Pool, fn: Callable[..., Any], *items: Any, policy: RunPolicy | None = None) -> list[Attempt]:
     lane = lane_of(*items)
     pool.add(lane)
-    pool.provide(Function(fn).work(), policy or RunPolicy())
+    pool.provide(Function(fn).item_call(), policy or RunPolicy())
     return await outcomes(lane)
 
 
@@ -305,7 +305,7 @@ async def test_cancelling_gives_each_open_item_the_outcome_cancelled_at_once(poo
         return item
 
     pool.add(lane)
-    pool.provide(Function(hangs).work(), RunPolicy(concurrency=2))
+    pool.provide(Function(hangs).item_call(), RunPolicy(concurrency=2))
     while pool.running_positions() != {1, 2}:
         await asyncio.sleep(0.01)
     pool.cancel(lane)
@@ -341,7 +341,7 @@ async def test_the_limit_can_change_while_items_run(pool: Pool) -> None:
 
     lane = lane_of(*range(100))
     pool.add(lane)
-    pool.provide(Function(work).work(), RunPolicy(concurrency=8))
+    pool.provide(Function(work).item_call(), RunPolicy(concurrency=8))
     await come_to(8)
     pool.set_concurrency(Range(2, 2))
     let_out(5)
@@ -364,7 +364,7 @@ async def test_nothing_starts_while_paused(pool: Pool) -> None:
     lane = lane_of(*range(20))
     pool.pause()
     pool.add(lane)
-    pool.provide(Function(spy.on_loop).work(), RunPolicy())
+    pool.provide(Function(spy.on_loop).item_call(), RunPolicy())
     await asyncio.sleep(0.05)
     assert spy.calls == 0
     pool.resume()
@@ -383,9 +383,9 @@ async def test_a_new_function_is_used_for_what_is_still_to_start(pool: Pool) -> 
 
     lane = lane_of(*range(4))
     pool.add(lane)
-    pool.provide(Function(old).work(), RunPolicy(concurrency=2))
+    pool.provide(Function(old).item_call(), RunPolicy(concurrency=2))
     await asyncio.sleep(0.01)
-    pool.provide(Function(new).work(), RunPolicy(concurrency=2))
+    pool.provide(Function(new).item_call(), RunPolicy(concurrency=2))
     gate.set()
     attempts = await outcomes(lane)
     assert sorted(decode(each.value) for each in attempts) == ["new 2", "new 3", "old 0", "old 1"]
@@ -394,7 +394,7 @@ async def test_a_new_function_is_used_for_what_is_still_to_start(pool: Pool) -> 
 async def test_an_outcome_is_offered_until_it_is_acknowledged(pool: Pool) -> None:
     lane = lane_of(*range(3))
     pool.add(lane)
-    pool.provide(Function(len).work(), RunPolicy())
+    pool.provide(Function(len).item_call(), RunPolicy())
     first = await lane.next_group()
     assert decode_group(await lane.next_group())[: len(decode_group(first))] == decode_group(first)
     lane.acknowledge(decode_group(first))
@@ -406,7 +406,7 @@ async def test_a_group_is_bounded_in_bytes(pool: Pool) -> None:
     attempts_in_groups = []
     lane = lane_of(*range(6))
     pool.add(lane)
-    pool.provide(Function(lambda _: "x" * (MAX_GROUP_BYTES // 2)).work(), RunPolicy())
+    pool.provide(Function(lambda _: "x" * (MAX_GROUP_BYTES // 2)).item_call(), RunPolicy())
     while lane.waiting or lane.open:
         await asyncio.sleep(0.01)
     while unrecorded(lane):
@@ -429,7 +429,7 @@ async def test_a_lane_goes_on_from_the_attempts_that_are_recorded(pool: Pool) ->
     lane = ShardQueue(1, lambda: entries({0: encode(0)}, {0: before}))
     started = time.perf_counter()
     pool.add(lane)
-    pool.provide(Function(fails).work(), RunPolicy(retry=FAST_RETRY))
+    pool.provide(Function(fails).item_call(), RunPolicy(retry=FAST_RETRY))
     attempts = await outcomes(lane)
     assert [each.number for each in attempts] == [3]
     assert calls == [0]
@@ -473,7 +473,7 @@ async def test_no_item_starts_while_too_many_outcomes_wait_to_be_recorded(
     lanes = [lane_of(*range(150)), lane_of(*range(150))]
     for lane in lanes:
         pool.add(lane)
-    pool.provide(Function(lambda item: item).work(), RunPolicy(concurrency=3))
+    pool.provide(Function(lambda item: item).item_call(), RunPolicy(concurrency=3))
     while not pool.overfull:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
@@ -492,7 +492,7 @@ async def test_no_item_starts_while_nothing_has_been_recorded_for_long(
     monkeypatch.setattr("restate_nb.engine.outbox.MAX_UNRECORDED_SECONDS", 0.2)
     lane = lane_of(*range(400))
     pool.add(lane)
-    pool.provide(Function(lambda item: time.sleep(0.01)).work(), RunPolicy(concurrency=2))
+    pool.provide(Function(lambda item: time.sleep(0.01)).item_call(), RunPolicy(concurrency=2))
     while not pool.overfull:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
@@ -539,7 +539,7 @@ async def test_cancelling_one_lane_leaves_the_others_alone_and_says_how_long_its
     gate, mine, other = Gate(), numbered(0, 1), numbered(10, 11)
     pool.add(mine)
     pool.add(other)
-    pool.provide(Function(gate).work(), RunPolicy())
+    pool.provide(Function(gate).item_call(), RunPolicy())
     await gate.wait_for(4)
     await asyncio.sleep(0.02)
     pool.cancel(mine)
@@ -557,7 +557,7 @@ async def test_the_room_of_a_lane_that_is_dropped_is_for_the_others(pool: Pool) 
     gate, mine, other = Gate(), numbered(0, 1), numbered(10, 11)
     pool.add(mine)
     pool.add(other)
-    pool.provide(Function(gate).work(), RunPolicy(concurrency=2))
+    pool.provide(Function(gate).item_call(), RunPolicy(concurrency=2))
     await gate.wait_for(2)
     pool.drop(mine)
     await gate.wait_for(4)
@@ -579,7 +579,7 @@ async def test_a_closed_pool_ends_what_runs_and_starts_nothing_more(pool: Pool) 
     lane = numbered(0, 1, 2, 3, 4)
     pool.add(lane)
     retry = Retry(max_attempts=9, initial_interval=0.05, jitter=0)
-    pool.provide(Function(fails_or_hangs).work(), RunPolicy(concurrency=3, retry=retry))
+    pool.provide(Function(fails_or_hangs).item_call(), RunPolicy(concurrency=3, retry=retry))
     await gate.wait_for(3)
     assert calls == [0], "it waits for its next attempt"
     pool.close()
@@ -610,7 +610,7 @@ async def test_a_defect_of_the_pool_is_reported_and_is_what_became_of_its_item(
     async def same(item: int) -> int:
         return item
 
-    pool.provide(Function(same).work(), RunPolicy(concurrency=2))
+    pool.provide(Function(same).item_call(), RunPolicy(concurrency=2))
     attempts = {each.position: each for each in await outcomes(lane)}
     assert {position for position, each in attempts.items() if each.status == OK} == {0, 2, 3, 4, 5}
     failure = attempts[1].failure
@@ -624,7 +624,7 @@ async def test_items_of_all_lanes_start_when_the_limit_is_raised_at_once(pool: P
     lanes = [numbered(*range(10 * each, 10 * each + 3)) for each in range(4)]
     for lane in lanes:
         pool.add(lane)
-    pool.provide(Function(gate).work(), RunPolicy(concurrency=1))
+    pool.provide(Function(gate).item_call(), RunPolicy(concurrency=1))
     await gate.wait_for(1)
     pool.set_concurrency(Range(7, 7))
     await gate.wait_for(7)
@@ -641,7 +641,7 @@ async def test_items_of_all_lanes_start_when_the_limit_is_raised_at_once(pool: P
 
 async def test_a_lane_that_comes_after_the_stop_ends_with_the_reason_until_the_pool_is_reopened(pool: Pool) -> None:
     gate = Gate()
-    pool.provide(Function(gate).work(), RunPolicy())
+    pool.provide(Function(gate).item_call(), RunPolicy())
     pool.stop("enough")
     pool.stop("too much")
     (attempt,) = await added(pool, numbered(3))

@@ -91,8 +91,8 @@ def read_pandas(contents: Contents, value: Any) -> bytes | None:
     if is_a(value, pd.api.extensions.ExtensionArray):
         return hashed(b"column", _column(contents, value))
     if is_a(value, pd.api.extensions.ExtensionDtype):
-        told = (value.categories, value.ordered) if is_a(value, pd.CategoricalDtype) else ()
-        return hashed(b"dtype", str(value).encode(), contents.each(told))
+        parts = (value.categories, value.ordered) if is_a(value, pd.CategoricalDtype) else ()
+        return hashed(b"dtype", str(value).encode(), contents.each(parts))
     if value is pd.NaT or value is pd.NA:
         return hashed(b"missing", type(value).__name__.encode())
     if is_a(value, pd.Timestamp):

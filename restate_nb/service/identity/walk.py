@@ -251,8 +251,8 @@ class _Walk:
         self._named(name, value.func, hook, level)
         kind: Kind = "bound" if hook.kind == "held" else hook.kind
         for place, bound in (*enumerate(value.args), *sorted_items(value.keywords)):
-            told = f"{name}({place})" if isinstance(place, int) else f"{name}({place}=)"
-            self._named(told, bound, _Hook(kind, told, bound), level + 1)
+            part = f"{name}({place})" if isinstance(place, int) else f"{name}({place}=)"
+            self._named(part, bound, _Hook(kind, part, bound), level + 1)
 
     def _children(self, value: Any, level: int) -> list[tuple[str, Any]] | None:
         """The things in a dict or an object that are parts of their own, with what is put after its name."""
