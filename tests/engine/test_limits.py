@@ -33,7 +33,7 @@ from restate_nb.engine.record import ERROR, OK
 from restate_nb.limits import AUTO, Range, Rate, StopRule
 from restate_nb.policy import Limit, Retry, RunPolicy
 from restate_nb.validation import concurrency_range, rate
-from tests.engine.test_pool import Spy, queue_of, outcomes, run
+from tests.engine.test_pool import Spy, outcomes, queue_of, run
 
 
 def most_in_a_window(starts: Sequence[float], seconds: float) -> int:
