@@ -16,7 +16,7 @@ def refuse_in_items() -> None:
 
 
 def refuse() -> None:
-    """The same in a worker process, which runs nothing but items."""
+    """In a worker process, which runs nothing but items, all code gets an error where it asks."""
     replace_questions(_refuse)
 
 

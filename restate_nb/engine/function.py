@@ -155,7 +155,7 @@ class Function:
         return f"{self.passing}, durable" if self.durable else self.passing
 
     def item_call(self, retry: Retry = NO_RETRY) -> ItemCall:
-        """What a pool runs, in the context of the caller. Its payloads are encoded items.
+        """How a pool calls it, in the context of who asks. Payloads are encoded items.
 
         Args:
             retry: for worker processes, which see the exceptions themselves.

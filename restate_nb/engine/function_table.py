@@ -85,7 +85,7 @@ class FunctionTable(Function):
         return await self._parts[encode(key)].fn(ctx)
 
     def item_call(self, retry: Retry = NO_RETRY) -> ItemCall:
-        """What a pool runs: each operation in its own way."""
+        """How a pool calls it: each operation in its own way."""
         calls = {key: _without_item(part.item_call(retry)) for key, part in self._parts.items()}
         return ItemCall(self.caller(), "thread", contextvars.copy_context(), pick=lambda payload: calls[bytes(payload)])
 

@@ -51,7 +51,7 @@ class Line(NamedTuple):
 
 
 class OutputCapture:
-    """What the items of one job print.
+    """Captures what the items of one job print.
 
     Attributes:
         job: stands for the job, where it is asked whose item some code belongs to.

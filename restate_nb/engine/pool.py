@@ -70,7 +70,7 @@ class Pool:
         self._fresh = 0  # workers that have not looked for an item yet
         self._timers: set[asyncio.TimerHandle] = set()
         self._paused = False
-        self.held = False  # paused by itself, at a value that cannot be kept
+        self.paused_on_unkept = False  # paused by itself, at a value that cannot be kept
         self._on_unkept: OnUnkept | None = None
         self._closed = False
         self._turn = 0.0
@@ -106,7 +106,7 @@ class Pool:
         return self._context.hung
 
     @property
-    def scarce(self) -> int | None:
+    def thread_limit(self) -> int | None:
         """How many items run at once since the machine gives no more threads or processes; None while it does."""
         return self._most_workers if self._growing is not None else None
 
@@ -137,7 +137,7 @@ class Pool:
         return running_items(attempts, dict(self._context.threads))
 
     @property
-    def overfull(self) -> bool:
+    def backlog_full(self) -> bool:
         """Whether items are held up, since too many outcomes wait to be recorded."""
         return self._backlog.full
 
@@ -179,12 +179,12 @@ class Pool:
         """Pause by itself when what an item returned cannot be kept, and call with its attempt; with None never. If it
         has paused so, it goes on. Items that began with an earlier function do not count."""
         self._on_unkept = on_unkept
-        if self.held:
+        if self.paused_on_unkept:
             self.resume()
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        self._paused = self.held = False
+        self._paused = self.paused_on_unkept = False
         self._start_workers()
 
     def add(self, queue: ShardQueue) -> None:
@@ -211,7 +211,7 @@ class Pool:
     def reopen(self) -> None:
         """Take `stop` back, for queues to come."""
         self.stopped = ""
-        if self.held:
+        if self.paused_on_unkept:
             self.resume()
         self._ended_items = self._failed_items = 0
 
@@ -404,7 +404,7 @@ class Pool:
         queue.add(attempt)
         if failure is not None and self._on_unkept is not None and call is self._call and is_unkept(failure):
             if not self._paused:
-                self._paused = self.held = True
+                self._paused = self.paused_on_unkept = True
             self._on_unkept(attempt)
         if failure is not None and failure.retry_in is not None:
             if not self._closed:

@@ -1,4 +1,4 @@
-"""What runs attempts for a pool. `loop_runner`, `thread_runner` and `process_runner` are the ways there are.
+"""The interface of what runs attempts for a pool: `loop_runner`, `thread_runner` and `process_runner` implement it.
 
 A runner is made by its pool and called on the pool's loop, but for `kill` and `wait_until_gone`.
 """

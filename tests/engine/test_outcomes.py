@@ -169,9 +169,9 @@ async def test_where_the_machine_gives_few_threads_fewer_items_run_at_once(limit
     limit = 100_000 if limited else None
     pool.provide(Function(lambda _: release.wait(10)).item_call(), RunPolicy(concurrency=30, max_per_second=limit))
     async with asyncio.timeout(10):
-        while pool.scarce is None:
+        while pool.thread_limit is None:
             await asyncio.sleep(0.001)
-    assert (pool.scarce, pool.running) == (3, 3)
+    assert (pool.thread_limit, pool.running) == (3, 3)
     release.set()
     positions: list[int] = []
     while len(positions) < 40:
@@ -198,11 +198,11 @@ async def test_a_pool_for_which_there_is_no_thread_at_all_begins_when_there_is_o
     async with asyncio.timeout(10):
         while threads.refused < 3:
             await asyncio.sleep(0.001)
-        assert pool.scarce is not None
+        assert pool.thread_limit is not None
         threads.most = 5
         while len(queue._outcomes) != 5:
             await asyncio.sleep(0.001)
-        while pool.scarce is not None:
+        while pool.thread_limit is not None:
             await asyncio.sleep(0.001)
     pool.close()
     threads.close()

@@ -474,7 +474,7 @@ async def test_no_item_starts_while_too_many_outcomes_wait_to_be_recorded(
     for queue in queues:
         pool.add(queue)
     pool.provide(Function(lambda item: item).item_call(), RunPolicy(concurrency=3))
-    while not pool.overfull:
+    while not pool.backlog_full:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     waiting = sum(queue.unrecorded()[0] for queue in queues)
@@ -493,7 +493,7 @@ async def test_no_item_starts_while_nothing_has_been_recorded_for_long(
     queue = queue_of(*range(400))
     pool.add(queue)
     pool.provide(Function(lambda item: time.sleep(0.01)).item_call(), RunPolicy(concurrency=2))
-    while not pool.overfull:
+    while not pool.backlog_full:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
     waiting = queue.unrecorded()[0]
