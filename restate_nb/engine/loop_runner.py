@@ -35,7 +35,7 @@ class LoopRunner(Runner):
         except BaseException as error:
             if self._context.is_cancelled(error):
                 raise
-            return self._context.cut_short(attempt, error, deadline)
+            return self._context.cut_short(attempt, error, deadline, timeout)
 
 
 def _within(context: contextvars.Context, awaitable: Awaitable[Any]) -> Awaitable[Any]:

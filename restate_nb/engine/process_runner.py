@@ -438,7 +438,7 @@ class ProcessRunner(Runner):
             if shared.is_cancelled(error):
                 raise
             if result is None:  # else it ended in the very turn of its deadline
-                return shared.cut_short(attempt, error, deadline)
+                return shared.cut_short(attempt, error, deadline, timeout)
         finally:
             if self._idling is None:
                 self._idling = shared.loop.call_later(IDLE, self._end_idle)

@@ -121,7 +121,7 @@ class ThreadRunner(Runner):
 
     async def run(self, call: ItemCall, attempt: RunningAttempt) -> Report:
         """Make the attempt; see `Runner.run`."""
-        shared, entry = self._context, attempt.entry
+        shared, entry, timeout = self._context, attempt.entry, self._context.timeout
         done: asyncio.Future[None] = shared.loop.create_future()
         late = False
         result: Report | Awaitable[Any] | None = None
@@ -147,7 +147,7 @@ class ThreadRunner(Runner):
                 pass
 
         self._threads.run(shared.name, in_thread, then)
-        deadline = asyncio.timeout(shared.timeout)
+        deadline = asyncio.timeout(timeout)
         try:
             async with deadline:
                 await done
@@ -158,7 +158,7 @@ class ThreadRunner(Runner):
             if shared.is_cancelled(error):
                 raise
             if result is None:  # else it ended in the very turn of its deadline
-                return shared.cut_short(attempt, error, deadline)
+                return shared.cut_short(attempt, error, deadline, timeout)
         assert result is not None
         if isinstance(result, Report):
             return result

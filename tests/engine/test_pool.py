@@ -229,6 +229,19 @@ async def test_a_coroutine_that_hangs_is_cut_off_at_its_timeout(pool: Pool) -> N
     assert cancelled.is_set()
 
 
+async def test_an_attempt_keeps_its_timeout_when_the_function_is_brought_anew_without_one(pool: Pool) -> None:
+    queue = queue_of(30)
+    pool.add(queue)
+    pool.provide(Function(asyncio.sleep).item_call(), RunPolicy(timeout=0.1))
+    while not pool.running:
+        await asyncio.sleep(0.001)
+    pool.provide(Function(asyncio.sleep).item_call(), RunPolicy())
+    (attempt,) = await outcomes(queue)
+    assert attempt.status == TIMEOUT
+    assert attempt.failure is not None
+    assert "timeout=0.1 seconds" in attempt.failure.message
+
+
 async def test_a_timeout_of_the_users_own_is_an_error_and_no_timeout_of_the_item(pool: Pool) -> None:
     async def own(_: int) -> None:
         async with asyncio.timeout(0.01):
