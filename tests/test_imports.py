@@ -7,7 +7,10 @@ from graphlib import CycleError, TopologicalSorter
 
 from tests.sources import Module, imports, modules
 
-PLAIN = {"backpressure", "environment", "errors", "formatting", "limits", "names", "policy", "tracebacks", "validation"}
+PLAIN = {
+    "backpressure", "environment", "errors", "formatting", "limits", "names", "patches", "policy", "tracebacks",
+    "validation",
+}  # fmt: skip
 """What all may import, and what imports nothing but its like."""
 
 SURFACE = {"", "cli", "demo", "versions"}

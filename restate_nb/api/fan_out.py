@@ -120,7 +120,7 @@ def fan_out(
     target = FunctionTable(functions, durable=durable, executor=executor, version=version)
     target.check_value()
     if executor == "process":
-        target.work(policy.retry)  # refuses what cannot be sent there
+        target.item_call(policy.retry)  # refuses what cannot be sent there
     names = [name_of(fn) for fn in functions.values()]
     items = Items(names, Spool(map(encode, functions)), labels)
     job = (session or current()).submit(target, items, policy, name=name, fresh=fresh)

@@ -68,7 +68,7 @@ def target_of(
     target = Function(fn, passing, executor=executor, version=version)
     target.check_value()
     if executor == "process":
-        target.work(policy.retry)  # refuses what cannot be sent there
+        target.item_call(policy.retry)  # refuses what cannot be sent there
     return target
 
 

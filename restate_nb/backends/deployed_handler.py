@@ -71,7 +71,7 @@ class DeployedHandler(Function):
         """Set what a pool calls for an item."""
         self._call = call
 
-    def work(self, retry: Retry = NO_RETRY) -> ItemCall:
+    def item_call(self, retry: Retry = NO_RETRY) -> ItemCall:
         """What a pool runs; retries are up to it."""
         return ItemCall(self._call, "loop", contextvars.copy_context())
 

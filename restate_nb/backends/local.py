@@ -106,7 +106,7 @@ class LocalBackend:
         context = self.prints.context(bounded=in_notebook())
         pool = weakref.ref(self._run.pool)
         context.run(nesting.enter, self.prints.job, lambda at: None if (it := pool()) is None else it.permit(at))
-        self._run.provide(context.run(target.work, policy.retry), policy)
+        self._run.provide(context.run(target.item_call, policy.retry), policy)
         self._ask(policy.bounds)
 
     def listen(self) -> None:

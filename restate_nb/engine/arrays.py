@@ -44,9 +44,9 @@ def _numpy(value: Any, kind: type, write: Write) -> object | None:
     letter = value.dtype.kind
     if letter in "biufc" and value.dtype.char not in "gG":
         plain = value.item()
-        told = [_number(plain.real), _number(plain.imag)] if letter == "c" else _number(plain)
+        written = [_number(plain.real), _number(plain.imag)] if letter == "c" else _number(plain)
         dtype = value.dtype.str if np.dtype(value.dtype.str).type is kind else value.dtype.char  # np.longlong
-        return tagged("scalar", told, dtype=dtype)
+        return tagged("scalar", written, dtype=dtype)
     if letter == "U":
         return tagged("scalar", leaves.text(str(value)), dtype="U")
     if letter == "S":
@@ -112,15 +112,15 @@ def _masked(value: Any, write: Write) -> object | None:
 def _read_scalar(written: dict[str, Any], read: Read) -> Any:
     import numpy as np  # noqa: PLC0415 - heavy, and needed by few
 
-    told = written["v"]
+    plain = written["v"]
     if written["dtype"] == "U":
-        return np.str_(read(told))
+        return np.str_(read(plain))
     if written["dtype"] == "S":
-        return np.bytes_(base64.b64decode(told))
+        return np.bytes_(base64.b64decode(plain))
     dtype = np.dtype(written["dtype"])
     if dtype.kind not in "biufc":
         raise ValueError(written["dtype"])
-    return dtype.type(complex(*map(read, told)) if dtype.kind == "c" else read(told))
+    return dtype.type(complex(*map(read, plain)) if dtype.kind == "c" else read(plain))
 
 
 def _read_array(written: dict[str, Any], read: Read) -> Any:
@@ -170,11 +170,11 @@ def _pandas(value: Any, kind: type, write: Write) -> object | None:
     if name == "Timestamp":
         zone = None if value.tz is None else leaves.zone_of(value.tz)
         count = int(value.to_datetime64().astype("int64"))
-        told = tagged("Timestamp", value.isoformat(), unit=value.unit, n=count, zone=zone)
+        stamp = tagged("Timestamp", value.isoformat(), unit=value.unit, n=count, zone=zone)
         if zone is None and not value.fold:
-            return told
-        back = _read_timestamp(told, lambda each: each)
-        return told if (repr(back.tz), back.fold) == (repr(value.tz), value.fold) else None
+            return stamp
+        back = _read_timestamp(stamp, lambda each: each)
+        return stamp if (repr(back.tz), back.fold) == (repr(value.tz), value.fold) else None
     if name == "Timedelta":
         count = int(value.to_timedelta64().astype("int64"))
         return tagged("Timedelta", str(value), unit=value.unit, n=count)

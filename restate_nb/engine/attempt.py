@@ -37,18 +37,18 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class ItemCall:
-    """What a pool does with an item.
+    """How the items of a job are called.
 
     Attributes:
-        call: called with the item's payload.
-        runner: where.
+        function: called with the item's payload.
+        runner: the name of what runs it.
         context: the context variables that items see; each has its own copy.
         remote: what worker processes call instead, which see no context.
-        pick: gives what is done with an item by its payload, where that differs from item to item.
-        encode: writes what `call` returned.
+        pick: gives the call of an item by its payload, where calls differ from item to item.
+        encode: writes what `function` returned.
     """
 
-    call: Callable[[Any], Any]
+    function: Callable[[Any], Any]
     runner: RunnerName
     context: contextvars.Context
     remote: Remote | None = None
@@ -84,7 +84,7 @@ class RunningAttempt(msgspec.Struct, gc=False):  # made for each item
     clock: float
 
     def restart(self) -> None:
-        """It begins only now: what came before is not the item's time."""
+        """Begin only now: the time until here is not the item's."""
         self.started, self.clock = time.time(), time.perf_counter()
 
     def call(self, function: Callable[[Any], Any], encode: Callable[[Any], bytes]) -> Report | Awaitable[Any]:

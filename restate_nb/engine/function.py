@@ -114,7 +114,7 @@ class Function:
         self.name = name_of(fn)
         self.is_async = is_async(fn)
         self.durable = durable
-        self.executor = executor
+        self.executor: Executor = executor
         self.version = version
         self.known_as: str | None = None
         self._signature = _signature(functools.partial(fn, None) if durable else fn)
@@ -154,8 +154,8 @@ class Function:
         """How it is called, as far as that makes the job another one."""
         return f"{self.passing}, durable" if self.durable else self.passing
 
-    def work(self, retry: Retry = NO_RETRY) -> ItemCall:
-        """What a pool runs, in the context of the caller. Its payloads are encoded items.
+    def item_call(self, retry: Retry = NO_RETRY) -> ItemCall:
+        """How a pool calls it, in the context of who asks. Payloads are encoded items.
 
         Args:
             retry: for worker processes, which see the exceptions themselves.

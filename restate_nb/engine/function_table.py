@@ -84,9 +84,9 @@ class FunctionTable(Function):
     async def _dispatch(self, ctx: Any, key: Any) -> Any:
         return await self._parts[encode(key)].fn(ctx)
 
-    def work(self, retry: Retry = NO_RETRY) -> ItemCall:
-        """What a pool runs: each operation in its own way."""
-        calls = {key: _without_item(part.work(retry)) for key, part in self._parts.items()}
+    def item_call(self, retry: Retry = NO_RETRY) -> ItemCall:
+        """How a pool calls it: each operation in its own way."""
+        calls = {key: _without_item(part.item_call(retry)) for key, part in self._parts.items()}
         return ItemCall(self.caller(), "thread", contextvars.copy_context(), pick=lambda payload: calls[bytes(payload)])
 
     def value(self, raw: bytes | msgspec.Raw, position: int = 0) -> Any:
@@ -94,13 +94,13 @@ class FunctionTable(Function):
         return self._in_order[position].value(raw)
 
 
-def _without_item(work: ItemCall) -> ItemCall:
+def _without_item(call: ItemCall) -> ItemCall:
     """The call of one operation, whatever the payload is."""
-    call, remote = work.call, work.remote
+    function, remote = call.function, call.remote
     if remote is not None:
         pack = remote.pack
         remote = Remote(remote.function, lambda _: pack(_NO_ARGUMENTS))
-    return dataclasses.replace(work, call=lambda _: call(_NO_ARGUMENTS), remote=remote)
+    return dataclasses.replace(call, function=lambda _: function(_NO_ARGUMENTS), remote=remote)
 
 
 def _title(names: list[str]) -> str:

@@ -129,7 +129,7 @@ class Limiter:
         self._timer = None if wait == math.inf else self.loop.call_later(wait, self.wake)
 
     def wake(self) -> None:
-        """It is worth asking again."""
+        """Call `wake`: it is worth asking again."""
         self._refused = False
         self._wake()
 
@@ -217,7 +217,7 @@ class SharedLimiter:
         self._wake_first()
 
     def give_up(self, entered: Callable[[], None]) -> None:
-        """It has ended before that."""
+        """The item that waits to enter again has ended."""
         self._returning.remove(entered)
 
     def _wake_first(self) -> None:

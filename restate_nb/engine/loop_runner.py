@@ -17,13 +17,13 @@ from restate_nb.engine.runner import Runner
 class LoopRunner(Runner):
     """Awaits what the call returns."""
 
-    async def run(self, work: ItemCall, attempt: RunningAttempt) -> Report:
+    async def run(self, call: ItemCall, attempt: RunningAttempt) -> Report:
         """Make the attempt; see `Runner.run`."""
-        context, entry = work.context.copy(), attempt.entry
+        context, entry = call.context.copy(), attempt.entry
         timeout = self._context.timeout
         deadline: asyncio.Timeout | None = None
         try:
-            awaitable = context.run(at_item, entry.position, work.call, entry.payload)
+            awaitable = context.run(at_item, entry.position, call.function, entry.payload)
             if timeout is None:
                 value = await _within(context, awaitable)
             else:
@@ -31,11 +31,11 @@ class LoopRunner(Runner):
                     value = await _within(context, awaitable)
             if isinstance(value, Recorded):
                 return attempt.made_elsewhere(value)
-            return attempt.returned(value, work.encode)
+            return attempt.returned(value, call.encode)
         except BaseException as error:
             if self._context.is_cancelled(error):
                 raise
-            return self._context.cut_short(attempt, error, deadline)
+            return self._context.cut_short(attempt, error, deadline, timeout)
 
 
 def _within(context: contextvars.Context, awaitable: Awaitable[Any]) -> Awaitable[Any]:

@@ -32,7 +32,7 @@ _here = threading.local()  # `loop`: the LoopThread that this thread is
 _loops: Final[WeakSet[asyncio.AbstractEventLoop]] = WeakSet()
 
 
-def _let_go_of_connections() -> None:
+def _close_connections() -> None:
     """In a fork: its copies would keep connections and ports open when this process has died, so that Restate waited
     for it, and nobody could take its place. The numbers stay taken: their objects here will close them."""
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -44,7 +44,7 @@ def _let_go_of_connections() -> None:
     os.close(nothing)
 
 
-in_children(_let_go_of_connections)
+in_children(_close_connections)
 
 
 class LoopThread:
@@ -89,24 +89,24 @@ class LoopThread:
                     what = error
                 if not self._closing:
                     failed = failed + 1 if time.monotonic() - began < _AT_ONCE and _is_defect(what) else 0
-                    self._tell(what)
+                    self._log_end(what)
         finally:
             self._gone = True
             if not self._closing:
-                self._tell_who_waits()
+                self._fail_waiting()
             with suppress(BaseException):  # of what was blocked until now, and runs on to its end
                 if asyncio.all_tasks(self.loop):
                     self.loop.run_until_complete(_cancel_all(_END, self._last))
             with suppress(Exception):
                 self.loop.close()
-            self._tell_who_waits()
+            self._fail_waiting()
 
-    def _tell_who_waits(self) -> None:
+    def _fail_waiting(self) -> None:
         for future in list(self._waiting):
             with suppress(InvalidStateError):
                 future.set_exception(_ended())
 
-    def _tell(self, error: BaseException | None) -> None:
+    def _log_end(self, error: BaseException | None) -> None:
         """Log what has ended the loop; of what does so again and again, the first, the tenth, the hundredth time."""
         what = "It was stopped." if error is None else traceback.format_exception_only(error)[-1].strip()
         self._escaped[what] += 1

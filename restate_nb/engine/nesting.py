@@ -70,7 +70,7 @@ def lent() -> Iterator[None]:
 
 @asynccontextmanager
 async def lent_while_awaited() -> AsyncIterator[None]:
-    """The same for an item that awaits a job."""
+    """As `lent`, for an item that awaits a job."""
     permit = _permit()
     if permit is None:
         yield

@@ -8,16 +8,14 @@ showing it before a million lines end the page.
 from __future__ import annotations
 
 import contextvars
-import functools
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
-from restate_nb.environment import in_notebook, ipython_shell
+from restate_nb.patches import watch_writes
 
 KEPT_LINES: Final = 50_000
 """Of a job, the latest."""
@@ -25,7 +23,6 @@ _KEPT_CHARACTERS: Final = 20_000_000  # the latest, too: at 50,000 lines, 400 ea
 _KEPT_BEGUN: Final = 1_000  # lines without an end; of more of them the oldest ones are taken to have ended
 
 _SOON = 0.1  # seconds until a line without an end is shown
-_CELL_ENDS = 0.05  # seconds in which IPython puts back what it found
 _LONGEST = 10_000  # characters of a line that is kept
 _SHOWN_LINES: Final = 1_000
 _SHOWN_CHARACTERS: Final = 200_000
@@ -54,7 +51,7 @@ class Line(NamedTuple):
 
 
 class OutputCapture:
-    """What the items of one job print.
+    """Captures what the items of one job print.
 
     Attributes:
         job: stands for the job, where it is asked whose item some code belongs to.
@@ -77,9 +74,7 @@ class OutputCapture:
         Args:
             bounded: whether to stop showing it after 1,000 lines, as in a notebook.
         """
-        for name in ("stdout", "stderr"):
-            _watch(getattr(sys, name), name)
-        _watch_terminal()
+        watch_writes(_job.get)
         self._bounded = bounded
         self._lines_left, self._characters_left = _SHOWN_LINES, _SHOWN_CHARACTERS
         context = contextvars.copy_context()
@@ -169,7 +164,7 @@ def position() -> int:
     return _position.get()
 
 
-def enter(context: contextvars.Context, position: int) -> None:
+def capture_from_here(context: contextvars.Context, position: int) -> None:
     """Print from here on as in that context, for the item at that position."""
     for variable, value in context.items():
         if not variable.name.startswith("restate_context"):  # the SDK's own, of the handler that runs here
@@ -180,78 +175,3 @@ def enter(context: contextvars.Context, position: int) -> None:
 def forward(stream: str, text: str) -> None:
     """Print what a worker process has printed."""
     getattr(sys, stream).write(text)
-
-
-class _Write:
-    """The `write` of a file that is watched."""
-
-    __slots__ = ("stream", "write")
-
-    def __init__(self, stream: str, write: Callable[[str], Any]) -> None:
-        self.stream = stream
-        self.write = write
-
-    def __call__(self, text: str) -> int:
-        prints = _job.get()
-        if prints is None or getattr(_showing, "now", False):
-            return int(self.write(text) or 0)
-        _showing.now = True  # what is shown may pass through here once more, when one `write` wraps another
-        try:
-            prints.write(self.stream, text, self.write)
-        finally:
-            _showing.now = False
-        return len(text)
-
-
-_showing = threading.local()
-
-
-def _watch_terminal() -> None:
-    """Go on in a terminal's IPython, where others take the place of what is watched: it puts back the `write` of before
-    when a cell has ended, and has a file of another kind while it waits at the prompt."""
-    shell = ipython_shell()
-    if shell is None or in_notebook():
-        return
-    if _watch_again not in shell.events.callbacks["post_run_cell"]:
-        shell.events.register("post_run_cell", _watch_again)
-    at_prompt = sys.modules.get("prompt_toolkit.patch_stdout")
-    if at_prompt is not None and not isinstance(at_prompt.StdoutProxy.write, property):
-        plain = at_prompt.StdoutProxy.write
-        at_prompt.StdoutProxy.write = property(lambda file: _Write("stdout", functools.partial(plain, file)))
-
-
-def _watch_again(_result: object) -> None:
-    """Watch what was watched before: a cell of a terminal's IPython is about to end, and tells nobody when it has."""
-    files = [(sys.stdout, "stdout"), (sys.stderr, "stderr")]
-
-    def watch() -> None:
-        end = time.monotonic() + _CELL_ENDS
-        while time.monotonic() < end:
-            for file, stream in files:
-                _watch(file, stream)
-            time.sleep(0.001)
-
-    with suppress(RuntimeError):  # the machine gives no more threads
-        threading.Thread(target=watch, name="rnb-prints", daemon=True).start()
-
-
-def _watch(file: Any, stream: str) -> None:
-    """Let jobs know of what is written to this file."""
-    kind = type(file)
-    if file is None or isinstance(getattr(file, "write", None), _Write):
-        return
-
-    # The file stays the same object, since handlers of `logging` and others hold on to it. While a cell runs, IPython
-    # sets a `write` of its own on it, and afterwards sets what it found there: so it must not be ours that is replaced.
-    def get(self: Any) -> _Write:
-        return _Write(stream, vars(self).get("write") or functools.partial(kind.write, self))
-
-    def put(self: Any, write: Callable[[str], Any]) -> None:
-        while isinstance(write, _Write):
-            write = write.write
-        vars(self)["write"] = write
-
-    try:
-        file.__class__ = type(kind.__name__, (kind,), {"write": property(get, put), "__module__": kind.__module__})
-    except TypeError:  # the file of a terminal, whose class is not written in Python
-        file.write = _Write(stream, file.write)

@@ -62,7 +62,7 @@ class Pool:
         self._limiter = Limiter(loop, self._woken)
         self._retry = NO_RETRY
         self._rule: StopRule | None = None
-        self._work: ItemCall | None = None
+        self._call: ItemCall | None = None
         self._queues: weakref.WeakValueDictionary[int, ShardQueue] = weakref.WeakValueDictionary()  # by id
         self._backlog = Backlog()
         self._pending: deque[ShardQueue] = deque()  # queues with pending entries
@@ -70,7 +70,7 @@ class Pool:
         self._fresh = 0  # workers that have not looked for an item yet
         self._timers: set[asyncio.TimerHandle] = set()
         self._paused = False
-        self.held = False  # paused by itself, at a value that cannot be kept
+        self.paused_on_unkept = False  # paused by itself, at a value that cannot be kept
         self._on_unkept: OnUnkept | None = None
         self._closed = False
         self._turn = 0.0
@@ -91,9 +91,9 @@ class Pool:
         return frozenset(each[1].entry.position for each in list(self._workers.values()) if each is not None)
 
     @property
-    def has_work(self) -> bool:
+    def has_function(self) -> bool:
         """Whether the function is known."""
-        return self._work is not None
+        return self._call is not None
 
     @property
     def concurrency(self) -> int:
@@ -106,7 +106,7 @@ class Pool:
         return self._context.hung
 
     @property
-    def scarce(self) -> int | None:
+    def thread_limit(self) -> int | None:
         """How many items run at once since the machine gives no more threads or processes; None while it does."""
         return self._most_workers if self._growing is not None else None
 
@@ -137,7 +137,7 @@ class Pool:
         return running_items(attempts, dict(self._context.threads))
 
     @property
-    def overfull(self) -> bool:
+    def backlog_full(self) -> bool:
         """Whether items are held up, since too many outcomes wait to be recorded."""
         return self._backlog.full
 
@@ -153,9 +153,9 @@ class Pool:
 
     # ------------------------------------------------------------ on the pool's loop
 
-    def provide(self, work: ItemCall, policy: RunPolicy) -> None:
+    def provide(self, call: ItemCall, policy: RunPolicy) -> None:
         """Set the function and how it is run. Attempts that run end with what they began with."""
-        self._work = work
+        self._call = call
         for runner in self._runners.values():
             runner.on_new_function()
         self._retry = policy.retry
@@ -179,12 +179,12 @@ class Pool:
         """Pause by itself when what an item returned cannot be kept, and call with its attempt; with None never. If it
         has paused so, it goes on. Items that began with an earlier function do not count."""
         self._on_unkept = on_unkept
-        if self.held:
+        if self.paused_on_unkept:
             self.resume()
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        self._paused = self.held = False
+        self._paused = self.paused_on_unkept = False
         self._start_workers()
 
     def add(self, queue: ShardQueue) -> None:
@@ -211,7 +211,7 @@ class Pool:
     def reopen(self) -> None:
         """Take `stop` back, for queues to come."""
         self.stopped = ""
-        if self.held:
+        if self.paused_on_unkept:
             self.resume()
         self._ended_items = self._failed_items = 0
 
@@ -262,7 +262,7 @@ class Pool:
     # ------------------------------------------------------------ workers
 
     def _start_workers(self) -> None:
-        if self._work is None or self._paused or self._closed or not self._backlog.has_room():
+        if self._call is None or self._paused or self._closed or not self._backlog.has_room():
             return
         spare = self._most_workers - len(self._workers)
         wanted = 0
@@ -297,8 +297,8 @@ class Pool:
         attempt.retry = NO_RETRY
         report = attempt.raised(error or RuntimeError("restate_nb has lost this item: please report it."))
         self._backlog.item_ended()
-        assert self._work is not None  # a worker runs only then
-        self._settle(self._work, queue, attempt.entry, report)
+        assert self._call is not None  # a worker runs only then
+        self._settle(self._call, queue, attempt.entry, report)
 
     def _next(self) -> tuple[ShardQueue, Entry] | None:
         if (
@@ -330,15 +330,15 @@ class Pool:
         self._fresh -= 1
         while (found := self._next()) is not None:
             queue, entry = found
-            work = self._work
-            assert work is not None
+            call = self._call
+            assert call is not None
             attempt = RunningAttempt(entry, self._retry, time.time(), time.perf_counter())
             self._workers[task] = queue, attempt
             try:
                 if self._limiter.is_plain:
-                    report = await self._run(work, attempt)
+                    report = await self._run(call, attempt)
                 else:
-                    report = await self._with_permit(work, attempt)
+                    report = await self._with_permit(call, attempt)
             except NoThread:
                 self._workers[task] = None
                 self._put_back(queue, entry)
@@ -348,7 +348,7 @@ class Pool:
             if report.attempt.failure is None and self._rule is None:
                 queue.add(report.attempt)
             else:
-                self._settle(work, queue, entry, report)
+                self._settle(call, queue, entry, report)
             if task.cancelling():
                 return  # the item did not let itself be cancelled; this task must not go on half-cancelled
             if time.perf_counter() - self._turn > _TURN:
@@ -374,18 +374,18 @@ class Pool:
             self._growing = self._loop.call_later(_GROW, self._grow)
         self._start_workers()
 
-    def _run(self, work: ItemCall, attempt: RunningAttempt) -> Coroutine[Any, Any, Report]:
-        if work.pick is not None:
-            work = work.pick(attempt.entry.payload)
-        return self._runners[work.runner].run(work, attempt)
+    def _run(self, call: ItemCall, attempt: RunningAttempt) -> Coroutine[Any, Any, Report]:
+        if call.pick is not None:
+            call = call.pick(attempt.entry.payload)
+        return self._runners[call.runner].run(call, attempt)
 
-    async def _with_permit(self, work: ItemCall, attempt: RunningAttempt) -> Report:
+    async def _with_permit(self, call: ItemCall, attempt: RunningAttempt) -> Report:
         permit, position = self._limiter.permit(), attempt.entry.position
         if permit.is_shared:
             self._permits[position] = permit
         self._start_workers()
         try:
-            report = await self._run(work, attempt)
+            report = await self._run(call, attempt)
         finally:
             permit.leave()
             self._permits.pop(position, None)
@@ -394,7 +394,7 @@ class Pool:
             self._start_workers()
         return report
 
-    def _settle(self, work: ItemCall, queue: ShardQueue, entry: Entry, report: Report) -> None:
+    def _settle(self, call: ItemCall, queue: ShardQueue, entry: Entry, report: Report) -> None:
         attempt = report.attempt
         failure = attempt.failure
         if failure is not None and failure.retry_in is not None and self.stopped:
@@ -402,9 +402,9 @@ class Pool:
             attempt = msgspec.structs.replace(attempt, failure=failure)
         counts = attempt.position in queue.open
         queue.add(attempt)
-        if failure is not None and self._on_unkept is not None and work is self._work and is_unkept(failure):
+        if failure is not None and self._on_unkept is not None and call is self._call and is_unkept(failure):
             if not self._paused:
-                self._paused = self.held = True
+                self._paused = self.paused_on_unkept = True
             self._on_unkept(attempt)
         if failure is not None and failure.retry_in is not None:
             if not self._closed:

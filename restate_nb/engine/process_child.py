@@ -1,4 +1,4 @@
-"""What runs in a worker process: it reads items from a socket, calls the function, and writes reports.
+"""The program of a worker process: it reads items from a socket, calls the function, and writes reports.
 
 Frames are a length of eight bytes and as many bytes. The first frame is the function, pickled; each further one is an
 item. An item is answered by an empty frame when the function is about to be called, and then by its report.

@@ -402,10 +402,10 @@ class ProcessRunner(Runner):
         self._processes = Processes()
         self._idling: asyncio.TimerHandle | None = None
 
-    async def run(self, work: ItemCall, attempt: RunningAttempt) -> Report:
+    async def run(self, call: ItemCall, attempt: RunningAttempt) -> Report:
         """Make the attempt; see `Runner.run`. Its timeout begins when the function is about to be called, since it may
         have to be loaded first."""
-        shared, remote, timeout = self._context, work.remote, self._context.timeout
+        shared, remote, timeout = self._context, call.remote, self._context.timeout
         assert remote is not None
         done: asyncio.Future[None] = shared.loop.create_future()
         lease = Lease()
@@ -415,7 +415,7 @@ class ProcessRunner(Runner):
             if timeout is not None and not done.done():
                 deadline.reschedule(shared.loop.time() + timeout)
 
-        def call(_: object) -> Report | NoThread:
+        def make(_: object) -> Report | NoThread:
             try:
                 return self._processes.run(remote, attempt, lease, lambda: shared.soon(begun))
             except NoThread as refused:
@@ -423,7 +423,7 @@ class ProcessRunner(Runner):
 
         def in_thread() -> None:
             nonlocal result
-            result = work.context.copy().run(at_item, attempt.entry.position, call, None)
+            result = call.context.copy().run(at_item, attempt.entry.position, make, None)
 
         def then() -> None:
             shared.soon(lambda: None if done.done() else done.set_result(None))
@@ -438,7 +438,7 @@ class ProcessRunner(Runner):
             if shared.is_cancelled(error):
                 raise
             if result is None:  # else it ended in the very turn of its deadline
-                return shared.cut_short(attempt, error, deadline)
+                return shared.cut_short(attempt, error, deadline, timeout)
         finally:
             if self._idling is None:
                 self._idling = shared.loop.call_later(IDLE, self._end_idle)

@@ -1,4 +1,4 @@
-"""What runs attempts for a pool. `loop_runner`, `thread_runner` and `process_runner` are the ways there are.
+"""The interface of what runs attempts for a pool: `loop_runner`, `thread_runner` and `process_runner` implement it.
 
 A runner is made by its pool and called on the pool's loop, but for `kill` and `wait_until_gone`.
 """
@@ -56,11 +56,20 @@ class RunnerContext:
             return True
         return task not in self.tasks or (task in self.cancelled and issubclass(type(error), asyncio.CancelledError))
 
-    def cut_short(self, attempt: RunningAttempt, error: BaseException, deadline: asyncio.Timeout | None) -> Report:
-        """The report of an attempt that `error` has ended, which may be that of its deadline."""
-        if deadline is None or not deadline.expired():
+    def cut_short(
+        self, attempt: RunningAttempt, error: BaseException, deadline: asyncio.Timeout | None, timeout: float | None
+    ) -> Report:
+        """The report of an attempt that `error` has ended, which may be that of its deadline.
+
+        Args:
+            attempt: which.
+            error: what has ended it.
+            deadline: until when it might run.
+            timeout: the seconds that it had; those of the job may be others by now.
+        """
+        if deadline is None or timeout is None or not deadline.expired():
             return attempt.raised(error)
-        says = f"The item ran longer than timeout={self.timeout:g} seconds."
+        says = f"The item ran longer than timeout={timeout:g} seconds."
         if self.hung >= self.many_hung:
             says += (
                 f" {self.hung} threads are still busy with items that timed out: a thread cannot be stopped. Give the "
@@ -76,7 +85,7 @@ class Runner(ABC):
         self._context = context
 
     @abstractmethod
-    async def run(self, work: ItemCall, attempt: RunningAttempt) -> Report:
+    async def run(self, call: ItemCall, attempt: RunningAttempt) -> Report:
         """Make the attempt.
 
         Raises:

@@ -17,7 +17,7 @@ from restate_nb.tracebacks import file_name, is_package_file, is_standard_file
 
 @dataclass(frozen=True, slots=True)
 class RunningItem:
-    """What an attempt is doing.
+    """Where an attempt is.
 
     Attributes:
         position: of its item.

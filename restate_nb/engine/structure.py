@@ -1,4 +1,4 @@
-"""What a function's own words say of its items and values: which classes they may be of, and what plain data becomes.
+"""Which classes a function's items and values may be of, by its annotations and code, and how plain data become these.
 
 The codec brings values back as what they were, objects with fields too, where their class is one that the function
 names: in an annotation, or in its code. An item that is plain data where a class is annotated is made one.

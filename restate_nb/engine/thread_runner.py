@@ -119,9 +119,9 @@ class ThreadRunner(Runner):
         self._threads = threads
         self._loop_runner = LoopRunner(context)
 
-    async def run(self, work: ItemCall, attempt: RunningAttempt) -> Report:
+    async def run(self, call: ItemCall, attempt: RunningAttempt) -> Report:
         """Make the attempt; see `Runner.run`."""
-        shared, entry = self._context, attempt.entry
+        shared, entry, timeout = self._context, attempt.entry, self._context.timeout
         done: asyncio.Future[None] = shared.loop.create_future()
         late = False
         result: Report | Awaitable[Any] | None = None
@@ -136,8 +136,8 @@ class ThreadRunner(Runner):
             nonlocal result
             key = entry.position, entry.number
             shared.threads[key] = threading.get_ident()
-            function = functools.partial(at_item, entry.position, work.call)
-            result = work.context.copy().run(attempt.call, function, work.encode)
+            function = functools.partial(at_item, entry.position, call.function)
+            result = call.context.copy().run(attempt.call, function, call.encode)
             shared.threads.pop(key, None)
 
         def then() -> None:
@@ -147,7 +147,7 @@ class ThreadRunner(Runner):
                 pass
 
         self._threads.run(shared.name, in_thread, then)
-        deadline = asyncio.timeout(shared.timeout)
+        deadline = asyncio.timeout(timeout)
         try:
             async with deadline:
                 await done
@@ -158,14 +158,14 @@ class ThreadRunner(Runner):
             if shared.is_cancelled(error):
                 raise
             if result is None:  # else it ended in the very turn of its deadline
-                return shared.cut_short(attempt, error, deadline)
+                return shared.cut_short(attempt, error, deadline, timeout)
         assert result is not None
         if isinstance(result, Report):
             return result
         awaitable = result
         attempt.restart()
         return await self._loop_runner.run(
-            ItemCall(lambda _: awaitable, "loop", work.context, encode=work.encode), attempt
+            ItemCall(lambda _: awaitable, "loop", call.context, encode=call.encode), attempt
         )
 
 

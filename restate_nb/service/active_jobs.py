@@ -33,9 +33,9 @@ class JobRun:
         self._cancelled = False
         self._lock = threading.Lock()  # cells and handlers live in different threads
 
-    def provide(self, work: ItemCall, policy: RunPolicy) -> None:
+    def provide(self, call: ItemCall, policy: RunPolicy) -> None:
         """Bring the function, and how it is run: what waited for it starts, and items to come use it."""
-        self.pool.soon(self.pool.provide, work, policy)
+        self.pool.soon(self.pool.provide, call, policy)
 
     def listen(self, listener: Listener) -> None:
         """Set the one listener; it is first called with what it has missed."""
@@ -153,7 +153,7 @@ class JobRun:
     @property
     def cancels_shards_to_come(self) -> bool:
         """Whether it is there to cancel what may still come, of a job whose function never was here."""
-        return self._cancelled and not self.pool.has_work
+        return self._cancelled and not self.pool.has_function
 
     def close(self) -> None:
         """End everything and record nothing."""

@@ -164,7 +164,7 @@ class DurableFunctions:
         if known is None:
             raise RetryableError(_waiting(request), retry_after=_MISSING_RETRY)
         function = Function(functools.partial(known.fn, ctx), request.passing, classes=known.classes)
-        output.enter(known.context, request.position)
+        output.capture_from_here(known.context, request.position)
         invocation = ctx.request().id
         steps = self._steps.setdefault(invocation, StepsInFlight())
         tap = guard_context(ctx, steps, steps.begin_attempt())

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from restate_nb.engine.loop_thread import LoopThread, blocked_by_waiting
 from restate_nb.errors import ServerError
+from restate_nb.patches import allow_nesting
 
 __all__ = ["LoopThread", "blocked_by_waiting", "cause_of", "run", "until_done"]
 
@@ -56,13 +57,5 @@ def run(awaitable: Awaitable[T]) -> T:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(wait())
-    _allow_nesting(loop)
+    allow_nesting(loop)
     return loop.run_until_complete(wait())
-
-
-def _allow_nesting(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        import nest_asyncio  # noqa: PLC0415 - patches asyncio, so never before it is needed
-    except ImportError:
-        import nest_asyncio2 as nest_asyncio  # noqa: PLC0415 - Python 3.14, which the original does not support
-    nest_asyncio.apply(loop)

@@ -11,12 +11,13 @@ import random
 import time
 from typing import Any, Final
 
-import hypercorn.protocol
 from h2.events import RequestReceived
 from h2.settings import SettingCodes, Settings
 from hypercorn.events import RawData
 from hypercorn.protocol.h2 import H2Protocol
 from hyperframe.frame import GoAwayFrame
+
+from restate_nb.patches import use_h2_protocol
 
 STREAMS: Final = 1
 """Invocations that a connection takes."""
@@ -64,9 +65,5 @@ class _SingleStreamProtocol(H2Protocol):
 
 
 def balance_connections() -> None:
-    """Have all endpoints of this process balance their connections.
-
-    hypercorn (0.17 and 0.18, see `pyproject.toml`) has no option for it, so its class for HTTP/2 is replaced.
-    """
-    module: Any = hypercorn.protocol
-    module.H2Protocol = _SingleStreamProtocol
+    """Have all endpoints of this process balance their connections."""
+    use_h2_protocol(_SingleStreamProtocol)

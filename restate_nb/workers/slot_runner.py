@@ -107,7 +107,7 @@ class SlotRunner:
         if slot.forgetting is not None:
             slot.forgetting.cancel()
         if slot.run_spec != request.recipe:
-            slot.run.provide(function.work(policy.retry), policy)
+            slot.run.provide(function.item_call(policy.retry), policy)
             slot.run_spec, slot.code = request.recipe, code
         slot.run.drop_others((request.round, request.shard))
         slot.attempts += 1

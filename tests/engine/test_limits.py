@@ -33,7 +33,7 @@ from restate_nb.engine.record import ERROR, OK
 from restate_nb.limits import AUTO, Range, Rate, StopRule
 from restate_nb.policy import Limit, Retry, RunPolicy
 from restate_nb.validation import concurrency_range, rate
-from tests.engine.test_pool import Spy, lane_of, outcomes, run
+from tests.engine.test_pool import Spy, outcomes, queue_of, run
 
 
 def most_in_a_window(starts: Sequence[float], seconds: float) -> int:
@@ -92,7 +92,7 @@ def test_rates_as_people_write_them(given: Any, read: tuple[int, float]) -> None
     assert tuple(rate("max_per_second", given)) == pytest.approx(read)
 
 
-async def test_a_pool_keeps_to_its_rate_over_lanes_and_retries() -> None:
+async def test_a_pool_keeps_to_its_rate_over_queues_and_retries() -> None:
     pool, starts = Pool(asyncio.get_running_loop(), "rate"), []
 
     async def work(item: int) -> int:
@@ -101,13 +101,13 @@ async def test_a_pool_keeps_to_its_rate_over_lanes_and_retries() -> None:
             raise OSError
         return item
 
-    lanes = lane_of(*range(20)), lane_of(*range(20))
+    queues = queue_of(*range(20)), queue_of(*range(20))
     retry = Retry(max_attempts=50, initial_interval=0.01, jitter=0)
-    for lane in lanes:
-        pool.add(lane)
-    pool.provide(Function(work).work(), RunPolicy(max_per_second=(10, 0.25), retry=retry))
-    for lane in lanes:
-        await outcomes(lane)
+    for queue in queues:
+        pool.add(queue)
+    pool.provide(Function(work).item_call(), RunPolicy(max_per_second=(10, 0.25), retry=retry))
+    for queue in queues:
+        await outcomes(queue)
     pool.close()
     assert len(starts) > 45
     assert most_in_a_window(starts, 0.24) <= 10
@@ -115,14 +115,14 @@ async def test_a_pool_keeps_to_its_rate_over_lanes_and_retries() -> None:
 
 
 async def test_a_rate_that_is_lifted_holds_nothing_up_any_more() -> None:
-    pool, lane = Pool(asyncio.get_running_loop(), "lifted"), lane_of(*range(100))
-    pool.add(lane)
-    work = Function(Spy().on_loop).work()
+    pool, queue = Pool(asyncio.get_running_loop(), "lifted"), queue_of(*range(100))
+    pool.add(queue)
+    work = Function(Spy().on_loop).item_call()
     pool.provide(work, RunPolicy(max_per_second=1))
     await asyncio.sleep(0.05)
     assert pool.waits_for == "max_per_second"
     pool.provide(work, RunPolicy())
-    assert len(await asyncio.wait_for(outcomes(lane), 5)) == 100
+    assert len(await asyncio.wait_for(outcomes(queue), 5)) == 100
     pool.close()
 
 
@@ -131,7 +131,7 @@ async def test_a_rate_that_is_lifted_holds_nothing_up_any_more() -> None:
 
 async def test_pools_that_share_a_limit_stay_within_it_together_and_take_turns() -> None:
     loop, spy, order = asyncio.get_running_loop(), Spy(wait=0.005), []
-    pools, lanes = [], []
+    pools, queues = [], []
 
     def work_of(who: int) -> Any:
         async def work(item: int) -> int:
@@ -141,13 +141,13 @@ async def test_pools_that_share_a_limit_stay_within_it_together_and_take_turns()
         return work
 
     for who in range(3):
-        pool, lane = Pool(loop, f"shared-{who}"), lane_of(*range(40))
-        pool.add(lane)
-        pool.provide(Function(work_of(who)).work(), RunPolicy(concurrency=10, limit=Limit("api", concurrency=4)))
+        pool, queue = Pool(loop, f"shared-{who}"), queue_of(*range(40))
+        pool.add(queue)
+        pool.provide(Function(work_of(who)).item_call(), RunPolicy(concurrency=10, limit=Limit("api", concurrency=4)))
         pools.append(pool)
-        lanes.append(lane)
-    for lane in lanes:
-        assert len(await outcomes(lane)) == 40
+        queues.append(queue)
+    for queue in queues:
+        assert len(await outcomes(queue)) == 40
     assert spy.peak == 4
     assert min(order[:60].count(who) for who in range(3)) >= 10, "one pool starved the others"
     assert SharedLimiter.of(loop, Limit("api", concurrency=4)).running == 0
@@ -157,13 +157,13 @@ async def test_pools_that_share_a_limit_stay_within_it_together_and_take_turns()
 
 async def test_a_shared_limit_takes_the_numbers_that_were_given_last() -> None:
     loop, spy = asyncio.get_running_loop(), Spy(wait=0.02)
-    pool, lane = Pool(loop, "numbers"), lane_of(*range(60))
-    pool.add(lane)
-    pool.provide(Function(spy.on_loop).work(), RunPolicy(limit=Limit("n", concurrency=2)))
+    pool, queue = Pool(loop, "numbers"), queue_of(*range(60))
+    pool.add(queue)
+    pool.provide(Function(spy.on_loop).item_call(), RunPolicy(limit=Limit("n", concurrency=2)))
     await asyncio.sleep(0.1)
     assert spy.peak == 2
     SharedLimiter.of(loop, Limit("n", concurrency=6))
-    await outcomes(lane)
+    await outcomes(queue)
     assert spy.peak == 6
     pool.close()
 
@@ -174,12 +174,12 @@ async def test_pools_share_a_rate() -> None:
     async def work(item: int) -> None:
         starts.append(time.monotonic())
 
-    pools, lanes = [Pool(loop, f"rated-{each}") for each in range(2)], [lane_of(*range(15)) for _ in range(2)]
-    for pool, lane in zip(pools, lanes, strict=True):
-        pool.add(lane)
-        pool.provide(Function(work).work(), RunPolicy(limit=Limit("rate", per_second=(10, 0.5))))
-    for lane in lanes:
-        await outcomes(lane)
+    pools, queues = [Pool(loop, f"rated-{each}") for each in range(2)], [queue_of(*range(15)) for _ in range(2)]
+    for pool, queue in zip(pools, queues, strict=True):
+        pool.add(queue)
+        pool.provide(Function(work).item_call(), RunPolicy(limit=Limit("rate", per_second=(10, 0.5))))
+    for queue in queues:
+        await outcomes(queue)
     # A tenth of a second for what a busy machine takes from being let in to running.
     assert most_in_a_window(starts, 0.4) <= 10
     assert len(starts) == 30
@@ -191,21 +191,21 @@ async def test_pools_share_a_rate() -> None:
 async def test_a_waiting_pool_that_is_paused_cancelled_or_closed_lets_others_pass(seed: int) -> None:
     loop, spy, rng = asyncio.get_running_loop(), Spy(wait=0.002), random.Random(seed)
     limit = Limit(f"mixed-{seed}", concurrency=2, per_second=2000)
-    pools, lanes = [], []
+    pools, queues = [], []
     for each in range(6):
-        pool, lane = Pool(loop, f"mixed-{each}"), lane_of(*range(40))
-        pool.add(lane)
-        pool.provide(Function(spy.on_loop).work(), RunPolicy(concurrency=5, limit=limit))
+        pool, queue = Pool(loop, f"mixed-{each}"), queue_of(*range(40))
+        pool.add(queue)
+        pool.provide(Function(spy.on_loop).item_call(), RunPolicy(concurrency=5, limit=limit))
         pools.append(pool)
-        lanes.append(lane)
-    fate = [pools[0].pause, lambda: pools[1].cancel(lanes[1]), pools[2].close, lambda: pools[3].stop("enough")]
+        queues.append(queue)
+    fate = [pools[0].pause, lambda: pools[1].cancel(queues[1]), pools[2].close, lambda: pools[3].stop("enough")]
     for act in fate:
         await asyncio.sleep(rng.uniform(0, 0.02))
         act()
     for at in (3, 4, 5):
-        assert len(await asyncio.wait_for(outcomes(lanes[at]), 10)) == 40
+        assert len(await asyncio.wait_for(outcomes(queues[at]), 10)) == 40
     pools[0].resume()
-    assert len(await asyncio.wait_for(outcomes(lanes[0]), 10)) == 40
+    assert len(await asyncio.wait_for(outcomes(queues[0]), 10)) == 40
     assert spy.peak <= 2 + 1, "of the closed pool one may end late"
     for pool in pools:
         pool.close()
@@ -240,20 +240,20 @@ class Service:
 
 
 async def test_concurrency_grows_to_its_bound_where_nothing_says_no() -> None:
-    service, pool, lane = Service(1000), Pool(asyncio.get_running_loop(), "grows"), lane_of(*range(600))
-    pool.add(lane)
-    pool.provide(Function(service).work(), RunPolicy(concurrency=(2, 40)))
-    await outcomes(lane)
+    service, pool, queue = Service(1000), Pool(asyncio.get_running_loop(), "grows"), queue_of(*range(600))
+    pool.add(queue)
+    pool.provide(Function(service).item_call(), RunPolicy(concurrency=(2, 40)))
+    await outcomes(queue)
     assert service.peak == 40
     pool.close()
 
 
 async def test_concurrency_falls_when_the_other_side_says_slow_down() -> None:
-    service, pool, lane = Service(8, refuses=True), Pool(asyncio.get_running_loop(), "falls"), lane_of(*range(800))
-    pool.add(lane)
+    service, pool, queue = Service(8, refuses=True), Pool(asyncio.get_running_loop(), "falls"), queue_of(*range(800))
+    pool.add(queue)
     retry = Retry(max_attempts=100, initial_interval=0.01)
-    pool.provide(Function(service).work(), RunPolicy(concurrency=(1, 100), retry=retry))
-    attempts = await outcomes(lane)
+    pool.provide(Function(service).item_call(), RunPolicy(concurrency=(1, 100), retry=retry))
+    attempts = await outcomes(queue)
     assert sum(each.status == OK for each in attempts) == 800
     assert 3 <= pool.concurrency <= 16
     assert service.refused < 200, "with a fixed 100 at once it is thousands"
@@ -261,10 +261,10 @@ async def test_concurrency_falls_when_the_other_side_says_slow_down() -> None:
 
 
 async def test_concurrency_follows_rising_latency() -> None:
-    pool, lane, limits = Pool(asyncio.get_running_loop(), "latency"), lane_of(*range(1500)), []
-    pool.add(lane)
-    pool.provide(Function(Service(10, takes=0.02)).work(), RunPolicy(concurrency=(1, 200)))
-    watching = asyncio.create_task(outcomes(lane))
+    pool, queue, limits = Pool(asyncio.get_running_loop(), "latency"), queue_of(*range(1500)), []
+    pool.add(queue)
+    pool.provide(Function(Service(10, takes=0.02)).item_call(), RunPolicy(concurrency=(1, 200)))
+    watching = asyncio.create_task(outcomes(queue))
     while not watching.done():
         limits.append(pool.concurrency)
         await asyncio.sleep(0.05)

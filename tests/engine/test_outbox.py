@@ -1,22 +1,35 @@
-"""Proves what a lane keeps, offers and gives up: without a pool, to the item, the byte and the second."""
+"""Proves what a shard's queue keeps, gives and drops, and when too much waits to be recorded: to the item, the byte and
+the second."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 
 from restate_nb.engine import outbox as module
 from restate_nb.engine.codec import encode
-from restate_nb.engine.outbox import FAIL_FAST, MAX_GROUP_BYTES, Entry, ShardQueue, entries
+from restate_nb.engine.outbox import (
+    FAIL_FAST,
+    MAX_GROUP_BYTES,
+    MAX_UNRECORDED,
+    MAX_UNRECORDED_BYTES,
+    MAX_UNRECORDED_SECONDS,
+    Backlog,
+    Entry,
+    ShardQueue,
+    entries,
+)
 from restate_nb.engine.record import CANCELLED, ERROR, OK, Attempt, Failure, decode_group
 
 PAYLOADS = {3: "c", 5: "e", 8: "h"}
 
 
-def lane() -> ShardQueue:
+def shard_queue() -> ShardQueue:
     return ShardQueue(len(PAYLOADS), lambda: entries(PAYLOADS, {}))
 
 
@@ -24,15 +37,15 @@ def ok(position: int, value: str | None = None) -> Attempt:
     return Attempt(position, 1, OK, 1.0, 0.5, msgspec.Raw(encode(value)))
 
 
-async def taken(lane: ShardQueue) -> list[Attempt]:
-    return list(decode_group(await asyncio.wait_for(lane.next_group(), 5)))
+async def taken(queue: ShardQueue) -> list[Attempt]:
+    return list(decode_group(await asyncio.wait_for(queue.next_group(), 5)))
 
 
-async def rest(lane: ShardQueue) -> list[Attempt]:
+async def rest(queue: ShardQueue) -> list[Attempt]:
     attempts: list[Attempt] = []
-    while lane.unrecorded()[0]:
-        group = await taken(lane)
-        lane.acknowledge(group)
+    while queue.unrecorded()[0]:
+        group = await taken(queue)
+        queue.acknowledge(group)
         attempts += group
     return attempts
 
@@ -47,7 +60,7 @@ def test_an_item_goes_on_after_its_last_attempt_when_its_pause_is_over(
 
 
 def test_entries_are_loaded_once() -> None:
-    loading = lane()
+    loading = shard_queue()
     assert (loading.waiting, len(loading.pending)) == (3, 0)
     assert loading.load() is True
     assert loading.load() is False
@@ -56,7 +69,7 @@ def test_entries_are_loaded_once() -> None:
 
 async def test_a_group_is_bounded_in_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_GROUP_COUNT", 2)
-    full = lane()
+    full = shard_queue()
     full.load()
     for position in PAYLOADS:
         full.add(ok(position))
@@ -69,7 +82,7 @@ async def test_a_group_is_bounded_in_count(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("text", ["message", "traceback"])
 async def test_the_text_of_errors_counts_towards_the_bytes_of_a_group(text: str) -> None:
-    full = lane()
+    full = shard_queue()
     full.load()
     for position in PAYLOADS:
         failure = Failure("OSError", **{"message": "", text: "x" * (MAX_GROUP_BYTES * 2 // 5)})
@@ -82,7 +95,7 @@ async def test_the_backlog_counts_outcomes_bytes_and_the_time_since_one_was_reco
 ) -> None:
     now = 100.0
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
-    watched = lane()
+    watched = shard_queue()
     watched.load()
     now = 200.0
     assert watched.unrecorded() == (0, 0, 0.0)
@@ -104,8 +117,8 @@ async def test_the_backlog_counts_outcomes_bytes_and_the_time_since_one_was_reco
     assert watched.unrecorded() == (0, 0, 0.0)
 
 
-async def test_cancelling_a_lane_that_was_never_begun_ends_all_its_items() -> None:
-    ended = lane()
+async def test_cancelling_a_queue_that_was_never_begun_ends_all_its_items() -> None:
+    ended = shard_queue()
     ended.cancel({})
     assert (ended.waiting, ended.open) == (0, set())
     assert [(each.position, each.number, each.status, each.started, each.ran) for each in await rest(ended)] == [
@@ -114,7 +127,7 @@ async def test_cancelling_a_lane_that_was_never_begun_ends_all_its_items() -> No
 
 
 async def test_cancelling_tells_of_the_attempt_that_was_to_come_or_that_runs() -> None:
-    ended = lane()
+    ended = shard_queue()
     ended.load()
     ended.pending.clear()
     ended.delayed[5] = Entry(5, "e", 4)
@@ -127,7 +140,7 @@ async def test_cancelling_tells_of_the_attempt_that_was_to_come_or_that_runs() -
 
 @pytest.mark.parametrize("begun", [False, True])
 async def test_stopping_leaves_what_was_begun_elsewhere_its_turn(begun: bool) -> None:
-    stopped = lane()
+    stopped = shard_queue()
     if begun:
         stopped.load()
         stopped.delayed[8] = stopped.pending.pop()
@@ -139,7 +152,7 @@ async def test_stopping_leaves_what_was_begun_elsewhere_its_turn(begun: bool) ->
 
 
 async def test_an_item_has_one_final_outcome() -> None:
-    ended = lane()
+    ended = shard_queue()
     ended.load()
     ended.cancel({})
     ended.add(ok(3))
@@ -148,10 +161,98 @@ async def test_an_item_has_one_final_outcome() -> None:
 
 async def test_the_next_attempt_of_the_handler_finds_what_the_last_one_took() -> None:
     """Both wait at once; whoever comes first offers, and neither hangs."""
-    shared = lane()
+    shared = shard_queue()
     shared.load()
     async with asyncio.timeout(5):
         over, following = asyncio.create_task(shared.next_group()), asyncio.create_task(shared.next_group())
         await asyncio.sleep(0)
         shared.add(ok(3))
         assert decode_group(await over) == decode_group(await following) == [ok(3)]
+
+
+# ---------------------------------------------------------------- the backlog
+
+
+@dataclass(eq=False)
+class Waits:
+    """What the backlog asks of a queue."""
+
+    count: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    looks: int = 0
+
+    def unrecorded(self) -> tuple[int, int, float]:
+        self.looks += 1
+        return self.count, self.size, self.seconds
+
+
+def backlog(*queues: Any) -> Backlog:
+    watched = Backlog()
+    for queue in queues:
+        watched.watch(queue)
+    return watched
+
+
+@pytest.mark.parametrize(
+    ("below", "at"),
+    [
+        (Waits(count=MAX_UNRECORDED - 1), Waits(count=MAX_UNRECORDED)),
+        (Waits(size=MAX_UNRECORDED_BYTES - 1), Waits(size=MAX_UNRECORDED_BYTES)),
+        (Waits(seconds=MAX_UNRECORDED_SECONDS - 0.1), Waits(seconds=MAX_UNRECORDED_SECONDS)),
+    ],
+    ids=["count", "bytes", "seconds"],
+)
+def test_each_bound_of_the_backlog_holds_items_up_when_it_is_reached(below: Waits, at: Waits) -> None:
+    fine, full = backlog(Waits(), below, Waits()), backlog(Waits(), at, Waits())
+    assert fine.full is False
+    assert (fine.has_room(), fine.full) == (True, False)
+    assert (full.has_room(), full.full) == (False, True)
+
+
+@pytest.mark.parametrize(("field", "most"), [("count", MAX_UNRECORDED), ("size", MAX_UNRECORDED_BYTES)])
+def test_queues_count_together_and_items_go_on_below_half(field: str, most: int) -> None:
+    one, other = Waits(**{field: most // 2}), Waits(**{field: most // 2})
+    held = backlog(one, other)
+    assert not held.has_room()
+    setattr(one, field, 0)
+    assert not held.has_room(), "half of it still waits"
+    setattr(one, field, -1)
+    assert held.has_room()
+    assert not held.full
+
+
+def test_the_backlog_looks_again_after_sixteen_items() -> None:
+    queue = Waits()
+    watched = backlog(queue)
+    assert watched.has_room()
+    queue.count = MAX_UNRECORDED
+    for _ in range(16):
+        assert watched.has_room()
+        assert queue.looks == 1
+        watched.item_ended()
+    assert not watched.has_room()
+    assert queue.looks == 2
+
+
+def test_the_backlog_counts_as_full_while_it_looks() -> None:
+    """What another thread records meanwhile would else wake nobody."""
+    seen: list[bool] = []
+
+    class Looked(Waits):
+        def unrecorded(self) -> tuple[int, int, float]:
+            seen.append(watched.full)
+            return super().unrecorded()
+
+    queue = Looked()
+    watched = backlog(queue)
+    assert watched.has_room()
+    assert seen == [True]
+
+
+def test_a_queue_that_nobody_holds_any_more_does_not_count() -> None:
+    queue = Waits(count=MAX_UNRECORDED)
+    watched = backlog(queue)
+    assert not watched.has_room()
+    del queue
+    assert watched.has_room()

@@ -42,15 +42,15 @@ def items() -> Iterator[LoopThread]:
 def ended(thread: LoopThread, fn: Any, ways: list[str], policy: RunPolicy | None = None) -> dict[int, list[Attempt]]:
     """The attempts at each item."""
     pool = Pool(thread.loop, "test")
-    lane = ShardQueue(len(ways), lambda: entries({at: encode(way) for at, way in enumerate(ways)}, {}))
+    queue = ShardQueue(len(ways), lambda: entries({at: encode(way) for at, way in enumerate(ways)}, {}))
     found: dict[int, list[Attempt]] = {at: [] for at in range(len(ways))}
 
     async def take() -> None:
-        pool.add(lane)
-        pool.provide(Function(fn).work(), policy or RunPolicy(concurrency=4))
-        while lane.waiting or lane.open or lane._outcomes or lane._in_group:
-            group = decode_group(await lane.next_group())
-            lane.acknowledge(group)
+        pool.add(queue)
+        pool.provide(Function(fn).item_call(), policy or RunPolicy(concurrency=4))
+        while queue.waiting or queue.open or queue._outcomes or queue._in_group:
+            group = decode_group(await queue.next_group())
+            queue.acknowledge(group)
             for each in group:
                 found[each.position].append(each)
 
@@ -164,19 +164,19 @@ async def test_where_the_machine_gives_few_threads_fewer_items_run_at_once(limit
     threads = Few()
     pool = Pool(asyncio.get_running_loop(), "few", threads)
     release = threading.Event()
-    lane = ShardQueue(40, lambda: entries({at: encode(at) for at in range(40)}, {}))
-    pool.add(lane)
+    queue = ShardQueue(40, lambda: entries({at: encode(at) for at in range(40)}, {}))
+    pool.add(queue)
     limit = 100_000 if limited else None
-    pool.provide(Function(lambda _: release.wait(10)).work(), RunPolicy(concurrency=30, max_per_second=limit))
+    pool.provide(Function(lambda _: release.wait(10)).item_call(), RunPolicy(concurrency=30, max_per_second=limit))
     async with asyncio.timeout(10):
-        while pool.scarce is None:
+        while pool.thread_limit is None:
             await asyncio.sleep(0.001)
-    assert (pool.scarce, pool.running) == (3, 3)
+    assert (pool.thread_limit, pool.running) == (3, 3)
     release.set()
     positions: list[int] = []
     while len(positions) < 40:
-        group = decode_group(await asyncio.wait_for(lane.next_group(), 10))
-        lane.acknowledge(group)
+        group = decode_group(await asyncio.wait_for(queue.next_group(), 10))
+        queue.acknowledge(group)
         assert all(each.status == OK and each.number == 1 for each in group)
         positions += [each.position for each in group]
     assert sorted(positions) == list(range(40))
@@ -192,17 +192,17 @@ async def test_a_pool_for_which_there_is_no_thread_at_all_begins_when_there_is_o
     threads = Few()
     threads.most = 0
     pool = Pool(asyncio.get_running_loop(), "none", threads)
-    lane = ShardQueue(5, lambda: entries({at: encode(at) for at in range(5)}, {}))
-    pool.add(lane)
-    pool.provide(Function(lambda item: item).work(), RunPolicy(concurrency=5))
+    queue = ShardQueue(5, lambda: entries({at: encode(at) for at in range(5)}, {}))
+    pool.add(queue)
+    pool.provide(Function(lambda item: item).item_call(), RunPolicy(concurrency=5))
     async with asyncio.timeout(10):
         while threads.refused < 3:
             await asyncio.sleep(0.001)
-        assert pool.scarce is not None
+        assert pool.thread_limit is not None
         threads.most = 5
-        while len(lane._outcomes) != 5:
+        while len(queue._outcomes) != 5:
             await asyncio.sleep(0.001)
-        while pool.scarce is not None:
+        while pool.thread_limit is not None:
             await asyncio.sleep(0.001)
     pool.close()
     threads.close()
@@ -210,15 +210,15 @@ async def test_a_pool_for_which_there_is_no_thread_at_all_begins_when_there_is_o
 
 async def test_an_item_that_ends_in_the_turn_of_its_deadline_leaves_no_hung_thread() -> None:
     pool = Pool(asyncio.get_running_loop(), "turn")
-    lane = ShardQueue(4, lambda: entries({at: encode(at) for at in range(4)}, {}))
+    queue = ShardQueue(4, lambda: entries({at: encode(at) for at in range(4)}, {}))
     began, release = threading.Barrier(5), threading.Event()
 
     def item(_: int) -> None:
         began.wait(10)
         release.wait(10)
 
-    pool.add(lane)
-    pool.provide(Function(item).work(), RunPolicy(concurrency=4, timeout=0.05))
+    pool.add(queue)
+    pool.provide(Function(item).item_call(), RunPolicy(concurrency=4, timeout=0.05))
     await asyncio.to_thread(began.wait, 10)
     release.set()
     until = asyncio.get_running_loop().time() + 0.15
@@ -226,8 +226,8 @@ async def test_an_item_that_ends_in_the_turn_of_its_deadline_leaves_no_hung_thre
         pass  # the loop is busy while they end and their deadline passes
     statuses = []
     while len(statuses) < 4:
-        group = decode_group(await asyncio.wait_for(lane.next_group(), 10))
-        lane.acknowledge(group)
+        group = decode_group(await asyncio.wait_for(queue.next_group(), 10))
+        queue.acknowledge(group)
         statuses += [each.status for each in group]
     assert statuses == [OK] * 4, "what they returned was there"
     assert pool.hung == 0

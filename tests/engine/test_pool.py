@@ -62,7 +62,7 @@ class Spy:
         return item * 2
 
 
-def lane_of(*items: Any) -> ShardQueue:
+def queue_of(*items: Any) -> ShardQueue:
     payloads = {position: encode(item) for position, item in enumerate(items)}
     return ShardQueue(len(payloads), lambda: entries(payloads, {}))
 
@@ -75,29 +75,29 @@ async def pool() -> AsyncIterator[Pool]:
     await asyncio.sleep(0)
 
 
-def unrecorded(lane: ShardQueue) -> bool:
-    return bool(lane._outcomes or lane._in_group)
+def unrecorded(queue: ShardQueue) -> bool:
+    return bool(queue._outcomes or queue._in_group)
 
 
-def unsettled(lane: ShardQueue) -> bool:
-    return bool(lane.waiting or lane.open) or unrecorded(lane)
+def unsettled(queue: ShardQueue) -> bool:
+    return bool(queue.waiting or queue.open) or unrecorded(queue)
 
 
-async def outcomes(lane: ShardQueue) -> list[Attempt]:
-    """All attempts of a lane, in the order in which they ended."""
+async def outcomes(queue: ShardQueue) -> list[Attempt]:
+    """All attempts of a queue, in the order in which they ended."""
     attempts: list[Attempt] = []
-    while unsettled(lane):
-        group = decode_group(await asyncio.wait_for(lane.next_group(), 10))
-        lane.acknowledge(group)
+    while unsettled(queue):
+        group = decode_group(await asyncio.wait_for(queue.next_group(), 10))
+        queue.acknowledge(group)
         attempts += group
     return attempts
 
 
 async def run(pool: Pool, fn: Callable[..., Any], *items: Any, policy: RunPolicy | None = None) -> list[Attempt]:
-    lane = lane_of(*items)
-    pool.add(lane)
-    pool.provide(Function(fn).work(), policy or RunPolicy())
-    return await outcomes(lane)
+    queue = queue_of(*items)
+    pool.add(queue)
+    pool.provide(Function(fn).item_call(), policy or RunPolicy())
+    return await outcomes(queue)
 
 
 @pytest.mark.parametrize("how", ["on_loop", "in_thread"])
@@ -229,6 +229,19 @@ async def test_a_coroutine_that_hangs_is_cut_off_at_its_timeout(pool: Pool) -> N
     assert cancelled.is_set()
 
 
+async def test_an_attempt_keeps_its_timeout_when_the_function_is_brought_anew_without_one(pool: Pool) -> None:
+    queue = queue_of(30)
+    pool.add(queue)
+    pool.provide(Function(asyncio.sleep).item_call(), RunPolicy(timeout=0.1))
+    while not pool.running:
+        await asyncio.sleep(0.001)
+    pool.provide(Function(asyncio.sleep).item_call(), RunPolicy())
+    (attempt,) = await outcomes(queue)
+    assert attempt.status == TIMEOUT
+    assert attempt.failure is not None
+    assert "timeout=0.1 seconds" in attempt.failure.message
+
+
 async def test_a_timeout_of_the_users_own_is_an_error_and_no_timeout_of_the_item(pool: Pool) -> None:
     async def own(_: int) -> None:
         async with asyncio.timeout(0.01):
@@ -290,7 +303,7 @@ async def test_items_see_the_callers_context_and_not_each_others(pool: Pool, whe
 
 
 async def test_cancelling_gives_each_open_item_the_outcome_cancelled_at_once(pool: Pool) -> None:
-    lane = lane_of(*range(5))
+    queue = queue_of(*range(5))
     release = threading.Event()
     stopped: list[int] = []
 
@@ -304,12 +317,12 @@ async def test_cancelling_gives_each_open_item_the_outcome_cancelled_at_once(poo
             raise
         return item
 
-    pool.add(lane)
-    pool.provide(Function(hangs).work(), RunPolicy(concurrency=2))
+    pool.add(queue)
+    pool.provide(Function(hangs).item_call(), RunPolicy(concurrency=2))
     while pool.running_positions() != {1, 2}:
         await asyncio.sleep(0.01)
-    pool.cancel(lane)
-    attempts = await outcomes(lane)
+    pool.cancel(queue)
+    attempts = await outcomes(queue)
     assert {each.position: each.status for each in attempts} == {0: OK, **dict.fromkeys(range(1, 5), CANCELLED)}
     assert {each.position for each in attempts if each.started} == {0, 1, 2}
     await asyncio.sleep(0.01)
@@ -339,9 +352,9 @@ async def test_the_limit_can_change_while_items_run(pool: Pool) -> None:
         for _ in range(count):
             let.release()
 
-    lane = lane_of(*range(100))
-    pool.add(lane)
-    pool.provide(Function(work).work(), RunPolicy(concurrency=8))
+    queue = queue_of(*range(100))
+    pool.add(queue)
+    pool.provide(Function(work).item_call(), RunPolicy(concurrency=8))
     await come_to(8)
     pool.set_concurrency(Range(2, 2))
     let_out(5)
@@ -355,20 +368,20 @@ async def test_the_limit_can_change_while_items_run(pool: Pool) -> None:
     pool.set_concurrency(Range(16, 16))
     await come_to(16)
     let_out(100)
-    assert len(await outcomes(lane)) == 100
+    assert len(await outcomes(queue)) == 100
     assert now == 0
 
 
 async def test_nothing_starts_while_paused(pool: Pool) -> None:
     spy = Spy()
-    lane = lane_of(*range(20))
+    queue = queue_of(*range(20))
     pool.pause()
-    pool.add(lane)
-    pool.provide(Function(spy.on_loop).work(), RunPolicy())
+    pool.add(queue)
+    pool.provide(Function(spy.on_loop).item_call(), RunPolicy())
     await asyncio.sleep(0.05)
     assert spy.calls == 0
     pool.resume()
-    assert len(await outcomes(lane)) == 20
+    assert len(await outcomes(queue)) == 20
 
 
 async def test_a_new_function_is_used_for_what_is_still_to_start(pool: Pool) -> None:
@@ -381,44 +394,44 @@ async def test_a_new_function_is_used_for_what_is_still_to_start(pool: Pool) -> 
     async def new(item: int) -> str:
         return f"new {item}"
 
-    lane = lane_of(*range(4))
-    pool.add(lane)
-    pool.provide(Function(old).work(), RunPolicy(concurrency=2))
+    queue = queue_of(*range(4))
+    pool.add(queue)
+    pool.provide(Function(old).item_call(), RunPolicy(concurrency=2))
     await asyncio.sleep(0.01)
-    pool.provide(Function(new).work(), RunPolicy(concurrency=2))
+    pool.provide(Function(new).item_call(), RunPolicy(concurrency=2))
     gate.set()
-    attempts = await outcomes(lane)
+    attempts = await outcomes(queue)
     assert sorted(decode(each.value) for each in attempts) == ["new 2", "new 3", "old 0", "old 1"]
 
 
 async def test_an_outcome_is_offered_until_it_is_acknowledged(pool: Pool) -> None:
-    lane = lane_of(*range(3))
-    pool.add(lane)
-    pool.provide(Function(len).work(), RunPolicy())
-    first = await lane.next_group()
-    assert decode_group(await lane.next_group())[: len(decode_group(first))] == decode_group(first)
-    lane.acknowledge(decode_group(first))
-    while unsettled(lane):
-        lane.acknowledge(decode_group(await lane.next_group()))
+    queue = queue_of(*range(3))
+    pool.add(queue)
+    pool.provide(Function(len).item_call(), RunPolicy())
+    first = await queue.next_group()
+    assert decode_group(await queue.next_group())[: len(decode_group(first))] == decode_group(first)
+    queue.acknowledge(decode_group(first))
+    while unsettled(queue):
+        queue.acknowledge(decode_group(await queue.next_group()))
 
 
 async def test_a_group_is_bounded_in_bytes(pool: Pool) -> None:
     attempts_in_groups = []
-    lane = lane_of(*range(6))
-    pool.add(lane)
-    pool.provide(Function(lambda _: "x" * (MAX_GROUP_BYTES // 2)).work(), RunPolicy())
-    while lane.waiting or lane.open:
+    queue = queue_of(*range(6))
+    pool.add(queue)
+    pool.provide(Function(lambda _: "x" * (MAX_GROUP_BYTES // 2)).item_call(), RunPolicy())
+    while queue.waiting or queue.open:
         await asyncio.sleep(0.01)
-    while unrecorded(lane):
-        group = await lane.next_group()
+    while unrecorded(queue):
+        group = await queue.next_group()
         assert len(group) < 2 * MAX_GROUP_BYTES
         attempts_in_groups.append(len(decode_group(group)))
-        lane.acknowledge(decode_group(group))
+        queue.acknowledge(decode_group(group))
     assert sum(attempts_in_groups) == 6
     assert max(attempts_in_groups) == 1
 
 
-async def test_a_lane_goes_on_from_the_attempts_that_are_recorded(pool: Pool) -> None:
+async def test_a_queue_goes_on_from_the_attempts_that_are_recorded(pool: Pool) -> None:
     calls: list[int] = []
 
     async def fails(item: int) -> None:
@@ -426,11 +439,11 @@ async def test_a_lane_goes_on_from_the_attempts_that_are_recorded(pool: Pool) ->
         raise OSError
 
     before = Attempt(0, 2, ERROR, time.time(), 0.0, failure=Failure("OSError", "", retry_in=0.05))
-    lane = ShardQueue(1, lambda: entries({0: encode(0)}, {0: before}))
+    queue = ShardQueue(1, lambda: entries({0: encode(0)}, {0: before}))
     started = time.perf_counter()
-    pool.add(lane)
-    pool.provide(Function(fails).work(), RunPolicy(retry=FAST_RETRY))
-    attempts = await outcomes(lane)
+    pool.add(queue)
+    pool.provide(Function(fails).item_call(), RunPolicy(retry=FAST_RETRY))
+    attempts = await outcomes(queue)
     assert [each.number for each in attempts] == [3]
     assert calls == [0]
     assert time.perf_counter() - started > 0.04
@@ -450,18 +463,18 @@ async def test_threads_end_when_the_pool_is_closed() -> None:
 
 async def test_an_attempt_that_is_over_never_takes_the_wake_up_of_the_next(pool: Pool) -> None:
     """Two wait for outcomes: the attempt whose connection broke, and the next one."""
-    lane = lane_of(*range(3))
-    lane.load()
-    over, following = asyncio.create_task(lane.next_group()), asyncio.create_task(lane.next_group())
+    queue = queue_of(*range(3))
+    queue.load()
+    over, following = asyncio.create_task(queue.next_group()), asyncio.create_task(queue.next_group())
     await asyncio.sleep(0)
-    lane.add(Attempt(0, 1, OK, 1.0, 0.0))
+    queue.add(Attempt(0, 1, OK, 1.0, 0.0))
     group = decode_group(await asyncio.wait_for(following, 1))
-    lane.acknowledge(group)
-    following = asyncio.create_task(lane.next_group())
+    queue.acknowledge(group)
+    following = asyncio.create_task(queue.next_group())
     await asyncio.wait_for(over, 1)
-    late = asyncio.create_task(lane.next_group())  # it asks once more before it learns that it is over
+    late = asyncio.create_task(queue.next_group())  # it asks once more before it learns that it is over
     await asyncio.sleep(0)
-    lane.add(Attempt(1, 1, OK, 1.0, 0.0))
+    queue.add(Attempt(1, 1, OK, 1.0, 0.0))
     assert [each.position for each in decode_group(await asyncio.wait_for(following, 1))] == [1]
     await asyncio.wait_for(late, 1)
 
@@ -470,37 +483,37 @@ async def test_no_item_starts_while_too_many_outcomes_wait_to_be_recorded(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("restate_nb.engine.outbox.MAX_UNRECORDED", 100)
-    lanes = [lane_of(*range(150)), lane_of(*range(150))]
-    for lane in lanes:
-        pool.add(lane)
-    pool.provide(Function(lambda item: item).work(), RunPolicy(concurrency=3))
-    while not pool.overfull:
+    queues = [queue_of(*range(150)), queue_of(*range(150))]
+    for queue in queues:
+        pool.add(queue)
+    pool.provide(Function(lambda item: item).item_call(), RunPolicy(concurrency=3))
+    while not pool.backlog_full:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
-    waiting = sum(lane.unrecorded()[0] for lane in lanes)
+    waiting = sum(queue.unrecorded()[0] for queue in queues)
     assert 100 <= waiting <= 100 + 16 + 3  # it looks every 16 items, and lets three end
-    for lane in lanes:
-        while unsettled(lane):
-            lane.acknowledge(decode_group(await asyncio.wait_for(lane.next_group(), 10)))
+    for queue in queues:
+        while unsettled(queue):
+            queue.acknowledge(decode_group(await asyncio.wait_for(queue.next_group(), 10)))
             pool.recorded()
-    assert all(lane.unrecorded() == (0, 0, 0.0) for lane in lanes)
+    assert all(queue.unrecorded() == (0, 0, 0.0) for queue in queues)
 
 
 async def test_no_item_starts_while_nothing_has_been_recorded_for_long(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("restate_nb.engine.outbox.MAX_UNRECORDED_SECONDS", 0.2)
-    lane = lane_of(*range(400))
-    pool.add(lane)
-    pool.provide(Function(lambda item: time.sleep(0.01)).work(), RunPolicy(concurrency=2))
-    while not pool.overfull:
+    queue = queue_of(*range(400))
+    pool.add(queue)
+    pool.provide(Function(lambda item: time.sleep(0.01)).item_call(), RunPolicy(concurrency=2))
+    while not pool.backlog_full:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
-    waiting = lane.unrecorded()[0]
+    waiting = queue.unrecorded()[0]
     await asyncio.sleep(0.2)
-    assert lane.unrecorded()[0] == waiting < 200
-    while unsettled(lane):
-        lane.acknowledge(decode_group(await asyncio.wait_for(lane.next_group(), 10)))
+    assert queue.unrecorded()[0] == waiting < 200
+    while unsettled(queue):
+        queue.acknowledge(decode_group(await asyncio.wait_for(queue.next_group(), 10)))
         pool.recorded()
 
 
@@ -535,11 +548,11 @@ def numbered(*positions: int) -> ShardQueue:
     return ShardQueue(len(payloads), lambda: entries(payloads, {}))
 
 
-async def test_cancelling_one_lane_leaves_the_others_alone_and_says_how_long_its_items_ran(pool: Pool) -> None:
+async def test_cancelling_one_queue_leaves_the_others_alone_and_says_how_long_its_items_ran(pool: Pool) -> None:
     gate, mine, other = Gate(), numbered(0, 1), numbered(10, 11)
     pool.add(mine)
     pool.add(other)
-    pool.provide(Function(gate).work(), RunPolicy())
+    pool.provide(Function(gate).item_call(), RunPolicy())
     await gate.wait_for(4)
     await asyncio.sleep(0.02)
     pool.cancel(mine)
@@ -553,11 +566,11 @@ async def test_cancelling_one_lane_leaves_the_others_alone_and_says_how_long_its
     assert [each.status for each in await outcomes(other)] == [OK] * 2
 
 
-async def test_the_room_of_a_lane_that_is_dropped_is_for_the_others(pool: Pool) -> None:
+async def test_the_room_of_a_queue_that_is_dropped_is_for_the_others(pool: Pool) -> None:
     gate, mine, other = Gate(), numbered(0, 1), numbered(10, 11)
     pool.add(mine)
     pool.add(other)
-    pool.provide(Function(gate).work(), RunPolicy(concurrency=2))
+    pool.provide(Function(gate).item_call(), RunPolicy(concurrency=2))
     await gate.wait_for(2)
     pool.drop(mine)
     await gate.wait_for(4)
@@ -576,10 +589,10 @@ async def test_a_closed_pool_ends_what_runs_and_starts_nothing_more(pool: Pool) 
             raise OSError("again")
         return await gate(item)
 
-    lane = numbered(0, 1, 2, 3, 4)
-    pool.add(lane)
+    queue = numbered(0, 1, 2, 3, 4)
+    pool.add(queue)
     retry = Retry(max_attempts=9, initial_interval=0.05, jitter=0)
-    pool.provide(Function(fails_or_hangs).work(), RunPolicy(concurrency=3, retry=retry))
+    pool.provide(Function(fails_or_hangs).item_call(), RunPolicy(concurrency=3, retry=retry))
     await gate.wait_for(3)
     assert calls == [0], "it waits for its next attempt"
     pool.close()
@@ -604,14 +617,14 @@ async def test_a_defect_of_the_pool_is_reported_and_is_what_became_of_its_item(
         return await run(self, work, attempt)
 
     monkeypatch.setattr(LoopRunner, "run", run_or_break)
-    lane = numbered(*range(6))
-    pool.add(lane)
+    queue = numbered(*range(6))
+    pool.add(queue)
 
     async def same(item: int) -> int:
         return item
 
-    pool.provide(Function(same).work(), RunPolicy(concurrency=2))
-    attempts = {each.position: each for each in await outcomes(lane)}
+    pool.provide(Function(same).item_call(), RunPolicy(concurrency=2))
+    attempts = {each.position: each for each in await outcomes(queue)}
     assert {position for position, each in attempts.items() if each.status == OK} == {0, 2, 3, 4, 5}
     failure = attempts[1].failure
     assert failure is not None
@@ -619,12 +632,12 @@ async def test_a_defect_of_the_pool_is_reported_and_is_what_became_of_its_item(
     assert [str(each) for each in told] == ["a defect"]
 
 
-async def test_items_of_all_lanes_start_when_the_limit_is_raised_at_once(pool: Pool) -> None:
+async def test_items_of_all_queues_start_when_the_limit_is_raised_at_once(pool: Pool) -> None:
     gate = Gate()
-    lanes = [numbered(*range(10 * each, 10 * each + 3)) for each in range(4)]
-    for lane in lanes:
-        pool.add(lane)
-    pool.provide(Function(gate).work(), RunPolicy(concurrency=1))
+    queues = [numbered(*range(10 * each, 10 * each + 3)) for each in range(4)]
+    for queue in queues:
+        pool.add(queue)
+    pool.provide(Function(gate).item_call(), RunPolicy(concurrency=1))
     await gate.wait_for(1)
     pool.set_concurrency(Range(7, 7))
     await gate.wait_for(7)
@@ -635,13 +648,13 @@ async def test_items_of_all_lanes_start_when_the_limit_is_raised_at_once(pool: P
     pool.resume()
     await gate.wait_for(12)
     gate.let.set()
-    for lane in lanes:
-        assert len(await outcomes(lane)) == 3
+    for queue in queues:
+        assert len(await outcomes(queue)) == 3
 
 
 async def test_a_queue_added_after_the_stop_ends_with_the_reason_until_a_reopen(pool: Pool) -> None:
     gate = Gate()
-    pool.provide(Function(gate).work(), RunPolicy())
+    pool.provide(Function(gate).item_call(), RunPolicy())
     pool.stop("enough")
     pool.stop("too much")
     (attempt,) = await added(pool, numbered(3))
@@ -653,6 +666,6 @@ async def test_a_queue_added_after_the_stop_ends_with_the_reason_until_a_reopen(
     assert attempt.status == OK
 
 
-async def added(pool: Pool, lane: ShardQueue) -> list[Attempt]:
-    pool.add(lane)
-    return await outcomes(lane)
+async def added(pool: Pool, queue: ShardQueue) -> list[Attempt]:
+    pool.add(queue)
+    return await outcomes(queue)

@@ -77,7 +77,7 @@ async def test_a_job_is_the_same_until_it_is_forgotten_and_another_generation_is
     assert runs.get("other", 1) is not run
     work = Hanging()
     begin(run, 0, 1, 2)
-    run.provide(Function(work).work(), RunPolicy())
+    run.provide(Function(work).item_call(), RunPolicy())
     await work.wait_for({1, 2})
     runs.forget("job", 1)
     runs.forget("never was", 1)
@@ -91,7 +91,7 @@ async def test_closing_ends_the_items_of_all_jobs(runs: JobRuns) -> None:
     for number in range(3):
         run = runs.get("job", number)
         begin(run, 0, number)
-        run.provide(Function(work).work(), RunPolicy())
+        run.provide(Function(work).item_call(), RunPolicy())
     await work.wait_for({0, 1, 2})
     before = runs.get("job", 0)
     runs.close()
@@ -104,7 +104,7 @@ async def test_a_shard_that_was_ended_from_outside_ends_alone(runs: JobRuns) -> 
     run, work = runs.get("job", 1), Hanging()
     for shard in range(3):
         begin(run, shard, 10 * shard, 10 * shard + 1)
-    run.provide(Function(work).work(), RunPolicy())
+    run.provide(Function(work).item_call(), RunPolicy())
     await work.wait_for({0, 1, 10, 11, 20, 21})
     run.drop((0, 1))
     run.drop((0, 7))
@@ -120,7 +120,7 @@ async def test_a_shard_that_was_ended_from_outside_ends_alone(runs: JobRuns) -> 
 async def test_cancelling_a_shard_gives_its_items_an_outcome_and_leaves_the_others(runs: JobRuns) -> None:
     run, work = runs.get("job", 1), Hanging()
     lanes = [begin(run, shard, shard) for shard in range(2)]
-    run.provide(Function(work).work(), RunPolicy())
+    run.provide(Function(work).item_call(), RunPolicy())
     await work.wait_for({0, 1})
     run.cancel_shard((0, 5))
     run.cancel_shard((0, 1))
@@ -134,7 +134,7 @@ async def test_cancelling_a_shard_gives_its_items_an_outcome_and_leaves_the_othe
 async def test_a_later_attempt_of_a_shard_takes_the_lane_over_and_nothing_runs_twice(runs: JobRuns) -> None:
     run, work = runs.get("job", 1), Hanging()
     lane = begin(run, 0, 1, 2)
-    run.provide(Function(work).work(), RunPolicy())
+    run.provide(Function(work).item_call(), RunPolicy())
     await work.wait_for({1, 2})
     assert begin(run, 0, 1, 2) is lane
     work.let.set()
@@ -148,7 +148,7 @@ async def test_a_lane_that_knows_less_than_the_journal_is_given_up(runs: JobRuns
     """Another process recorded item 1 meanwhile: what this one does of the shard is of no use."""
     run, work = runs.get("job", 1), Hanging()
     lane = begin(run, 0, 1, 2)
-    run.provide(Function(work).work(), RunPolicy())
+    run.provide(Function(work).item_call(), RunPolicy())
     await work.wait_for({1, 2})
     other = begin(run, 0, 1, 2, ended=(1,))
     assert other is not lane
@@ -162,7 +162,7 @@ async def test_a_lane_that_knows_less_than_the_journal_is_given_up(runs: JobRuns
 
 async def test_a_cancelled_job_ends_shards_to_come_too_until_it_is_reopened(runs: JobRuns) -> None:
     run, work = runs.get("job", 1), Hanging()
-    run.provide(Function(work).work(), RunPolicy())
+    run.provide(Function(work).item_call(), RunPolicy())
     assert not run.is_stopping
     run.cancel()
     assert run.is_stopping
@@ -177,7 +177,7 @@ async def test_a_cancelled_job_ends_shards_to_come_too_until_it_is_reopened(runs
 
 async def test_a_stopped_job_ends_too_and_says_why(runs: JobRuns) -> None:
     run = runs.get("job", 1)
-    run.provide(Function(Hanging()).work(), RunPolicy())
+    run.provide(Function(Hanging()).item_call(), RunPolicy())
     run.stop("too many")
     await settled()
     assert run.is_stopping
@@ -189,7 +189,7 @@ async def test_a_job_is_busy_while_items_run_or_are_not_recorded(runs: JobRuns) 
     run, work = runs.get("job", 1), Hanging()
     assert not run.busy
     lane, other = begin(run, 0, 1), begin(run, 1)
-    run.provide(Function(work).work(), RunPolicy())
+    run.provide(Function(work).item_call(), RunPolicy())
     await work.wait_for({1})
     assert run.busy
     work.let.set()

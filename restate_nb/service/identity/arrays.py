@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from restate_nb.service.identity.code import hashed
+from restate_nb.service.identity.content import Contents
 from restate_nb.service.identity.owners import is_a, qualified
-
-if TYPE_CHECKING:
-    from restate_nb.service.identity.content import Contents
 
 
 def _loaded(name: str) -> Any:
@@ -93,8 +91,8 @@ def read_pandas(contents: Contents, value: Any) -> bytes | None:
     if is_a(value, pd.api.extensions.ExtensionArray):
         return hashed(b"column", _column(contents, value))
     if is_a(value, pd.api.extensions.ExtensionDtype):
-        told = (value.categories, value.ordered) if is_a(value, pd.CategoricalDtype) else ()
-        return hashed(b"dtype", str(value).encode(), contents.each(told))
+        parts = (value.categories, value.ordered) if is_a(value, pd.CategoricalDtype) else ()
+        return hashed(b"dtype", str(value).encode(), contents.each(parts))
     if value is pd.NaT or value is pd.NA:
         return hashed(b"missing", type(value).__name__.encode())
     if is_a(value, pd.Timestamp):

@@ -256,3 +256,17 @@ def _read_uses(code: types.CodeType) -> Uses:
 
 def _codes_directly_in(code: types.CodeType) -> Iterator[types.CodeType]:
     return (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+
+
+def imports_in(text: str) -> Iterator[Import]:
+    """All imports of a module, given its source; none where that is no Python."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, 0, ())
+        elif isinstance(node, ast.ImportFrom):
+            yield Import(node.module or "", node.level, tuple(alias.name for alias in node.names))

@@ -6,27 +6,15 @@ theirs. Addresses and the order of sets never get into a digest.
 
 from __future__ import annotations
 
-import array
-import collections
-import datetime as dt
-import decimal
 import enum
-import fractions
 import functools
-import io
-import ipaddress
 import marshal
-import pathlib
-import random
 import re
-import struct
 import types
-import uuid
-import zoneinfo
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from restate_nb.service.identity.code import bytecode, hashed
+from restate_nb.service.identity.code import hashed
 from restate_nb.service.identity.owners import is_a, is_users_class, qualified
 
 NODES: Final = 200_000
@@ -45,13 +33,6 @@ _EVERY: Final = 100
 
 ATOMS: Final = frozenset({type(None), bool, int, float, complex, str, bytes, type(Ellipsis)})
 
-_BY_TEXT: Final[tuple[type, ...]] = (
-    dt.date, dt.time, dt.timedelta, dt.timezone, decimal.Decimal, uuid.UUID, pathlib.PurePath, fractions.Fraction,
-    range, ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network,
-    ipaddress.IPv4Interface, ipaddress.IPv6Interface,
-)  # fmt: skip
-"""Types whose own text says all of an instance."""
-
 _LIVE: Final = frozenset({
     "_thread", "threading", "asyncio", "concurrent", "multiprocessing", "queue", "_queue", "socket", "_socket", "ssl",
     "_ssl", "select", "selectors", "subprocess", "sqlite3", "http", "urllib", "mmap", "tempfile", "weakref", "_weakref",
@@ -62,6 +43,21 @@ _LIVE: Final = frozenset({
 
 _QUIET: Final = frozenset({"logging", "_contextvars", "restate", "restate_nb"})
 """Modules whose objects have no part in a result: their types and names count."""
+
+
+_RUNNING: Final = (
+    types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, types.FrameType, types.TracebackType,
+)  # fmt: skip
+CACHED: Final = type(functools.lru_cache(lambda: None))
+_DESCRIPTORS: Final = (
+    types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType,
+    types.GetSetDescriptorType, types.MemberDescriptorType,
+)  # fmt: skip
+_CODE: Final = (
+    types.FunctionType, type, types.ModuleType, functools.partial, functools.partialmethod, types.MethodType,
+    types.BuiltinFunctionType, types.MethodWrapperType, *_DESCRIPTORS, property, staticmethod, classmethod,
+    functools.cached_property, CACHED, types.CodeType, types.GenericAlias, types.UnionType,
+)  # fmt: skip
 
 
 class Codes(Protocol):
@@ -86,6 +82,9 @@ class NotSeen(Exception):
     """A value has no state that could be read."""
 
 
+Read = Callable[["Contents", Any], bytes]
+"""Reads values of a type."""
+
 Reader = Callable[["Contents", Any], "bytes | None"]
 """Reads values of a library; None for those that it does not know."""
 
@@ -95,12 +94,19 @@ class Contents:
 
     Args:
         codes: what to do with code.
+        exact: how values of exactly these types are read.
+        bases: what instances hold besides their attributes, by the class that holds it, whatever class is derived from
+            it; the first that fits.
         readers: of libraries.
     """
 
-    def __init__(self, codes: Codes, readers: Iterable[Reader] = ()) -> None:
+    def __init__(
+        self, codes: Codes, exact: Mapping[type, Read], bases: Sequence[tuple[type, Read]], readers: Sequence[Reader]
+    ) -> None:
         self.codes = codes
-        self._readers = tuple(readers)
+        self._exact = exact
+        self._bases = bases
+        self._readers = readers
         self.nodes = NODES
         self.bytes = BYTES
         self._known: dict[int, tuple[Any, bytes]] = {}  # the values too, so that their ids stay theirs
@@ -204,8 +210,8 @@ class Contents:
     def _read(self, value: Any) -> bytes:
         kind = type(value)
         try:
-            if (plain := _PLAIN.get(kind)) is not None:
-                return plain(self, value)
+            if (read := self._exact.get(kind)) is not None:
+                return read(self, value)
             for reader in self._readers:
                 found = reader(self, value)
                 if found is not None:
@@ -262,7 +268,7 @@ class Contents:
             return hashed(type(value).__name__.encode(), self.of(value.__func__))
         if is_a(value, functools.cached_property):
             return hashed(b"cached property", self.of(value.func))
-        if is_a(value, _CACHED):
+        if is_a(value, CACHED):
             options = sorted_items(value.cache_parameters())
             return hashed(b"cached", self.of(value.__wrapped__), self.items(options))
         if is_a(value, types.CodeType):
@@ -290,7 +296,7 @@ class Contents:
 
     def _state(self, value: Any) -> Iterator[bytes]:
         found = False
-        for base, read in _BASES:
+        for base, read in self._bases:
             if is_a(value, base):
                 yield read(self, value)
                 found = True
@@ -397,134 +403,3 @@ def _sample(data: memoryview, blocks: int = 256, size: int = 65_536) -> Iterator
     for number in range(blocks):
         start = last * number // (blocks - 1)
         yield data[start : start + size]
-
-
-# ---------------------------------------------------------------- plain types
-
-
-def _ordered(name: bytes) -> Callable[[Contents, Any], bytes]:
-    return lambda contents, value: hashed(name, contents.each(value))
-
-
-def _dict(contents: Contents, value: Any) -> bytes:
-    return hashed(b"dict", contents.items(dict.items(value)))
-
-
-def _pattern(contents: Contents, value: Any) -> bytes:
-    return hashed(b"pattern", contents.of(value.pattern), str(value.flags).encode())
-
-
-def _memory(contents: Contents, value: Any) -> bytes:
-    view = memoryview(value)
-    head = repr((type(value).__name__, view.format, view.shape)).encode()
-    return hashed(b"memory", head, contents.raw(value, view if view.c_contiguous else memoryview(view.tobytes())))
-
-
-def _slice(contents: Contents, value: Any) -> bytes:
-    return hashed(b"slice", contents.each((value.start, value.stop, value.step)))
-
-
-def _zone(contents: Contents, value: Any) -> bytes:
-    if value.key is None:
-        raise NotSeen("it has no key")
-    return hashed(b"zone", contents.of(value.key))
-
-
-def _text_io(contents: Contents, value: Any) -> bytes:
-    return hashed(b"text in memory", contents.of(value.getvalue()), contents.of(value.tell()))
-
-
-_PLAIN: Final[dict[type, Callable[[Contents, Any], bytes]]] = {
-    list: _ordered(b"list"),
-    tuple: _ordered(b"tuple"),
-    dict: _dict,
-    set: lambda contents, value: hashed(b"set", *sorted(map(contents.of, value))),
-    frozenset: lambda contents, value: hashed(b"frozenset", *sorted(map(contents.of, value))),
-    bytearray: _memory,
-    memoryview: _memory,
-    array.array: _memory,
-    re.Pattern: _pattern,
-    slice: _slice,
-    zoneinfo.ZoneInfo: _zone,
-    types.MappingProxyType: lambda contents, value: hashed(b"proxy", contents.items(value.items())),
-    io.StringIO: _text_io,
-    io.BytesIO: _text_io,
-    types.CellType: lambda contents, value: hashed(b"cell", contents.of(value.cell_contents)),
-    types.CodeType: lambda contents, value: hashed(b"code", bytecode(value)),
-    struct.Struct: lambda contents, value: hashed(b"struct", value.format.encode()),
-}
-
-
-def _by_text(contents: Contents, value: Any) -> bytes:
-    for base in _BY_TEXT:
-        if is_a(value, base):
-            if issubclass(base, dt.date) and is_a(value, dt.datetime):
-                text = dt.datetime.isoformat(value)
-                return hashed(b"datetime", text.encode(), str(value.fold).encode(), contents.of(value.tzinfo))
-            if issubclass(base, dt.time):
-                text = dt.time.isoformat(value)
-                return hashed(b"time", text.encode(), str(value.fold).encode(), contents.of(value.tzinfo))
-            return hashed(b"text", base.__name__.encode(), _repr_of(base, value).encode())
-    raise NotSeen("it has no text of its own")
-
-
-def _repr_of(base: type, value: Any) -> str:
-    """What the base class says of a value, whatever a class of the user's makes of it."""
-    if issubclass(base, pathlib.PurePath):
-        flavour = "windows" if is_a(value, pathlib.PureWindowsPath) else "posix"
-        return f"{flavour} {pathlib.PurePath.__str__(value)!r}"
-    of_base: Any = base
-    if base.__module__ == "ipaddress":
-        return str(of_base.__str__(value))
-    return str(of_base.__repr__(value)).partition("(")[2]
-
-
-def _deque(contents: Contents, value: Any) -> bytes:
-    return hashed(b"deque", contents.each(collections.deque.__iter__(value)), contents.of(value.maxlen))
-
-
-def _default(contents: Contents, value: Any) -> bytes:
-    return hashed(b"default", _dict(contents, value), contents.of(value.default_factory))
-
-
-def _random(contents: Contents, value: Any) -> bytes:
-    if is_a(value, random.SystemRandom):
-        raise NotSeen("it draws from the system")
-    return hashed(b"random", contents.of(random.Random.getstate(value)))
-
-
-_BASES: Final[tuple[tuple[type, Callable[[Contents, Any], bytes]], ...]] = (
-    *((base, _by_text) for base in _BY_TEXT),
-    (collections.defaultdict, _default),
-    (collections.deque, _deque),
-    (dict, _dict),
-    (list, lambda contents, value: hashed(b"list", contents.each(list.__iter__(value)))),
-    (tuple, lambda contents, value: hashed(b"tuple", contents.each(tuple.__iter__(value)))),
-    (set, lambda contents, value: hashed(b"set", *sorted(map(contents.of, set.__iter__(value))))),
-    (frozenset, lambda contents, value: hashed(b"frozenset", *sorted(map(contents.of, frozenset.__iter__(value))))),
-    (bool, lambda contents, value: contents.of(bool(value))),
-    (int, lambda contents, value: contents.of(int.__int__(value))),
-    (float, lambda contents, value: contents.of(float.__float__(value))),
-    (complex, lambda contents, value: contents.of(complex.__pos__(value))),
-    (str, lambda contents, value: contents.of(str.__str__(value)[:])),
-    (bytes, lambda contents, value: contents.of(bytes(memoryview(value)))),
-    (bytearray, _memory),
-    (array.array, _memory),
-    (random.Random, _random),
-    (BaseException, lambda contents, value: contents.each(BaseException.args.__get__(value))),  # type: ignore[attr-defined]
-)
-"""What instances hold besides their attributes, by the class that holds it, whatever class is derived from it."""
-
-_RUNNING: Final = (
-    types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, types.FrameType, types.TracebackType,
-)  # fmt: skip
-_CACHED: Final = type(functools.lru_cache(lambda: None))
-_DESCRIPTORS: Final = (
-    types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType,
-    types.GetSetDescriptorType, types.MemberDescriptorType,
-)  # fmt: skip
-_CODE: Final = (
-    types.FunctionType, type, types.ModuleType, functools.partial, functools.partialmethod, types.MethodType,
-    types.BuiltinFunctionType, types.MethodWrapperType, *_DESCRIPTORS, property, staticmethod, classmethod,
-    functools.cached_property, _CACHED, types.CodeType, types.GenericAlias, types.UnionType,
-)  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import sysconfig
@@ -53,6 +54,23 @@ def _is_users_place(name: str, file: str | None, found: bool) -> bool:
     module = sys.modules.get(name)
     places = list(getattr(module, "__path__", ()))  # a package without __init__.py has only these
     return bool(places) and all(is_users_file(str(place)) for place in places)
+
+
+def file_of_module(module: str) -> str | None:
+    """The source file of a module of the user that can be imported, loaded or not; packages around it are not run."""
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        file = getattr(loaded, "__file__", None)
+        return file if is_users_module(module) and isinstance(file, str) and file.endswith(".py") else None
+    parent, _, _ = module.rpartition(".")
+    if parent and parent not in sys.modules:
+        return None
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    origin = None if spec is None else spec.origin
+    return origin if origin is not None and origin.endswith(".py") and is_users_file(origin) else None
 
 
 def is_users_function(fn: types.FunctionType) -> bool:

@@ -7,16 +7,10 @@ the user knows them, so that it can be told which of them is another one today.
 
 from __future__ import annotations
 
-import ast
 import builtins
-import enum
 import functools
 import importlib.util
-import inspect
-import re
-import sys
 import types
-import typing
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,25 +18,42 @@ from pathlib import Path
 from typing import Any, Final
 
 from restate_nb.service.identity.arrays import read_numpy, read_pandas, read_tables
-from restate_nb.service.identity.code import Import, digest_of_code, digest_of_text, hashed, uses_of
+from restate_nb.service.identity.code import Import, digest_of_code, digest_of_text, hashed, imports_in, uses_of
 from restate_nb.service.identity.content import (
-    _CACHED,
     ATOMS,
+    CACHED,
     Contents,
     attributes_of,
-    has_c_state,
     sorted_items,
     type_text,
 )
+from restate_nb.service.identity.definitions import (
+    DATACLASS_MEMBERS,
+    SLOTS,
+    TELLING_MEMBERS,
+    annotated_classes,
+    annotations_of,
+    cell_value,
+    dataclass_member,
+    defaults_of,
+    functions_of,
+    is_fixed,
+    is_generated,
+    is_plain_object,
+    is_single_dispatch,
+    members_of_metaclass,
+    module_of,
+)
 from restate_nb.service.identity.owners import (
+    file_of_module,
     is_a,
     is_users_class,
-    is_users_file,
     is_users_function,
     is_users_module,
     qualified,
 )
 from restate_nb.service.identity.report import Identity, Kind, Part, Unseen
+from restate_nb.service.identity.standard import BASES, TYPES
 
 PARTS: Final = 2_000
 """The most parts that are told apart; what is met after them counts within the part that holds it."""
@@ -54,14 +65,6 @@ LEVELS: Final = 3
 """How deep dicts and objects are taken apart. What is inside of them counts all the same."""
 
 _GENERATED: Final = frozenset({"__dataclass_fields__", "__attrs_attrs__", "_fields", "__struct_fields__"})
-_TOLD_MEMBERS: Final = frozenset({
-    "__slots__", "__match_args__", "__dataclass_fields__", "__dataclass_params__", "__struct_defaults__",
-    "__struct_fields__", "__struct_encode_fields__", "__struct_config__", "__attrs_attrs__", "__pydantic_fields__",
-    "__pydantic_decorators__", "__pydantic_computed_fields__", "__doc__",
-})  # fmt: skip
-"""The members with such names that say something of a class; all others are Python's own bookkeeping."""
-
-_NAME: Final = re.compile(r"[^\W\d]\w*")
 
 
 def identity_of(functions: Mapping[str, Callable[..., Any]]) -> Identity:
@@ -95,7 +98,7 @@ class _Walk:
     """One walk: `Codes` for what data hold."""
 
     def __init__(self, first: Any) -> None:
-        self._home = _module_of(first)
+        self._home = module_of(first)
         self._parts: dict[str, Part] = {}
         self._unseen: list[Unseen] = []
         self._bindings: dict[str, Any] = {}
@@ -104,7 +107,7 @@ class _Walk:
         self._tokens: dict[int, bytes] = {}
         self._code: deque[Callable[[], None]] = deque()
         self._data: deque[Callable[[], None]] = deque()
-        self._contents = Contents(self, (read_numpy, read_pandas, read_tables))
+        self._contents = Contents(self, TYPES, BASES, (read_numpy, read_pandas, read_tables))
         self._titles: set[str] = set()
         self._path = self._root = self._under = ""
         self._through_data = False
@@ -171,7 +174,7 @@ class _Walk:
         own = digest_of_code(fn.__code__) if is_users_function(fn) else qualified(fn).encode()
         held = [*(fn.__defaults__ or ()), *(value for _, value in sorted_items(fn.__kwdefaults__ or {}))]
         for cell in fn.__closure__ or ():
-            held.append(_cell(cell))
+            held.append(cell_value(cell))
         return hashed(own, self._contents.each(held))
 
     # ------------------------------------------------------------ parts
@@ -192,7 +195,7 @@ class _Walk:
 
     def root(self, name: str, value: Any) -> None:
         """Begin with a function of the job."""
-        named = is_a(value, (types.FunctionType, type, types.MethodType, functools.partial, _CACHED))
+        named = is_a(value, (types.FunctionType, type, types.MethodType, functools.partial, CACHED))
         title = name if named else f"{name}()"
         self._named(title, value, _Hook("held", title, value))
 
@@ -222,7 +225,7 @@ class _Walk:
         elif is_a(value, types.MethodType):
             self._named(name, value.__func__, hook, level)
             self._named(f"{name}.self", value.__self__, _Hook(hook.kind, f"{name}.self", value.__self__), level)
-        elif is_a(value, _CACHED) and is_a(value.__wrapped__, types.FunctionType):
+        elif is_a(value, CACHED) and is_a(value.__wrapped__, types.FunctionType):
             self._function(name, value.__wrapped__)
             self._datum(f"{name} (cache)", sorted_items(value.cache_parameters()), _Hook("data", hook.root, hook.owner))
         else:
@@ -241,15 +244,15 @@ class _Walk:
             self._path, self._root = before
         self._bindings[hook.root] = hook.owner
         own_name = hook.root == name and name not in self._assigned
-        fixed = hook.kind == "data" and own_name and _is_fixed(value)
+        fixed = hook.kind == "data" and own_name and is_fixed(value)
         self._add(name, hook.kind, digest, root=hook.root, may_vary=not fixed)
 
     def _partial(self, name: str, value: functools.partial[Any], hook: _Hook, level: int) -> None:
         self._named(name, value.func, hook, level)
         kind: Kind = "bound" if hook.kind == "held" else hook.kind
         for place, bound in (*enumerate(value.args), *sorted_items(value.keywords)):
-            told = f"{name}({place})" if isinstance(place, int) else f"{name}({place}=)"
-            self._named(told, bound, _Hook(kind, told, bound), level + 1)
+            part = f"{name}({place})" if isinstance(place, int) else f"{name}({place}=)"
+            self._named(part, bound, _Hook(kind, part, bound), level + 1)
 
     def _children(self, value: Any, level: int) -> list[tuple[str, Any]] | None:
         """The things in a dict or an object that are parts of their own, with what is put after its name."""
@@ -259,7 +262,7 @@ class _Walk:
             if 0 < len(value) <= CHILDREN and all(type(key) is str for key in value):
                 return [(f"[{key!r}]", inner) for key, inner in list(value.items())]
             return None
-        if type(value) is types.SimpleNamespace or (is_users_class(type(value)) and _is_plain_object(type(value))):
+        if type(value) is types.SimpleNamespace or (is_users_class(type(value)) and is_plain_object(type(value))):
             found = list(attributes_of(value))
             return [(f".{key}", inner) for key, inner in found] if len(found) <= CHILDREN else None
         return None
@@ -282,7 +285,7 @@ class _Walk:
     # ------------------------------------------------------------ functions
 
     def _function(self, name: str, fn: types.FunctionType) -> None:
-        if _is_single_dispatch(fn):
+        if is_single_dispatch(fn):
             self._dispatcher(name, fn)
             return
         users = is_users_function(fn)
@@ -300,13 +303,13 @@ class _Walk:
     def _held(self, name: str, fn: types.FunctionType, *, own_attributes: bool) -> list[bytes]:
         """What a function holds: parts of their own, but for plain defaults, whose digests are returned."""
         hook, plain = _Hook("data", f"def {name}", fn), []
-        for parameter, value in _defaults(fn):
+        for parameter, value in defaults_of(fn):
             if type(value) in ATOMS:
                 plain.append(hashed(parameter.encode(), self._contents.of(value)))
             else:
                 self._named(f"{name}({parameter}=)", value, hook)
         nonlocals = uses_of(fn.__code__).nonlocals
-        cells = dict(zip(fn.__code__.co_freevars, map(_cell, fn.__closure__ or ()), strict=False))
+        cells = dict(zip(fn.__code__.co_freevars, map(cell_value, fn.__closure__ or ()), strict=False))
         for variable, value in cells.items():
             if variable in nonlocals:
                 self._assigned.add(hook.root)
@@ -346,7 +349,7 @@ class _Walk:
                 installed.append(f"no {chain[0]}".encode())
         for each in uses.imports:
             self._import(each, space)
-        for name, kind in _classes_of_annotations(fn):
+        for name, kind in annotated_classes(fn):
             if is_users_class(kind):
                 self._soon(module, name, kind)
         return installed
@@ -382,7 +385,7 @@ class _Walk:
             self._named(title, value, _Hook("data", title, value))
             self._through_data, self._under = before
 
-        code = is_a(value, (types.FunctionType, type, types.MethodType, functools.partial, _CACHED))
+        code = is_a(value, (types.FunctionType, type, types.MethodType, functools.partial, CACHED))
         (self._code if code and not through else self._data).append(follow)
 
     def _import(self, asked: Import, space: Mapping[str, Any]) -> None:
@@ -401,7 +404,7 @@ class _Walk:
         if key in self._titles:
             return
         self._titles.add(key)
-        path = _file_of_module(module)
+        path = file_of_module(module)
         if path is None:
             return
         try:
@@ -409,7 +412,7 @@ class _Walk:
         except (OSError, UnicodeDecodeError):
             return
         self._add(f"{key}", "code", digest_of_text(text))
-        for each in _imports_in(text):
+        for each in imports_in(text):
             package = module if path.endswith("__init__.py") else module.rpartition(".")[0]
             self._import(each, {"__package__": package})
 
@@ -440,32 +443,32 @@ class _Walk:
             own.append(qualified(base).encode())
             if is_users_class(base):
                 self._soon(base.__module__, base.__qualname__, base)
-        own += [f"{field}: {type_text(each)}".encode() for field, each in sorted(_annotations(kind).items())]
-        for title, each in _classes_of_annotations(kind):
+        own += [f"{field}: {type_text(each)}".encode() for field, each in sorted(annotations_of(kind).items())]
+        for title, each in annotated_classes(kind):
             if is_users_class(each):
                 self._soon(kind.__module__, title, each)
-        for member, value in sorted({**_of_metaclass(kind), **vars(kind)}.items()):
+        for member, value in sorted({**members_of_metaclass(kind), **vars(kind)}.items()):
             own += self._member(name, kind, member, value)
         self._add(name, "code", hashed(*own))
 
     def _member(self, name: str, kind: type, member: str, value: Any) -> list[bytes]:
         """What stands for a member of a class in the class itself; data are parts of their own."""
-        functions = list(_functions_of(value))
+        functions = list(functions_of(value))
         if functions:
             found = [member.encode(), type(value).__name__.encode()]
             for fn in functions:
-                if not (_is_generated(getattr(fn, "__wrapped__", fn)) and _GENERATED & set(vars(kind))):
+                if not (is_generated(getattr(fn, "__wrapped__", fn)) and _GENERATED & set(vars(kind))):
                     found += self._method(name, kind, member, fn)
             return found
         if member == "__struct_config__":  # of msgspec; it shows nothing but its text
             return [member.encode(), type_text(value).encode()]
         if member == "__doc__" and "__dataclass_fields__" in vars(kind) and str(value).startswith(kind.__name__ + "("):
             return []  # it was made of the fields
-        if member in _OF_DATACLASSES:  # by name: later versions of Python have more
-            value = _of_dataclass(member, value)
-        if member in _TOLD_MEMBERS:
+        if member in DATACLASS_MEMBERS:  # by name: later versions of Python have more
+            value = dataclass_member(member, value)
+        if member in TELLING_MEMBERS:
             return [member.encode(), self._by_value(name, member, value)]
-        if member.startswith("__") or member == "_abc_impl" or is_a(value, _SLOTS):
+        if member.startswith("__") or member == "_abc_impl" or is_a(value, SLOTS):
             return []
         if is_a(value, type) and is_users_class(value):
             self._class(f"{name}.{member}", value)
@@ -487,164 +490,14 @@ class _Walk:
         self._met[id(fn)] = "", fn
         users = is_users_function(fn)
         yield digest_of_code(fn.__code__) if users else qualified(fn).encode()
-        for parameter, value in _defaults(fn):
+        for parameter, value in defaults_of(fn):
             if type(value) in ATOMS:
                 yield hashed(parameter.encode(), self._contents.of(value))
             else:
                 self._named(f"{name}.{member}({parameter}=)", value, _Hook("data", f"class {name}", kind))
         for variable, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=False):
-            inner = _cell(cell)
+            inner = cell_value(cell)
             if variable != "__class__" and inner is not kind:
                 self._named(f"{name}.{member}.{variable}", inner, _Hook("data", f"class {name}", kind))
         if users:
             yield from self._names(fn)
-
-
-# ---------------------------------------------------------------- helpers
-
-_SLOTS: Final = (types.MemberDescriptorType, types.GetSetDescriptorType)
-_EMPTY: Final = "an empty cell"
-
-
-def _cell(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _EMPTY
-
-
-def _module_of(value: Any) -> str | None:
-    while is_a(value, functools.partial):
-        value = value.func
-    if is_a(value, types.MethodType):
-        value = value.__func__
-    if is_a(value, types.FunctionType):
-        return typing.cast("str | None", value.__globals__.get("__name__", value.__module__))
-    if is_a(value, type):
-        return typing.cast("str", type.__getattribute__(value, "__module__"))
-    wrapped = inspect.getattr_static(value, "__wrapped__", None)
-    return wrapped.__module__ if is_a(wrapped, types.FunctionType) else type(value).__module__
-
-
-def _is_fixed(value: Any) -> bool:
-    """Whether a value can never change."""
-    if type(value) in (tuple, frozenset):
-        return all(map(_is_fixed, value))
-    return type(value) in ATOMS
-
-
-def _of_metaclass(kind: type) -> dict[str, Any]:
-    """What a metaclass made in C keeps of a class, such as the defaults of msgspec's."""
-    found, metaclass = {}, typing.cast("Any", type(kind))
-    for meta in metaclass.__mro__:
-        for name, member in vars(meta).items() if meta not in (type, object) else ():
-            if name in _TOLD_MEMBERS and isinstance(member, _SLOTS):
-                found[name] = member.__get__(kind)
-    return found
-
-
-def _of_dataclass(member: str, value: Any) -> Any:
-    """What the fields and options of a dataclass say, in a form that is the same on all Python versions."""
-    names = _OF_DATACLASSES[member]
-    if member == "__dataclass_params__":
-        return [getattr(value, name) for name in names]
-    return {field.name: [getattr(field, name) for name in names] for field in value.values()}
-
-
-_OF_DATACLASSES: Final = {
-    "__dataclass_fields__": ("default", "default_factory", "init", "repr", "hash", "compare", "metadata", "kw_only"),
-    "__dataclass_params__": ("init", "repr", "eq", "order", "unsafe_hash", "frozen"),
-}
-
-
-def _is_plain_object(kind: type) -> bool:
-    """Whether all that instances hold are attributes."""
-    return not has_c_state(kind) and not issubclass(kind, enum.Enum)
-
-
-def _is_single_dispatch(fn: types.FunctionType) -> bool:
-    return fn.__code__.co_qualname == "singledispatch.<locals>.wrapper" and hasattr(fn, "registry")
-
-
-def _is_generated(fn: types.FunctionType) -> bool:
-    return fn.__code__.co_filename.startswith("<") and not fn.__code__.co_filename.startswith("<ipython")
-
-
-def _defaults(fn: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    names, values = fn.__code__.co_varnames[: fn.__code__.co_argcount], fn.__defaults__ or ()
-    yield from zip(names[len(names) - len(values) :], values, strict=False)
-    yield from sorted_items(fn.__kwdefaults__ or {})
-
-
-def _functions_of(member: Any) -> Iterator[types.FunctionType]:
-    """The functions behind a member of a class: a method, or those of a property."""
-    parts: list[Any]
-    if isinstance(member, property):
-        parts = [member.fget, member.fset, member.fdel]
-    elif isinstance(member, (types.FunctionType, staticmethod, classmethod, functools.cached_property)):
-        parts = [getattr(member, "__func__", None) or getattr(member, "func", None) or member]
-    else:
-        parts = []
-    yield from (part for part in parts if isinstance(part, types.FunctionType))
-
-
-def _annotations(thing: Any) -> dict[str, Any]:
-    """The annotations of a function or class; on Python 3.14 names in them need not be there yet."""
-    try:
-        if sys.version_info >= (3, 14):
-            import annotationlib  # noqa: PLC0415 - there is none before
-
-            return dict(annotationlib.get_annotations(thing, format=annotationlib.Format.FORWARDREF))
-        return inspect.get_annotations(thing)
-    except Exception:  # an annotation may be any expression
-        return {}
-
-
-def _classes_of_annotations(thing: Any) -> Iterator[tuple[str, type]]:
-    """The classes that annotations name, which items and values are rebuilt to."""
-    names: Mapping[str, Any] = getattr(thing, "__globals__", None) or vars(sys.modules.get(thing.__module__) or object)
-    for annotation in _annotations(thing).values():
-        yield from ((kind.__qualname__, kind) for kind in _types_in(annotation, names))
-
-
-def _types_in(annotation: Any, names: Mapping[str, Any]) -> Iterator[type]:
-    text = getattr(annotation, "__forward_arg__", annotation)
-    if isinstance(text, str):
-        for name in _NAME.findall(text):
-            if isinstance(names.get(name), type):
-                yield names[name]
-    elif isinstance(annotation, type) and not typing.get_args(annotation):
-        yield annotation
-    else:
-        for each in typing.get_args(annotation):
-            yield from _types_in(each, names)
-
-
-def _file_of_module(module: str) -> str | None:
-    """The source file of a module of the user that can be imported, loaded or not; packages around it are not run."""
-    loaded = sys.modules.get(module)
-    if loaded is not None:
-        file = getattr(loaded, "__file__", None)
-        return file if is_users_module(module) and isinstance(file, str) and file.endswith(".py") else None
-    parent, _, _ = module.rpartition(".")
-    if parent and parent not in sys.modules:
-        return None
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError, AttributeError):
-        return None
-    origin = None if spec is None else spec.origin
-    return origin if origin is not None and origin.endswith(".py") and is_users_file(origin) else None
-
-
-def _imports_in(text: str) -> Iterator[Import]:
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(alias.name, 0, ())
-        elif isinstance(node, ast.ImportFrom):
-            yield Import(node.module or "", node.level, tuple(alias.name for alias in node.names))
