@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -49,6 +49,31 @@ def sql_literal(value: str | int | float | bool | None) -> str:
     if isinstance(value, (int, float)) and float("-inf") < value < float("inf"):
         return repr(value)
     raise TypeError(f"{value!r} cannot be written in SQL.")
+
+
+async def order_all(order: Callable[[str], Awaitable[bool]], invocation_ids: Iterable[str]) -> int:
+    """Give an order to each of many invocations, and return how many took it.
+
+    The orders are sent in the order of the ids, `AT_ONCE` of them open at a time. Invocations that the server does not
+    know (any more) are passed over; any other error is raised, and the remaining orders are not waited for.
+
+    Args:
+        order: takes the id of an invocation and says whether it had an effect, such as `admin.cancel`.
+        invocation_ids: of the invocations.
+
+    Raises:
+        ServerError: as `order` does.
+    """
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def give(invocation_id: str) -> bool:
+        async with slots:
+            try:
+                return await order(invocation_id)
+            except UnknownInvocation:
+                return False
+
+    return sum(await asyncio.gather(*map(give, invocation_ids)))
 
 
 class Admin:
@@ -183,16 +208,7 @@ class Admin:
             f"OR (i.pinned_deployment_id IS NULL AND s.deployment_id IN ({deployments})))",
             texts=["id"],
         )
-        gate = asyncio.Semaphore(AT_ONCE)
-
-        async def resume(invocation_id: str) -> bool:
-            async with gate:
-                try:
-                    return await self.resume(invocation_id)
-                except UnknownInvocation:
-                    return False
-
-        return sum(await asyncio.gather(*(resume(str(row["id"])) for row in rows)))
+        return await order_all(self.resume, [str(row["id"]) for row in rows])
 
     async def query(self, sql: str, texts: Collection[str] = ()) -> list[dict[str, Any]]:
         """The rows that an SQL query gives. Quote values with `sql_literal`.
@@ -229,6 +245,10 @@ class Admin:
             Unreachable: the server did not answer.
         """
         return await self._order(invocation_id, "cancel")
+
+    async def cancel_all(self, invocation_ids: Iterable[str]) -> int:
+        """Cancel many invocations; see `order_all`."""
+        return await order_all(self.cancel, invocation_ids)
 
     async def kill(self, invocation_id: str) -> bool:
         """End an invocation at once, without its handler's consent. Says whether it was still unfinished."""

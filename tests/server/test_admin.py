@@ -17,7 +17,7 @@ import restate
 from serverlab import endpoint
 
 from restate_nb.errors import InvocationFailed
-from restate_nb.server.admin import Admin, sql_literal
+from restate_nb.server.admin import AT_ONCE, Admin, order_all, sql_literal
 from restate_nb.server.http import Rejected, UnknownInvocation
 from restate_nb.server.identity import base58
 from restate_nb.server.ingress import Ingress
@@ -185,6 +185,20 @@ async def test_invocations_are_steered(admin: Admin, ingress: Ingress) -> None:
                     await order(ids[name])
     with pytest.raises(UnknownInvocation, match="inv_nonsense"):
         await admin.kill("inv_nonsense")
+
+
+async def test_many_invocations_are_cancelled_and_the_unknown_are_passed_over(admin: Admin, ingress: Ingress) -> None:
+    """More than are cancelled side by side: all of them end, and only those that had not ended are counted."""
+    async with endpoint(sleeper("Many")) as url:
+        await admin.point(["Many"], url)
+        ids = [await ingress.send("Many", "sleep", b"60", idempotency_key=f"{number}") for number in range(AT_ONCE + 5)]
+        await until(admin, ids[-1], "suspended")
+        assert await admin.cancel_all([*ids, "inv_nonsense"]) == len(ids)
+        for number in range(len(ids)):
+            with pytest.raises(InvocationFailed):
+                await ingress.attach("Many", "sleep", f"{number}")
+        assert await order_all(admin.kill, ids) == 0
+        assert await admin.cancel_all([]) == 0
 
 
 # -- SQL
