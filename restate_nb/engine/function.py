@@ -8,7 +8,7 @@ import functools
 import inspect
 import keyword
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
@@ -75,6 +75,15 @@ def _caches_coroutines(fn: Callable[..., Any]) -> bool:
     """Whether it is a `functools.cache` around a coroutine function: the second call gives a coroutine that is over."""
     fn = innermost(fn)
     return isinstance(fn, functools._lru_cache_wrapper) and is_async(fn.__wrapped__)
+
+
+def not_here(error: type[Exception], message: str) -> Callable[..., NoReturn]:
+    """Stands for a function whose code is elsewhere, or not known: calling it raises this error."""
+    return functools.partial(_not_here, error, message)
+
+
+def _not_here(error: type[Exception], message: str, *_: Any, **__: Any) -> NoReturn:
+    raise error(message)
 
 
 class Function:

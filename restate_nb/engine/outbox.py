@@ -124,7 +124,11 @@ class ShardQueue:
                     loop.call_soon_threadsafe(event.set)
 
     async def take(self) -> bytes:
-        """Wait for outcomes, and return a group of all that are there, within bounds.
+        """Wait for outcomes, and return a group of all that are there, within bounds; see `offered`."""
+        return encode_group(await self.offered())
+
+    async def offered(self) -> list[Attempt]:
+        """Wait for outcomes, and return all that are there, within the bounds of a group.
 
         They stay in the lane until `acknowledge`; asked again before that, the same ones are offered again.
         """
@@ -136,7 +140,7 @@ class ShardQueue:
             if not self._fresh:
                 await event.wait()
             self._offer()
-        return encode_group(self._offered.values())
+        return list(self._offered.values())
 
     def _offer(self) -> None:
         size = 0
