@@ -1,26 +1,46 @@
-"""Where this process shows things: a notebook, a terminal, or neither."""
+"""Where this process runs: in a notebook, at IPython's prompt, in a terminal; who looks at it, and from where."""
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any, Final
 
-from restate_nb.errors import ServerError
-from restate_nb.server.address import Address
+_FRONT_ENDS: Final = {"ZMQInteractiveShell": "a Jupyter kernel", "TerminalInteractiveShell": "IPython in a terminal"}
 
-_LOOPBACK = ("http://127.0.0.1:", "http://localhost:")
+
+def ipython_shell() -> Any:
+    """IPython's shell; None where no IPython runs the cells."""
+    # Whoever runs in one has imported IPython; importing it elsewhere would cost 200 ms for nothing.
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()
+
+
+def jupyter_kernel() -> Any:
+    """The kernel that runs the cells; None outside of Jupyter, as at the prompt of a terminal's IPython."""
+    return getattr(ipython_shell(), "kernel", None)
 
 
 def in_notebook() -> bool:
     """Whether cells are run in a Jupyter kernel, where outputs may be HTML and pictures."""
-    # Whoever runs in a kernel has imported IPython; importing it elsewhere would cost 200 ms for nothing.
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and hasattr(shell, "kernel")
+    return jupyter_kernel() is not None
+
+
+def this_cell() -> int | None:
+    """The number of the cell that runs; None outside of IPython."""
+    shell = ipython_shell()
+    return None if shell is None else shell.execution_count
+
+
+def front_end() -> str:
+    """What runs the code, in words."""
+    shell = ipython_shell()
+    if shell is None:
+        return "a script or a terminal"
+    return _FRONT_ENDS.get(type(shell).__name__, type(shell).__name__)
 
 
 def in_terminal() -> bool:
@@ -33,6 +53,16 @@ def in_voila() -> bool:
     return os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")
 
 
+def in_colab() -> bool:
+    """Whether this is a notebook of Google Colab, whose page is on another host."""
+    return "google.colab" in sys.modules
+
+
+def behind_hub() -> bool:
+    """Whether a JupyterHub leads to this notebook: the ports of this machine are not those of the reader's."""
+    return "JUPYTERHUB_SERVICE_PREFIX" in os.environ
+
+
 def somebody_can_click() -> bool:
     """Whether a person may look at this kernel's notebook while it runs.
 
@@ -42,54 +72,26 @@ def somebody_can_click() -> bool:
     return "JPY_SESSION_NAME" in os.environ or "JPY_PARENT_PID" not in os.environ or in_voila()
 
 
-def ui_link(admin: Address, data_dir: Path | None = None) -> str:
-    """Where the reader's browser finds the Restate UI of a server; empty where it cannot.
-
-    Through jupyter-server-proxy it is a path on the host of the notebook's page, which is right on a JupyterHub and on
-    Binder too. Without it, a server on Unix sockets has no address for a browser, and behind a JupyterHub loopback
-    ports are those of another machine. A notebook that nobody looks at keeps no link: it would be dead when it is read.
-
-    Args:
-        admin: the server's admin interface.
-        data_dir: of the server, where it is one's own.
-    """
-    if "google.colab" in sys.modules or in_voila() or not somebody_can_click():
-        return ""
-    if data_dir is not None and (proxied := _proxied(data_dir, _prefix())):
-        return f"{proxied}/ui/invocations"
-    if "JUPYTERHUB_SERVICE_PREFIX" in os.environ or not admin.url.startswith(_LOOPBACK) or admin.socket is not None:
-        return ""
-    return f"{admin.url.rstrip('/')}/ui/invocations"
+def notebook_file() -> str | None:
+    """The path of the notebook whose cells run here; None where nobody has said so, or there is none."""
+    return os.environ.get("JPY_SESSION_NAME") or getattr(sys.modules["__main__"], "__vsc_ipynb_file__", None)
 
 
-def _prefix() -> str:
+def jupyter_base_url() -> str:
     """The path of the Jupyter server that started this kernel, with a slash at its end; empty when none did."""
     if prefix := os.environ.get("JUPYTERHUB_SERVICE_PREFIX"):
         return prefix
     if "JPY_SESSION_NAME" not in os.environ:  # an IDE's, whose pages are not on the server's host
         return ""
-    return _prefix_of(os.environ.get("JPY_PARENT_PID", ""))
+    return _base_url_of(os.environ.get("JPY_PARENT_PID", ""))
 
 
 @functools.cache
-def _prefix_of(pid: str) -> str:
+def _base_url_of(pid: str) -> str:
     from jupyter_core.paths import jupyter_runtime_dir  # noqa: PLC0415 - there where a kernel is
 
     try:
         told = json.loads(Path(jupyter_runtime_dir(), f"jpserver-{pid}.json").read_bytes())
         return str(told["base_url"])
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
-@functools.cache
-def _proxied(data_dir: Path, prefix: str) -> str:
-    """The path at which jupyter-server-proxy gives our own server's UI; empty where it does not."""
-    if not prefix or importlib.util.find_spec("jupyter_server_proxy") is None:
-        return ""
-    from restate_nb.server import ui  # noqa: PLC0415 - for the few who have a link
-
-    try:
-        return f"{prefix}{ui.NAME}/{ui.publish(data_dir)}"
-    except ServerError:  # there is no private place for what leads to it
         return ""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,17 +15,10 @@ class RestateNbError(Exception):
         """What IPython shows: the lines of the user and the message, and not the inside of this package."""
         from IPython import get_ipython  # noqa: PLC0415 - whoever calls this is IPython
 
-        package = str(Path(__file__).parent) + os.sep
+        from restate_nb.tracebacks import before_package  # noqa: PLC0415 - `import restate_nb` need not load it
 
-        def users(trace: TracebackType | None) -> TracebackType | None:
-            if trace is None or trace.tb_frame.f_code.co_filename.startswith(package):
-                return None
-            return TracebackType(users(trace.tb_next), trace.tb_frame, trace.tb_lasti, trace.tb_lineno)
-
-        trace = self.__traceback__
-        while trace is not None and "IPython" in Path(trace.tb_frame.f_code.co_filename).parts:
-            trace = trace.tb_next
-        lines: list[str] = get_ipython().InteractiveTB.structured_traceback(type(self), self, users(trace))
+        trace = before_package(self.__traceback__)
+        lines: list[str] = get_ipython().InteractiveTB.structured_traceback(type(self), self, trace)
         return lines
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import getpass
-import os
 import re
 import sys
 from pathlib import Path
 
+from restate_nb.environment import notebook_file
 from restate_nb.errors import InvalidInput
 
 _SESSION = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,59}")
@@ -49,7 +49,7 @@ def check_job_name(name: object) -> str:
 
 def default_session_name() -> str:
     """The name of the notebook or script that runs here, as far as it can be known; else `main`."""
-    notebook = os.environ.get("JPY_SESSION_NAME") or getattr(sys.modules["__main__"], "__vsc_ipynb_file__", None)
+    notebook = notebook_file()
     script = getattr(sys.modules["__main__"], "__file__", None)
     if not notebook and script and "ipykernel" not in script:
         notebook = script

@@ -1,4 +1,5 @@
-"""What can be told of an exception, whatever its class does: reading it never raises, never runs on for ever.
+"""What can be told of an exception, whatever its class does: reading it never raises, never runs on for ever. And whose
+code a frame is: restate_nb's own, a library's, or the user's.
 
 An exception's `__str__`, properties and causes are the user's or a library's code. What they break must not cost an
 item its outcome, so that all that Python keeps of an exception itself is read past its class, and the rest with care.
@@ -6,13 +7,16 @@ item its outcome, so that all that Python keeps of an exception itself is read p
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sys
+import sysconfig
 import traceback
 import weakref
 from collections.abc import Iterator
 from os import sep
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any, Final
 
 MAX_MESSAGE: Final = 2_000
@@ -26,6 +30,8 @@ _LEAVES: Final = 5
 
 _PACKAGE: Final = str(Path(__file__).parent) + sep
 _LIBRARIES: Final = (f"{sep}site-packages{sep}", f"{sep}dist-packages{sep}", str(Path(traceback.__file__).parent) + sep)
+_STANDARD: Final = sysconfig.get_path("stdlib") + sep
+_LOOPS: Final = (str(Path(asyncio.__file__).parent) + sep, "nest_asyncio")
 
 _CELL: Final = re.compile(r"ipykernel_\d+")
 _CELL_FILE: Final = re.compile(r'\bFile "[^"\n]*ipykernel_\d+[^"\n]*"')
@@ -50,6 +56,66 @@ _READ: Final = (
 """What Python's own formatting reads of an exception, and may be another's code."""
 
 
+# ---------------------------------------------------------------- whose code it is
+
+
+def is_package_file(name: str) -> bool:
+    """Whether a file is one of restate_nb's own."""
+    return name.startswith(_PACKAGE)
+
+
+def is_library_file(name: str) -> bool:
+    """Whether a file is of an installed package, or of the standard library."""
+    return any(part in name for part in _LIBRARIES)
+
+
+def is_standard_file(name: str) -> bool:
+    """Whether a file is of the standard library."""
+    return name.startswith(_STANDARD) and "site-packages" not in name
+
+
+def is_cell(name: str) -> bool:
+    """Whether a file is what a kernel makes believe a cell is."""
+    return _CELL.search(name) is not None
+
+
+def users_part(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first line on that is neither of this package nor of what drives a loop; all of it where
+    there is none."""
+    own = trace
+    while own is not None and _drives(own.tb_frame.f_code.co_filename):
+        own = own.tb_next
+    return own or trace
+
+
+def _drives(name: str) -> bool:
+    return is_package_file(name) or any(part in name for part in _LOOPS)
+
+
+def before_package(trace: TracebackType | None) -> TracebackType | None:
+    """The lines of a cell that lead to this package: without IPython's own before them, and the package's after."""
+    while trace is not None and "IPython" in Path(trace.tb_frame.f_code.co_filename).parts:
+        trace = trace.tb_next
+    return _until_package(trace)
+
+
+def _until_package(trace: TracebackType | None) -> TracebackType | None:
+    if trace is None or is_package_file(trace.tb_frame.f_code.co_filename):
+        return None
+    return TracebackType(_until_package(trace.tb_next), trace.tb_frame, trace.tb_lasti, trace.tb_lineno)
+
+
+def caller_level() -> int:
+    """The `stacklevel` of a warning that is to name the line which called this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and is_package_file(frame.f_code.co_filename):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+# ---------------------------------------------------------------- what an exception says
+
+
 def plain(text: str, most: int) -> str:
     """The text as it can be written as UTF-8, cut at so many characters. Never raises, whatever kind of str it is."""
     return str.encode(str.__getitem__(text, slice(0, most)), "utf-8", "replace").decode()
@@ -71,7 +137,7 @@ def message_of(error: BaseException, most: int = MAX_MESSAGE) -> str:
 def own_trace(error: BaseException) -> TracebackType | None:
     """The traceback, without restate_nb's own frames at the top."""
     trace: TracebackType | None = _slots["__traceback__"].__get__(error)
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+    while trace is not None and is_package_file(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     return trace
 
@@ -80,15 +146,18 @@ def where(trace: TracebackType | None) -> str:
     """The innermost line that belongs to the user rather than to a library."""
     found: TracebackType | None = None
     while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not any(part in file for part in _LIBRARIES):
+        if not is_library_file(trace.tb_frame.f_code.co_filename):
             found = trace
         trace = trace.tb_next
     if found is None:
         return ""
     code = found.tb_frame.f_code
-    name = "cell" if _CELL.search(code.co_filename) else Path(code.co_filename).name
-    return plain(f"{name}:{found.tb_lineno} in {code.co_name}", MAX_MESSAGE)
+    return plain(f"{file_name(code)}:{found.tb_lineno} in {code.co_name}", MAX_MESSAGE)
+
+
+def file_name(code: CodeType) -> str:
+    """The name of the file that some code is in, without its folder; "cell" for a notebook's."""
+    return "cell" if is_cell(code.co_filename) else Path(code.co_filename).name
 
 
 def formatted(error: BaseException, trace: TracebackType | None, text: str) -> str:
@@ -195,13 +264,3 @@ def _notes(error: BaseException) -> list[str]:
         return [f"{plain(note, MAX_MESSAGE)}\n" for note in list.__getitem__(notes, slice(0, _NOTES))]
     except BaseException:  # it is no list, or not of texts
         return []
-
-
-def is_package_file(name: str) -> bool:
-    """Whether a file is one of restate_nb's own."""
-    return name.startswith(_PACKAGE)
-
-
-def is_cell(name: str) -> bool:
-    """Whether a file is what a kernel makes believe a cell is."""
-    return _CELL.search(name) is not None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import platform
-import sys
 from importlib import metadata
 from typing import Final
 
 import restate_nb
+from restate_nb.environment import front_end
 from restate_nb.errors import ServerError
 
 _PACKAGES: Final = {
@@ -32,7 +32,7 @@ def show_versions() -> None:
         ("restate-server", _server()),
         ("python", f"{platform.python_version()}, {platform.python_implementation()}"),
         ("platform", f"{platform.system()} {platform.release()}, {platform.machine()}"),
-        ("runs in", _front_end()),
+        ("runs in", front_end()),
     ]
     for names in _PACKAGES.values():
         lines += [(name, _version(name)) for name in names]
@@ -59,13 +59,3 @@ def _server() -> str:
     except ServerError as error:
         # The message begins with a path, which may hold the user's name.
         return f"cannot be used ({type(error).__name__}); `restate-nb server install` says why"
-
-
-def _front_end() -> str:
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    if shell is None:
-        return "a script or a terminal"
-    return {"ZMQInteractiveShell": "a Jupyter kernel", "TerminalInteractiveShell": "IPython in a terminal"}.get(
-        type(shell).__name__, type(shell).__name__
-    )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from restate_nb.engine.record import OK, STATUS_NAMES, Attempt, AttemptStatus
+from restate_nb.environment import this_cell
 from restate_nb.handle.job import Job
-from restate_nb.handle.visible import this_cell
 from restate_nb.results.ledger import PENDING
 from restate_nb.results.unreadable import unreadable
 

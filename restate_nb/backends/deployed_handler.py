@@ -22,7 +22,7 @@ from restate_nb.engine.function import Function, not_here
 from restate_nb.engine.objects import Classes
 from restate_nb.engine.structure import Rebuild, rebuilder
 from restate_nb.errors import InvalidInput
-from restate_nb.patterns.clients import ObjectClient, ServiceClient, WorkflowClient
+from restate_nb.patterns.clients import ObjectClient, ServiceClient, WorkflowClient, handler_function
 from restate_nb.policy import NO_RETRY, Retry
 from restate_nb.server.http import WHO_ANSWERS, BadAnswer
 from restate_nb.server.ingress import Reply
@@ -190,7 +190,7 @@ def _digest(keys: Sequence[str]) -> str:
 def _handler(callee: Any) -> Handler[Any, Any]:
     try:
         if isinstance(callee, _CLIENTS):
-            return handler_from_callable(callee._handler())
+            return handler_from_callable(handler_function(callee))
         return handler_from_callable(callee)
     except (TypeError, ValueError):
         raise InvalidInput(
@@ -202,10 +202,7 @@ def _handler(callee: Any) -> Handler[Any, Any]:
 def _annotations(callee: Any, handler: Handler[Any, Any]) -> tuple[Any, Any]:
     """The types of input and output, as far as they are known."""
     if isinstance(callee, _CLIENTS):
-        if callee._target is None or callee._types != (None, None):
-            takes, gives = (None if each is Any else each for each in callee._known_types())
-            return takes, gives
-        callee = callee._target
+        callee = handler_function(callee)
     try:
         hints = get_type_hints(getattr(callee, "__wrapped__", callee))
     except Exception:  # a forward reference to something that is not there: then nothing is known of the types

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from restate_nb.engine.output import position
+from restate_nb.environment import jupyter_kernel
 from restate_nb.errors import CannotAsk
 
 
@@ -23,7 +24,7 @@ def refuse_in_items() -> None:
     if sys.breakpointhook is sys.__breakpointhook__ or "IPython" in str(getattr(sys.breakpointhook, "__module__", "")):
         # another debugger that is attached, such as that of an editor, stops where it is asked to
         sys.breakpointhook = _guarded(sys.breakpointhook, "breakpoint()", unless=_has_other_debugger)
-    kernel = _kernel()
+    kernel = jupyter_kernel()
     if kernel is not None:  # which puts these in the place of `input` and `getpass` in every cell
         for name, what in (("raw_input", "input()"), ("getpass", "getpass()")):
             setattr(kernel, name, _guarded(getattr(kernel, name), what))
@@ -63,9 +64,3 @@ def _refused(what: str, *_: Any, **__: Any) -> Any:
         "cell before, and pass the answer with the items; to look into a failed item: "
         "job.rerun_locally(label, debug=True)."
     )
-
-
-def _kernel() -> Any:
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return getattr(shell, "kernel", None)

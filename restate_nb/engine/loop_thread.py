@@ -17,8 +17,8 @@ from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 from restate_nb.engine.forked import Home, in_children
+from restate_nb.engine.stacks import stack_of_thread
 from restate_nb.engine.thread_runner import DaemonExecutor
-from restate_nb.engine.whereabouts import of_thread
 from restate_nb.errors import InvalidInput, ServerError
 
 T = TypeVar("T")
@@ -216,7 +216,7 @@ class LoopThread:
 
     def where(self) -> str:
         """In which line of the user's code it is, for one that does not answer; empty when that is not known."""
-        lines = of_thread(self._thread.ident or 0)
+        lines = stack_of_thread(self._thread.ident or 0)
         return lines[-1] if lines else ""
 
 

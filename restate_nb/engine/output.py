@@ -17,6 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
+from restate_nb.environment import in_notebook, ipython_shell
+
 KEPT_LINES: Final = 50_000
 """Of a job, the latest."""
 _KEPT_CHARACTERS: Final = 20_000_000  # the latest, too: at 50,000 lines, 400 each
@@ -207,9 +209,8 @@ _showing = threading.local()
 def _watch_terminal() -> None:
     """Go on in a terminal's IPython, where others take the place of what is watched: it puts back the `write` of before
     when a cell has ended, and has a file of another kind while it waits at the prompt."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    if shell is None or hasattr(shell, "kernel"):
+    shell = ipython_shell()
+    if shell is None or in_notebook():
         return
     if _watch_again not in shell.events.callbacks["post_run_cell"]:
         shell.events.register("post_run_cell", _watch_again)

@@ -1,15 +1,18 @@
-"""What the items that run are doing at this moment, for a person who wonders why nothing ends."""
+"""Where items are in the user's code at this moment, for a person who wonders why nothing ends: the stacks of threads,
+and what coroutines wait at."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 from restate_nb.engine.outbox import Entry
-from restate_nb.engine.whereabouts import of_task, of_thread
+from restate_nb.tracebacks import file_name, is_package_file, is_standard_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,41 @@ def running_items(
     found = []
     for task, entry, started in running:
         thread = left.pop((entry.position, entry.number), None)
-        where = of_task(task) if thread is None else of_thread(thread)
+        where = stack_of_task(task) if thread is None else stack_of_thread(thread)
         found.append(RunningItem(entry.position, entry.number, now - started, where))
     found.sort(key=lambda each: -(each.seconds or 0))
-    return [*found, *(RunningItem(*key, None, of_thread(thread)) for key, thread in left.items())]
+    return [*found, *(RunningItem(*key, None, stack_of_thread(thread)) for key, thread in left.items())]
+
+
+def stack_of_thread(ident: int) -> list[str]:
+    """The user's and the libraries' lines in which a thread is, the innermost last; none when it has ended."""
+    frame = sys._current_frames().get(ident)
+    steps = []
+    while frame is not None:
+        steps.append((frame.f_code, frame.f_lineno))
+        frame = frame.f_back
+    return _lines(reversed(steps))
+
+
+def stack_of_task(task: asyncio.Task[Any]) -> list[str]:
+    """The lines at which a task's coroutines wait for one another, the innermost last."""
+    return _lines(_awaited(task.get_coro()))
+
+
+def _awaited(step: Any) -> Iterator[tuple[CodeType, int]]:
+    while step is not None:
+        frame = getattr(step, "cr_frame", None) or getattr(step, "gi_frame", None)
+        if frame is not None:
+            yield frame.f_code, frame.f_lineno
+        # an item's coroutine is driven by hand (see loop_runner.py), so that nothing says what it is waited for by
+        driven = None
+        if frame is not None and is_package_file(frame.f_code.co_filename):
+            driven = frame.f_locals.get("coroutine")
+        step = driven or getattr(step, "cr_await", None) or getattr(step, "gi_yieldfrom", None)
+
+
+def _lines(steps: Iterable[tuple[CodeType, int]]) -> list[str]:
+    shown = [(code, line) for code, line in steps if not is_package_file(code.co_filename)]
+    while shown and is_standard_file(shown[0][0].co_filename):
+        shown.pop(0)  # the thread's or the loop's own first steps
+    return [f"{file_name(code)}:{line} in {code.co_qualname}" for code, line in shown]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -19,6 +17,7 @@ from restate_nb.errors import InvalidInput, InvocationFailed, JobMismatch, Older
 from restate_nb.service.identity import Identity, changed, identity_of
 from restate_nb.service.variants import Vary
 from restate_nb.service.wire import Made, Manifest
+from restate_nb.tracebacks import caller_level
 
 if TYPE_CHECKING:
     from restate_nb.handle.runner import JobRunner
@@ -33,7 +32,6 @@ _MOST_PARTS: Final = 500
 _TOLD: Final = 3
 _FIRST_LOOK: Final = 1.0  # seconds
 _LAST_LOOK: Final = 0.5  # seconds
-_PACKAGE: Final = str(Path(__file__).parents[1])
 
 
 def check_fresh(fresh: object) -> None:
@@ -407,12 +405,4 @@ def warn_of_older(name: str, older: Older, mixed: Sequence[str], *, finished: bo
         more = 'What is still to start uses it as it is now; fresh="changed" runs the older ones again, too.'
     if mixed and not older:
         words.append(f"{listed(mixed)} {'was' if len(mixed) == 1 else 'were'} changed while it ran")
-    warnings.warn(f"{name!r}: {', and '.join(words)}. {more}", OlderResults, stacklevel=_outside())
-
-
-def _outside() -> int:
-    """The stack level of the first frame that is not of this package."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame, level = frame.f_back, level + 1
-    return level
+    warnings.warn(f"{name!r}: {', and '.join(words)}. {more}", OlderResults, stacklevel=caller_level())

@@ -1,15 +1,15 @@
-"""Items in batches, with so many at once and, if you like, a durable pause between batches."""
+"""Items in batches, with a bound on how many run at once and durable pauses between batches."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from restate import Context
 
 from restate_nb.patterns.fan_out import map_group, values_of
 from restate_nb.patterns.outcome import OperationFailed
-from restate_nb.patterns.timer import WorkflowTimer
 from restate_nb.policy import Seconds, positive_int, seconds
 
 Item = TypeVar("Item")
@@ -95,3 +95,35 @@ class BatchProcessor:
             except OperationFailed as error:
                 raise OperationFailed(start + error.index, error.cause) from error.cause
         return values
+
+
+class WorkflowTimer:
+    """Sleeps that Restate keeps: the handler may be suspended, and the time goes on while nothing runs.
+
+    Args:
+        ctx: the handler's context; any kind of handler, not only a workflow's.
+
+    Example:
+        >>> async def handler(ctx: Context) -> None:
+        ...     await WorkflowTimer(ctx).sleep(timedelta(hours=1))
+    """
+
+    __slots__ = ("_ctx",)
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+
+    async def sleep(self, duration: Seconds, *, name: str | None = None) -> None:
+        """Wait.
+
+        Args:
+            duration: seconds, or a timedelta; 0 returns at once.
+            name: what the journal calls it.
+
+        Raises:
+            InvalidInput: the duration is negative or no number.
+            restate.TerminalError: the invocation was cancelled (409).
+        """
+        length = seconds("duration", duration, zero=True)
+        if length > 0:
+            await self._ctx.sleep(timedelta(seconds=length), name)

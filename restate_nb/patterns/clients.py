@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast, get_args
 
@@ -22,11 +23,20 @@ Handler = Callable[[Any, I], Awaitable[O]]
 Headers = dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """How a call or a send is made, as the clients' methods take it."""
+
+    idempotency_key: str | None
+    headers: Headers | None
+    scope: str | None
+    limit_key: str | None
+
+
 class _Client(Generic[I, O]):
     """What the three clients have in common: the handler that they stand for."""
 
-    _kind: str  # of the SDK's methods: service_call, object_call, workflow_call
-    _host: Callable[[str], Any]
+    _definition: Callable[[str], Any]  # the SDK's class of such services
 
     def __init__(
         self,
@@ -39,7 +49,7 @@ class _Client(Generic[I, O]):
         self.service = service
         self.handler = handler
         self._types = (input_type, output_type)
-        self._target: Any = None
+        self._function: Any = None
 
     @classmethod
     def _of(cls, handler: Any) -> Any:
@@ -51,37 +61,58 @@ class _Client(Generic[I, O]):
                 f'{cls.__name__}("Inventory", "Get").'
             ) from None
         client = cls(found.service_tag.name, found.name)
-        client._target = handler
+        client._function = handler
         return client
 
-    def _handler(self) -> Any:
+    def _handler_function(self) -> Any:
         """The SDK's handler function: the real one, or one that stands for its name and types."""
-        if self._target is None:
-            input_type, output_type = self._known_types()
+        if self._function is None:
+            written = get_args(getattr(self, "__orig_class__", None)) or (Any, Any)  # ServiceClient[str, Stock](...)
+            input_type, output_type = (given or found for given, found in zip(self._types, written, strict=True))
 
             async def stand_in(ctx: Any, arg: Any) -> Any:
                 raise NotImplementedError
 
             stand_in.__annotations__ = {"arg": input_type, "return": output_type}
-            self._target = type(self)._host(self.service).handler(self.handler)(stand_in)
-        return self._target
+            self._function = type(self)._definition(self.service).handler(self.handler)(stand_in)
+        return self._function
 
-    def _request(
-        self, ctx: Context, verb: str, *args: Any, scope: str | None, limit_key: str | None, **options: Any
-    ) -> Any:
-        if scope is None and limit_key is not None:
-            raise InvalidInput("limit_key works only within a scope: pass scope=, too.")
-        target: Any = ctx
-        if scope is not None:
-            target, options["limit_key"] = ctx.scope(scope), limit_key
-        return getattr(target, f"{self._kind}_{verb}")(self._handler(), *args, **options)
+    @staticmethod
+    def _methods(ctx: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The methods of a context, or of a scope of it, that call and send to such handlers."""
+        raise NotImplementedError
 
-    def _known_types(self) -> tuple[Any, Any]:
-        written = get_args(getattr(self, "__orig_class__", None)) or (Any, Any)  # ServiceClient[str, Stock](...)
-        return tuple(given or found for given, found in zip(self._types, written, strict=True))  # type: ignore[return-value]
+    def _call(self, ctx: Context, *args: Any, options: _Options) -> RestateDurableCallFuture[O]:
+        call, _ = self._methods(_scoped(ctx, options))
+        return cast("RestateDurableCallFuture[O]", call(self._handler_function(), *args, **_keywords(options)))
+
+    def _send(self, ctx: Context, *args: Any, delay: Seconds, options: _Options) -> SendHandle:
+        length = seconds("delay", delay, zero=True)
+        _, send = self._methods(_scoped(ctx, options))
+        send_delay = timedelta(seconds=length) if length else None
+        return cast("SendHandle", send(self._handler_function(), *args, send_delay=send_delay, **_keywords(options)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.service!r}, {self.handler!r})"
+
+
+def _scoped(ctx: Context, options: _Options) -> Any:
+    if options.scope is None and options.limit_key is not None:
+        raise InvalidInput("limit_key works only within a scope: pass scope=, too.")
+    return ctx if options.scope is None else ctx.scope(options.scope)
+
+
+def _keywords(options: _Options) -> dict[str, Any]:
+    given: dict[str, Any] = {"idempotency_key": options.idempotency_key, "headers": options.headers}
+    return given if options.scope is None else given | {"limit_key": options.limit_key}
+
+
+def handler_function(client: ServiceClient[Any, Any] | ObjectClient[Any, Any] | WorkflowClient[Any, Any]) -> Any:
+    """The SDK's handler function that a client stands for, with its types.
+
+    It is the one that the client was made of, or one that cannot be run, with the names and types that it was given.
+    """
+    return client._handler_function()
 
 
 class ServiceClient(_Client[I, O]):
@@ -100,7 +131,11 @@ class ServiceClient(_Client[I, O]):
         ...     return await stock.call(ctx, sku)
     """
 
-    _kind, _host = "service", Service
+    _definition = Service
+
+    @staticmethod
+    def _methods(ctx: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        return ctx.service_call, ctx.service_send
 
     @classmethod
     def of(cls, handler: Handler[HI, HO]) -> ServiceClient[HI, HO]:
@@ -134,10 +169,7 @@ class ServiceClient(_Client[I, O]):
         Raises:
             InvalidInput: there is a `limit_key` without a scope.
         """
-        future = self._request(
-            ctx, "call", arg, scope=scope, limit_key=limit_key, idempotency_key=idempotency_key, headers=headers
-        )
-        return cast("RestateDurableCallFuture[O]", future)
+        return self._call(ctx, arg, options=_Options(idempotency_key, headers, scope, limit_key))
 
     def send(
         self,
@@ -164,12 +196,10 @@ class ServiceClient(_Client[I, O]):
         Raises:
             InvalidInput: there is a `limit_key` without a scope, or the delay is negative.
         """
-        options = {"send_delay": _delay(delay), "idempotency_key": idempotency_key, "headers": headers}
-        handle = self._request(ctx, "send", arg, scope=scope, limit_key=limit_key, **options)
-        return cast("SendHandle", handle)
+        return self._send(ctx, arg, delay=delay, options=_Options(idempotency_key, headers, scope, limit_key))
 
 
-class _KeyedClient(_Client[I, O]):
+class KeyedClient(_Client[I, O]):
     """What objects and workflows have in common: a key."""
 
     def call(
@@ -197,10 +227,7 @@ class _KeyedClient(_Client[I, O]):
         Raises:
             InvalidInput: there is a `limit_key` without a scope.
         """
-        future = self._request(
-            ctx, "call", key, arg, scope=scope, limit_key=limit_key, idempotency_key=idempotency_key, headers=headers
-        )
-        return cast("RestateDurableCallFuture[O]", future)
+        return self._call(ctx, key, arg, options=_Options(idempotency_key, headers, scope, limit_key))
 
     def send(
         self,
@@ -229,9 +256,7 @@ class _KeyedClient(_Client[I, O]):
         Raises:
             InvalidInput: there is a `limit_key` without a scope, or the delay is negative.
         """
-        options = {"send_delay": _delay(delay), "idempotency_key": idempotency_key, "headers": headers}
-        handle = self._request(ctx, "send", key, arg, scope=scope, limit_key=limit_key, **options)
-        return cast("SendHandle", handle)
+        return self._send(ctx, key, arg, delay=delay, options=_Options(idempotency_key, headers, scope, limit_key))
 
     def at(self, key: str) -> KeyedCallee[I, O]:
         """The client of one key, for `parallel_invoke`."""
@@ -243,8 +268,8 @@ class KeyedCallee(Generic[I, O]):
 
     __slots__ = ("client", "key")
 
-    def __init__(self, client: _KeyedClient[I, O], key: str) -> None:
-        self.client: _KeyedClient[I, O] = client
+    def __init__(self, client: KeyedClient[I, O], key: str) -> None:
+        self.client: KeyedClient[I, O] = client
         self.key: str = key
 
     def call(self, ctx: Context, arg: I, /) -> RestateDurableCallFuture[O]:
@@ -252,7 +277,7 @@ class KeyedCallee(Generic[I, O]):
         return self.client.call(ctx, self.key, arg)
 
 
-class ObjectClient(_KeyedClient[I, O]):
+class ObjectClient(KeyedClient[I, O]):
     """A handler of a virtual object; takes the arguments of `ServiceClient`.
 
     Example:
@@ -261,7 +286,11 @@ class ObjectClient(_KeyedClient[I, O]):
         ...     return await notify.call(ctx, user, "hello")
     """
 
-    _kind, _host = "object", VirtualObject
+    _definition = VirtualObject
+
+    @staticmethod
+    def _methods(ctx: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        return ctx.object_call, ctx.object_send
 
     @classmethod
     def of(cls, handler: Handler[HI, HO]) -> ObjectClient[HI, HO]:
@@ -273,7 +302,7 @@ class ObjectClient(_KeyedClient[I, O]):
         return cast("ObjectClient[HI, HO]", cls._of(handler))
 
 
-class WorkflowClient(_KeyedClient[I, O]):
+class WorkflowClient(KeyedClient[I, O]):
     """A handler of a workflow; takes the arguments of `ServiceClient`.
 
     Example:
@@ -282,7 +311,11 @@ class WorkflowClient(_KeyedClient[I, O]):
         ...     signup.send(ctx, user, "user@example.com")
     """
 
-    _kind, _host = "workflow", Workflow
+    _definition = Workflow
+
+    @staticmethod
+    def _methods(ctx: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        return ctx.workflow_call, ctx.workflow_send
 
     @classmethod
     def of(cls, handler: Handler[HI, HO]) -> WorkflowClient[HI, HO]:
@@ -292,8 +325,3 @@ class WorkflowClient(_KeyedClient[I, O]):
             InvalidInput: it is no handler.
         """
         return cast("WorkflowClient[HI, HO]", cls._of(handler))
-
-
-def _delay(delay: Seconds) -> timedelta | None:
-    length = seconds("delay", delay, zero=True)
-    return timedelta(seconds=length) if length else None

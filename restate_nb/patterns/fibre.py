@@ -51,7 +51,7 @@ class Fibre:
             return self.context.run(self.coroutine.send, None)
         return self.context.run(self.coroutine.throw, error)
 
-    def called(self, future: CallFuture) -> None:
+    def add_call(self, future: CallFuture) -> None:
         """Remember a call, so that it can be cancelled with this operation."""
         if len(self.calls) >= _KEEP_CALLS:
             self.calls = [call for call in self.calls if in_flight(call)]
@@ -118,7 +118,7 @@ async def operate(fibre: Fibre, operation: Callable[[], object]) -> object:
         value = operation()
         if inspect.isawaitable(value):
             if is_call_future(value) and value not in fibre.calls:
-                fibre.called(value)
+                fibre.add_call(value)
             value = await value
     except TerminalError:
         await fibre.cancel_calls()

@@ -8,7 +8,7 @@ The SDK starts the coroutine of a durable future there as well: `create_task` ha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -73,7 +73,7 @@ class OperationLoop:
         """Adopt the coroutine of a durable future; refuse any other."""
         if is_sdk_coroutine(coroutine):
             return self._adopt(coroutine)
-        if hasattr(coroutine, "close"):
+        if isinstance(coroutine, (Coroutine, Generator)):
             coroutine.close()
         raise not_durable(self._who(), "started an asyncio task (asyncio.gather, create_task, wait_for ...)")
 

@@ -15,7 +15,7 @@ Operation = Callable[[], Awaitable[T]] | Awaitable[T]
 """A function without arguments that returns something to await, or that awaitable itself (a durable future)."""
 
 
-class Given:
+class AwaitableOperation:
     """An operation that was given as an awaitable: it can be used once."""
 
     __slots__ = ("__name__", "awaitable")
@@ -68,12 +68,12 @@ def _operation(helper: str, ctx: object, index: int, item: object, seen: dict[in
         )
     if is_durable_future(item) and item.context is not ctx:
         raise InvalidInput(f"Operation {index} of {helper} is a durable future of another invocation.")
-    return Given(item)
+    return AwaitableOperation(item)
 
 
 def close_unused(given: Iterable[object]) -> None:
     """Close the coroutines that nobody started, so that Python does not warn of them."""
     for item in given:
-        coroutine = item.awaitable if isinstance(item, Given) else item
+        coroutine = item.awaitable if isinstance(item, AwaitableOperation) else item
         if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
             coroutine.close()

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, overload
 from restate import Context
 
 from restate_nb.errors import InvalidInput
+from restate_nb.patterns.clients import KeyedClient
 from restate_nb.patterns.fan_out import failure, run_group, values_of
 
 I_contra = TypeVar("I_contra", contravariant=True)
@@ -97,7 +98,7 @@ async def parallel_invoke(
             f"parallel_invoke takes one input for each client, but got {len(clients)} clients and {len(inputs)} inputs."
         )
     for index, client in enumerate(clients):
-        if not callable(getattr(client, "call", None)) or hasattr(client, "at"):
+        if not _can_be_called(client):
             raise InvalidInput(
                 f"Client {index} of parallel_invoke is {client!r}. Pass a ServiceClient, or the client of one key: "
                 'ObjectClient("Inbox", "Get").at(key).'
@@ -105,3 +106,8 @@ async def parallel_invoke(
     calls = [partial(client.call, ctx, given) for client, given in zip(clients, inputs, strict=True)]
     values = values_of(await run_group("parallel_invoke", ctx, calls, max_concurrent, failure))
     return tuple(values) if isinstance(clients, tuple) else values
+
+
+def _can_be_called(client: object) -> bool:
+    """Whether it is a `Callee`, and not a client that still needs a key."""
+    return callable(getattr(client, "call", None)) and not isinstance(client, KeyedClient)

@@ -34,8 +34,8 @@ for good, and items may cost money."""
 ORPHAN_END: Final = 3600.0
 """Seconds after which such a pool is given up, with the outcomes that nobody came for."""
 
-_counters: weakref.WeakKeyDictionary[Any, itertools.count[int]] = weakref.WeakKeyDictionary()
-_crews: dict[tuple[str, int], _Crew] = {}
+_calls: weakref.WeakKeyDictionary[Any, itertools.count[int]] = weakref.WeakKeyDictionary()
+_states: dict[tuple[str, int], _RunState] = {}
 
 
 async def run_each(
@@ -70,13 +70,13 @@ async def run_each(
     payloads = list(items)
     hints = parameter_annotations(fn)
     classes = classes_of(fn, hints)
-    key = ctx.request().id, next(_counters.setdefault(ctx, itertools.count()))
-    crew = _crews.get(key)
-    if crew is None:
+    key = ctx.request().id, next(_calls.setdefault(ctx, itertools.count()))
+    state = _states.get(key)
+    if state is None:
         keep = functools.partial(encode, classes=classes)
         work = ItemCall(fn, is_async(fn), contextvars.copy_context(), encode=keep)
-        crew = _crews[key] = _Crew(payloads, work, policy or RunPolicy())
-    crew.adopt()
+        state = _states[key] = _RunState(payloads, work, policy or RunPolicy())
+    state.begin_attempt()
     finals: dict[int, Attempt] = {}
 
     def on_group(_: bytes, attempts: list[Attempt]) -> bool:
@@ -84,11 +84,11 @@ async def run_each(
         return True
 
     try:
-        cancelled = await commit(ctx, len(payloads), crew, on_group)
+        cancelled = await commit(ctx, len(payloads), state, on_group)
     except BaseException:
-        crew.orphan(lambda: _crews.pop(key, None))  # the next attempt of the handler finds it
+        state.end_attempt(lambda: _states.pop(key, None))  # the next attempt of the handler finds it
         raise
-    _crews.pop(key).end()
+    _states.pop(key).end()
     if cancelled:
         raise TerminalError("cancelled", 409)
     rebuild = rebuilder(hints.get("return"))
@@ -106,7 +106,7 @@ def _outcome(attempt: Attempt, classes: Classes, rebuild: Rebuild | None) -> Out
     return Outcome(attempt.position, value)
 
 
-class _Crew:
+class _RunState:
     """The pool of one `run_each`, kept from one attempt of its handler to the next."""
 
     def __init__(self, payloads: Sequence[Any], work: ItemCall, policy: RunPolicy) -> None:
@@ -132,14 +132,14 @@ class _Crew:
         if self._lane is not None:
             self._pool.cancel(self._lane)
 
-    def adopt(self) -> None:
-        """An attempt of the handler is there."""
+    def begin_attempt(self) -> None:
+        """Let items be started: an attempt of the handler records them."""
         while self._timers:
             self._timers.pop().cancel()
         self._pool.resume()
 
-    def orphan(self, forget: Callable[[], object]) -> None:
-        """The attempt has ended; another should come."""
+    def end_attempt(self, forget: Callable[[], object]) -> None:
+        """Go on for a while without an attempt; if none begins, pause the pool, and in the end give it up."""
         loop = asyncio.get_running_loop()
         self._timers = [
             loop.call_later(ORPHAN_PAUSE, self._pool.pause),
@@ -151,5 +151,6 @@ class _Crew:
         self.end()
 
     def end(self) -> None:
-        self.adopt()
+        """Close the pool."""
+        self.begin_attempt()  # no timer is left
         self._pool.close()

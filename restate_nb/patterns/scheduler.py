@@ -3,7 +3,7 @@
     helper --run--> Scheduler --steps--> Fibre (one operation)
                         |                   | awaits a durable future
                         |                   v
-                        |                 Shared --yields--> Park(tree)      "wake me when this is resolved"
+                        |                 DurableFuture --yields--> Park(tree)      "wake me when this is resolved"
                         v
                     Wiring.poll(first of all parked trees)                   the SDK's own wait, one at a time
 
@@ -41,7 +41,7 @@ from restate_nb.patterns.sdk import (
     is_sdk_coroutine,
     unresolved,
 )
-from restate_nb.patterns.teardown import bury
+from restate_nb.patterns.teardown import end_after_attempt
 
 _KEY = "_restate_nb_scheduler"
 
@@ -106,7 +106,7 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         guard = OperationLoop(self._loop, self._adopt, lambda: str(self._current))
         self._driving = True
-        self._wiring.shadow(self._park, self._called)
+        self._wiring.shadow(self._park, self._add_call)
         try:
             self._admit(group)
             while not group.finished:
@@ -122,7 +122,7 @@ class Scheduler:
             self._abandon(group)
             self._ready.clear()
             if self._left:
-                bury(self._left, self._wiring)
+                end_after_attempt(self._left, self._wiring)
                 self._left = []
 
     async def _progress(self, root: Group[Any]) -> None:
@@ -289,9 +289,9 @@ class Scheduler:
             step = coroutine.send(None)
         return step if isinstance(step, Park) else Foreign(step)
 
-    def _called(self, future: Any) -> None:
+    def _add_call(self, future: Any) -> None:
         if self._current is not None:
-            self._current.called(future)
+            self._current.add_call(future)
 
     def _outside(self) -> NotDurable:
         return NotDurable(

@@ -8,7 +8,7 @@ Five private things give that place, and nothing of them is patched on a class:
 - `ctx.vm.is_completed(handle)` says what the journal already answered;
 - every step's action is run by `ctx.create_run_coroutine(...)`, and all that is to be recorded is given to `ctx.vm`:
   `Tap` shadows these, so that what cannot be recorded ends its step instead of the attempt;
-- a durable future starts its coroutine with `asyncio.create_task` (`LazyFuture`), which `guard.py` answers.
+- a durable future starts its coroutine with `asyncio.create_task` (`LazyFuture`), which `loop_guard.py` answers.
 """
 
 from __future__ import annotations
@@ -345,12 +345,12 @@ class Tap:
         assert isinstance(found, bytes)
         return found if context.journal_codec is None else await context.journal_codec.decode(found)
 
-    def refuse(self, names: Iterable[str], refuse: Callable[..., Any]) -> None:
-        """Put a function that raises in the place of methods of the context."""
+    def replace_methods(self, names: Iterable[str], replacement: Callable[..., Any]) -> None:
+        """Put a function in the place of methods of the context."""
         for name in names:
-            vars(self._context)[name] = refuse
+            vars(self._context)[name] = replacement
 
-    def payloads(self, check: Callable[[bytes | str], object]) -> None:
+    def check_payloads(self, check: Callable[[bytes | str], object]) -> None:
         """Have all bytes and names checked that are to be recorded, except for the output; it may raise."""
 
         def checked(give: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -361,15 +361,15 @@ class Tap:
 
         self._shadow(_PAYLOADS, checked)
 
-    def failures(self, mend: Callable[[Failure], Failure]) -> None:
-        """Have all failures that are to be recorded mended: the core takes no text that is not UTF-8, for example."""
+    def repair_failures(self, repair: Callable[[Failure], Failure]) -> None:
+        """Have `repair` applied to all failures that are to be recorded: the core takes only UTF-8, for example."""
 
-        def mended(give: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            given = [mend(each) if isinstance(each, Failure) else each for each in args]
-            named = {name: mend(each) if isinstance(each, Failure) else each for name, each in kwargs.items()}
+        def repaired(give: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            given = [repair(each) if isinstance(each, Failure) else each for each in args]
+            named = {name: repair(each) if isinstance(each, Failure) else each for name, each in kwargs.items()}
             return give(*given, **named)
 
-        self._shadow(_FAILURES, mended)
+        self._shadow(_FAILURES, repaired)
 
     def _shadow(self, names: Iterable[str], through: Callable[..., Any]) -> None:
         for name in names:
@@ -377,7 +377,7 @@ class Tap:
             if give is not None:  # the oldest versions have fewer
                 vars(self._vm)[name] = partial(through, give)
 
-    def steps(
+    def guard_steps(
         self,
         guard: Callable[[int, str, Any, Any], tuple[Any, Any]],
         failed: Callable[[BaseException], str],

@@ -1,4 +1,4 @@
-"""What becomes of operations that an attempt left unfinished (it was suspended, or it failed).
+"""Ends the operations that an attempt left unfinished, since it was suspended or failed.
 
 Closing such a coroutine at once would run its `finally` blocks, and their durable steps would reach the journal of an
 attempt that has ended already. So it is kept until the attempt is over, and then ended the way the SDK ends a suspended
@@ -16,17 +16,17 @@ from restate.exceptions import SuspendedException
 from restate_nb.patterns.loop_guard import OperationLoop, running
 from restate_nb.patterns.sdk import Wiring
 
-_burials: set[asyncio.Task[None]] = set()  # asyncio itself keeps only weak references to tasks
+_teardowns: set[asyncio.Task[None]] = set()  # asyncio itself keeps only weak references to tasks
 
 
-def bury(left: list[Coroutine[Any, Any, Any]], wiring: Wiring) -> None:
+def end_after_attempt(left: list[Coroutine[Any, Any, Any]], wiring: Wiring) -> None:
     """End the coroutines in `left` as soon as the attempt is over."""
-    task = asyncio.get_running_loop().create_task(_bury(left, wiring))
-    _burials.add(task)
-    task.add_done_callback(_burials.discard)
+    task = asyncio.get_running_loop().create_task(_wait_and_end(left, wiring))
+    _teardowns.add(task)
+    task.add_done_callback(_teardowns.discard)
 
 
-async def _bury(left: list[Coroutine[Any, Any, Any]], wiring: Wiring) -> None:
+async def _wait_and_end(left: list[Coroutine[Any, Any, Any]], wiring: Wiring) -> None:
     try:
         await wiring.until_finished()
     finally:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import os
-from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import pandas as pd
@@ -18,10 +14,9 @@ from restate_nb.results.columns import as_frame, typed
 from restate_nb.results.error_kinds import kind_of
 from restate_nb.results.ledger import PENDING, Ledger
 from restate_nb.session.run import run
+from restate_nb.tracebacks import users_part
 
 COLUMNS: Final = ["count", "error_type", "error", "where", "first_at", "last_at", "example", "traceback"]
-
-_MACHINERY = (str(Path(__file__).parents[1]) + os.sep, str(Path(asyncio.__file__).parent) + os.sep, "nest_asyncio")
 
 
 def errors_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
@@ -108,17 +103,9 @@ def run_here(target: Function, raw: bytes, *, debug: bool) -> Any:
         value = target.caller()(raw)
         return run(value) if inspect.isawaitable(value) else value
     except Exception as error:
-        error.__traceback__ = _users(error.__traceback__)
+        error.__traceback__ = users_part(error.__traceback__)
         if debug:
             import pdb  # noqa: PLC0415 - asked for
 
             pdb.post_mortem(error.__traceback__)
         raise
-
-
-def _users(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first line of the user's own code on."""
-    own = trace
-    while own is not None and any(part in own.tb_frame.f_code.co_filename for part in _MACHINERY):
-        own = own.tb_next
-    return own or trace

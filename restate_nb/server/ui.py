@@ -21,11 +21,9 @@ from aiohttp import web
 from yarl import URL
 
 from restate_nb.errors import ServerError
-from restate_nb.server.address import Address, link_path, make_link
+from restate_nb.server.address import Address, link_path
 from restate_nb.server.lifecycle import server_status
-
-NAME: Final = "restate-nb"
-"""The path of the UI under that of the Jupyter server, and the name of the entry point."""
+from restate_nb.server.ui_link import NAME
 
 _MOST_BYTES: Final = 32 * 1024 * 1024  # of a request; restate-server takes no more either
 _REWRITTEN: Final = {"text/html", "text/javascript", "application/javascript", "application/manifest+json"}
@@ -57,15 +55,6 @@ def jupyter_entry() -> dict[str, Any]:
         "timeout": 30,
         "launcher_entry": {"enabled": False},
     }
-
-
-def publish(data_dir: Path) -> str:
-    """The name under which the UI of this directory's server is found, after `NAME`.
-
-    Raises:
-        ServerError: there is no private place for the link that says which directory it is.
-    """
-    return make_link(data_dir).name
 
 
 class Ui:

@@ -60,10 +60,10 @@ def guard(context: object, flights: StepsInFlight, attempt: int) -> Tap:
         return flights.board(attempt, handle, name, in_what(action)), _Checked(name, serde)
 
     tap = Tap(context)
-    tap.refuse(_NO_STATE, _no_state)
-    tap.payloads(_check_size)
-    tap.failures(_mended)
-    tap.steps(guarded, lambda error: f"{type(error).__name__}: {_text(error)}", flights.land)
+    tap.replace_methods(_NO_STATE, _no_state)
+    tap.check_payloads(_check_size)
+    tap.repair_failures(_repaired)
+    tap.guard_steps(guarded, lambda error: f"{type(error).__name__}: {_text(error)}", flights.land)
     return tap
 
 
@@ -167,7 +167,7 @@ class _Checked(Serde[Any]):
         return f"{begins} {plain}; or give the step a serde of its own: RunOptions(serde=...)."
 
 
-def _mended(failure: SdkFailure) -> SdkFailure:
+def _repaired(failure: SdkFailure) -> SdkFailure:
     """A failure that the core takes."""
     code = failure.code if type(failure.code) is int and 0 < failure.code < 2**16 else 500
     metadata = failure.metadata

@@ -18,7 +18,6 @@ from restate_nb.backends.connection import Connection
 from restate_nb.backends.job_store import job_store_of
 from restate_nb.engine.forked import Home
 from restate_nb.engine.function import Function
-from restate_nb.environment import ui_link
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.handle.batches import Batch
 from restate_nb.handle.items import Items
@@ -27,6 +26,7 @@ from restate_nb.handle.provenance import Fresh
 from restate_nb.handle.visible import SessionStopped
 from restate_nb.policy import RunPolicy
 from restate_nb.server.lifecycle import ServerHandle
+from restate_nb.server.ui_link import ui_link
 from restate_nb.service.active_jobs import JobRuns
 from restate_nb.service.durable_handler import DurableFunctions, add_durable_handler
 from restate_nb.service.endpoint import Definition, Endpoint

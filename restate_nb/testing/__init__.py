@@ -28,10 +28,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from restate_nb.testing.context import MockContext, mock_context
 from restate_nb.testing.invocation import MockStuck
 from restate_nb.testing.journal import Entry, Journal
-from restate_nb.testing.mock import Mock
+from restate_nb.testing.mock import Mock, MockContext, mock_context
 from restate_nb.testing.shared_state import Request
 
 if TYPE_CHECKING:

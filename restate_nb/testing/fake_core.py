@@ -1,4 +1,4 @@
-"""What stands in for the SDK's native core in a mock: one attempt of an invocation, over a journal in memory.
+"""A fake of the SDK's native core: one attempt of a mock invocation, over its journal in memory.
 
 It takes the commands that the SDK's own context gives the core (so that serdes, durable futures, `restate.gather` and
 `restate.select` are the real ones), compares them with the journal on a replay, and hands out answers one by one, in
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from restate_nb.errors import InvalidInput
 from restate_nb.patterns.sdk import (
@@ -28,23 +28,29 @@ from restate_nb.patterns.sdk import (
     handles_of,
     unresolved,
 )
+from restate_nb.testing.invocation import Invocation
 from restate_nb.testing.journal import CANCELLED, Answer, Entry, handle_of, mismatch
 from restate_nb.testing.shared_state import Request, decode
 
-if TYPE_CHECKING:
-    from restate_nb.testing.mock import Mock
 
+class FakeCore:
+    """One attempt. Its method names are the core's.
 
-class Machine:
-    """One attempt. Its method names are the core's."""
+    Attributes:
+        actions: what `ctx.run` was asked to do and is not started; the context's own dict, by handle.
+        issued: the entries that this attempt has made so far.
+    """
 
-    def __init__(self, mock: Mock) -> None:
-        self.mock = mock
+    def __init__(self, invocation: Invocation) -> None:
+        self.actions: dict[int, Callable[[], Any]] = {}
         self.issued: list[Entry] = []
+        self._invocation = invocation
+        self._journal = invocation.journal
+        self._started: dict[int, Callable[[], Any]] = {}  # the actions of this attempt, to run one again
         self._unread = 0  # the next answer of the journal that this attempt has not seen
         self._known: dict[int, Answer] = {}
         self._taken: set[int] = set()
-        self._began_with = len(mock.journal.answers)
+        self._began_with = len(invocation.journal.answers)
 
     # Reading the journal.
 
@@ -52,7 +58,7 @@ class Machine:
         return handle in self._known
 
     def is_replaying(self) -> bool:
-        return len(self.issued) < len(self.mock.journal)
+        return len(self.issued) < len(self._journal)
 
     def take_notification(self, handle: int) -> Any:
         if handle not in self._known:
@@ -61,36 +67,36 @@ class Machine:
         return self._known.pop(handle)
 
     def do_progress(self, tree: Tree) -> Any:
-        mock = self.mock
+        invocation, answers = self._invocation, self._journal.answers
         while unresolved(tree, lambda handle: handle in self._known or handle in self._taken) is not None:
             # With replay, what is answered now is for the next attempt.
-            if self._unread < (self._began_with if mock.replay else len(mock.journal.answers)):
-                handle, answer = mock.journal.answers[self._unread]
+            if self._unread < (self._began_with if invocation.replay else len(answers)):
+                handle, answer = answers[self._unread]
                 self._unread += 1
                 if handle == CANCELLED:
                     return DO_PROGRESS_CANCEL_SIGNAL_RECEIVED
                 self._known[handle] = answer
-            elif mock.replay and len(mock.journal.answers) > self._began_with and not mock.working:
+            elif invocation.replay and len(answers) > self._began_with and not invocation.running:
                 return SUSPENDED
-            elif (job := self._next_job(tree)) is not None:
-                return DoProgressExecuteRun(job)  # type: ignore[no-untyped-call]
-            elif not mock.settle() and (mock.working or not mock.tick()):
-                mock.awaited = sorted(handles_of(tree))
+            elif (next_one := self._start_next(tree)) is not None:
+                return DoProgressExecuteRun(next_one)  # type: ignore[no-untyped-call]
+            elif not invocation.apply_next_end() and (invocation.running or not invocation.tick()):
+                invocation.awaited = sorted(handles_of(tree))
                 return DO_PROGRESS_WAIT_EXTERNAL_PROGRESS
         return DO_PROGRESS_ANY_COMPLETED
 
-    def _next_job(self, tree: Tree) -> int | None:
-        """The next call to make or action to run, in the order in which the handler asked for them."""
-        mock, awaited, actions = self.mock, handles_of(tree), self.mock.context.run_coros_to_execute
-        due = [handle for handle in actions if handle in awaited and handle not in mock.backing_off]
-        due += mock.requests
+    def _start_next(self, tree: Tree) -> int | None:
+        """The handle of the next call or action to start, in the order in which the handler asked for them."""
+        invocation, awaited = self._invocation, handles_of(tree)
+        due = [handle for handle in self.actions if handle in awaited and handle not in invocation.backing_off]
+        due += invocation.pending_calls
         if not due:
             return None
         handle = min(due)
-        if handle in mock.requests:
-            actions[handle] = mock.performing[handle] = mock.requests.pop(handle)
-        mock.context.started[handle] = actions[handle]
-        mock.working[handle] = None
+        if handle in invocation.pending_calls:
+            self.actions[handle] = invocation.open_calls[handle] = invocation.pending_calls.pop(handle)
+        self._started[handle] = self.actions[handle]
+        invocation.running[handle] = None
         return handle
 
     # Commands.
@@ -99,7 +105,7 @@ class Machine:
         """Record a step, or compare it with the journal; its handle, and whether it is new."""
         entry, index = Entry(kind, name, detail), len(self.issued)
         self.issued.append(entry)
-        recorded = self.mock.journal.entries
+        recorded = self._journal.entries
         if index == len(recorded):
             recorded.append(entry)
             return handle_of(index), True
@@ -111,17 +117,17 @@ class Machine:
         """A step that is answered as soon as it is taken."""
         handle, new = self._command(kind, name, detail)
         if new:
-            self.mock.journal.answer(handle, answer())
+            self._journal.answer(handle, answer())
         return handle
 
     def sys_run(self, name: str) -> Run:
         handle, _ = self._command("run", name)
-        return Run(replayed=self.mock.journal.answered(handle), handle=handle)
+        return Run(replayed=self._journal.answered(handle), handle=handle)
 
     def sys_sleep(self, millis: int, name: str | None = None) -> int:
         handle, new = self._command("sleep", name or "", f"{millis / 1000:g} s")
         if new:
-            self.mock.after(millis / 1000, lambda: self.mock.journal.answer(handle, None))
+            self._invocation.after(millis / 1000, lambda: self._journal.answer(handle, None))
         return handle
 
     def sys_call(self, service: str, handler: str, parameter: bytes, key: str | None = None, **options: Any) -> Any:
@@ -135,8 +141,8 @@ class Machine:
     def _request(
         self, kind: str, service: str, handler: str, parameter: bytes, key: str | None, **options: Any
     ) -> tuple[int, bool]:
-        mock, target = self.mock, f"{service}/{handler}"
-        if kind == "call" and target not in mock.world.stubs:
+        invocation, target = self._invocation, f"{service}/{handler}"
+        if kind == "call" and target not in invocation.shared.callees:
             raise InvalidInput(
                 f"The handler calls {target}, which this mock does not know. Stub it: "
                 f'ctx.mock.stub("{target}", lambda arg: ...), or host the service: ctx.mock.host(service).'
@@ -144,8 +150,8 @@ class Machine:
         text = parameter.decode(errors="replace")
         handle, new = self._command(kind, target, f"{key}: {text}" if key is not None else text)
         if new:
-            identity = mock.world.next_id()
-            mock.journal.answer(handle + 1, identity)
+            identity = invocation.shared.next_id()
+            self._journal.answer(handle + 1, identity)
             request = Request(
                 target,
                 key,
@@ -157,12 +163,12 @@ class Machine:
                 options.get("scope"),
                 options.get("limit_key"),
             )
-            mock.requested(kind, handle, request, parameter)
+            invocation.add_request(kind, handle, request, parameter)
         return handle, new
 
     def sys_cancel(self, invocation_id: str) -> None:
         if self._command("cancel", invocation_id)[1]:
-            self.mock.cancelled(invocation_id)
+            self._invocation.cancel_invocation(invocation_id)
 
     def attach_invocation(self, invocation_id: str) -> int:
         return self._command("attach", invocation_id)[0]
@@ -170,48 +176,48 @@ class Machine:
     # State.
 
     def sys_get_state(self, name: str, entry_name: str | None = None) -> int:
-        return self._at_once("get", name, entry_name or "", lambda: self.mock.states.get(name))
+        return self._at_once("get", name, entry_name or "", lambda: self._invocation.states.get(name))
 
     def sys_get_state_keys(self, entry_name: str | None = None) -> int:
-        return self._at_once("keys", entry_name or "", "", lambda: sorted(self.mock.states))
+        return self._at_once("keys", entry_name or "", "", lambda: sorted(self._invocation.states))
 
     def sys_set_state(self, name: str, value: bytes, entry_name: str | None = None) -> None:
         if self._command("set", name, value.decode(errors="replace"))[1]:
-            self.mock.states[name] = value
+            self._invocation.states[name] = value
 
     def sys_clear_state(self, name: str, entry_name: str | None = None) -> None:
         if self._command("clear", name)[1]:
-            self.mock.states.pop(name, None)
+            self._invocation.states.pop(name, None)
 
     def sys_clear_all_state(self, entry_name: str | None = None) -> None:
         if self._command("clear_all", "")[1]:
-            self.mock.states.clear()
+            self._invocation.states.clear()
 
     # Awakeables, promises, signals.
 
     def sys_awakeable(self) -> tuple[str, int]:
         handle, new = self._command("awakeable", "")
-        name = f"awk_{self.mock.id}_{handle}"
+        name = f"awk_{self._invocation.id}_{handle}"
         if new:
-            self.mock.world.awakeables[name] = (self.mock, handle)
+            self._invocation.shared.awakeables[name] = (self._invocation, handle)
         return name, handle
 
     def sys_resolve_awakeable(self, name: str, value: bytes) -> None:
         if self._command("resolve_awakeable", name, value.decode(errors="replace"))[1]:
-            self.mock.complete_awakeable(name, value)
+            self._invocation.complete_awakeable(name, value)
 
     def sys_reject_awakeable(self, name: str, failure: Failure) -> None:
         if self._command("reject_awakeable", name, failure.message)[1]:
-            self.mock.complete_awakeable(name, failure)
+            self._invocation.complete_awakeable(name, failure)
 
     def sys_get_promise(self, name: str) -> int:
         handle, new = self._command("promise", name)
         if new:
-            self.mock.await_promise(name, handle)
+            self._invocation.await_promise(name, handle)
         return handle
 
     def sys_peek_promise(self, name: str) -> int:
-        return self._at_once("peek_promise", name, "", lambda: self.mock.promises.get(name))
+        return self._at_once("peek_promise", name, "", lambda: self._invocation.promises.get(name))
 
     def sys_complete_promise_success(self, name: str, value: bytes) -> int:
         return self._complete_promise(name, value, value.decode(errors="replace"))
@@ -220,12 +226,12 @@ class Machine:
         return self._complete_promise(name, failure, failure.message)
 
     def _complete_promise(self, name: str, answer: Answer, detail: str) -> int:
-        return self._at_once("complete_promise", name, detail, lambda: self.mock.complete_promise(name, answer))
+        return self._at_once("complete_promise", name, detail, lambda: self._invocation.complete_promise(name, answer))
 
     def sys_signal(self, signal_name: str) -> int:
         handle, new = self._command("signal", signal_name)
         if new:
-            self.mock.await_promise(f"signal {signal_name}", handle)
+            self._invocation.await_promise(f"signal {signal_name}", handle)
         return handle
 
     def sys_resolve_signal(self, invocation_id: str, signal_name: str, value: bytes) -> None:
@@ -237,25 +243,22 @@ class Machine:
     # What became of a ctx.run action.
 
     def propose_run_completion_success(self, handle: int, output: bytes) -> None:
-        self.mock.done(handle, lambda: self.mock.journal.answer(handle, bytes(output)))
+        self._invocation.note_end(handle, lambda: self._journal.answer(handle, bytes(output)))
 
     def propose_run_completion_failure(self, handle: int, output: Failure) -> None:
-        self.mock.done(handle, lambda: self.mock.journal.answer(handle, output))
+        self._invocation.note_end(handle, lambda: self._journal.answer(handle, output))
 
     def propose_run_completion_transient(
         self, handle: int, failure: Failure, attempt_duration_ms: int, config: Any
     ) -> None:
-        self.mock.done(
+        self._failed(
             handle,
-            lambda: self.mock.retry(
-                handle,
-                failure,
-                max_attempts=config.max_attempts,
-                max_seconds=None if config.max_duration is None else config.max_duration / 1000,
-                first=(config.initial_interval or 50) / 1000,
-                factor=config.interval_factor or 2.0,
-                longest=(config.max_interval or 10_000) / 1000,
-            ),
+            failure,
+            max_attempts=config.max_attempts,
+            max_seconds=None if config.max_duration is None else config.max_duration / 1000,
+            first=(config.initial_interval or 50) / 1000,
+            factor=config.interval_factor or 2.0,
+            longest=(config.max_interval or 10_000) / 1000,
         )
 
     def propose_run_completion_transient_with_delay_override(  # noqa: PLR0917 - so the SDK calls it
@@ -269,13 +272,17 @@ class Machine:
     ) -> None:
         wait = delay_override.total_seconds() if delay_override else 0.05
         limit = max_retry_duration_override.total_seconds() if max_retry_duration_override else None
-        self.mock.done(
-            handle,
-            lambda: self.mock.retry(
-                handle, failure, max_attempts=max_retry_attempts_override, max_seconds=limit, first=wait, factor=1.0,
-                longest=wait,
-            ),
+        self._failed(
+            handle, failure, max_attempts=max_retry_attempts_override, max_seconds=limit, first=wait, factor=1.0,
+            longest=wait,
         )  # fmt: skip
+
+    def _failed(self, handle: int, failure: Failure, **policy: Any) -> None:
+        def ending() -> None:
+            if self._invocation.action_failed(handle, failure, **policy):
+                self.actions[handle] = self._started[handle]  # it is due again after its back-off
+
+        self._invocation.note_end(handle, ending)
 
     # The wire, which a mock has not.
 

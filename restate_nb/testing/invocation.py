@@ -1,7 +1,7 @@
-"""One mock invocation as its machine and its context see it: the clock, what runs, and what others answer.
+"""One mock invocation over all of its attempts: the clock, the actions and calls under way, and what they are answered.
 
-Whatever ends (a `ctx.run` action, a call) is noted when it ends and counts when the machine asks, one at a time and in
-the order of starting. So the journal does not depend on how fast things really were.
+The end of an action or a call is noted when it ends, and applied when the core asks, one at a time and in the order of
+starting. So the journal does not depend on how fast things really were.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from restate_nb.errors import RestateNbError
 from restate_nb.patterns.sdk import Failure
 from restate_nb.testing.journal import Answer, Journal
-from restate_nb.testing.shared_state import Effect, Request, Stub, World
-
-if TYPE_CHECKING:
-    from restate_nb.testing.context import MockContext
+from restate_nb.testing.shared_state import Callee, Effect, Recipient, Request, SharedState
 
 _GIVE_UP_AFTER = 70  # attempts of a step without limits; restate-server would pause the invocation then
 
@@ -29,12 +27,21 @@ class MockStuck(RestateNbError, RuntimeError):
     """The handler waits for something that nobody does, or a step fails for ever."""
 
 
-class Running:
-    """What is kept of one invocation over its attempts."""
+class Invocation:
+    """What an invocation keeps from one attempt to the next.
+
+    Attributes:
+        effects: what it did to other invocations; kept by one that another invocation called.
+        pending_calls: calls and sends that are still to be made, by handle.
+        open_calls: those under way.
+        running: actions and calls under way, in the order of starting; how each ended, once it did.
+        backing_off: actions that wait for their next attempt.
+        awaited: the handles that the handler waits for.
+    """
 
     def __init__(
         self,
-        world: World,
+        shared: SharedState,
         *,
         service: str = "Mock",
         key: str = "",
@@ -42,27 +49,39 @@ class Running:
         now: float = 0.0,
         identity: str | None = None,
     ) -> None:
-        self.world = world
+        self.shared = shared
         self.service, self.key, self.replay, self.now = service, key, replay, now
-        self.id = identity or world.next_id()
+        self.id = identity or shared.next_id()
         self.journal = Journal()
         self.requests_made: list[Request] = []
         self.runs: Counter[str] = Counter()
-        self.attempts = 0
-        self.context: MockContext
-        self.effects: list[Effect] | None = None  # on other invocations; kept by one that another invocation called
-        self.requests: dict[int, Callable[[], Any]] = {}  # calls and sends to make, by handle
-        self.performing: dict[int, Callable[[], Any]] = {}  # those that are under way
-        self.working: dict[int, Callable[[], None] | None] = {}  # what was started, in order; how it ended once it did
+        self.effects: list[Effect] | None = None
+        self.pending_calls: dict[int, Callable[[], Any]] = {}
+        self.open_calls: dict[int, Callable[[], Any]] = {}
+        self.running: dict[int, Callable[[], None] | None] = {}
         self.backing_off: set[int] = set()
         self.awaited: list[int] = []
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._failed: dict[int, tuple[int, float]] = {}  # attempts of a failing action, and when the first one was
-        self._in_flight: dict[str, int] = {}  # calls without a result: invocation id to handle
+        self._unanswered: dict[str, int] = {}  # calls without a result: invocation id to handle
         self._events: asyncio.Queue[Any] = asyncio.Queue()
         self._idle = asyncio.Event()
-        self._broken: BaseException | None = None
+        self._error: BaseException | None = None
+
+    def begin_attempt(self) -> None:
+        """Forget the actions that died with the attempt before; calls that were under way are made again."""
+        self.running = {handle: ending for handle, ending in self.running.items() if ending is not None}
+        self.pending_calls |= self.open_calls
+        self.open_calls.clear()
+        self._idle.clear()
+
+    async def make_pending_calls(self) -> None:
+        """Run the handlers that were only sent to, after the handler has ended."""
+        for handle in sorted(self.pending_calls):
+            self.running[handle] = None
+            await self.pending_calls.pop(handle)()
+        self.raise_if_failed()
 
     # Time.
 
@@ -81,21 +100,21 @@ class Running:
 
     # Actions and calls.
 
-    def done(self, handle: int, ending: Callable[[], None]) -> None:
-        """Something that was started has ended."""
-        if handle in self.working:  # else it was started by an attempt that is over
-            self.working[handle] = ending
+    def note_end(self, handle: int, ending: Callable[[], None]) -> None:
+        """Note that an action or a call has ended; `ending` is what that means, once it is its turn."""
+        if handle in self.running:  # else it was started by an attempt that is over
+            self.running[handle] = ending
 
-    def settle(self) -> bool:
-        """Let the end of what was started first count; False when that still runs."""
-        first = next(iter(self.working), None)
-        if first is None or (ending := self.working[first]) is None:
+    def apply_next_end(self) -> bool:
+        """Apply the end of what was started first; False while that still runs."""
+        first = next(iter(self.running), None)
+        if first is None or (ending := self.running[first]) is None:
             return False
-        del self.working[first]
+        del self.running[first]
         ending()
         return True
 
-    def retry(
+    def action_failed(
         self,
         handle: int,
         failure: Failure,
@@ -105,8 +124,8 @@ class Running:
         first: float,
         factor: float,
         longest: float,
-    ) -> None:
-        """An action failed: run it again later, or give up."""
+    ) -> bool:
+        """Whether the action runs again after a back-off; when not, it has failed for good."""
         attempts, since = self._failed.get(handle, (0, self.now))
         attempts += 1
         self._failed[handle] = (attempts, since)
@@ -114,56 +133,54 @@ class Running:
         spent = max_seconds is not None and self.now - since >= max_seconds
         if spent or (max_attempts is not None and attempts >= max_attempts):
             self.journal.answer(handle, Failure(500, failure.message))
-        elif not limited and attempts >= _GIVE_UP_AFTER:
-            self._broken = MockStuck(
+            return False
+        if not limited and attempts >= _GIVE_UP_AFTER:
+            self._error = MockStuck(
                 f"A step failed {attempts} times; restate-server would pause the invocation now: {failure.message}. "
                 "Limit its attempts with RunOptions(max_attempts=...).\n" + (failure.stacktrace or "")
             )
-        else:
-            self.backing_off.add(handle)
-            self.after(min(first * factor ** (attempts - 1), longest), lambda: self._again(handle))
+            return False
+        self.backing_off.add(handle)
+        self.after(min(first * factor ** (attempts - 1), longest), lambda: self.backing_off.discard(handle))
+        return True
 
-    def _again(self, handle: int) -> None:
-        self.backing_off.discard(handle)
-        self.context.run_again(handle)
-
-    def requested(self, kind: str, handle: int, request: Request, parameter: bytes) -> None:
-        """The handler made a call or a send."""
+    def add_request(self, kind: str, handle: int, request: Request, parameter: bytes) -> None:
+        """Add a call or a send of the handler to those that are to be made."""
         self.requests_made.append(request)
-        stub = self.world.stubs.get(request.target)
-        if stub is None:
+        callee = self.shared.callees.get(request.target)
+        if callee is None:
             return
         if kind == "call":
-            self._in_flight[request.invocation_id] = handle
-        self.requests[handle] = lambda: self._perform(kind, handle, request, parameter, stub)
+            self._unanswered[request.invocation_id] = handle
+        self.pending_calls[handle] = lambda: self._call(kind, handle, request, parameter, callee)
 
-    async def _perform(self, kind: str, handle: int, request: Request, parameter: bytes, stub: Stub) -> None:
+    async def _call(self, kind: str, handle: int, request: Request, parameter: bytes, callee: Callee) -> None:
         try:
-            reply = await stub.call(request, parameter, self.now + request.delay)
+            reply = await callee.call(request, parameter, self.now + request.delay)
         except Exception as error:
-            self._broken = error
+            self._error = error
             return
 
-        def arrive() -> None:
-            self._in_flight.pop(request.invocation_id, None)
+        def answer() -> None:
+            self._unanswered.pop(request.invocation_id, None)
             if kind == "call":
                 self.journal.answer(handle, reply.answer)
 
         def ended() -> None:
-            self.performing.pop(handle, None)
+            self.open_calls.pop(handle, None)
             for effect in reply.effects:
-                self.after(effect.at - self.now, effect.happen(self))
+                self.after(effect.at - self.now, partial(self.answer, effect.recipient, effect.handle, effect.answer))
             wait = request.delay + reply.took
             if wait:
-                self.after(wait, arrive)
+                self.after(wait, answer)
             else:
-                arrive()
+                answer()
 
-        self.done(handle, ended)
+        self.note_end(handle, ended)
 
-    def cancelled(self, invocation_id: str) -> None:
-        """The handler cancelled an invocation: a call of its own ends in 409."""
-        handle = self._in_flight.pop(invocation_id, None)
+    def cancel_invocation(self, invocation_id: str) -> None:
+        """Cancel another invocation: a call of this one's own ends in 409."""
+        handle = self._unanswered.pop(invocation_id, None)
         if handle is not None:
             self.journal.answer(handle, Failure(409, "cancelled"))
 
@@ -172,22 +189,22 @@ class Running:
     @property
     def states(self) -> dict[str, bytes]:
         """The states of this object or workflow, as JSON."""
-        return self.world.states.setdefault((self.service, self.key), {})
+        return self.shared.states.setdefault((self.service, self.key), {})
 
     @property
     def promises(self) -> dict[str, Any]:
         """The completed promises of this workflow."""
-        return self.world.promises.setdefault((self.service, self.key), {})
+        return self.shared.promises.setdefault((self.service, self.key), {})
 
     @property
-    def _waiting(self) -> dict[str, list[tuple[Running, int]]]:
-        return self.world.waiting.setdefault((self.service, self.key), {})
+    def _waiting(self) -> dict[str, list[tuple[Recipient, int]]]:
+        return self.shared.waiting.setdefault((self.service, self.key), {})
 
     def complete_awakeable(self, name: str, answer: Answer) -> None:
         """Resolve or reject an awakeable, of this or of another invocation."""
-        waiting = self.world.awakeables.pop(name, None)
+        waiting = self.shared.awakeables.pop(name, None)
         if waiting is not None:
-            self.reach(*waiting, answer)
+            self.answer(*waiting, answer)
 
     def await_promise(self, name: str, handle: int) -> None:
         """Answer `handle` when the promise is completed, or now if it is."""
@@ -201,45 +218,58 @@ class Running:
         if name in self.promises:
             return Failure(409, "the promise was already completed")
         self.promises[name] = answer
-        for owner, handle in self._waiting.pop(name, []):
-            self.reach(owner, handle, answer)
+        for recipient, handle in self._waiting.pop(name, []):
+            self.answer(recipient, handle, answer)
         return None
 
-    def reach(self, owner: Running, handle: int, answer: Answer) -> None:
-        """Answer what an invocation waits for: this one, or another, which learns of it in its own time."""
-        if owner is self:
+    def answer(self, recipient: Recipient, handle: int, answer: Answer) -> None:
+        """Answer what an invocation waits for: this one, or another, which sees it at its own virtual time."""
+        if recipient is self:
             self.journal.answer(handle, answer)
         elif self.effects is not None:
-            self.effects.append(Effect(self.now, owner, handle, answer))
+            self.effects.append(Effect(self.now, recipient, handle, answer))
         else:
-            owner.journal.answer(handle, answer)
-            owner.wake()
+            recipient.deliver(handle, answer)
 
-    # The channel on which the context waits.
+    def deliver(self, handle: int, answer: Answer) -> None:
+        """Record an answer that another invocation gave, and wake this one."""
+        self.journal.answer(handle, answer)
+        self.wake()
+
+    # Events, on which the SDK's context waits.
 
     def wake(self) -> None:
-        """Let the context look again."""
+        """Let the context ask the core again."""
         self._idle.clear()
         self._events.put_nowait({"type": "restate.run_completed", "data": None})
 
-    async def receive(self) -> Any:
-        """Wait for something to happen."""
-        self._raise_if_broken()
-        event = await (self._events.get() if self.working else self._outside())
-        self._raise_if_broken()
+    async def next_event(self) -> Any:
+        """Wait until something has happened that the context has to know.
+
+        Raises:
+            MockStuck: nothing runs, and the test does nothing.
+        """
+        self.raise_if_failed()
+        event = await (self._events.get() if self.running else self._event_of_the_test())
+        self.raise_if_failed()
         return event
 
-    def _raise_if_broken(self) -> None:
-        if self._broken is not None:
-            broken, self._broken = self._broken, None
-            raise broken
+    async def until_idle(self) -> None:
+        """Wait until the handler can do nothing more by itself."""
+        await self._idle.wait()
 
-    async def _outside(self) -> Any:
+    def raise_if_failed(self) -> None:
+        """Raise, once, what went wrong in a call or a step of this invocation."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    async def _event_of_the_test(self) -> Any:
         self._idle.set()
         with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(self._events.get(), self.world.patience)
+            return await asyncio.wait_for(self._events.get(), self.shared.patience)
         waits = ", ".join(str(self.journal.entry_of(handle)) for handle in self.awaited)
         raise MockStuck(
-            f"The handler waits for: {waits}; and nothing happened for {self.world.patience:g} s. Resolve it from the "
+            f"The handler waits for: {waits}; and nothing happened for {self.shared.patience:g} s. Resolve it from the "
             "test: ctx.mock.resolve_awakeable(...), resolve_promise(...) or resolve_signal(...)."
         )

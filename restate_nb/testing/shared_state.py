@@ -1,4 +1,4 @@
-"""Where mock invocations live: stubs, states, awakeables; shared by an invocation and those that it calls."""
+"""What a mock invocation shares with those that it calls: stubs, states, promises, awakeables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from restate.exceptions import TerminalError
 from restate.handler import handler_from_callable
@@ -17,9 +17,6 @@ from restate.serde import DefaultSerde
 from restate_nb.errors import InvalidInput
 from restate_nb.patterns.sdk import Failure
 from restate_nb.testing.journal import Answer
-
-if TYPE_CHECKING:
-    from restate_nb.testing.invocation import Running
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,40 +46,49 @@ class Request:
     limit_key: str | None = None
 
 
+class Recipient(Protocol):
+    """An invocation that waits for an answer which another one, or the test, gives."""
+
+    def deliver(self, handle: int, answer: Answer) -> None:
+        """Record the answer, and wake the invocation."""
+
+
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What an invocation did to another one, and when."""
+    """An answer that an invocation gave to another one at the virtual time `at`."""
 
     at: float
-    owner: Running
+    recipient: Recipient
     handle: int
     answer: Answer
-
-    def happen(self, seen_by: Running) -> Callable[[], None]:
-        """Let it happen, as the invocation that learns of it sees it."""
-        return lambda: seen_by.reach(self.owner, self.handle, self.answer)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a call ended, after how many virtual seconds, and what it did to others meanwhile."""
+    """How a call ended, after how many virtual seconds, and its effects on other invocations meanwhile."""
 
     answer: Answer
     took: float = 0.0
     effects: Sequence[Effect] = ()
 
 
+class Callee(Protocol):
+    """What answers the calls to one handler."""
+
+    async def call(self, request: Request, parameter: bytes, now: float) -> Reply:
+        """Answer a call that starts at the virtual time `now`."""
+        ...
+
+
 @dataclass(slots=True)
 class Stub:
-    """What answers the calls to one handler."""
+    """Answers calls with a value, or with what a function returns."""
 
     answer: Any
     delay: float = 0.0
 
     async def call(self, request: Request, parameter: bytes, now: float) -> Reply:
-        """Answer a call that starts at the virtual time `now`."""
-        if isinstance(self.answer, Hosted):
-            return await self.answer.call(request, parameter, now)
+        """Answer a call; see `Callee`."""
         value = self.answer
         try:
             if callable(value):
@@ -94,41 +100,30 @@ class Stub:
         return Reply(encode(value), self.delay)
 
 
-@dataclass(frozen=True, slots=True)
-class Hosted:
-    """A real handler that runs on a mock context of its own when it is called."""
-
-    handler: Any
-    world: World
-
-    async def call(self, request: Request, parameter: bytes, now: float) -> Reply:
-        """Run the handler from the virtual time `now` on."""
-        from restate_nb.testing.mock import Mock  # noqa: PLC0415 - a mock holds a world, which holds this
-
-        handler, key = self.handler, request.key or ""
-        mock = Mock(self.world, service=handler.service_tag.name, key=key, now=now, identity=request.invocation_id)
-        mock.effects = []
-        io = handler.handler_io
-        arguments = [] if handler.arity == 1 else [io.input_serde.deserialize(parameter)]
-        async with self.world.turn(handler, key):
-            try:
-                answer: Answer = bytes(io.output_serde.serialize(await mock.invoke(handler.fn, *arguments)))
-            except TerminalError as error:
-                answer = Failure(error.status_code, error.message)
-        return Reply(answer, mock.now - now, mock.effects)
-
-
 @dataclass(slots=True)
-class World:
-    """What mock invocations share."""
+class SharedState:
+    """What mock invocations share.
+
+    Attributes:
+        seed: of random numbers.
+        patience: real seconds to wait for the test.
+        callees: what answers calls, by "Service/handler".
+        states: of objects and workflows, by service and key.
+        promises: of workflows that are completed, by service and key.
+        waiting: who waits for a promise, and on which handle, by service and key.
+        awakeables: who waits for an awakeable, and on which handle, by its id.
+        failures: what the next runs of an action raise, by the step's name.
+        locks: of objects, by service and key.
+        invocations: how many there were.
+    """
 
     seed: int = 0
     patience: float = 5.0
-    stubs: dict[str, Stub] = field(default_factory=dict)
+    callees: dict[str, Callee] = field(default_factory=dict)
     states: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
     promises: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    waiting: dict[tuple[str, str], dict[str, list[tuple[Running, int]]]] = field(default_factory=dict)
-    awakeables: dict[str, tuple[Running, int]] = field(default_factory=dict)
+    waiting: dict[tuple[str, str], dict[str, list[tuple[Recipient, int]]]] = field(default_factory=dict)
+    awakeables: dict[str, tuple[Recipient, int]] = field(default_factory=dict)
     failures: dict[str, list[BaseException]] = field(default_factory=dict)
     locks: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict)
     invocations: int = 0
@@ -138,8 +133,8 @@ class World:
         self.invocations += 1
         return f"inv_{self.invocations}"
 
-    def turn(self, handler: Any, key: str) -> AbstractAsyncContextManager[None]:
-        """Wait for one's turn: an object runs its exclusive handlers one after the other."""
+    def exclusive(self, handler: Any, key: str) -> AbstractAsyncContextManager[None]:
+        """The lock of an object, which runs its exclusive handlers one after the other; none for other handlers."""
         if handler.kind != "exclusive":
             return nullcontext()
         return self.locks.setdefault((handler.service_tag.name, key), asyncio.Lock())
@@ -173,7 +168,7 @@ def decode(buffer: bytes) -> Any:
 
 
 def _arguments(function: Callable[..., Any], key: str | None, parameter: bytes) -> list[Any]:
-    """Call a stub with what it takes: nothing, the input, or the key and the input (of the type that it names)."""
+    """The arguments that a stub takes: nothing, the input, or the key and the input (of the type that it names)."""
     try:
         signature = inspect.signature(function, eval_str=True)
     except (TypeError, ValueError, NameError):

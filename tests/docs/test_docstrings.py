@@ -22,7 +22,6 @@ import restate_nb.patterns
 import restate_nb.testing
 from restate_nb.errors import RestateNbError
 from restate_nb.testing import MockContext
-from restate_nb.testing.invocation import Running
 from tests.docs.pages import Page
 from tests.docs.raised import raised_within, subclasses
 
@@ -40,8 +39,8 @@ def members(kind: type) -> Iterator[tuple[str, Any]]:
                     yield name, getattr(owner, name)
 
 
-INSIDE = (MockContext, Running)
-"""Classes whose methods are not for users: what stands in for the SDK's context, and what drives a mock."""
+INSIDE = (MockContext,)
+"""Classes whose methods are not for users: what stands in for the SDK's context."""
 
 
 def public() -> Iterator[tuple[str, Any]]:

@@ -1,26 +1,20 @@
 """What the panel says, and how little it costs to tell it."""
 
 import contextvars
-import importlib.util
 import io
 import re
+import threading
 import time
+from collections.abc import Callable
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
-from restate_nb import environment
-from restate_nb.environment import ui_link
-from restate_nb.formatting import duration, one_line, rate, two_digits
-from restate_nb.panel import make_panel, to_html, to_text
-from restate_nb.panel.controls import offered
+from restate_nb.panel import Updater, make_panel, to_html, to_text
 from restate_nb.panel.render import segments
 from restate_nb.panel.terminal import LinePanel, TerminalPanel
 from restate_nb.panel.trend import Trend
-from restate_nb.panel.updater import Pump
 from restate_nb.results.progress import ErrorGroup, Progress
-from restate_nb.server.address import Address
 
 HOSTILE = '<img src=x onerror="alert(1)">&"\'\x1b[31m\u202e</div>'
 
@@ -66,65 +60,6 @@ def test_foreign_text_never_becomes_markup():
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", " https://x", ""])
 def test_only_web_addresses_become_links(url):
     assert "<a " not in to_html(progress(ui_url=url))
-
-
-TCP = Address("http://127.0.0.1:9070")
-LAB = {"JPY_SESSION_NAME": "work.ipynb", "JPY_PARENT_PID": "1"}
-NO_LINK = [
-    (Address("http://localhost", Path("/x/admin.sock")), LAB),  # a Unix socket: no browser reaches it
-    (TCP, LAB | {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"}),  # a Hub or Binder: the port is of another machine
-    (TCP, {"JPY_PARENT_PID": "1"}),  # nbclient: what is stored would be dead when it is read
-    (Address("https://restate.example.org:9070"), LAB),  # a cluster, of which we know no page
-]
-
-
-def in_environment(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
-    for name in ("JPY_SESSION_NAME", "JPY_PARENT_PID", "JUPYTERHUB_SERVICE_PREFIX", "SERVER_SOFTWARE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-
-
-def test_the_ui_of_a_server_on_loopback_is_linked_in_a_lab(monkeypatch):
-    in_environment(monkeypatch, LAB)
-    assert ui_link(TCP) == "http://127.0.0.1:9070/ui/invocations"
-
-
-@pytest.mark.parametrize(("address", "environment"), NO_LINK)
-def test_there_is_no_link_where_the_ui_cannot_be_reached(monkeypatch, address, environment):
-    in_environment(monkeypatch, environment)
-    assert ui_link(address) == ""
-
-
-@pytest.mark.parametrize("hub", [True, False])
-def test_through_jupyter_server_proxy_the_link_is_a_path_on_the_pages_own_host(monkeypatch, tmp_path, hub):
-    prefix = {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"} if hub else {}
-    in_environment(monkeypatch, LAB | {"JPY_PARENT_PID": "17", "JUPYTER_RUNTIME_DIR": str(tmp_path)} | prefix)
-    (tmp_path / "jpserver-17.json").write_text('{"base_url": "/user/ada/", "pid": 17}')
-    environment._prefix_of.cache_clear()
-    link = ui_link(Address("http://localhost", tmp_path / "admin.sock"), tmp_path)
-    assert re.fullmatch("/user/ada/restate-nb/[0-9a-f]{16}/ui/invocations", link)
-    assert ui_link(TCP, tmp_path) == link
-    assert ui_link(TCP, tmp_path / "other") != link
-
-
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"JPY_PARENT_PID": "1"},  # nbclient
-        LAB | {"JPY_PARENT_PID": "18"},  # no server of that number
-        LAB | {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/", "SERVER_SOFTWARE": "voila/0.5"},  # strangers read the page
-    ],
-)
-def test_there_is_no_path_to_the_ui_where_no_jupyter_server_is(monkeypatch, tmp_path, environment):
-    in_environment(monkeypatch, environment | {"JUPYTER_RUNTIME_DIR": str(tmp_path)})
-    assert ui_link(Address("http://localhost", tmp_path / "admin.sock"), tmp_path) == ""
-
-
-def test_there_is_no_path_to_the_ui_without_jupyter_server_proxy(monkeypatch, tmp_path):
-    in_environment(monkeypatch, LAB | {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"})
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert ui_link(Address("http://localhost", tmp_path / "admin.sock"), tmp_path) == ""
 
 
 def test_a_link_to_the_restate_ui():
@@ -227,118 +162,181 @@ def test_many_kinds_of_errors_are_cut_short_and_their_items_counted():
     assert "and 5 more failed items" in few
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 s"),
-        (2e-5, "20 µs"),
-        (9.996e-4, "1 ms"),
-        (0.0034, "3.4 ms"),
-        (0.9997, "1 s"),
-        (1.25, "1.2 s"),
-        (9.97, "10 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (125, "2 min 05 s"),
-        (3599.6, "1 h 00 min"),
-        (3780, "1 h 03 min"),
-        (86_390, "1 d 00 h"),
-        (187_200, "2 d 04 h"),
-        (float("inf"), "unknown"),
-        (float("nan"), "unknown"),
-    ],
-)
-def test_durations_as_people_say_them(seconds, words):
-    assert duration(seconds) == words
+class Shown:
+    """A panel that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int]] = []
+
+    def update(self, progress: Progress) -> None:
+        self.calls.append(("update", progress.ok))
+
+    def finish(self, progress: Progress) -> None:
+        self.calls.append(("finish", progress.ok))
+
+    def reopen(self) -> None:
+        self.calls.append(("reopen", 0))
 
 
-@pytest.mark.parametrize(
-    ("per_second", "words"), [(150_000, "150,000/s"), (38.2, "38/s"), (1, "1/s"), (0.25, "15/min"), (0.005, "18/h")]
-)
-def test_rates_as_people_say_them(per_second, words):
-    assert rate(per_second) == words
+class Played:
+    """A job that a test leads."""
+
+    def __init__(self) -> None:
+        self.now = progress()
+
+    def __call__(self) -> Progress:
+        return self.now
+
+    def goes_on(self, **changes: object) -> None:
+        self.now = progress(**changes)
+
+    def ends(self, updater: Updater, **changes: object) -> None:
+        self.now = progress(status="finished", **changes)
+        updater.wake()
+        updater.join(5)
 
 
-def test_numbers_keep_two_digits():
-    assert [two_digits(x) for x in (9.94, 9.96, 100)] == ["9.9", "10", "100"]
-
-
-def test_long_text_is_cut_without_reading_all_of_it():
-    started = time.perf_counter()
-    assert len(one_line("a b\n" * 20_000_000, 80)) <= 80
-    assert time.perf_counter() - started < 0.5
+def eventually(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 5
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert true()
 
 
 def test_ten_thousand_updates_are_shown_a_few_times_and_the_last_one_is():
-    shown: list[int] = []
-    pump = Pump(shown.append, interval=0.05)
+    job, panel = Played(), Shown()
+    updater = Updater(job, panel, interval=0.05)
+    updater.start()
     for i in range(10_000):
-        pump.put(i)
-    deadline = time.monotonic() + 5
-    while shown[-1:] != [9999] and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert shown[-1] == 9999
-    assert len(shown) <= 12
-    pump.close(10_000)
-    pump.put(10_001)
-    assert pump.close(10_002) is False
+        job.goes_on(ok=i)
+    eventually(lambda: panel.calls[-1:] == [("update", 9999)])
+    job.ends(updater, ok=10_000)
+    assert len(panel.calls) <= 12
+    assert panel.calls[-1] == ("finish", 10_000)
+    job.goes_on(ok=10_001)
+    updater.wake()
     time.sleep(0.1)
-    assert shown[-1] == 10_000
+    assert panel.calls[-1] == ("finish", 10_000)
 
 
-def test_a_pump_shows_in_no_cells_context():
+def test_the_end_of_a_job_is_shown_at_once():
+    job, panel = Played(), Shown()
+    updater = Updater(job, panel, interval=60)
+    updater.start()
+    started = time.monotonic()
+    job.ends(updater, ok=1000)
+    assert panel.calls == [("finish", 1000)]
+    assert time.monotonic() - started < 5
+
+
+def test_a_panel_goes_on_when_its_job_does():
+    job, panel = Played(), Shown()
+    updater = Updater(job, panel, interval=0.01)
+    updater.start()
+    job.ends(updater, ok=990)
+    panel.calls.clear()
+    job.goes_on(ok=995)
+    updater.start()
+    updater.start()  # it is being shown already
+    eventually(lambda: ("update", 995) in panel.calls)
+    job.ends(updater, ok=1000)
+    assert panel.calls[0] == ("reopen", 0)
+    assert [call for call in panel.calls if call[0] != "update"] == [("reopen", 0), ("finish", 1000)]
+
+
+def test_a_job_that_goes_on_while_its_end_is_drawn_is_shown_after_it():
+    job, drawn = Played(), threading.Event()
+
+    class Slow(Shown):
+        def finish(self, progress: Progress) -> None:
+            drawn.wait(5)
+            super().finish(progress)
+
+    panel = Slow()
+    updater = Updater(job, panel, interval=0.01)
+    job.goes_on(status="finished", ok=990)
+    updater.start()
+    time.sleep(0.1)
+    job.goes_on(ok=995)
+    updater.start()
+    drawn.set()
+    eventually(lambda: ("update", 995) in panel.calls)
+    job.ends(updater, ok=1000)
+    assert [call for call in panel.calls if call[0] != "update"] == [("finish", 990), ("reopen", 0), ("finish", 1000)]
+
+
+def test_a_panel_is_shown_in_no_cells_context():
     cell: contextvars.ContextVar[str] = contextvars.ContextVar("cell", default="whichever runs")
-    seen: list[str] = []
+    seen: set[str] = set()
+
+    class Looking(Shown):
+        def update(self, progress: Progress) -> None:
+            seen.add(cell.get())
+            super().update(progress)
+
+        def finish(self, progress: Progress) -> None:
+            seen.add(cell.get())
+            super().finish(progress)
+
     cell.set("the one that started the job")
-    pump = Pump(lambda _: seen.append(cell.get()), interval=0.01)
-    pump.put(1)
-    deadline = time.monotonic() + 5
-    while not seen and time.monotonic() < deadline:
-        time.sleep(0.01)
-    pump.close(2)
-    assert seen == ["whichever runs"] * 2
+    job, panel = Played(), Looking()
+    updater = Updater(job, panel, interval=0.01)
+    updater.start()
+    eventually(lambda: panel.calls)
+    job.ends(updater)
+    assert seen == {"whichever runs"}
 
 
 def test_a_panel_that_cannot_be_drawn_leaves_the_job_alone(caplog):
-    calls = []
+    class Broken(Shown):
+        def update(self, progress: Progress) -> None:
+            super().update(progress)
+            raise OSError("the pipe is gone")
 
-    def broken(value):
-        calls.append(value)
-        raise OSError("the pipe is gone")
-
-    pump = Pump(broken, interval=0.01)
-    pump.put(1)
-    deadline = time.monotonic() + 5
-    while not calls and time.monotonic() < deadline:
-        time.sleep(0.01)
-    pump.close(2)
-    assert calls == [1]
+    job, panel = Played(), Broken()
+    updater = Updater(job, panel, interval=0.01)
+    updater.start()
+    eventually(lambda: panel.calls)
+    job.ends(updater)
+    updater.start()
+    updater.join(5)
+    assert panel.calls == [("update", 0)]
     assert len(caplog.records) == 1
 
 
-def test_a_pump_without_work_keeps_no_thread(monkeypatch):
-    monkeypatch.setattr("restate_nb.panel.updater._IDLE", 0.02)
-    shown: list[int] = []
-    pump = Pump(shown.append, interval=0.001)
-    for value in (1, 2):
-        pump.put(value)
-        deadline = time.monotonic() + 5
-        while pump._thread is not None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert pump._thread is None
-    assert shown == [1, 2]
-    pump.close(3)
+def test_a_panel_whose_job_has_ended_keeps_no_thread():
+    job, panel = Played(), Shown()
+    updater = Updater(job, panel, interval=0.01)
+    for ok in (990, 1000):
+        before = set(threading.enumerate())
+        updater.start()
+        (thread,) = set(threading.enumerate()) - before
+        assert thread.name == "rnb-panel"
+        job.ends(updater, ok=ok)
+        assert not thread.is_alive()
+        job.goes_on()
+
+
+def test_without_a_thread_the_panel_stays_as_it_is(monkeypatch):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    job, panel = Played(), Shown()
+    updater = Updater(job, panel)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        updater.start()
+    updater.join(5)
+    assert panel.calls == []
 
 
 def test_a_terminal_shows_a_tqdm_bar():
     out = io.StringIO()
-    panel = TerminalPanel(progress(attached=100, ok=100), out, interval=0.01)
+    panel = TerminalPanel(progress(attached=100, ok=100), out)
     panel.update(progress(attached=100, ok=500, failed=3))
-    time.sleep(0.1)
-    last = progress(attached=100, status="finished", ok=990, failed=10, retries=1, errors=(ErrorGroup("E", "m", 10),))
-    panel.finish(last)
-    panel.finish(last)
-    panel.update(progress())
+    panel.finish(
+        progress(attached=100, status="finished", ok=990, failed=10, retries=1, errors=(ErrorGroup("E", "m", 10),))
+    )
     text = out.getvalue()
     assert re.search(r"pages: .*503/1000.*3 failed", text)
     assert "1000/1000" in text
@@ -347,7 +345,7 @@ def test_a_terminal_shows_a_tqdm_bar():
 
 def test_a_bar_and_a_line_go_on_when_the_job_does():
     out = io.StringIO()
-    for panel in (TerminalPanel(progress(), out, interval=0.01), LinePanel(out)):
+    for panel in (TerminalPanel(progress(), out), LinePanel(out)):
         panel.finish(progress(status="finished", ok=990, failed=10))
         panel.reopen()
         panel.update(progress(ok=990))
@@ -355,19 +353,6 @@ def test_a_bar_and_a_line_go_on_when_the_job_does():
     text = out.getvalue()
     assert text.count("1000/1000") >= 2
     assert text.count("pages (fetch): Finished") == 2
-
-
-class Offering:
-    def cancel(self):
-        return "cancelled"
-
-    def pause(self):
-        return "paused"
-
-
-def test_only_what_a_job_offers_has_a_button():
-    assert set(offered(Offering())) == {"cancel"}  # a pause without a way on is none
-    assert offered(object()) == {}
 
 
 def test_a_trend_begins_when_the_job_was_attached_to():
@@ -386,22 +371,24 @@ def test_what_an_earlier_process_did_is_no_throughput_even_when_it_is_heard_of_l
     assert max(trend.rates()) == pytest.approx(1.0)
 
 
+class NoControls:
+    """A job whose panel has no buttons."""
+
+    concurrency = 0
+
+    def cancel(self) -> None: ...
+
+    pause = resume = retry_failed = cancel
+
+
 def test_a_script_gets_one_line_at_the_end(capsys):
-    panel = make_panel(progress())
+    panel = make_panel(progress(), NoControls())
     assert isinstance(panel, LinePanel)
     panel.update(progress(ok=3))
-    panel.finish(progress(status="finished", ok=1000, elapsed=2))
     panel.finish(progress(status="finished", ok=1000, elapsed=2))
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "pages (fetch): Finished, 1,000 of 1,000 done, in 2 s, 500/s\n"
-
-
-def test_a_panel_that_is_not_wanted_says_nothing(capsys):
-    panel = make_panel(progress(), show="none")
-    panel.update(progress(ok=1))
-    panel.finish(progress(status="finished"))
-    assert capsys.readouterr() == ("", "")
 
 
 def test_a_trend_covers_any_length_in_constant_space():

@@ -47,14 +47,14 @@ async def test_the_work_grows_with_the_number_of_operations() -> None:
     for count in (500, 1000, 2000):
         ctx = mock_context()
         seen = 0
-        real = ctx.machine.is_completed
+        real = ctx.core.is_completed
 
         def counted(handle: int, real: Any = real) -> bool:
             nonlocal seen
             seen += 1
             return bool(real(handle))
 
-        ctx.machine.is_completed = counted  # type: ignore[method-assign]
+        ctx.core.is_completed = counted  # type: ignore[method-assign]
         await map_concurrent(ctx, range(count), lambda n, ctx=ctx: ctx.run_typed("step", lambda: n))
         looks.append(seen)
     assert looks[2] / looks[1] < 2.1 and looks[1] / looks[0] < 2.1

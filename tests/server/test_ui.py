@@ -15,7 +15,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from restate_nb.server.address import Address
 from restate_nb.server.lifecycle import start_server
-from restate_nb.server.ui import NAME, Ui, jupyter_entry, publish, rewritten, sending
+from restate_nb.server.ui import Ui, jupyter_entry, rewritten, sending
+from restate_nb.server.ui_link import NAME, publish
 
 PREFIX = f"/user/ada%40work/{NAME}"
 SAME = {"Sec-Fetch-Site": "same-origin"}
