@@ -40,8 +40,7 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from restate_nb.handle.job import Job
-    from restate_nb.limits import Limit
-    from restate_nb.policy import Retry, RunPolicy
+    from restate_nb.policy import Limit, Retry, RunPolicy
     from restate_nb.results.unreadable import Unreadable
     from restate_nb.session.run import run
     from restate_nb.session.session import Session
@@ -106,8 +105,7 @@ _HOMES = {
         "UnsupportedSdk",
         "WorkerDied",
     ),
-    "limits": ("Limit",),
-    "policy": ("Retry", "RunPolicy"),
+    "policy": ("Limit", "Retry", "RunPolicy"),
     "versions": ("show_versions",),
     "api.as_completed": ("as_completed",),
     "api.batch": ("batch",),

@@ -4,42 +4,32 @@ from __future__ import annotations
 
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from restate_nb.backpressure import retry_after
 from restate_nb.errors import InvalidInput
-from restate_nb.limits import (
-    Concurrency,
-    Limit,
-    PerSecond,
-    Seconds,
+from restate_nb.limits import Concurrency, PerSecond, Range, Rate, Seconds, StopRule
+from restate_nb.validation import (
+    ExceptionTypes,
     concurrency_range,
+    exception_types,
     positive_int,
     rate,
     seconds,
     stop_rule,
 )
 
-__all__ = ["DEFAULT_CONCURRENCY", "NO_RETRY", "Limit", "Retry", "RunPolicy", "Seconds", "positive_int", "seconds"]
-
 DEFAULT_CONCURRENCY = 50
 """How many items run at once unless told otherwise: the scheduler measured best near it, and most APIs bear it."""
 
 
-ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
+def _set(frozen: object, **values: object) -> None:
+    """Fill in what was parsed: arguments are what users write, fields what the rest works with."""
+    for name, value in values.items():
+        object.__setattr__(frozen, name, value)
 
 
-def _exception_types(name: str, value: object) -> tuple[type[BaseException], ...]:
-    types: list[type[BaseException]] = []
-    for each in value if isinstance(value, tuple) else (value,):
-        if isinstance(each, type) and issubclass(each, BaseException):
-            types.append(each)
-        else:
-            raise InvalidInput(f"{name} takes exception classes, such as {name}=(OSError, TimeoutError), not {each!r}.")
-    return tuple(types)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Retry:
     """When an item that failed is tried again, and how long it waits before that.
 
@@ -65,25 +55,38 @@ class Retry:
         5
     """
 
-    max_attempts: int = 3
-    initial_interval: Seconds = 0.5
-    factor: float = 2.0
-    max_interval: Seconds = 60.0
-    jitter: float = 0.2
-    retry_on: ExceptionTypes = Exception
-    give_up_on: ExceptionTypes = ()
+    max_attempts: int
+    initial_interval: float
+    factor: float
+    max_interval: float
+    jitter: float
+    retry_on: tuple[type[BaseException], ...]
+    give_up_on: tuple[type[BaseException], ...]
 
-    def __post_init__(self) -> None:
-        positive_int("max_attempts", self.max_attempts)
-        put = object.__setattr__
-        put(self, "initial_interval", seconds("initial_interval", self.initial_interval, zero=True))
-        put(self, "max_interval", seconds("max_interval", self.max_interval, zero=True))
-        if isinstance(self.factor, bool) or not isinstance(self.factor, (int, float)) or not self.factor >= 1:
-            raise InvalidInput(f"factor must be a number of at least 1, not {self.factor!r}.")
-        if isinstance(self.jitter, bool) or not isinstance(self.jitter, (int, float)) or not 0 <= self.jitter <= 1:
-            raise InvalidInput(f"jitter must be between 0 and 1, not {self.jitter!r}.")
-        put(self, "retry_on", _exception_types("retry_on", self.retry_on))
-        put(self, "give_up_on", _exception_types("give_up_on", self.give_up_on))
+    def __init__(  # noqa: PLR0917 - as released
+        self,
+        max_attempts: int = 3,
+        initial_interval: Seconds = 0.5,
+        factor: float = 2.0,
+        max_interval: Seconds = 60.0,
+        jitter: float = 0.2,
+        retry_on: ExceptionTypes = Exception,
+        give_up_on: ExceptionTypes = (),
+    ) -> None:
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not factor >= 1:
+            raise InvalidInput(f"factor must be a number of at least 1, not {factor!r}.")
+        if isinstance(jitter, bool) or not isinstance(jitter, (int, float)) or not 0 <= jitter <= 1:
+            raise InvalidInput(f"jitter must be between 0 and 1, not {jitter!r}.")
+        _set(
+            self,
+            max_attempts=positive_int("max_attempts", max_attempts),
+            initial_interval=seconds("initial_interval", initial_interval, zero=True),
+            factor=factor,
+            max_interval=seconds("max_interval", max_interval, zero=True),
+            jitter=jitter,
+            retry_on=exception_types("retry_on", retry_on),
+            give_up_on=exception_types("give_up_on", give_up_on),
+        )
 
     def delay_after(self, attempt: int, error: BaseException, rng: random.Random | None = None) -> float | None:
         """The seconds to wait before trying again, or None when there is no further attempt.
@@ -97,7 +100,6 @@ class Retry:
             return None
         if not _is_a(error, self.retry_on) or _is_a(error, self.give_up_on):
             return None
-        assert isinstance(self.initial_interval, float) and isinstance(self.max_interval, float)
         try:
             wait = min(self.initial_interval * self.factor ** (attempt - 1), self.max_interval)
         except OverflowError:
@@ -123,6 +125,48 @@ NO_RETRY = Retry(max_attempts=1)
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit that several jobs share: pass it to each of them as `limit=`.
+
+    Limits with one name are one limit: the last one that was given sets its numbers, for the jobs that run too. It
+    counts the attempts of all jobs of this process's session; other processes have their own.
+
+    Args:
+        name: what it protects, such as the API's name.
+        concurrency: how many attempts run at once, over all of its jobs; None for any number.
+        per_second: how many start a second, or `(count, seconds)`; None for any number.
+
+    Attributes:
+        rate: `per_second` as a rate.
+
+    Raises:
+        InvalidInput: a value is out of range, or nothing is limited.
+
+    Example:
+        >>> Limit("openai", concurrency=20, per_second=5).concurrency
+        20
+    """
+
+    name: str
+    concurrency: int | None = None
+    per_second: PerSecond | None = None
+    rate: Rate | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InvalidInput(
+                f"A limit has a name, such as rnb.Limit('openai', concurrency=20); {self.name!r} is none."
+            )
+        if self.concurrency is None and self.per_second is None:
+            raise InvalidInput(
+                f"rnb.Limit({self.name!r}) limits nothing. Give it concurrency=20, per_second=5, or both."
+            )
+        if self.concurrency is not None:
+            positive_int("concurrency", self.concurrency)
+        _set(self, rate=None if self.per_second is None else rate("per_second", self.per_second))
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class RunPolicy:
     """How the items of one job or one `run_each` are run.
 
@@ -137,6 +181,11 @@ class RunPolicy:
             failures, or at their share of the items that have ended (a float, looked at from 20 items on). Items that
             run are let end. Not for `run_each`, whose handler sees every outcome.
 
+    Attributes:
+        bounds: `concurrency` as a range; of a number, from that to that.
+        rate: `max_per_second` as a rate.
+        stop_rule: `fail_fast` as a rule; None when nothing stops the job.
+
     Raises:
         InvalidInput: a value is out of range.
 
@@ -145,33 +194,47 @@ class RunPolicy:
         30.0
     """
 
-    concurrency: Concurrency = DEFAULT_CONCURRENCY
-    retry: Retry = NO_RETRY
-    timeout: Seconds | None = None
-    max_per_second: PerSecond | None = None
-    limit: Limit | None = None
-    fail_fast: bool | float = False
+    concurrency: Concurrency
+    retry: Retry
+    timeout: float | None
+    max_per_second: PerSecond | None
+    limit: Limit | None
+    fail_fast: bool | float
+    bounds: Range = field(init=False, repr=False, compare=False)
+    rate: Rate | None = field(init=False, repr=False, compare=False)
+    stop_rule: StopRule | None = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        concurrency_range("concurrency", self.concurrency)
-        if not isinstance(self.retry, Retry):
+    def __init__(  # noqa: PLR0917 - as released
+        self,
+        concurrency: Concurrency = DEFAULT_CONCURRENCY,
+        retry: Retry = NO_RETRY,
+        timeout: Seconds | None = None,
+        max_per_second: PerSecond | None = None,
+        limit: Limit | None = None,
+        fail_fast: bool | float = False,
+    ) -> None:
+        if not isinstance(retry, Retry):
+            raise InvalidInput(f"retry takes rnb.Retry(...), such as retry=rnb.Retry(max_attempts=3), not {retry!r}.")
+        if limit is not None and not isinstance(limit, Limit):
             raise InvalidInput(
-                f"retry takes rnb.Retry(...), such as retry=rnb.Retry(max_attempts=3), not {self.retry!r}."
-            )
-        if self.timeout is not None:
-            object.__setattr__(self, "timeout", seconds("timeout", self.timeout))
-        if self.max_per_second is not None:
-            rate("max_per_second", self.max_per_second)
-        if self.limit is not None and not isinstance(self.limit, Limit):
-            raise InvalidInput(
-                f"limit takes rnb.Limit(...), such as limit=rnb.Limit('openai', concurrency=20), not {self.limit!r}. "
+                f"limit takes rnb.Limit(...), such as limit=rnb.Limit('openai', concurrency=20), not {limit!r}. "
                 "How many items of this job run at once is concurrency=."
             )
-        stop_rule(self.fail_fast)
+        _set(
+            self,
+            concurrency=concurrency,
+            retry=retry,
+            timeout=None if timeout is None else seconds("timeout", timeout),
+            max_per_second=max_per_second,
+            limit=limit,
+            fail_fast=fail_fast,
+            bounds=concurrency_range("concurrency", concurrency),
+            rate=None if max_per_second is None else rate("max_per_second", max_per_second),
+            stop_rule=stop_rule(fail_fast),
+        )
 
     @property
     def per_second(self) -> float | None:
         """Below how many attempts a second these items stay, all in all; None when no rate limits them."""
-        shared = None if self.limit is None else self.limit.per_second
-        rates = [rate("per_second", each) for each in (self.max_per_second, shared) if each is not None]
-        return min((each.starts / each.seconds for each in rates), default=None)
+        rates = self.rate, None if self.limit is None else self.limit.rate
+        return min((each.starts / each.seconds for each in rates if each is not None), default=None)

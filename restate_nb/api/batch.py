@@ -11,10 +11,11 @@ from restate_nb.handle.batches import Batch
 from restate_nb.handle.items import passing_of, read_items
 from restate_nb.handle.job import Job
 from restate_nb.handle.provenance import Fresh
-from restate_nb.limits import Concurrency, PerSecond
-from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy, Seconds, positive_int, seconds
+from restate_nb.limits import Concurrency, PerSecond, Seconds
+from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
+from restate_nb.validation import positive_int, seconds
 
 T = TypeVar("T")
 

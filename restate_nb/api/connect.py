@@ -8,7 +8,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from restate_nb.errors import InvalidInput, ServerError
-from restate_nb.limits import Seconds, seconds
+from restate_nb.limits import Seconds
 from restate_nb.names import check_session_name, default_shared_name
 from restate_nb.server.address import Address
 from restate_nb.server.binary import OLDEST
@@ -30,6 +30,7 @@ from restate_nb.session.cluster import RemoteCluster
 from restate_nb.session.current import only_one
 from restate_nb.session.run import LoopThread
 from restate_nb.session.session import RETENTION, Session
+from restate_nb.validation import seconds
 
 _PATIENCE: Final = 300.0  # seconds: a cluster that is upgraded, or a laptop between two networks
 _FIRST_ANSWER: Final = 10.0  # seconds

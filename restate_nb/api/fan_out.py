@@ -16,8 +16,8 @@ from restate_nb.handle.items import Items
 from restate_nb.handle.job import Job
 from restate_nb.handle.provenance import Fresh
 from restate_nb.handle.reading import Reading
-from restate_nb.limits import Concurrency, PerSecond
-from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy, Seconds
+from restate_nb.limits import Concurrency, PerSecond, Seconds
+from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.results.spool import Spool
 from restate_nb.service.durable_handler import takes_context
 from restate_nb.session.current import current

@@ -8,9 +8,9 @@ from typing import Any, TypeVar, overload
 from restate_nb.backends.deployed_handler import DeployedHandler
 from restate_nb.handle.items import read_inputs
 from restate_nb.handle.job import Job
-from restate_nb.limits import Concurrency, PerSecond
+from restate_nb.limits import Concurrency, PerSecond, Seconds
 from restate_nb.patterns.clients import ObjectClient, ServiceClient, WorkflowClient
-from restate_nb.policy import DEFAULT_CONCURRENCY, NO_RETRY, Limit, Retry, RunPolicy, Seconds
+from restate_nb.policy import DEFAULT_CONCURRENCY, NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
 

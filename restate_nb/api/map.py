@@ -10,8 +10,8 @@ from restate_nb.engine.function import Executor
 from restate_nb.handle.items import passing_of, read_items
 from restate_nb.handle.job import Job
 from restate_nb.handle.provenance import Fresh
-from restate_nb.limits import Concurrency, PerSecond
-from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy, Seconds
+from restate_nb.limits import Concurrency, PerSecond, Seconds
+from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
 

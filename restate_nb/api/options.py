@@ -9,7 +9,7 @@ from restate_nb.backends.worker_functions import function_named
 from restate_nb.engine.function import Executor, Function, Passing, name_of
 from restate_nb.engine.process_runner import cpus
 from restate_nb.errors import InvalidInput
-from restate_nb.limits import Concurrency, concurrency_range
+from restate_nb.limits import Concurrency
 from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
 from restate_nb.service.durable_handler import takes_context
 
@@ -100,8 +100,7 @@ def check_durable(fn: Callable[..., Any], policy: RunPolicy, executor: Executor)
             f"{name_of(fn)} is a durable function, which can outlive this process; its timeouts are written in it: "
             "await restate_nb.patterns.with_timeout(ctx, operation, seconds)."
         )
-    bounds = concurrency_range("concurrency", policy.concurrency)
-    if policy.max_per_second is not None or policy.limit is not None or bounds.low != bounds.high:
+    if policy.rate is not None or policy.limit is not None or policy.bounds.low != policy.bounds.high:
         raise InvalidInput(
             f"{name_of(fn)} is a durable function: Restate starts its steps, here or elsewhere. Limit it by a number, "
             "concurrency=10, and calls inside it by concurrency limits of the service that they go to."

@@ -15,7 +15,7 @@ from restate_nb.engine.output import OutputCapture
 from restate_nb.engine.pool import ToldUnkept
 from restate_nb.engine.record import Attempt, is_unkept
 from restate_nb.engine.stacks import RunningItem
-from restate_nb.limits import Concurrency, StopRule
+from restate_nb.limits import Range, StopRule
 from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
@@ -73,7 +73,7 @@ class Backend(ABC):
         """How many items may run at once; 0 while that is not known."""
 
     @abstractmethod
-    def set_concurrency(self, concurrency: Concurrency) -> None:
+    def set_concurrency(self, bounds: Range) -> None:
         """Change it; what runs is not stopped."""
 
     @property

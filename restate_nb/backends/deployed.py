@@ -19,7 +19,7 @@ from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import Entry, ShardQueue, cancelled
 from restate_nb.engine.record import CANCELLED, ERROR, TIMEOUT, Attempt, Failure, Recorded, describe
 from restate_nb.errors import InvocationFailed, ItemTimeout, ServerError
-from restate_nb.policy import RunPolicy, seconds
+from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
 from restate_nb.server.http import BadAnswer, Rejected, UnknownInvocation, Unreachable
@@ -59,7 +59,7 @@ class DeployedBackend(PooledBackend):
         assert isinstance(function, DeployedHandler)
         function.bind(self._call)
         self._handler = function
-        self._timeout = None if policy.timeout is None else seconds("timeout", policy.timeout)
+        self._timeout = policy.timeout
         self._run = self._connection.runs.get(self._manifest.name, self._manifest.generation)
         super().set_function(function, dataclasses.replace(policy, timeout=None))  # its end is ours to see to
 

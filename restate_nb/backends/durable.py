@@ -21,7 +21,7 @@ from restate_nb.engine.outbox import FAIL_FAST, cancelled
 from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure
 from restate_nb.environment import in_notebook
 from restate_nb.errors import InvocationFailed, ServerError
-from restate_nb.limits import Concurrency, concurrency_range, stop_rule
+from restate_nb.limits import Range
 from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
@@ -55,8 +55,8 @@ class DurableBackend(Backend):
     def concurrency(self) -> int:
         return self._limit
 
-    def set_concurrency(self, concurrency: Concurrency) -> None:
-        self._limit = concurrency_range("concurrency", concurrency).high
+    def set_concurrency(self, bounds: Range) -> None:
+        self._limit = bounds.high
         self._loop.call_soon_threadsafe(self._changed.set)
 
     def running_positions(self) -> frozenset[int]:
@@ -80,8 +80,8 @@ class DurableBackend(Backend):
         functions = self._connection.functions
         context.run(functions.provide, self._key, function.fn, policy.retry, function.classes)
         weakref.finalize(self, functions.forget, self._key, function.fn).atexit = False
-        self._limit = concurrency_range("concurrency", policy.concurrency).high
-        self._rule = stop_rule(policy.fail_fast)
+        self._limit = policy.bounds.high
+        self._rule = policy.stop_rule
 
     @property
     def mismatched(self) -> int:

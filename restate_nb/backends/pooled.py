@@ -17,7 +17,7 @@ from restate_nb.engine.record import Attempt
 from restate_nb.engine.stacks import RunningItem
 from restate_nb.environment import in_notebook
 from restate_nb.formatting import counted, duration
-from restate_nb.limits import Concurrency, Range, concurrency_range, stop_rule
+from restate_nb.limits import Range
 from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
@@ -34,28 +34,28 @@ class PooledBackend(Backend):
         self._wanted: Range | None = None  # the concurrency that the pool has not taken up yet
 
     def set_function(self, function: Function, policy: RunPolicy) -> None:
-        self._rule = stop_rule(policy.fail_fast)
+        self._rule = policy.stop_rule
         refuse_in_items()
         context = self.prints.context(bounded=in_notebook())
         pool = weakref.ref(self._run.pool)
         context.run(nesting.enter, self.prints.job, lambda at: None if (it := pool()) is None else it.passage(at))
         self._run.provide(context.run(function.work, policy.retry), policy)
-        self._note_concurrency(policy.concurrency)
+        self._note_concurrency(policy.bounds)
 
     @property
     def concurrency(self) -> int:
         wanted = self._wanted
         return self._run.pool.concurrency if wanted is None else Adaptive(wanted).limit
 
-    def set_concurrency(self, concurrency: Concurrency) -> None:
-        self._run.pool.soon(self._run.pool.set_concurrency, concurrency)
-        self._note_concurrency(concurrency)
+    def set_concurrency(self, bounds: Range) -> None:
+        self._run.pool.soon(self._run.pool.set_concurrency, bounds)
+        self._note_concurrency(bounds)
 
-    def _note_concurrency(self, concurrency: Concurrency) -> None:
-        wanted = self._wanted = concurrency_range("concurrency", concurrency)
+    def _note_concurrency(self, bounds: Range) -> None:
+        self._wanted = bounds
 
         def taken_up() -> None:
-            if self._wanted is wanted:
+            if self._wanted is bounds:
                 self._wanted = None
 
         self._run.pool.soon(taken_up)

@@ -9,7 +9,6 @@ from restate_nb.engine.function import Executor, Function, Passing, not_here
 from restate_nb.engine.objects import Classes
 from restate_nb.errors import InvalidInput
 from restate_nb.policy import RunPolicy
-from restate_nb.service.run_spec import run_spec_of
 
 _NAME: Final = re.compile(r"(?:[^\W\d]\w*\.)*[^\W\d]\w*:(?:[^\W\d]\w*\.)*[^\W\d]\w*")
 
@@ -32,8 +31,13 @@ def function_named(name: str, passing: Passing, executor: Executor, version: str
     return function
 
 
-def check_for_workers(function: Function, policy: RunPolicy) -> str:
-    """The recipe of a job for workers.
+def check_for_workers(function: Function, policy: RunPolicy, spec: str | None) -> None:
+    """See that workers can run a job.
+
+    Args:
+        function: what it runs.
+        policy: how it is run.
+        spec: the same as a run spec, if there can be one.
 
     Raises:
         InvalidInput: its function cannot be found by them, or it has limits that hold within one process only.
@@ -53,11 +57,9 @@ def check_for_workers(function: Function, policy: RunPolicy) -> str:
             f"Workers would not know the classes of the items, since {function.name} does not name them: annotate its "
             "parameters, such as def work(point: Point), or pass plain data."
         )
-    recipe = run_spec_of(function, policy)
-    if recipe is None:
+    if spec is None:
         raise InvalidInput(
             f"Workers find functions by name, and {function.name} is of this notebook, or of another function: put it "
             'at the top of a module, such as jobs.py, import it from there, and start "restate-nb worker jobs ...". '
             "The exceptions of retry= need such a place, too."
         )
-    return recipe

@@ -22,7 +22,7 @@ from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import FAIL_FAST, cancelled
 from restate_nb.engine.record import ERROR, Attempt, Failure
 from restate_nb.errors import InvalidInput, InvocationFailed, ServerError
-from restate_nb.limits import Concurrency, concurrency_range, stop_rule
+from restate_nb.limits import Range
 from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
@@ -47,7 +47,7 @@ _LONGEST_LOOK: Final = 5.0
 
 def lanes_for(policy: RunPolicy, total: int) -> int:
     """How many lanes a job of so many items has."""
-    return max(1, min(concurrency_range("concurrency", policy.concurrency).high, MAX_LANES, total))
+    return max(1, min(policy.bounds.high, MAX_LANES, total))
 
 
 class WorkersBackend(Backend):
@@ -69,7 +69,7 @@ class WorkersBackend(Backend):
     def concurrency(self) -> int:
         return self._concurrency
 
-    def set_concurrency(self, concurrency: Concurrency) -> None:
+    def set_concurrency(self, bounds: Range) -> None:
         raise InvalidInput(
             "What is sent to workers carries its concurrency with it. Cancel the job, and go on with another one: "
             "job.cancel(), then run its cell with the new concurrency=, then job.retry_failed()."
@@ -100,16 +100,15 @@ class WorkersBackend(Backend):
             self._items_of[worker] += sum(attempt.final for group in output.groups for attempt in group)
 
     def set_function(self, function: Function, policy: RunPolicy) -> None:
-        bounds = concurrency_range("concurrency", policy.concurrency)
-        if bounds.high < self._lanes:
+        if policy.bounds.high < self._lanes:
             raise InvalidInput(
                 f"The job {self._manifest.name!r} was begun with more items at once, and {self._lanes} of its shards "
                 f"run side by side: concurrency={self._lanes} is the least. With fresh=True it begins anew."
             )
-        if policy.fail_fast:
+        if policy.stop_rule is not None:
             _ = self._connection.admin  # there is no other way to end what runs
-        self._concurrency = bounds.high
-        self._rule = stop_rule(policy.fail_fast)
+        self._concurrency = policy.bounds.high
+        self._rule = policy.stop_rule
         self._recipe = self._manifest.recipe
 
     def pause(self) -> None:

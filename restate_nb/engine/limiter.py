@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable
 
 from restate_nb.engine.rate import Pace
-from restate_nb.limits import Limit, Rate, rate
+from restate_nb.limits import Rate
+from restate_nb.policy import Limit
 
 
 class Gate:
@@ -109,10 +110,10 @@ class Shared:
         """Change the numbers; what runs is not stopped."""
         self._most = math.inf if limit.concurrency is None else limit.concurrency
         earlier = self._pace
-        if limit.per_second is None:
+        if limit.rate is None:
             self._pace = None
-        elif earlier is None or earlier.rate != rate("per_second", limit.per_second):
-            self._pace = Pace(rate("per_second", limit.per_second))
+        elif earlier is None or earlier.rate != limit.rate:
+            self._pace = Pace(limit.rate)
             self._pace.follow(earlier)
         self._wake_first()
 

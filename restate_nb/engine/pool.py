@@ -25,8 +25,8 @@ from restate_nb.engine.stacks import RunningItem, running_items
 from restate_nb.engine.thread_runner import NoThread, Threads
 from restate_nb.engine.throttle import Passage, Throttle
 from restate_nb.engine.trial import Report, went_wrong
-from restate_nb.limits import Concurrency, StopRule, stop_rule
-from restate_nb.policy import NO_RETRY, RunPolicy, seconds
+from restate_nb.limits import Range, StopRule
+from restate_nb.policy import NO_RETRY, RunPolicy
 
 __all__ = ["ItemCall", "Pool"]
 
@@ -161,14 +161,14 @@ class Pool:
 
     def _set_policy(self, policy: RunPolicy) -> None:
         self._attempts.retry = policy.retry
-        self._attempts.timeout = None if policy.timeout is None else seconds("timeout", policy.timeout)
-        self._rule = stop_rule(policy.fail_fast)
+        self._attempts.timeout = policy.timeout
+        self._rule = policy.stop_rule
         self._throttle.set(policy)
         self._attempts.bearable = self._throttle.limit
 
-    def set_concurrency(self, concurrency: Concurrency) -> None:
+    def set_concurrency(self, bounds: Range) -> None:
         """Change how many run at once; what runs is not stopped."""
-        self._throttle.set_concurrency(concurrency)
+        self._throttle.set_concurrency(bounds)
         self._attempts.bearable = self._throttle.limit
         self._start_workers()
 

@@ -11,7 +11,7 @@ from restate_nb.engine.limiter import Gate, Shared
 from restate_nb.engine.rate import Adaptive
 from restate_nb.engine.record import OK
 from restate_nb.engine.trial import Report
-from restate_nb.limits import Concurrency, concurrency_range, rate
+from restate_nb.limits import Range
 from restate_nb.policy import RunPolicy
 
 
@@ -41,20 +41,18 @@ class Throttle:
 
     def set(self, policy: RunPolicy) -> None:
         """Take a job's limits. What runs is not stopped, and starts of before count on."""
-        per_second = None if policy.max_per_second is None else rate("max_per_second", policy.max_per_second)
-        self._set_limit(policy.concurrency)
-        if per_second is not None or policy.limit is not None or self._gate is not None:
-            self._made_gate().set(per_second, policy.limit)
+        self._set_limit(policy.bounds)
+        if policy.rate is not None or policy.limit is not None or self._gate is not None:
+            self._made_gate().set(policy.rate, policy.limit)
 
-    def set_concurrency(self, concurrency: Concurrency) -> None:
+    def set_concurrency(self, bounds: Range) -> None:
         """Change how many run at once; what the other side has asked to wait is forgotten."""
-        self._set_limit(concurrency)
+        self._set_limit(bounds)
         if self._gate is not None:
             self._gate.hold_until = 0.0
             self._gate.withdraw()
 
-    def _set_limit(self, concurrency: Concurrency) -> None:
-        bounds = concurrency_range("concurrency", concurrency)
+    def _set_limit(self, bounds: Range) -> None:
         if bounds.low == bounds.high:
             self._adaptive = None
             self.limit = bounds.low

@@ -24,12 +24,13 @@ from restate_nb.handle.provenance import Older, Provenance, listed
 from restate_nb.handle.runner import JobRunner
 from restate_nb.handle.value_guard import ValueGuard
 from restate_nb.handle.visible import SessionStopped, Visible
-from restate_nb.limits import Concurrency, StopRule, concurrency_range, stop_rule
+from restate_nb.limits import Concurrency, StopRule
 from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.limit_history import Limits
 from restate_nb.service.identity import Identity
 from restate_nb.session.run import LoopThread, blocked_by_waiting, cause_of, until_done
+from restate_nb.validation import concurrency_range
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,8 +108,7 @@ class Job(Visible, Generic[T]):
 
     @concurrency.setter
     def concurrency(self, value: Concurrency) -> None:
-        concurrency_range("concurrency", value)
-        self._driver.work.set_concurrency(value)
+        self._driver.work.set_concurrency(concurrency_range("concurrency", value))
         self._note_limits(time.time())
 
     def _note_limits(self, now: float) -> None:
@@ -454,7 +454,7 @@ class Job(Visible, Generic[T]):
                 self._note = f"{what} has changed: items that are still to start use it as it is now"
             else:
                 self._note = ""
-            self._rule = stop_rule(policy.fail_fast)
+            self._rule = policy.stop_rule
             self._limits.per_second = policy.per_second
             self._guard.provide(target, self._which.code, lambda: self._driver.work.set_function(target, policy))
             self._note_limits(time.time())

@@ -8,9 +8,10 @@ from typing import Any, TypeVar, overload
 
 from restate import Context
 
+from restate_nb.limits import Seconds
 from restate_nb.patterns.fan_out import map_group, values_of
 from restate_nb.patterns.outcome import OperationFailed
-from restate_nb.policy import Seconds, positive_int, seconds
+from restate_nb.validation import positive_int, seconds
 
 Item = TypeVar("Item")
 T = TypeVar("T")

@@ -11,7 +11,8 @@ from restate import Context, RestateDurableCallFuture, SendHandle, Service, Virt
 from restate.handler import handler_from_callable
 
 from restate_nb.errors import InvalidInput
-from restate_nb.policy import Seconds, seconds
+from restate_nb.limits import Seconds
+from restate_nb.validation import seconds
 
 I = TypeVar("I")  # noqa: E741 - the SDK's names for a handler's input and output
 O = TypeVar("O")  # noqa: E741

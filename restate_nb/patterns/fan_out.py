@@ -13,7 +13,8 @@ from restate_nb.patterns.fibre import Group
 from restate_nb.patterns.operations import Operation, close_unused, operations_of
 from restate_nb.patterns.outcome import FanOutResult, FanOutTuple, OperationFailed, Outcome
 from restate_nb.patterns.scheduler import scheduler_of
-from restate_nb.policy import DEFAULT_CONCURRENCY, positive_int
+from restate_nb.policy import DEFAULT_CONCURRENCY
+from restate_nb.validation import positive_int
 
 A = TypeVar("A")
 B = TypeVar("B")

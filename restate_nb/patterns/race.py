@@ -9,11 +9,12 @@ from typing import Any, TypeVar, overload
 from restate import Context
 
 from restate_nb.errors import InvalidInput
+from restate_nb.limits import Seconds
 from restate_nb.patterns.fan_out import run_group
 from restate_nb.patterns.fibre import Group
 from restate_nb.patterns.operations import Operation
 from restate_nb.patterns.outcome import OperationTimeout, Outcome
-from restate_nb.policy import Seconds, seconds
+from restate_nb.validation import seconds
 
 T = TypeVar("T")
 

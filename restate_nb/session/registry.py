@@ -95,8 +95,9 @@ class Registry:
         """
         check_fresh(fresh)
         connection = self._connection
+        spec = run_spec_of(target, policy, 0.0 if batch is None else batch.pause)
         if on_workers:
-            check_for_workers(target, policy)
+            check_for_workers(target, policy, spec)
             connection = self._to_workers()
         elif target.known_as is not None:
             raise InvalidInput(
@@ -118,7 +119,7 @@ class Registry:
             durable=target.durable,
             batch=None if batch is None else batch.size,
             rounds=[Round(positions=None, code=code, started=now)],
-            recipe=run_spec_of(target, policy, 0.0 if batch is None else batch.pause),
+            recipe=spec,
             lanes=lanes_for(policy, len(items)) if on_workers else None,
             base="" if name is not None else _base(target, identity, digest, options),
             made=[made_of(identity, code, now)],

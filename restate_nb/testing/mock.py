@@ -13,13 +13,14 @@ from restate import RestateDurableFuture, SdkInternalBaseException, WorkflowCont
 from restate.exceptions import TerminalError
 
 from restate_nb.errors import JournalMismatch
+from restate_nb.limits import Seconds
 from restate_nb.patterns import sdk
 from restate_nb.patterns.sdk import Failure, ServerInvocationContext, VMException, running_context
-from restate_nb.policy import Seconds, seconds
 from restate_nb.testing.fake_core import FakeCore
 from restate_nb.testing.invocation import Invocation
 from restate_nb.testing.journal import CANCELLED, Answer, Journal, mismatch
 from restate_nb.testing.shared_state import Reply, Request, SharedState, Stub, decode, encode, target_of
+from restate_nb.validation import seconds
 
 T = TypeVar("T")
 

@@ -29,8 +29,9 @@ from restate_nb.engine.limiter import Shared
 from restate_nb.engine.pool import Pool
 from restate_nb.engine.rate import Adaptive, Pace
 from restate_nb.engine.record import ERROR, OK
-from restate_nb.limits import AUTO, Range, Rate, StopRule, concurrency_range, rate
+from restate_nb.limits import AUTO, Range, Rate, StopRule
 from restate_nb.policy import Limit, Retry, RunPolicy
+from restate_nb.validation import concurrency_range, rate
 from tests.engine.test_pool import Spy, lane_of, outcomes, run
 
 

@@ -17,6 +17,7 @@ from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import MAX_GROUP_BYTES, ShardQueue, entries
 from restate_nb.engine.pool import Pool
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, Attempt, Failure, decode_group
+from restate_nb.limits import Range
 from restate_nb.policy import Retry, RunPolicy
 
 FAST_RETRY = Retry(max_attempts=3, initial_interval=0.01, jitter=0)
@@ -341,7 +342,7 @@ async def test_the_limit_can_change_while_items_run(pool: Pool) -> None:
     pool.add(lane)
     pool.provide(Function(work).work(), RunPolicy(concurrency=8))
     await come_to(8)
-    pool.set_concurrency(2)
+    pool.set_concurrency(Range(2, 2))
     let_out(5)
     await come_to(3)
     let_out(1)
@@ -350,7 +351,7 @@ async def test_the_limit_can_change_while_items_run(pool: Pool) -> None:
         let_out(1)
         await asyncio.sleep(0.005)
         await come_to(2)
-    pool.set_concurrency(16)
+    pool.set_concurrency(Range(16, 16))
     await come_to(16)
     let_out(100)
     assert len(await outcomes(lane)) == 100
@@ -582,7 +583,7 @@ async def test_a_closed_pool_ends_what_runs_and_starts_nothing_more(pool: Pool) 
     assert calls == [0], "it waits for its next attempt"
     pool.close()
     pool.resume()
-    pool.set_concurrency(50)
+    pool.set_concurrency(Range(50, 50))
     pool.add(numbered(20))
     await asyncio.sleep(0.15)
     assert (calls, sorted(gate.begun), sorted(gate.stopped)) == ([0], [1, 2, 3], [1, 2, 3])
@@ -624,10 +625,10 @@ async def test_items_of_all_lanes_start_when_the_limit_is_raised_at_once(pool: P
         pool.add(lane)
     pool.provide(Function(gate).work(), RunPolicy(concurrency=1))
     await gate.wait_for(1)
-    pool.set_concurrency(7)
+    pool.set_concurrency(Range(7, 7))
     await gate.wait_for(7)
     pool.pause()
-    pool.set_concurrency(12)
+    pool.set_concurrency(Range(12, 12))
     await asyncio.sleep(0.01)
     assert len(gate.begun) == 7
     pool.resume()

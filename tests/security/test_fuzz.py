@@ -50,9 +50,8 @@ from restate_nb.engine.process_child import framed, receive, report_of
 from restate_nb.engine.record import decode_group
 from restate_nb.engine.structure import rebuilder
 from restate_nb.errors import InvalidInput, InvocationFailed, NotReadable, ServerError
-from restate_nb.limits import Limit
 from restate_nb.patterns import ServiceClient
-from restate_nb.policy import Retry, RunPolicy
+from restate_nb.policy import Limit, Retry, RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.server import datadir, settings
 from restate_nb.server.address import Address

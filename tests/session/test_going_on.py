@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,6 +143,26 @@ def test_a_recipe_brings_back_the_function_and_how_it_is_run() -> None:
     assert again.retry.retry_on == (OSError, importable.Busy) and again.retry.give_up_on == (KeyError,)
 
 
+STORED = (
+    '{"function":"tests.handle.importable:slowly","passing":"args","executor":"thread","version":"2","pause":1.5,'
+    '"concurrency":[2,9],"retry":{"max_attempts":5,"initial_interval":0.25,"factor":3.0,"max_interval":7.0,'
+    '"jitter":0.1,"retry_on":["builtins:OSError","tests.handle.importable:Busy"],"give_up_on":["builtins:KeyError"]},'
+    '"timeout":4.5,"max_per_second":[10,60.0],"limit":{"name":"api","concurrency":3,"per_second":[2,1.0]},'
+    '"fail_fast":0.25}'
+)
+"""As version 0.1.0 wrote it."""
+
+
+@pytest.mark.parametrize("concurrency", [(2, 9), 4, "auto"])
+@pytest.mark.parametrize("fail_fast", [0.25, True, False, 3])
+def test_a_recipe_of_the_first_release_is_read_and_still_written_so(concurrency: Any, fail_fast: bool | float) -> None:
+    text = STORED.replace("[2,9]", json.dumps(concurrency, separators=(",", ":")))
+    text = text.replace('"fail_fast":0.25', f'"fail_fast":{json.dumps(fail_fast)}')
+    target, policy, pause = read_run_spec(text, durable=False)
+    assert (policy.concurrency, policy.fail_fast, policy.rate) == (concurrency, fail_fast, (10, 60.0))
+    assert run_spec_of(target, policy, pause) == text
+
+
 def test_what_cannot_be_imported_has_no_recipe() -> None:
     class Own(Exception):
         pass
@@ -149,6 +171,20 @@ def test_what_cannot_be_imported_has_no_recipe() -> None:
     assert run_spec_of(Function(Calls(Path("x")).note), RunPolicy()) is None
     assert run_spec_of(Function(importable.slowly, "args"), RunPolicy(retry=rnb.Retry(retry_on=Own))) is None
     assert run_spec_of(Function(importable.slowly, "args"), RunPolicy()) is not None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("builtins:nothing", "builtins:nothing cannot be imported here"),
+        ("os:getcwd", r"How the job is run cannot be read: .*retry_on"),
+    ],
+)
+def test_the_exceptions_of_a_recipe_have_to_be_some(wrong: str, told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        read_run_spec(STORED.replace("builtins:OSError", wrong), durable=False)
+    with pytest.raises(InvalidInput, match="max_attempts must be at least 1"):
+        read_run_spec(STORED.replace('"max_attempts":5', '"max_attempts":0'), durable=False)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"function": "os:nothing"}'])
