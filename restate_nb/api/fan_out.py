@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 from restate_nb.api.options import check_durable, check_version, concurrency_of
 from restate_nb.engine.codec import encode
 from restate_nb.engine.function import Executor, name_of
-from restate_nb.engine.operations import Operations
+from restate_nb.engine.function_table import FunctionTable
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.handle.items import Items
 from restate_nb.handle.job import Job
@@ -117,7 +117,7 @@ def fan_out(
     functions, labels = _functions(operations)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
     durable = _durable(list(functions.values()), policy, executor)
-    target = Operations(functions, durable=durable, executor=executor, version=version)
+    target = FunctionTable(functions, durable=durable, executor=executor, version=version)
     target.check_value()
     if executor == "process":
         target.work(policy.retry)  # refuses what cannot be sent there

@@ -12,7 +12,7 @@ from restate_nb.backends.connection import Connection
 from restate_nb.backends.introspection import JobInvocations
 from restate_nb.engine.function import Function
 from restate_nb.engine.output import OutputCapture
-from restate_nb.engine.pool import ToldUnkept
+from restate_nb.engine.pool import OnUnkept
 from restate_nb.engine.record import Attempt, is_unkept
 from restate_nb.engine.stacks import RunningItem
 from restate_nb.limits import Range, StopRule
@@ -58,7 +58,7 @@ class Backend(ABC):
         self._rule: StopRule | None = None
         self._stopped_by_rule: str | None = None
         self._cancelled = False
-        self._on_unkept: ToldUnkept | None = None
+        self._on_unkept: OnUnkept | None = None
         self._watches_since = 0.0
 
     # ------------------------------------------------------------ how it is run
@@ -132,7 +132,7 @@ class Backend(ABC):
         """Take `cancel` back, for a further round."""
         self._cancelled, self._stopped_by_rule = False, None
 
-    def notify_unkept(self, callback: ToldUnkept | None) -> None:
+    def notify_unkept(self, callback: OnUnkept | None) -> None:
         """Call back when what an item returned cannot be kept; with None never. Items that began before this do not
         count. A pool in this process starts nothing more then, until `resume`."""
         self._on_unkept, self._watches_since = callback, time.time()

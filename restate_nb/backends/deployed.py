@@ -83,7 +83,7 @@ class DeployedBackend(PooledBackend):
             self._ledger.apply(round_, [cancelled(each, 1) for each in left if each not in begun], 0)
             left = [each for each in left if each in begun]
         run, shard = self._run, (round_, first)
-        self._queue = queue = run.lane(shard, len(left), lambda: (Entry(each, (round_, each)) for each in left))
+        self._queue = queue = run.queue(shard, len(left), lambda: (Entry(each, (round_, each)) for each in left))
         still_open = set(left)
         try:
             while still_open:
@@ -110,7 +110,7 @@ class DeployedBackend(PooledBackend):
         Raises:
             ServerError: the job cannot be followed.
         """
-        taking = asyncio.ensure_future(queue.offered())
+        taking = asyncio.ensure_future(queue.next_attempts())
         try:
             waiting: set[asyncio.Future[Any]] = {taking, self._broken}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

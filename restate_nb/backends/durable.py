@@ -93,7 +93,7 @@ class DurableBackend(Backend):
             self._restarting[position] = invocation
             with suppress(UnknownInvocation):  # it ended meanwhile, and is no longer kept
                 await self._connection.admin.kill(invocation)
-            self._connection.functions.ended(self._key, invocation)
+            self._connection.functions.forget_invocation(self._key, invocation)
         return len(found)
 
     def pause(self) -> None:
@@ -137,7 +137,7 @@ class DurableBackend(Backend):
                 return await admin.cancel(invocation)
             with suppress(UnknownInvocation):  # it ended, and is no longer kept
                 await admin.kill(invocation)
-            functions.ended(self._key, invocation)
+            functions.forget_invocation(self._key, invocation)
             return True
 
         await order_all(end, [row["id"] for row in found if row["status"] != "completed"])

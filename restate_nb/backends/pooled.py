@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from restate_nb.backends.base import Backend
 from restate_nb.backends.connection import Connection
 from restate_nb.engine import nesting
+from restate_nb.engine.adaptive import AdaptiveConcurrency
 from restate_nb.engine.asking import refuse_in_items
 from restate_nb.engine.function import Function
-from restate_nb.engine.pool import Pool, ToldUnkept
-from restate_nb.engine.rate import Adaptive
+from restate_nb.engine.pool import OnUnkept, Pool
 from restate_nb.engine.record import Attempt
 from restate_nb.engine.stacks import RunningItem
 from restate_nb.environment import in_notebook
@@ -38,14 +38,14 @@ class PooledBackend(Backend):
         refuse_in_items()
         context = self.prints.context(bounded=in_notebook())
         pool = weakref.ref(self._run.pool)
-        context.run(nesting.enter, self.prints.job, lambda at: None if (it := pool()) is None else it.passage(at))
+        context.run(nesting.enter, self.prints.job, lambda at: None if (it := pool()) is None else it.permit(at))
         self._run.provide(context.run(function.work, policy.retry), policy)
         self._note_concurrency(policy.bounds)
 
     @property
     def concurrency(self) -> int:
         wanted = self._wanted
-        return self._run.pool.concurrency if wanted is None else Adaptive(wanted).limit
+        return self._run.pool.concurrency if wanted is None else AdaptiveConcurrency(wanted).limit
 
     def set_concurrency(self, bounds: Range) -> None:
         self._run.pool.soon(self._run.pool.set_concurrency, bounds)
@@ -76,7 +76,7 @@ class PooledBackend(Backend):
         return reason is not None
 
     def is_stopping(self, round_: int) -> bool:
-        return self._stop_by_rule(round_) or self._run.ends
+        return self._stop_by_rule(round_) or self._run.is_stopping
 
     def pause(self) -> None:
         self._run.pause()
@@ -91,8 +91,8 @@ class PooledBackend(Backend):
         super().reopen()
         self._run.reopen()
 
-    def notify_unkept(self, callback: ToldUnkept | None) -> None:
-        self._run.hold(callback)
+    def notify_unkept(self, callback: OnUnkept | None) -> None:
+        self._run.pause_on_unkept(callback)
 
     def obstacles(self) -> list[str]:
         return _obstacles(self._run.pool, self._manifest.function)
@@ -127,9 +127,9 @@ def _obstacles(pool: Pool, function: str) -> list[str]:
         found.append("Outcomes wait to be recorded, and nothing is started before: restate-server is slow or away.")
     if pool.waits_for:
         found.append(f"Items wait for their turn: {pool.waits_for}.")
-    if resting := pool.resting:
-        wait = duration(max(0.0, min(resting) - time.time()))
-        found.append(f"{counted(len(resting), 'item')} failed, and wait to be tried again: the first in {wait}.")
+    if retries := pool.retries_at:
+        wait = duration(max(0.0, min(retries) - time.time()))
+        found.append(f"{counted(len(retries), 'item')} failed, and wait to be tried again: the first in {wait}.")
     if pool.hung:
         found.append(
             f"{counted(pool.hung, 'thread')} still busy with items that timed out: a thread cannot be stopped. Give "
