@@ -27,7 +27,6 @@ class Connection:
         ui_url: where the reader's browser finds the Restate UI; empty where it cannot.
         lost: what became of the server's data, in words; empty while they are there. It takes microseconds.
         sweep: has what dropped jobs left be purged soon; see `session/sweeper.py`.
-        on_workers: whether workers run the items, and none of them this process.
     """
 
     session: str
@@ -42,7 +41,6 @@ class Connection:
     ui_url: str = ""
     sweep: Callable[[], None] = lambda: None
     lost: Callable[[], str] = lambda: ""
-    on_workers: bool = False
 
     @property
     def admin(self) -> Admin:
@@ -82,5 +80,4 @@ async def connection_to_workers(connection: Connection, runs: JobRuns) -> Connec
         runs=runs,
         register=register,
         job_store=ObjectJobStore(connection.ingress, workers, register),
-        on_workers=True,
     )

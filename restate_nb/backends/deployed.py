@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from restate_nb.backends.base import CANCELLED_CODE
 from restate_nb.backends.connection import Connection
 from restate_nb.backends.deployed_handler import DeployedHandler
-from restate_nb.backends.introspection import Found, columns_of, last_of, position_of
+from restate_nb.backends.introspection import Invocation, columns_of, last_of, position_of
 from restate_nb.backends.pooled import PooledBackend
 from restate_nb.backends.shards import unended
 from restate_nb.engine.function import Function
@@ -49,8 +49,8 @@ class DeployedBackend(PooledBackend):
         self._timeout: float | None = None
         self._queue: ShardQueue | None = None
         self._failed: dict[tuple[int, int], int] = {}  # by round and position: invocations that ended without a value
-        self._once = False  # the handler is a workflow's, which runs once a key
-        self._found: dict[str, Found] = {}  # by idempotency key
+        self._runs_once_a_key = False  # as a workflow does
+        self._known: dict[str, Invocation] = {}  # by idempotency key
         self._ids: dict[int, str] = {}
         self._broken: asyncio.Future[None] = self._loop.create_future()
         self._cancelling: asyncio.Task[None] | None = None
@@ -79,7 +79,7 @@ class DeployedBackend(PooledBackend):
         await self._look_up()
         left = unended(self._ledger, positions)
         if self._cancelled:  # what was begun has an outcome, which Restate is asked for like any other
-            begun = {position_of(key) for key in self._found}
+            begun = {position_of(key) for key in self._known}
             self._ledger.apply(round_, [cancelled(each, 1) for each in left if each not in begun], 0)
             left = [each for each in left if each in begun]
         run, shard = self._run, (round_, first)
@@ -100,7 +100,7 @@ class DeployedBackend(PooledBackend):
             self._queue = None
         run.finish(shard)
         await self._look_up()
-        for position, invocation in last_of(self._found).items():
+        for position, invocation in last_of(self._known).items():
             if invocation.ended is not None:  # by Restate's clock, so that who attaches later sees the same times
                 self._ledger.retime(position, invocation.started, invocation.ended - invocation.started)
 
@@ -129,7 +129,7 @@ class DeployedBackend(PooledBackend):
             self._run.cancel()
             return
         await self._look_up()
-        begun = {position_of(key) for key in self._found}
+        begun = {position_of(key) for key in self._known}
         self._run.pool.soon(self._run.pool.stop, "The job was cancelled.", "CancelledError", begun)
         await self._cancel_live()
         self._cancelling = asyncio.create_task(self._cancel_the_rest())
@@ -145,7 +145,7 @@ class DeployedBackend(PooledBackend):
                 continue  # it is away; the next look finds it
 
     async def _cancel_live(self) -> None:
-        await self._connection.admin.cancel_all(each.id for each in self._found.values() if each.ended is None)
+        await self._connection.admin.cancel_all(each.id for each in self._known.values() if each.ended is None)
 
     # ------------------------------------------------------------ introspection
 
@@ -154,21 +154,21 @@ class DeployedBackend(PooledBackend):
         if admin is not None:
             handler = self._handler
             runs = handler.keys if handler.kind == "workflow" else None
-            self._found = await self.invocations.of_handler(admin, handler.handler, runs)
+            self._known = await self.invocations.of_handler(admin, handler.handler, runs)
 
     def columns(self) -> Mapping[str, Sequence[Any]]:
         if self._queue is not None and self._connection.admin_if_any is not None:
             with suppress(ServerError, TimeoutError):  # away for now: the columns say what was known before
                 asyncio.run_coroutine_threadsafe(self._look_up(), self._loop).result(_LOOK_SECONDS * 10)
-        return columns_of(self._ledger.total, self._found, self._ids)
+        return columns_of(self._ledger.total, self._known, self._ids)
 
     # ------------------------------------------------------------ on the loop of the items
 
     async def _call(self, at: tuple[int, int]) -> Recorded:
         """One attempt: an invocation, or what became of it if there was one."""
         position = at[1]
-        key = self._name(*at)
-        before = self._found.get(key)
+        key = self._idempotency_key(*at)
+        before = self._known.get(key)
         started, clock = time.time(), time.perf_counter()
 
         def recorded(**outcome: Any) -> Recorded:
@@ -185,10 +185,10 @@ class DeployedBackend(PooledBackend):
         except TimeoutError:
             if not deadline.expired():
                 raise
-            self._count(at)
+            self._count_failed(at)
             return recorded(error=ItemTimeout(await self._too_late(position, key)), status=TIMEOUT)
         except InvocationFailed as error:
-            self._count(at)
+            self._count_failed(at)
             self._ids[position] = error.invocation_id
             return self._failure_of(error, recorded)
         except BadAnswer as error:
@@ -197,17 +197,17 @@ class DeployedBackend(PooledBackend):
             if isinstance(error, Rejected) and error.status not in _REFUSED:
                 return recorded(error=error, status=ERROR)
             trouble = await self._with_services(error)
-            self._loop.call_soon_threadsafe(self._break, trouble)
+            self._loop.call_soon_threadsafe(self._stop_following, trouble)
             return await asyncio.Future()  # no outcome: the job cannot be followed, and is ended
 
     def _failure_of(self, error: InvocationFailed, recorded: Callable[..., Recorded]) -> Recorded:
         if error.code == CANCELLED_CODE and error.reason == "cancelled":
             if self._cancelled or self._timeout is None:
-                says = "The job was cancelled." if self._cancelled else f"{error}, by somebody else."
-                return recorded(failure=Failure("CancelledError", says), status=CANCELLED)
-            says = f"Restate cancelled the invocation after timeout={self._timeout:g} seconds, or somebody else did."
-            return recorded(error=ItemTimeout(says), status=TIMEOUT)
-        if self._once:
+                text = "The job was cancelled." if self._cancelled else f"{error}, by somebody else."
+                return recorded(failure=Failure("CancelledError", text), status=CANCELLED)
+            text = f"Restate cancelled the invocation after timeout={self._timeout:g} seconds, or somebody else did."
+            return recorded(error=ItemTimeout(text), status=TIMEOUT)
+        if self._runs_once_a_key:
             return recorded(failure=describe(error), status=ERROR)  # a workflow's key has its outcome, for good
         return recorded(error=error, status=ERROR)
 
@@ -216,7 +216,7 @@ class DeployedBackend(PooledBackend):
         body, object_key = self._encoded[position], target.key(position)
         headers = {"Content-Type": target.content_type} if target.content_type is not None else None
         service, handler = target.service, target.handler
-        if not self._once:
+        if not self._runs_once_a_key:
             try:
                 return await ingress.invoke(
                     service, handler, body, key=object_key, idempotency_key=key, headers=headers, patience=None
@@ -224,7 +224,7 @@ class DeployedBackend(PooledBackend):
             except Rejected as error:
                 if target.kind != "workflow" or error.status != 400 or "idempotency key" not in error.reason:
                     raise
-                self._once = True
+                self._runs_once_a_key = True
         self._ids[position] = await ingress.send(
             service, handler, body, key=object_key, headers=headers, patience=None, repeatable=True
         )
@@ -232,18 +232,18 @@ class DeployedBackend(PooledBackend):
 
     async def _too_late(self, position: int, key: str) -> str:
         """End the invocation in Restate, since nobody waits for it."""
-        says = f"The invocation ran longer than timeout={self._timeout:g} seconds"
+        text = f"The invocation ran longer than timeout={self._timeout:g} seconds"
         if self._connection.admin_if_any is None:
-            return f"{says}; it goes on in Restate, since the session has no admin API to cancel it."
+            return f"{text}; it goes on in Restate, since the session has no admin API to cancel it."
         try:
             await self._on_session_loop(self._end(position, key))
         except ServerError as error:
-            return f"{says}, and could not be cancelled: {error}"
-        return f"{says}, and was cancelled."
+            return f"{text}, and could not be cancelled: {error}"
+        return f"{text}, and was cancelled."
 
     async def _end(self, position: int, key: str) -> None:
         target = self._handler
-        if self._once:
+        if self._runs_once_a_key:
             invocation = self._ids.get(position)
         else:
             invocation = await self._connection.ingress.lookup(
@@ -266,14 +266,14 @@ class DeployedBackend(PooledBackend):
     async def _on_session_loop(self, work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
-    def _break(self, error: ServerError) -> None:
+    def _stop_following(self, error: ServerError) -> None:
         if not self._broken.done():
             self._broken.set_exception(error)
 
-    def _count(self, at: tuple[int, int]) -> None:
+    def _count_failed(self, at: tuple[int, int]) -> None:
         self._failed[at] = self._failed.get(at, 0) + 1
 
-    def _name(self, round_: int, position: int) -> str:
+    def _idempotency_key(self, round_: int, position: int) -> str:
         """The idempotency key of the next invocation for an item: those that ended without a value had others."""
         failed = self._failed.get((round_, position), 0)
         return f"{self._key}/{round_}/{position}" + (f".{failed}" if failed else "")

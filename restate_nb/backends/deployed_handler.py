@@ -47,6 +47,8 @@ class DeployedHandler(Function):
         InvalidInput: it is neither.
     """
 
+    deployed = True
+
     def __init__(self, callee: Any) -> None:
         handler = _handler(callee)
         tag, io = handler.service_tag, handler.handler_io

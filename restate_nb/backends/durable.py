@@ -124,9 +124,9 @@ class DurableBackend(Backend):
         self._cancelled = True
         self._changed.set()
         with suppress(ServerError):  # the server is gone again: `_sweep` ends what is left
-            await self._end(found)
+            await self._end_invocations(found)
 
-    async def _end(self, found: Sequence[Mapping[str, Any]]) -> None:
+    async def _end_invocations(self, found: Sequence[Mapping[str, Any]]) -> None:
         admin, functions = self._connection.admin, self._connection.functions
         # One that has no function, or does not match its journal, never comes to where it hears of a cancellation.
         lost = {row["id"] for row in found if WAITING in str(row.get("last_failure"))}
@@ -149,7 +149,7 @@ class DurableBackend(Backend):
             await asyncio.sleep(pause)
             pause = min(pause * 2, _SWEEP_SECONDS_LONGEST)
             with suppress(ServerError):  # it is away; the next time finds it
-                await self._end(await self.invocations.all(self._connection.admin))
+                await self._end_invocations(await self.invocations.all(self._connection.admin))
 
     def reopen(self) -> None:
         super().reopen()
@@ -189,8 +189,8 @@ class DurableBackend(Backend):
     def _drop(self, round_: int, pending: deque[int]) -> None:
         """Take those that will not be begun any more out of `pending`: they end as cancelled."""
         if self._cancelled:  # what was begun has an outcome, which Restate is asked for like any other
-            never = [each for each in pending if self._name(round_, each) not in self._begun]
-            begun = [each for each in pending if self._name(round_, each) in self._begun]
+            never = [each for each in pending if self._idempotency_key(round_, each) not in self._begun]
+            begun = [each for each in pending if self._idempotency_key(round_, each) in self._begun]
             pending.clear()
             pending.extend(begun)
             self._ledger.apply(round_, [cancelled(position, 1) for position in never], 0)
@@ -203,7 +203,7 @@ class DurableBackend(Backend):
         self._running.pop(task, None)
         self._changed.set()
 
-    def _name(self, round_: int, position: int) -> str:
+    def _idempotency_key(self, round_: int, position: int) -> str:
         return f"{self._key}/{round_}/{position}"
 
     async def _invoke(self, round_: int, position: int) -> None:
@@ -214,7 +214,7 @@ class DurableBackend(Backend):
             passing=self._passing,
             item=msgspec.Raw(self._encoded[position]),
         )
-        key = self._name(round_, position)
+        key = self._idempotency_key(round_, position)
         began = time.time()
         try:
             body = await self._call(key, request)

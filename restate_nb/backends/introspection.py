@@ -16,8 +16,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from restate_nb.formatting import counted
-from restate_nb.server.admin import AT_ONCE, Admin, order_all, sql_literal
-from restate_nb.server.http import UnknownInvocation
+from restate_nb.server.admin import Admin, order_all, sql_literal
 from restate_nb.service.wire import Manifest, job_key, reading, service_of
 
 _FIELDS: Final = (
@@ -34,7 +33,7 @@ _ENDING_SECONDS: Final = 60.0
 """That what still runs of a dropped job has to end after it was cancelled. Then it is killed."""
 
 
-class Found(msgspec.Struct, frozen=True, gc=False):
+class Invocation(msgspec.Struct, frozen=True, gc=False):
     """An invocation, as `sys_invocation` has it. Times are seconds since 1970.
 
     Attributes:
@@ -146,7 +145,7 @@ class JobInvocations:
             "order by i.idempotency_key, j.index"
         )
 
-    async def of_handler(self, admin: Admin, handler: str, run_keys: Sequence[str] | None) -> dict[str, Found]:
+    async def of_handler(self, admin: Admin, handler: str, run_keys: Sequence[str] | None) -> dict[str, Invocation]:
         """Those of a handler, by their idempotency keys.
 
         Args:
@@ -158,7 +157,7 @@ class JobInvocations:
         target = f"target_handler_name = {sql_literal(handler)}"
         rows = await admin.query(f"select {_FIELDS} from sys_invocation where {target} and {self._where}")
         with reading("an invocation"):
-            found = {str(row["idempotency_key"]): _found(row) for row in rows}
+            found = {str(row["idempotency_key"]): _invocation(row) for row in rows}
             for each in found:
                 position_of(each)
                 _order(each)
@@ -172,7 +171,7 @@ class JobInvocations:
                     f"and target_service_key in ({', '.join(map(sql_literal, keys))})"
                 )
                 with reading("an invocation"):
-                    found |= {f"{key}/0/{positions[str(row['target_service_key'])]}": _found(row) for row in rows}
+                    found |= {f"{key}/0/{positions[str(row['target_service_key'])]}": _invocation(row) for row in rows}
         return found
 
     async def cancel(self, admin: Admin) -> None:
@@ -201,9 +200,9 @@ def position_of(key: str) -> int:
     return int(key.rpartition("/")[2].partition(".")[0])
 
 
-def last_of(found: Mapping[str, Found]) -> dict[int, Found]:
+def last_of(found: Mapping[str, Invocation]) -> dict[int, Invocation]:
     """The last invocation of each item, by position."""
-    last: dict[int, tuple[tuple[int, int], Found]] = {}
+    last: dict[int, tuple[tuple[int, int], Invocation]] = {}
     for key, each in found.items():
         position, order = position_of(key), _order(key)
         if position not in last or last[position][0] < order:
@@ -211,7 +210,7 @@ def last_of(found: Mapping[str, Found]) -> dict[int, Found]:
     return {position: each for position, (_, each) in last.items()}
 
 
-def columns_of(total: int, found: Mapping[str, Found], ids: Mapping[int, str]) -> dict[str, Sequence[Any]]:
+def columns_of(total: int, found: Mapping[str, Invocation], ids: Mapping[int, str]) -> dict[str, Sequence[Any]]:
     """Columns for a job's frame: of the last invocation of each item.
 
     Args:
@@ -241,14 +240,14 @@ def _order(key: str) -> tuple[int, int]:
     return int(head.rpartition("/")[2]), int(tail.partition(".")[2] or 0)
 
 
-def _found(row: Mapping[str, Any]) -> Found:
+def _invocation(row: Mapping[str, Any]) -> Invocation:
     created = _seconds(row.get("created_at")) or 0.0
     ended = _seconds(row.get("completed_at"))
     status = str(row.get("status"))
     if status == "completed":
         status = "succeeded" if row.get("completion_result") == "success" else "failed"
     started = _seconds(row.get("running_at")) or created
-    return Found(str(row["id"]), status, int(row.get("retry_count") or 0), created, started, ended)
+    return Invocation(str(row["id"]), status, int(row.get("retry_count") or 0), created, started, ended)
 
 
 def _seconds(text: Any) -> float | None:
@@ -266,25 +265,21 @@ async def purge_where(admin: Admin, condition: str) -> None:
     Raises:
         ServerError: Restate is away.
     """
-    began, cancelled, slots = time.monotonic(), set[str](), asyncio.Semaphore(AT_ONCE)
-
-    async def purge(invocation: str, status: str) -> bool:
-        async with slots:
-            try:
-                if status == "completed":
-                    return await admin.purge(invocation)
-                if time.monotonic() - began > _ENDING_SECONDS:
-                    await admin.kill(invocation)
-                elif invocation not in cancelled:
-                    cancelled.add(invocation)
-                    await admin.cancel(invocation)
-            except UnknownInvocation:
-                return True  # gone already
-            return False
-
+    began, cancelled = time.monotonic(), set[str]()
     while rows := await admin.query(
         f"select id, status from sys_invocation where {condition} limit {_PAGE}", texts=["id", "status"]
     ):
-        gone = await asyncio.gather(*(purge(row["id"], row["status"]) for row in rows))
-        if not all(gone):
+        status = {row["id"]: row["status"] for row in rows}
+
+        async def purge(invocation: str, status: Mapping[str, str] = status) -> bool:
+            if status[invocation] == "completed":
+                return await admin.purge(invocation)
+            if time.monotonic() - began > _ENDING_SECONDS:
+                await admin.kill(invocation)
+            elif invocation not in cancelled:
+                cancelled.add(invocation)
+                await admin.cancel(invocation)
+            return False
+
+        if await order_all(purge, status) < len(status):
             await asyncio.sleep(_WAIT)

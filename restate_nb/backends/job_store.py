@@ -38,7 +38,13 @@ _log: Final = logging.getLogger("restate_nb.jobs")
 
 
 class JobStore(Protocol):
-    """Keeps manifests, one a job name."""
+    """Keeps manifests, one a job name.
+
+    Attributes:
+        begins_anew: whether a job can begin anew under its name.
+    """
+
+    begins_anew: bool
 
     async def ready(self) -> None:
         """See to it that they can be kept."""
@@ -77,6 +83,8 @@ class ObjectJobStore:
         session: the session's name.
         register: has Restate send what is new to this process, which serves the object.
     """
+
+    begins_anew = True
 
     def __init__(self, ingress: Ingress, session: str, register: Callable[[], Awaitable[None]]) -> None:
         self._ingress = ingress
@@ -156,6 +164,8 @@ class LocalJobStore:
     job is over, so that other items under the same name are another job, and the same ones are found again from any
     process. That a job was cancelled, paused or tried again is forgotten with the process.
     """
+
+    begins_anew = False
 
     def __init__(self) -> None:
         self._manifests: dict[tuple[str, int], Manifest] = {}

@@ -34,7 +34,7 @@ class LocalBackend(PooledBackend):
 
     def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
         super().__init__(connection, manifest, encoded, ledger)
-        self._shards = Shards(connection, manifest, encoded)
+        self._shards = Shards(connection.ingress, connection.session, manifest, encoded)
         self._submitting = asyncio.Semaphore(_SUBMIT_AT_ONCE)
         self._unfinished = 0  # bytes
         self._room = asyncio.Condition()

@@ -6,22 +6,23 @@ from collections.abc import Sequence
 
 import msgspec
 
-from restate_nb.backends.connection import Connection
 from restate_nb.errors import InvocationFailed
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
 from restate_nb.server.http import UnknownInvocation
+from restate_nb.server.ingress import Ingress
 from restate_nb.service.wire import SHARD_HANDLER, Manifest, ShardRequest, encode, service_of, shard_key
 
 
 class Shards:
     """The shards of one job."""
 
-    def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool) -> None:
-        self._ingress = connection.ingress
+    def __init__(self, ingress: Ingress, session: str, manifest: Manifest, encoded: Spool) -> None:
+        """`session`: whose job it is, or what stands for its workers; `encoded`: the items."""
+        self._ingress = ingress
         self._manifest = manifest
         self._encoded = encoded
-        self._service = service_of(connection.session, manifest)
+        self._service = service_of(session, manifest)
 
     def size(self, positions: Sequence[int]) -> int:
         """Bytes of these items."""

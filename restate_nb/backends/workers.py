@@ -57,7 +57,7 @@ class WorkersBackend(Backend):
         assert manifest.lanes is not None
         super().__init__(connection, manifest, encoded, ledger)
         self._lanes = manifest.lanes
-        self._shards = Shards(connection, manifest, encoded)
+        self._shards = Shards(connection.ingress, connection.session, manifest, encoded)
         self._concurrency = 0
         self._recipe = manifest.recipe
         self._ending: asyncio.Task[None] | None = None

@@ -92,10 +92,13 @@ class Function:
     Attributes:
         known_as: `package.module:name`, of a function that is known here by its name alone; else None.
         classes: those that its items and values may be of; `encode` refuses others.
+        deployed: whether it is a handler that is deployed in Restate.
 
     Raises:
         InvalidInput: it is no function, or a kind of function that gives no single value.
     """
+
+    deployed = False
 
     def __init__(
         self,

@@ -92,7 +92,7 @@ class JobRunner:
             there = await connection.job_store.change(there, change)
         if created and there.generation > 1:
             connection.runs.get(there.name, there.generation - 1).cancel()  # else its shards wait for ever
-            if connection.on_workers and connection.admin_if_any is not None:
+            if there.kind == "workers" and connection.admin_if_any is not None:
                 older = msgspec.structs.replace(there, generation=there.generation - 1)
                 # without the API they run to their end
                 await JobInvocations.of(connection.session, older).cancel(connection.admin)

@@ -10,8 +10,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from restate_nb.backends.connection import Connection, connection_to_workers
-from restate_nb.backends.deployed_handler import DeployedHandler
-from restate_nb.backends.job_store import ObjectJobStore, read_manifests
+from restate_nb.backends.job_store import read_manifests
 from restate_nb.backends.recorded_items import read_items_back, unknown_function
 from restate_nb.backends.worker_functions import check_for_workers
 from restate_nb.backends.workers import lanes_for
@@ -113,7 +112,7 @@ class Registry:
             function=target.name,
             items=digest,
             options=options,
-            deployed=isinstance(target, DeployedHandler),
+            deployed=target.deployed,
             total=len(items),
             created=now,
             durable=target.durable,
@@ -154,12 +153,7 @@ class Registry:
             variant = Variant(job=wanted.name, parts=wanted.made[0].parts, at=wanted.created)
             wanted.name = await connection.job_store.claim(wanted.base, variant)
         driver = await JobRunner.open(connection, wanted, items.encoded, ledger, fresh=fresh)
-        if (
-            wanted.base
-            and driver.manifest.mixed
-            and not driver.created
-            and isinstance(connection.job_store, ObjectJobStore)
-        ):
+        if wanted.base and driver.manifest.mixed and not driver.created and connection.job_store.begins_anew:
             # something was changed by hand while it ran: its results are of nothing that could be asked for
             return await JobRunner.open(connection, wanted, items.encoded, ledger, fresh=True)
         return driver
