@@ -57,8 +57,8 @@ class JobStore(Protocol):
         """
         ...
 
-    async def clear_the_way(self, name: str, admin: Admin | None) -> None:
-        """End what would keep a job of this name from beginning anew."""
+    async def kill_stuck_requests(self, name: str, admin: Admin | None) -> None:
+        """Kill requests that would keep a job of this name from beginning anew."""
 
     async def change(self, manifest: Manifest, change: Change, *, patient: bool = False) -> Manifest:
         """Change it, and return how it is now; `patient`: wait for as long as Restate is away."""
@@ -98,7 +98,7 @@ class ObjectJobStore:
         manifest = await self._ask("open", wanted.name, Open(manifest=wanted, fresh=fresh))
         return manifest, manifest.created == wanted.created
 
-    async def clear_the_way(self, name: str, admin: Admin | None) -> None:
+    async def kill_stuck_requests(self, name: str, admin: Admin | None) -> None:
         """Kill requests about the record of this name that Restate has tried in vain: it takes one at a time, and one
         that outgrew what Restate moves (versions of before let records grow so large) would hold up all to come."""
         if admin is None:
@@ -184,7 +184,7 @@ class LocalJobStore:
         wanted = msgspec.structs.replace(wanted, generation=generation)
         return self._manifests.setdefault((wanted.name, generation), wanted), False
 
-    async def clear_the_way(self, name: str, admin: Admin | None) -> None:
+    async def kill_stuck_requests(self, name: str, admin: Admin | None) -> None:
         pass
 
     async def change(self, manifest: Manifest, change: Change, *, patient: bool = False) -> Manifest:

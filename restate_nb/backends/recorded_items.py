@@ -19,8 +19,8 @@ from restate_nb.server.admin import Admin, sql_literal
 from restate_nb.service.durable_handler import request_decoder as durable_decoder
 from restate_nb.service.wire import Manifest, decode_received, request_decoder
 
-_IDS_AT_ONCE: Final = 1_000
-_BYTES_AT_ONCE: Final = 8 * 1024 * 1024
+IDS_AT_ONCE: Final = 1_000
+BYTES_AT_ONCE: Final = 8 * 1024 * 1024
 """Of a query's answer: restate-server has 64 MiB in all for what it queries."""
 
 # An input stands in the journal as the message of Restate's service protocol that brings it to a handler, InputCommand:
@@ -88,8 +88,8 @@ async def inputs_of(admin: Admin, invocations: Sequence[str]) -> AsyncIterator[b
     Raises:
         ServerError: one has no journal any more, or it is nothing that this version can read.
     """
-    for start in range(0, len(invocations), _IDS_AT_ONCE):
-        page = invocations[start : start + _IDS_AT_ONCE]
+    for start in range(0, len(invocations), IDS_AT_ONCE):
+        page = invocations[start : start + IDS_AT_ONCE]
         rows = await admin.query(
             f"select id, raw_length from sys_journal where index = 0 and id in {_among(page)}", texts=["id"]
         )
@@ -104,11 +104,11 @@ async def inputs_of(admin: Admin, invocations: Sequence[str]) -> AsyncIterator[b
             for invocation in some:
                 if invocation not in found:
                     raise ServerError(f"Restate no longer has the input of the invocation {invocation}.")
-                yield _input(found.pop(invocation), invocation)
+                yield input_of(found.pop(invocation), invocation)
 
 
 def _length(size: object) -> int:
-    return size if isinstance(size, int) else _BYTES_AT_ONCE  # unknown: it is read alone
+    return size if isinstance(size, int) else BYTES_AT_ONCE  # unknown: it is read alone
 
 
 def _among(invocations: Sequence[str]) -> str:
@@ -120,14 +120,19 @@ def _in_parts(page: Sequence[str], sizes: dict[str, int]) -> list[list[str]]:
     size = 0
     for invocation in page:
         size += sizes.get(invocation, 0)
-        if parts[-1] and size > _BYTES_AT_ONCE:
+        if parts[-1] and size > BYTES_AT_ONCE:
             parts.append([])
             size = sizes.get(invocation, 0)
         parts[-1].append(invocation)
     return parts
 
 
-def _input(text: str, invocation: str) -> bytes:
+def input_of(text: str, invocation: str) -> bytes:
+    """The input in the first entry of a journal, which is given as base64.
+
+    Raises:
+        ServerError: it is nothing that this version can read.
+    """
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)  # the server leaves out the padding
         return bytes(_field(_field(memoryview(raw), _VALUE), _CONTENT))

@@ -49,7 +49,7 @@ class Shards:
         return shards
 
     async def submit(
-        self, round_: int, shard: int, positions: Sequence[int], *, lane: str | None = None, recipe: str | None = None
+        self, round_: int, shard: int, positions: Sequence[int], *, lane: str | None = None, run_spec: str | None = None
     ) -> None:
         """Give a shard to Restate, for as long as it takes; one that is there already stays as it is.
 
@@ -58,7 +58,7 @@ class Shards:
             shard: its number in the round.
             positions: of its items.
             lane: the key of the object that runs it, where workers do.
-            recipe: see `ShardRequest`.
+            run_spec: how its items are run, for a process that was not told otherwise.
         """
         request = ShardRequest(
             job=self._manifest.name,
@@ -68,7 +68,7 @@ class Shards:
             function=self._manifest.function,
             positions=list(positions),
             items=list(map(msgspec.Raw, self._encoded.take(positions))),
-            recipe=recipe,
+            recipe=run_spec,
         )
         await self._ingress.send(
             self._service, SHARD_HANDLER, encode(request), key=lane, idempotency_key=request.key(), patience=None

@@ -59,7 +59,7 @@ class WorkersBackend(Backend):
         self._lanes = manifest.lanes
         self._shards = Shards(connection.ingress, connection.session, manifest, encoded)
         self._concurrency = 0
-        self._recipe = manifest.recipe
+        self._run_spec = manifest.recipe
         self._ending: asyncio.Task[None] | None = None
         self._pause = WorkerPause(connection, self.invocations)
         self._shards_of: Counter[WorkerName] = Counter()
@@ -109,7 +109,7 @@ class WorkersBackend(Backend):
             _ = self._connection.admin  # there is no other way to end what runs
         self._concurrency = policy.bounds.high
         self._rule = policy.stop_rule
-        self._recipe = self._manifest.recipe
+        self._run_spec = self._manifest.recipe
 
     def pause(self) -> None:
         if not self._manifest.paused:
@@ -171,16 +171,16 @@ class WorkersBackend(Backend):
         sent: Sequence[asyncio.Future[bool]],
         submitted: Callable[[], Awaitable[None]],
     ) -> None:
-        if self._recipe is None:
+        if self._run_spec is None:
             raise InvalidInput(f"Not all items of {self._manifest.name!r} were submitted. Run its cell again.")
         slots = asyncio.Semaphore(_SUBMIT_AT_ONCE)
-        recipes = [share_of(self._recipe, self._lanes, lane) for lane in range(self._lanes)]
+        run_specs = [share_of(self._run_spec, self._lanes, lane) for lane in range(self._lanes)]
 
         async def submit(shard: int, positions: Sequence[int], done: asyncio.Future[bool]) -> None:
             try:
                 if not self.is_stopping(round_):
-                    lane, recipe = self._lane(shard), recipes[shard % self._lanes]
-                    await self._shards.submit(round_, shard, positions, lane=lane, recipe=recipe)
+                    lane, run_spec = self._lane(shard), run_specs[shard % self._lanes]
+                    await self._shards.submit(round_, shard, positions, lane=lane, run_spec=run_spec)
                 done.set_result(not self.is_stopping(round_))
             finally:
                 slots.release()
@@ -267,14 +267,14 @@ class WorkerPause:
             self._asked.clear()
             self._going.clear()
             if self._connection.admin_if_any is not None:
-                self._do(self._hold())
+                self._start(self._hold())
 
     def resume(self) -> None:
         """Let all go on that is held by now, or about to be."""
         if self.paused:
             self.paused = False
             self._going.set()
-            self._do(self._release())
+            self._start(self._release())
 
     def close(self) -> None:
         """The job has ended, or is not followed any more."""
@@ -282,7 +282,7 @@ class WorkerPause:
             self._task.cancel()
             self._task = None
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self.close()
         self._task = asyncio.create_task(work)
 

@@ -82,7 +82,7 @@ class JobRunner:
         """
         await (connection.job_store.ready if wanted.kind == "deployed" else connection.register)()
         if fresh:
-            await connection.job_store.clear_the_way(wanted.name, connection.admin_if_any)
+            await connection.job_store.kill_stuck_requests(wanted.name, connection.admin_if_any)
         there, created = await connection.job_store.open(wanted, fresh=fresh)
         if (there.items, there.options, there.total) != (wanted.items, wanted.options, wanted.total):
             raise JobMismatch(_mismatch(there, wanted))
