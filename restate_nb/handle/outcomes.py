@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from restate_nb.backends.worker_registry import WorkerStats
 from restate_nb.backends.workers import WorkersBackend
 from restate_nb.engine.function import Function
+from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.engine.record import CANCELLED, ERROR, TIMEOUT
 from restate_nb.errors import InvalidInput
-from restate_nb.handle.items import Items, own_source
+from restate_nb.handle.items import Items
+from restate_nb.handle.originals import own_source
 from restate_nb.handle.provenance import Provenance
 from restate_nb.handle.runner import JobRunner
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.limit_history import Limits
-from restate_nb.session.run import LoopThread
 
 if TYPE_CHECKING:
     import os

@@ -13,20 +13,19 @@ from restate_nb.backends.base import Backend, Connection
 from restate_nb.backends.deployed import DeployedBackend
 from restate_nb.backends.durable import DurableBackend
 from restate_nb.backends.local import LocalBackend
+from restate_nb.backends.sweeper import purge
 from restate_nb.backends.worker_registry import how_it_is_kept
 from restate_nb.backends.workers import WorkersBackend, end_shards
 from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.errors import JobMismatch
 from restate_nb.handle.batches import Batches
-from restate_nb.handle.diagnosis import held_by_restate
+from restate_nb.handle.diagnosis import StallProbe, held_by_restate
 from restate_nb.handle.provenance import check_bound
-from restate_nb.handle.stall_probe import StallProbe
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
 from restate_nb.server.admin import sql_literal
 from restate_nb.server.http import UnknownInvocation, Unreachable
 from restate_nb.service.wire import Change, Manifest, Round, Summary, Unkept, keys_of_job, service_of
-from restate_nb.session.sweeper import purge
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -57,7 +57,7 @@ def test_a_kill_in_the_middle_of_a_delete_leaves_nothing_that_is_found_again(
         from restate_nb.backends import local
         from restate_nb.server.admin import Admin
 
-        shards.MAX_SHARD_ITEMS = 10
+        local.MAX_SHARD_ITEMS = 10
         runs = Path({str(tmp_path / "runs")!r})
         def plain(item):
             with runs.open("a") as file:
