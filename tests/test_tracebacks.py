@@ -112,7 +112,7 @@ def test_every_exception_becomes_a_record_that_can_be_written(what: str, error: 
     assert attempt.failure.type == type.__dict__["__qualname__"].__get__(type(error))[:200]
     assert len(attempt.failure.message) <= 2_000
     assert len(attempt.failure.traceback) <= 6_000
-    assert attempt.failure.where.startswith("test_traces.py:"), what
+    assert attempt.failure.where.startswith("test_tracebacks.py:"), what
 
 
 def test_what_is_inside_of_a_deep_group_is_told() -> None:
@@ -185,7 +185,7 @@ def test_the_packages_own_lines_and_libraries_are_not_the_users() -> None:
     trace = error.__traceback__
     assert trace is not None
     assert describe(error.with_traceback(trace.tb_next)).where == ""
-    assert describe(_raise_in("/usr/lib/site-packages/x.py")).where.startswith("test_traces.py:")
+    assert describe(_raise_in("/usr/lib/site-packages/x.py")).where.startswith("test_tracebacks.py:")
     assert describe(_raise_in("/tmp/ipykernel_123/45.py")).where == "cell:2 in f"
 
 

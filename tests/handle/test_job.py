@@ -385,7 +385,7 @@ def test_failures_are_grouped_by_kind_with_time_place_and_traceback(session: Ses
     assert errors["error_type"].tolist() == ["ValueError", "KeyError"]
     assert errors["error"][0] == "no user 'ada' after 3 tries (see /tmp/ada.log)"
     assert errors["example"].tolist() == ["a", "z"]
-    assert errors["where"].str.contains(r"test_jobs\.py:\d+ in work").all()
+    assert errors["where"].str.contains(r"test_job\.py:\d+ in work").all()
     assert (errors["first_at"] <= errors["last_at"]).all()
     assert "raise KeyError(user)" in job.traceback("z")
     assert errors["traceback"][1] == job.traceback("z")
