@@ -34,6 +34,8 @@ from restate_nb.service.identity import Identity
 if TYPE_CHECKING:
     import pandas as pd
 
+    from restate_nb.panel import Updater
+
 
 T = TypeVar("T")
 
@@ -72,7 +74,28 @@ class Job(Visible, Generic[T]):
         self._following: Future[None] | None = None
         self._note = ""
         self._rule: StopRule | None = None
+        self._updater: Updater | None = None
         self._joining = threading.RLock()  # a cell may bring the function while the session does so by itself
+
+    # ------------------------------------------------------------ the panel
+
+    def show(self) -> None:
+        """Show the live panel here, and keep it up to date until the job has ended.
+
+        Example:
+            job.show()
+        """
+        from restate_nb.panel import Updater, make_panel  # noqa: PLC0415 - not in scripts that show nothing
+
+        self._updater = Updater(self._progress, make_panel(self._progress(), self))
+        self._shown_in = this_cell()
+        self._update_panel()
+
+    def _update_panel(self) -> None:
+        updater = self._updater
+        if updater is not None:
+            updater.start()
+            self._ended.add_done_callback(lambda _: updater.wake())
 
     # ------------------------------------------------------------ how much at once
 
@@ -140,8 +163,8 @@ class Job(Visible, Generic[T]):
         except KeyboardInterrupt:
             self._say_it_goes_on()
             raise
-        if self._showing is not None:
-            self._showing.join(_LAST_PANEL_SECONDS)
+        if self._updater is not None:
+            self._updater.join(_LAST_PANEL_SECONDS)
         return True
 
     def _see_that_it_goes_on(self) -> None:
@@ -367,9 +390,7 @@ class Job(Visible, Generic[T]):
                 self._guard.let_go(watch=True).result()
             number = self._io.run(self._add_round(positions))
             self._follow([number])
-            if self._panel is not None:
-                self._panel.reopen()
-                self._keep_up()
+            self._update_panel()
         return self
 
     def delete(self) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
 from restate_nb.errors import ServerError
@@ -18,16 +15,11 @@ from restate_nb.handle.drawn import Drawn
 from restate_nb.handle.value_guard import ValueGuard
 from restate_nb.results.progress import Progress
 
-if TYPE_CHECKING:
-    from restate_nb.panel import Panel
-
 _QUIET_SECONDS = 5.0
 _LONG_SECONDS = 60.0
 _TIMES_AS_LONG = 5
 """Without an outcome for so long, the panel says why nothing is started; or, after a minute and five times what 95 % of
 the items took, that it cannot tell."""
-
-_PANEL_SECONDS = 0.2  # five updates a second: the page stays quick, and the eye sees no steps
 
 
 class SessionStopped(RuntimeError):
@@ -40,9 +32,7 @@ class Visible(Drawn):
     _ended: Future[None]
     _guard: ValueGuard
     _note: str
-    _panel: Panel | None = None
     _shown_in: int | None = None  # the number of the cell that has the live panel
-    _showing: threading.Thread | None = None
 
     # ------------------------------------------------------------ what it is
 
@@ -85,18 +75,6 @@ class Visible(Drawn):
 
     # ------------------------------------------------------------ the panel
 
-    def show(self) -> None:
-        """Show the live panel here, and keep it up to date until the job has ended.
-
-        Example:
-            job.show()
-        """
-        from restate_nb.panel import make_panel  # noqa: PLC0415 - not in scripts that show nothing
-
-        self._panel = make_panel(self._progress(), self)
-        self._shown_in = this_cell()
-        self._keep_up()
-
     def _ipython_display_(self) -> None:
         """What a cell that ends with the job shows: the panel as it is now, or nothing if the live one is above."""
         from restate_nb.environment import in_notebook  # noqa: PLC0415
@@ -109,20 +87,6 @@ class Visible(Drawn):
 
             show: Any = display  # IPython has no types for it
             show({"text/html": to_html(self._progress()), "text/plain": repr(self)}, raw=True)
-
-    def _keep_up(self) -> None:
-        panel, ended = self._panel, self._ended
-        assert panel is not None
-
-        def keep_up() -> None:
-            while not _wait(ended, _PANEL_SECONDS):
-                panel.update(self._progress())
-            panel.finish(self._progress())
-
-        showing = threading.Thread(target=keep_up, name=f"rnb-panel-{self.name}", daemon=True)
-        with suppress(RuntimeError):  # the machine gives no more threads: the panel stays as it is
-            showing.start()
-            self._showing = showing
 
     def _remark(self) -> str:
         stuck = self._driver.work.mismatched
@@ -246,11 +210,3 @@ def this_cell() -> int | None:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell.execution_count if shell is not None else None
-
-
-def _wait(future: Future[None], seconds: float) -> bool:
-    try:
-        future.exception(seconds)
-    except FutureTimeoutError:
-        return False
-    return True

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from restate_nb.environment import in_voila, somebody_can_click
-from restate_nb.panel.controls import offered
-from restate_nb.panel.output import Output, Stored, Streamed
 from restate_nb.panel.render import to_html, to_text
 from restate_nb.panel.trend import Trend
-from restate_nb.panel.updater import INTERVAL, Pump
-from restate_nb.panel.widgets import Live
+from restate_nb.panel.widgets import ControlRow, Controls
 from restate_nb.results.progress import Progress
 
 
@@ -20,33 +19,29 @@ class NotebookPanel:
     sends each cell to the page when it has ended, and stores nothing: there the output is a widget.
     """
 
-    def __init__(self, progress: Progress, controls: object = None, interval: float = INTERVAL) -> None:
+    def __init__(self, progress: Progress, controls: Controls) -> None:
         self._trend = Trend()
         self._trend.add(progress)
-        self._output: Output = (Streamed if in_voila() else Stored)(self._bundle(progress))
-        actions = offered(controls) if controls is not None and somebody_can_click() else {}
-        self._live = Live(actions, progress) if actions else None
-        self._pump = Pump(self._show, interval)
+        self._output = (_WidgetOutput if in_voila() else _StoredOutput)(self._bundle(progress))
+        self.controls = ControlRow(controls, progress) if somebody_can_click() else None
 
     def update(self, progress: Progress) -> None:
-        """Show the job's latest progress soon; cheap, from any thread, as often as you like."""
-        self._pump.put(progress)
+        """Show the job as it is now."""
+        self._trend.add(progress)
+        self._output.update(self._bundle(progress))
+        if self.controls is not None:
+            self.controls.update(progress)
 
     def finish(self, progress: Progress) -> None:
-        """Show the job's last progress now; later updates change nothing."""
-        if self._pump.close(progress) and self._live is not None:
-            self._live.finish(progress)
+        """Show how the job ended, and take the controls away."""
+        self.update(progress)
+        if self.controls is not None:
+            self.controls.finish(progress)
 
     def reopen(self) -> None:
         """Go on under the same cell after `finish`: the job runs again."""
-        if self._pump.reopen() and self._live is not None:
-            self._live.reopen()
-
-    def _show(self, progress: Progress) -> None:
-        self._trend.add(progress)
-        self._output.update(self._bundle(progress))
-        if self._live is not None:
-            self._live.update(progress)
+        if self.controls is not None:
+            self.controls.reopen()
 
     def _bundle(self, progress: Progress) -> dict[str, str]:
         spread = self._trend.spread(progress.total - progress.done)
@@ -54,3 +49,34 @@ class NotebookPanel:
             "text/html": to_html(progress, trend=self._trend.rates(), spread=spread),
             "text/plain": to_text(progress, spread),
         }
+
+
+class _StoredOutput:
+    """A display with an id: nbclient, JupyterLab and whatever else follows the protocol store its last update."""
+
+    def __init__(self, bundle: dict[str, str]) -> None:
+        from IPython.display import display  # noqa: PLC0415 - only where a notebook is
+
+        show: Any = display  # IPython has no types for it
+        self._handle = show(bundle, raw=True, display_id=True)
+
+    def update(self, bundle: dict[str, str]) -> None:
+        """Show this in place of what is there."""
+        self._handle.update(bundle, raw=True)
+
+
+class _WidgetOutput:
+    """A widget, for pages that are sent cell by cell, such as Voilà's."""
+
+    def __init__(self, bundle: dict[str, str]) -> None:
+        import ipywidgets as widgets  # noqa: PLC0415 - only where such a page is
+        from IPython.display import display  # noqa: PLC0415
+
+        self._widget = widgets.HTML(bundle["text/html"], layout={"max_width": "760px"})
+        view = {"version_major": 2, "version_minor": 0, "model_id": self._widget.model_id}
+        show: Any = display
+        show({"application/vnd.jupyter.widget-view+json": view, **bundle}, raw=True)
+
+    def update(self, bundle: dict[str, str]) -> None:
+        """Show this in place of what is there."""
+        self._widget.value = bundle["text/html"]

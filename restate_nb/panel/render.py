@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from html import escape
 
 from restate_nb.formatting import count, counted, duration, one_line, rate
-from restate_nb.panel.sparkline import sparkline
 from restate_nb.results.progress import Progress
 
 ERRORS_SHOWN = 4
@@ -95,8 +94,7 @@ def facts(progress: Progress, spread: tuple[float, float] | None = None) -> list
         progress: the job at one moment.
         spread: the shortest and the longest time left that the recent rates suggest, in seconds.
     """
-    ended = progress.status in {"finished", "cancelled", "failed", "stopped"}
-    goes_on = not ended and progress.status != "paused"  # a job that is paused is done when somebody lets it
+    goes_on = not progress.final and progress.status != "paused"  # a job that is paused is done when somebody lets it
     done = progress.ok + progress.failed
     said = []
     if progress.rate and goes_on:
@@ -105,9 +103,9 @@ def facts(progress: Progress, spread: tuple[float, float] | None = None) -> list
         left = f"about {duration(progress.eta)} left"
         low, high = (duration(bound) for bound in spread) if spread else ("", "")
         said.append(left if low == high else f"{left} ({low} to {high})")
-    said.append(f"in {duration(progress.elapsed)}" if ended else f"{duration(progress.elapsed)} so far")
+    said.append(f"in {duration(progress.elapsed)}" if progress.final else f"{duration(progress.elapsed)} so far")
     # Of a job that was attached to it is not known how much of the elapsed time it really ran.
-    if ended and done and not progress.attached and progress.elapsed > 0:
+    if progress.final and done and not progress.attached and progress.elapsed > 0:
         said.append(rate(done / progress.elapsed))
     if progress.p50 is not None:
         said.append(f"p50 {duration(progress.p50)}")
@@ -115,7 +113,7 @@ def facts(progress: Progress, spread: tuple[float, float] | None = None) -> list
         said.append(f"p95 {duration(progress.p95)}")
     if progress.retries:
         said.append(counted(progress.retries, "retry", "retries"))
-    if progress.concurrency and not ended:
+    if progress.concurrency and not progress.final:
         said.append(f"{count(progress.concurrency)} at once")
     return said
 
@@ -223,11 +221,32 @@ def _legend(progress: Progress, trend: Sequence[float]) -> str:
         f"{s.sign}</span> {count(s.items)} {s.word}</span>"
         for s in segments(progress)
     )
-    drawn = sparkline(trend)
+    drawn = _sparkline(trend)
     spark = f'<span style="white-space:nowrap">{drawn}</span>' if drawn else ""
     return (
         '<div style="display:flex;justify-content:space-between;align-items:center;gap:16px;'
         f'font-variant-numeric:tabular-nums"><span>{entries}</span>{spark}</div>'
+    )
+
+
+def _sparkline(rates: Sequence[float]) -> str:
+    """Draw rates as the area of a word-sized SVG; an empty string with fewer than three of them.
+
+    Args:
+        rates: items finished per second, the oldest first, evenly spaced in time.
+    """
+    peak = max(rates, default=0.0)
+    if len(rates) < 3 or peak <= 0:
+        return ""
+    width, height = 110, 18
+    step = width / (len(rates) - 1)
+    line = " ".join(f"{i * step:.1f},{height - 1 - (height - 2) * r / peak:.1f}" for i, r in enumerate(rates))
+    said = f"throughput over time, at most {rate(peak)}"
+    return (
+        f'<svg role="img" aria-label="{said}" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'style="vertical-align:middle"><title>{said}</title>'
+        f'<polygon points="0,{height} {line} {width},{height}" fill="currentColor" fill-opacity="0.12"/>'
+        f'<polyline points="{line}" fill="none" stroke="currentColor" stroke-opacity="0.7" stroke-width="1.2"/></svg>'
     )
 
 

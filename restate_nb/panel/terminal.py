@@ -7,24 +7,22 @@ from typing import Any, TextIO
 
 from restate_nb.formatting import count, counted, one_line
 from restate_nb.panel.render import errors, remarks, state, to_text
-from restate_nb.panel.updater import INTERVAL, Pump
 from restate_nb.results.progress import Progress
 
 
 class TerminalPanel:
     """Shows a job as a tqdm bar on stderr, and what failed below it at the end."""
 
-    def __init__(self, progress: Progress, file: TextIO | None = None, interval: float = INTERVAL) -> None:
+    def __init__(self, progress: Progress, file: TextIO | None = None) -> None:
         self._file = file or sys.stderr
-        self._bar = self._new_bar(progress)
-        self._draw(progress)
-        self._pump = Pump(self._draw, interval)
+        self._bar: Any = None
+        self.update(progress)
 
     def _new_bar(self, progress: Progress) -> Any:
         from tqdm import tqdm  # noqa: PLC0415 - only where a bar is shown
 
         class Bar(tqdm):  # type: ignore[misc] # tqdm has no types
-            # tqdm's own watch thread would only repeat what the pump does.
+            # tqdm's own watch thread would only repeat what the updater does.
             monitor_interval = 0
 
         return Bar(
@@ -40,24 +38,7 @@ class TerminalPanel:
         )
 
     def update(self, progress: Progress) -> None:
-        """Show the job's latest progress soon; cheap, from any thread, as often as you like."""
-        self._pump.put(progress)
-
-    def finish(self, progress: Progress) -> None:
-        """Show the job's last progress now and end the bar; later updates change nothing."""
-        if self._pump.close(progress):
-            if self._bar is not None:
-                self._bar.close()
-            for line in (*remarks(progress), *errors(progress)):
-                self._file.write(f"  {line}\n")
-            self._file.flush()
-
-    def reopen(self) -> None:
-        """Go on with a new bar after `finish`: the job runs again."""
-        if self._pump.reopen():
-            self._bar = None
-
-    def _draw(self, progress: Progress) -> None:
+        """Show the job as it is now, with a new bar if it runs again."""
         if self._bar is None:
             self._bar = self._new_bar(progress)
         self._bar.n = min(progress.done, progress.total)
@@ -69,36 +50,31 @@ class TerminalPanel:
         self._bar.set_postfix_str(", ".join(said), refresh=False)
         self._bar.refresh()
 
+    def finish(self, progress: Progress) -> None:
+        """Show how the job ended, and end the bar."""
+        self.update(progress)
+        self._bar.close()
+        for line in (*remarks(progress), *errors(progress)):
+            self._file.write(f"  {line}\n")
+        self._file.flush()
+
+    def reopen(self) -> None:
+        """Go on with a new bar after `finish`: the job runs again."""
+        self._bar = None
+
 
 class LinePanel:
     """Says nothing while the job runs, and one line on stderr when it has ended: for logs and scripts."""
 
     def __init__(self, file: TextIO | None = None) -> None:
         self._file = file
-        self._ended = False
 
     def update(self, progress: Progress) -> None:
         """Show nothing: a log has no place for numbers that change."""
 
     def finish(self, progress: Progress) -> None:
-        """Write how the job ended, once."""
-        if not self._ended:
-            self._ended = True
-            print(to_text(progress), file=self._file or sys.stderr, flush=True)
+        """Write how the job ended."""
+        print(to_text(progress), file=self._file or sys.stderr, flush=True)
 
     def reopen(self) -> None:
         """Write another line at the next end."""
-        self._ended = False
-
-
-class NoPanel:
-    """Shows nothing at all."""
-
-    def update(self, progress: Progress) -> None:
-        """Show nothing."""
-
-    def finish(self, progress: Progress) -> None:
-        """Show nothing."""
-
-    def reopen(self) -> None:
-        """Show nothing."""

@@ -1,4 +1,4 @@
-"""Shows the latest of many values, a few times a second, in a thread of its own."""
+"""Keeps a panel up to date: one thread for each panel that is live."""
 
 from __future__ import annotations
 
@@ -6,106 +6,95 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Protocol
 
-T = TypeVar("T")
+from restate_nb.results.progress import Progress
 
-INTERVAL = 0.125
-"""Seconds between two showings: eight a second look alive, and cost the kernel and the page next to nothing."""
-
-_IDLE = 2.0  # seconds without a value after which the thread ends; the next value starts another
+INTERVAL = 0.2
+"""Seconds between two updates: five a second look alive, and cost the kernel and the page next to nothing."""
 
 _log = logging.getLogger(__name__)
 
 
-class Pump(Generic[T]):
-    """Hands values to `show`, at most one each `interval` seconds; a value overtaken by a later one is dropped.
+class Panel(Protocol):
+    """What shows a job's progress. It is made in the cell that shows the job; then one thread calls its methods."""
 
-    `put` only notes the value, so it may be called from anywhere, however often. The first value waits for nobody,
-    and the last one always arrives.
+    def update(self, progress: Progress) -> None:
+        """Show the job as it is now."""
 
-    `show` runs in an empty context. In a cell's context Jupyter would send each update in the name of that cell, and
-    nbclient drops what comes in the name of a cell that has ended: of a job that is started in one cell and awaited
+    def finish(self, progress: Progress) -> None:
+        """Show how the job ended."""
+
+    def reopen(self) -> None:
+        """Go on in the same place after `finish`: the job runs again, as after `retry_failed`."""
+
+
+class Updater:
+    """Shows the newest progress of a job on its panel, a few times a second, until the job has ended.
+
+    The thread runs in an empty context. In a cell's context Jupyter would send each update in the name of that cell,
+    and nbclient drops what comes in the name of a cell that has ended: of a job that is started in one cell and awaited
     in the next it would store the first panel and not the last.
 
     Args:
-        show: what is done with a value. When it raises, that is logged once and nothing more is shown: a job must not
-            suffer from its panel.
-        interval: seconds between two calls.
+        progress: the job at the moment of the call, which is made in the thread.
+        panel: what shows it. When it raises, that is logged once and nothing more is shown: a job must not suffer from
+            its panel.
+        interval: seconds between two updates.
     """
 
-    def __init__(self, show: Callable[[T], None], interval: float = INTERVAL) -> None:
-        self._show = show
+    def __init__(self, progress: Callable[[], Progress], panel: Panel, interval: float = INTERVAL) -> None:
+        self._progress = progress
+        self._panel = panel
         self._interval = interval
-        self._changed = threading.Condition()
-        self._showing = threading.Lock()
-        self._next: tuple[T] | None = None
-        self._thread: threading.Thread | None = None
-        self._closed = False
+        self._wake = threading.Event()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None  # the last that was started
+        self._live = False  # whether that thread has yet to see the job's end
         self._broken = False
 
-    def put(self, value: T) -> None:
-        """Show `value` soon, unless another one comes first. Does nothing once the pump is closed."""
-        with self._changed:
-            if self._closed:
+    def start(self) -> None:
+        """Show the job until it has ended; called once more, when a job that had ended runs again."""
+        with self._starting:
+            if self._live or self._broken:
                 return
-            self._next = (value,)
-            if self._thread is None:
-                empty = contextvars.Context()
-                self._thread = threading.Thread(
-                    target=empty.run, args=(self._run,), name="restate-nb-panel", daemon=True
-                )
-                try:
-                    self._thread.start()
-                except RuntimeError:  # the machine gives no more threads: the next value may find one
-                    self._thread = None
-            else:
-                self._changed.notify_all()
-
-    def close(self, value: T) -> bool:
-        """Show `value` now, in the caller's thread, and nothing after it.
-
-        Returns:
-            Whether this was the call that closed the pump; a second one shows nothing.
-        """
-        with self._changed:
-            if self._closed:
-                return False
-            self._closed = True
-            self._next = None
-            self._changed.notify_all()
-        contextvars.Context().run(self._present, value)
-        return True
-
-    def reopen(self) -> bool:
-        """Show values again after `close`.
-
-        Returns:
-            Whether it had been closed.
-        """
-        with self._changed:
-            was_closed, self._closed = self._closed, False
-            return was_closed
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._next is not None or self._closed, _IDLE)
-                if self._next is None or self._closed:
-                    self._thread = None
-                    return
-                (value,) = self._next
-                self._next = None
-            self._present(value, final=False)
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed, self._interval)
-
-    def _present(self, value: T, final: bool = True) -> None:
-        with self._showing:
-            if self._broken or (self._closed and not final):
-                return
+            thread = threading.Thread(
+                target=contextvars.Context().run, args=(self._run, self._thread), name="rnb-panel", daemon=True
+            )
             try:
-                self._show(value)
-            except Exception:
-                self._broken = True
-                _log.warning("The panel cannot be shown any longer; the job goes on.", exc_info=True)
+                thread.start()
+            except RuntimeError:  # the machine gives no more threads: the panel stays as it is
+                return
+            self._thread, self._live = thread, True
+
+    def wake(self) -> None:
+        """Show the newest progress now, and not only at the next turn: the job has ended. From any thread."""
+        self._wake.set()
+
+    def join(self, timeout: float) -> None:
+        """Wait until the panel shows the end of a job that has ended; `timeout` seconds at most."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _run(self, before: threading.Thread | None) -> None:
+        try:
+            if before is not None:
+                before.join()  # it may still show the end that came before
+                if self._broken:
+                    return
+                self._panel.reopen()
+            while not (progress := self._next()).final:
+                self._panel.update(progress)
+            self._panel.finish(progress)
+        except Exception:
+            self._live, self._broken = False, True
+            _log.warning("The panel cannot be shown any longer; the job goes on.", exc_info=True)
+
+    def _next(self) -> Progress:
+        self._wake.wait(self._interval)
+        self._wake.clear()
+        # Under the lock: `start` either comes before, and then this is not the end, or finds that it has been seen.
+        with self._starting:
+            progress = self._progress()
+            self._live = not progress.final
+            return progress

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from html import escape
-from typing import Any
+from typing import Any, Protocol
 
 from restate_nb.formatting import one_line
 from restate_nb.results.progress import Progress
@@ -23,19 +23,43 @@ _CONFIRM = 4.0  # seconds in which a second click on cancel counts
 _NOTHING = {"text/html": "", "text/plain": ""}
 
 
-class Live:
+class Controls(Protocol):
+    """A job as the panel's buttons see it. All of this is safe from any thread."""
+
+    def cancel(self) -> object:
+        """End the job: nothing new starts, what runs is stopped."""
+
+    def pause(self) -> object:
+        """Start no further items until `resume`."""
+
+    def resume(self) -> object:
+        """Go on after `pause`."""
+
+    def retry_failed(self) -> object:
+        """Run the items that failed again; called once the job has ended."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many items may run at once."""
+        ...
+
+    @concurrency.setter
+    def concurrency(self, value: int) -> None: ...
+
+
+class ControlRow:
     """A row of controls under the panel.
 
     Args:
-        actions: what the job offers, by name; see `controls.offered`.
+        job: what they drive.
         progress: the job at this moment.
     """
 
-    def __init__(self, actions: dict[str, Callable[..., object]], progress: Progress) -> None:
+    def __init__(self, job: Controls, progress: Progress) -> None:
         import ipywidgets as widgets  # noqa: PLC0415 - only where somebody can click
         from IPython.display import display  # noqa: PLC0415
 
-        self._actions = actions
+        self._job = job
         self._concurrency = progress.concurrency
         self._paused = False
         self._asked_at = float("-inf")
@@ -52,11 +76,10 @@ class Live:
         )
         self._said = widgets.HTML()
         self._slider.observe(self._slid, "value")
-        self._pause.on_click(lambda _: self._do("resume" if self._paused else "pause"))
+        self._pause.on_click(lambda _: self._run(job.resume if self._paused else job.pause))
         self._cancel.on_click(lambda _: self._cancel_clicked())
         self._retry.on_click(lambda _: self._retry_clicked())
-        offers = {"set_concurrency": self._slider, "pause": self._pause, "cancel": self._cancel}
-        self._while_running = [widget for name, widget in offers.items() if name in actions]
+        self._while_running = [self._slider, self._pause, self._cancel]
         self._row = widgets.HBox([*self._while_running, self._said], layout={"flex_flow": "row wrap"})
         show: Any = display  # IPython has no types for it
         self._handle = show(self._bundle(), raw=True, display_id=True)
@@ -76,7 +99,7 @@ class Live:
 
     def finish(self, progress: Progress) -> None:
         """Take the controls away; if items failed, the retry button stays for some minutes."""
-        if progress.failed + progress.cancelled and "retry_failed" in self._actions:
+        if progress.failed + progress.cancelled:
             self._retry.disabled = False
             self._row.children = [self._retry, self._said]
             self._leaving = threading.Timer(RETRY_STAYS, self._leave)
@@ -116,30 +139,30 @@ class Live:
             self._slider.observe(self._slid, "value")
 
     def _slid(self, change: dict[str, Any]) -> None:
-        self._do("set_concurrency", change["new"])
+        self._run(lambda: setattr(self._job, "concurrency", change["new"]))
 
     def _cancel_clicked(self) -> None:
         if time.monotonic() - self._asked_at <= _CONFIRM:
             self._cancel.disabled = True
-            self._do("cancel")
+            self._run(self._job.cancel)
         else:
             self._asked_at = time.monotonic()
             self._cancel.description = "Click again to cancel"
 
     def _retry_clicked(self) -> None:
         self._retry.disabled = True  # a second click would ask for the same again
-        self._retry.disabled = self._do("retry_failed")
+        self._retry.disabled = self._run(self._job.retry_failed)
 
-    def _do(self, action: str, *arguments: object) -> bool:
+    def _run(self, action: Callable[[], object]) -> bool:
         """Do what was clicked, and say under the button why it went wrong; whether it did not, as far as is known soon.
 
         Restate may be away, and clicks come in the kernel's own thread, which must not wait for it.
         """
         failed: list[bool] = []
 
-        def do() -> None:
+        def run() -> None:
             try:
-                self._actions[action](*arguments)
+                action()
             except Exception as error:  # whatever it is, it belongs under the button and not into a log nobody reads
                 failed.append(True)
                 self._retry.disabled = False
@@ -147,9 +170,9 @@ class Live:
             else:
                 self._said.value = ""
 
-        doing = threading.Thread(target=do, name=f"rnb-click-{action}", daemon=True)
-        doing.start()
-        doing.join(_CLICK_SECONDS)
-        if doing.is_alive():
+        running = threading.Thread(target=run, name="rnb-click", daemon=True)
+        running.start()
+        running.join(_CLICK_SECONDS)
+        if running.is_alive():
             self._said.value = "asked for; it takes its time"
         return not failed

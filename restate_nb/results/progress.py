@@ -23,7 +23,7 @@ class Progress:
 
     name: str
     function: str
-    status: str  # submitting | waiting | running | paused | finished | cancelled | failed
+    status: str  # submitting | waiting | running | paused | finished | cancelled | stopped | failed
     total: int
     ok: int = 0
     failed: int = 0
@@ -40,6 +40,11 @@ class Progress:
     note: str = ""  # one line in words: what is awaited, what to do
     errors: tuple[ErrorGroup, ...] = ()  # the most frequent, first
     ui_url: str = ""  # where this job is seen in the Restate UI, as the reader's browser can reach it
+
+    @property
+    def final(self) -> bool:
+        """Whether the job has ended, or nobody follows it any longer: nothing changes unless it is begun again."""
+        return self.status in {"finished", "cancelled", "stopped", "failed"}
 
     @property
     def done(self) -> int:

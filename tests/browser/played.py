@@ -6,7 +6,7 @@ import threading
 import time
 from dataclasses import replace
 
-from restate_nb.panel import make_panel
+from restate_nb.panel import Updater, make_panel
 from restate_nb.results.progress import ErrorGroup, Progress
 
 ERRORS = (
@@ -25,17 +25,19 @@ class Played:
         self._now = Progress(
             "geocode-customers", "locate", "running", total, ok=attached, attached=attached, concurrency=concurrency
         )
-        self.panel = make_panel(self._now, self)
+        self._updater = Updater(lambda: self._now, make_panel(self._now, self))
+        self._begin()
+
+    def _begin(self) -> None:
         threading.Thread(target=self._play, daemon=True).start()
+        self._updater.start()
 
     def _play(self) -> None:
         while self._now.status in {"running", "paused"}:
             time.sleep(0.1)
             with self._lock:
                 self._now = self._later(self._now)
-                now = self._now
-            self.panel.update(now)
-        self.panel.finish(self._now)
+        self._updater.wake()
 
     def _later(self, now: Progress) -> Progress:
         now = replace(now, elapsed=now.elapsed + 0.1)
@@ -76,10 +78,14 @@ class Played:
         self.calls.append("retry_failed")
         with self._lock:
             self._now = replace(self._now, status="running", failed=0, cancelled=0, errors=(), ok=self._now.ok)
-        self.panel.reopen()
-        threading.Thread(target=self._play, daemon=True).start()
+        self._begin()
 
-    def set_concurrency(self, n: int) -> None:
-        self.calls.append(f"set_concurrency({n})")
+    @property
+    def concurrency(self) -> int:
+        return self._now.concurrency
+
+    @concurrency.setter
+    def concurrency(self, n: int) -> None:
+        self.calls.append(f"concurrency = {n}")
         with self._lock:
             self._now = replace(self._now, concurrency=n)

@@ -7,15 +7,26 @@ from nbclient import NotebookClient
 
 CELL = """
 import time
-from restate_nb.panel import make_panel
+from restate_nb.panel import Updater, make_panel
 from restate_nb.results.progress import Progress
 
-panel = make_panel(Progress("pages", "fetch", "submitting", total=10_000))
+class Job:
+    concurrency = 5
+    def cancel(self): ...
+    def pause(self): ...
+    def resume(self): ...
+    def retry_failed(self): ...
+
+job = Job()
+now = Progress("pages", "fetch", "submitting", total=10_000)
+updater = Updater(lambda: now, make_panel(now, job))
+updater.start()
 for i in range(10_000):
-    panel.update(Progress("pages", "fetch", "running", total=10_000, ok=i))
+    now = Progress("pages", "fetch", "running", total=10_000, ok=i)
 time.sleep(0.3)
-panel.finish(Progress("pages", "fetch", "finished", total=10_000, ok=9_997, failed=3, elapsed=2.0))
-panel.update(Progress("pages", "fetch", "running", total=10_000))
+now = Progress("pages", "fetch", "finished", total=10_000, ok=9_997, failed=3, elapsed=2.0)
+updater.wake()
+updater.join(5.0)
 """
 
 
@@ -55,7 +66,7 @@ CONTROLLED = """
 import os, time
 os.environ["JPY_SESSION_NAME"] = "somebody looks at this.ipynb"
 from dataclasses import replace
-from restate_nb.panel import make_panel, widgets
+from restate_nb.panel import Updater, make_panel, widgets
 from restate_nb.results.progress import Progress
 
 widgets.RETRY_STAYS = 0.2
@@ -69,13 +80,22 @@ class Job:
     concurrency = property(lambda self: 5, lambda self, n: self.calls.append(n))
 
 job = Job()
-now = Progress("pages", "fetch", "running", total=10, concurrency=5)
+shown = now = Progress("pages", "fetch", "running", total=10, concurrency=5)
 panel = make_panel(now, job)
-controls = panel._live
+controls = panel.controls
+updater = Updater(lambda: shown, panel)
+updater.start()
 
 def show(progress):
-    panel.update(progress)
+    global shown
+    shown = progress
     time.sleep(0.4)
+
+def finish(progress):
+    global shown
+    shown = progress
+    updater.wake()
+    updater.join(5.0)
 """
 
 CLICKS = """
@@ -92,7 +112,7 @@ show(replace(now, concurrency=200))
 words.append(controls._slider.value)
 controls._cancel.click()
 controls._cancel.click()
-panel.finish(replace(now, status="cancelled", ok=3, cancelled=7))
+finish(replace(now, status="cancelled", ok=3, cancelled=7))
 offered = [child.description for child in controls._row.children if hasattr(child, "icon")]
 controls._retry.click()
 print(job.calls, words, offered, controls._said.value, controls._retry.disabled)
@@ -115,11 +135,12 @@ def test_controls_do_what_the_job_offers_and_leave_nothing_in_the_saved_notebook
 
 def test_a_panel_goes_on_in_its_place_when_the_job_does():
     code = CONTROLLED + (
-        "panel.finish(replace(now, status='finished', ok=9, failed=1))\n"
-        "panel.reopen()\n"
-        "show(replace(now, ok=9, running=1))\n"
+        "finish(replace(now, status='finished', ok=9, failed=1))\n"
+        "shown = replace(now, ok=9, running=1)\n"
+        "updater.start()\n"
+        "show(shown)\n"
         "names = [type(child).__name__ for child in controls._row.children]\n"
-        "panel.finish(replace(now, status='finished', ok=10))\n"
+        "finish(replace(now, status='finished', ok=10))\n"
         "print(names)"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])

@@ -4,7 +4,9 @@ import contextvars
 import importlib.util
 import io
 import re
+import threading
 import time
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,12 +15,10 @@ import pytest
 from restate_nb import environment
 from restate_nb.environment import ui_link
 from restate_nb.formatting import duration, one_line, rate, two_digits
-from restate_nb.panel import make_panel, to_html, to_text
-from restate_nb.panel.controls import offered
+from restate_nb.panel import Updater, make_panel, to_html, to_text
 from restate_nb.panel.render import segments
 from restate_nb.panel.terminal import LinePanel, TerminalPanel
 from restate_nb.panel.trend import Trend
-from restate_nb.panel.updater import Pump
 from restate_nb.results.progress import ErrorGroup, Progress
 from restate_nb.server.address import Address
 
@@ -269,76 +269,181 @@ def test_long_text_is_cut_without_reading_all_of_it():
     assert time.perf_counter() - started < 0.5
 
 
+class Shown:
+    """A panel that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int]] = []
+
+    def update(self, progress: Progress) -> None:
+        self.calls.append(("update", progress.ok))
+
+    def finish(self, progress: Progress) -> None:
+        self.calls.append(("finish", progress.ok))
+
+    def reopen(self) -> None:
+        self.calls.append(("reopen", 0))
+
+
+class Played:
+    """A job that a test leads."""
+
+    def __init__(self) -> None:
+        self.now = progress()
+
+    def __call__(self) -> Progress:
+        return self.now
+
+    def goes_on(self, **changes: object) -> None:
+        self.now = progress(**changes)
+
+    def ends(self, updater: Updater, **changes: object) -> None:
+        self.now = progress(status="finished", **changes)
+        updater.wake()
+        updater.join(5)
+
+
+def eventually(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 5
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert true()
+
+
 def test_ten_thousand_updates_are_shown_a_few_times_and_the_last_one_is():
-    shown: list[int] = []
-    pump = Pump(shown.append, interval=0.05)
+    job, panel = Played(), Shown()
+    updater = Updater(job, panel, interval=0.05)
+    updater.start()
     for i in range(10_000):
-        pump.put(i)
-    deadline = time.monotonic() + 5
-    while shown[-1:] != [9999] and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert shown[-1] == 9999
-    assert len(shown) <= 12
-    pump.close(10_000)
-    pump.put(10_001)
-    assert pump.close(10_002) is False
+        job.goes_on(ok=i)
+    eventually(lambda: panel.calls[-1:] == [("update", 9999)])
+    job.ends(updater, ok=10_000)
+    assert len(panel.calls) <= 12
+    assert panel.calls[-1] == ("finish", 10_000)
+    job.goes_on(ok=10_001)
+    updater.wake()
     time.sleep(0.1)
-    assert shown[-1] == 10_000
+    assert panel.calls[-1] == ("finish", 10_000)
 
 
-def test_a_pump_shows_in_no_cells_context():
+def test_the_end_of_a_job_is_shown_at_once():
+    job, panel = Played(), Shown()
+    updater = Updater(job, panel, interval=60)
+    updater.start()
+    started = time.monotonic()
+    job.ends(updater, ok=1000)
+    assert panel.calls == [("finish", 1000)]
+    assert time.monotonic() - started < 5
+
+
+def test_a_panel_goes_on_when_its_job_does():
+    job, panel = Played(), Shown()
+    updater = Updater(job, panel, interval=0.01)
+    updater.start()
+    job.ends(updater, ok=990)
+    panel.calls.clear()
+    job.goes_on(ok=995)
+    updater.start()
+    updater.start()  # it is being shown already
+    eventually(lambda: ("update", 995) in panel.calls)
+    job.ends(updater, ok=1000)
+    assert panel.calls[0] == ("reopen", 0)
+    assert [call for call in panel.calls if call[0] != "update"] == [("reopen", 0), ("finish", 1000)]
+
+
+def test_a_job_that_goes_on_while_its_end_is_drawn_is_shown_after_it():
+    job, drawn = Played(), threading.Event()
+
+    class Slow(Shown):
+        def finish(self, progress: Progress) -> None:
+            drawn.wait(5)
+            super().finish(progress)
+
+    panel = Slow()
+    updater = Updater(job, panel, interval=0.01)
+    job.goes_on(status="finished", ok=990)
+    updater.start()
+    time.sleep(0.1)
+    job.goes_on(ok=995)
+    updater.start()
+    drawn.set()
+    eventually(lambda: ("update", 995) in panel.calls)
+    job.ends(updater, ok=1000)
+    assert [call for call in panel.calls if call[0] != "update"] == [("finish", 990), ("reopen", 0), ("finish", 1000)]
+
+
+def test_a_panel_is_shown_in_no_cells_context():
     cell: contextvars.ContextVar[str] = contextvars.ContextVar("cell", default="whichever runs")
-    seen: list[str] = []
+    seen: set[str] = set()
+
+    class Looking(Shown):
+        def update(self, progress: Progress) -> None:
+            seen.add(cell.get())
+            super().update(progress)
+
+        def finish(self, progress: Progress) -> None:
+            seen.add(cell.get())
+            super().finish(progress)
+
     cell.set("the one that started the job")
-    pump = Pump(lambda _: seen.append(cell.get()), interval=0.01)
-    pump.put(1)
-    deadline = time.monotonic() + 5
-    while not seen and time.monotonic() < deadline:
-        time.sleep(0.01)
-    pump.close(2)
-    assert seen == ["whichever runs"] * 2
+    job, panel = Played(), Looking()
+    updater = Updater(job, panel, interval=0.01)
+    updater.start()
+    eventually(lambda: panel.calls)
+    job.ends(updater)
+    assert seen == {"whichever runs"}
 
 
 def test_a_panel_that_cannot_be_drawn_leaves_the_job_alone(caplog):
-    calls = []
+    class Broken(Shown):
+        def update(self, progress: Progress) -> None:
+            super().update(progress)
+            raise OSError("the pipe is gone")
 
-    def broken(value):
-        calls.append(value)
-        raise OSError("the pipe is gone")
-
-    pump = Pump(broken, interval=0.01)
-    pump.put(1)
-    deadline = time.monotonic() + 5
-    while not calls and time.monotonic() < deadline:
-        time.sleep(0.01)
-    pump.close(2)
-    assert calls == [1]
+    job, panel = Played(), Broken()
+    updater = Updater(job, panel, interval=0.01)
+    updater.start()
+    eventually(lambda: panel.calls)
+    job.ends(updater)
+    updater.start()
+    updater.join(5)
+    assert panel.calls == [("update", 0)]
     assert len(caplog.records) == 1
 
 
-def test_a_pump_without_work_keeps_no_thread(monkeypatch):
-    monkeypatch.setattr("restate_nb.panel.updater._IDLE", 0.02)
-    shown: list[int] = []
-    pump = Pump(shown.append, interval=0.001)
-    for value in (1, 2):
-        pump.put(value)
-        deadline = time.monotonic() + 5
-        while pump._thread is not None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert pump._thread is None
-    assert shown == [1, 2]
-    pump.close(3)
+def test_a_panel_whose_job_has_ended_keeps_no_thread():
+    job, panel = Played(), Shown()
+    updater = Updater(job, panel, interval=0.01)
+    for ok in (990, 1000):
+        before = set(threading.enumerate())
+        updater.start()
+        (thread,) = set(threading.enumerate()) - before
+        assert thread.name == "rnb-panel"
+        job.ends(updater, ok=ok)
+        assert not thread.is_alive()
+        job.goes_on()
+
+
+def test_without_a_thread_the_panel_stays_as_it_is(monkeypatch):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    job, panel = Played(), Shown()
+    updater = Updater(job, panel)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        updater.start()
+    updater.join(5)
+    assert panel.calls == []
 
 
 def test_a_terminal_shows_a_tqdm_bar():
     out = io.StringIO()
-    panel = TerminalPanel(progress(attached=100, ok=100), out, interval=0.01)
+    panel = TerminalPanel(progress(attached=100, ok=100), out)
     panel.update(progress(attached=100, ok=500, failed=3))
-    time.sleep(0.1)
-    last = progress(attached=100, status="finished", ok=990, failed=10, retries=1, errors=(ErrorGroup("E", "m", 10),))
-    panel.finish(last)
-    panel.finish(last)
-    panel.update(progress())
+    panel.finish(
+        progress(attached=100, status="finished", ok=990, failed=10, retries=1, errors=(ErrorGroup("E", "m", 10),))
+    )
     text = out.getvalue()
     assert re.search(r"pages: .*503/1000.*3 failed", text)
     assert "1000/1000" in text
@@ -347,7 +452,7 @@ def test_a_terminal_shows_a_tqdm_bar():
 
 def test_a_bar_and_a_line_go_on_when_the_job_does():
     out = io.StringIO()
-    for panel in (TerminalPanel(progress(), out, interval=0.01), LinePanel(out)):
+    for panel in (TerminalPanel(progress(), out), LinePanel(out)):
         panel.finish(progress(status="finished", ok=990, failed=10))
         panel.reopen()
         panel.update(progress(ok=990))
@@ -355,19 +460,6 @@ def test_a_bar_and_a_line_go_on_when_the_job_does():
     text = out.getvalue()
     assert text.count("1000/1000") >= 2
     assert text.count("pages (fetch): Finished") == 2
-
-
-class Offering:
-    def cancel(self):
-        return "cancelled"
-
-    def pause(self):
-        return "paused"
-
-
-def test_only_what_a_job_offers_has_a_button():
-    assert set(offered(Offering())) == {"cancel"}  # a pause without a way on is none
-    assert offered(object()) == {}
 
 
 def test_a_trend_begins_when_the_job_was_attached_to():
@@ -386,22 +478,24 @@ def test_what_an_earlier_process_did_is_no_throughput_even_when_it_is_heard_of_l
     assert max(trend.rates()) == pytest.approx(1.0)
 
 
+class NoControls:
+    """A job whose panel has no buttons."""
+
+    concurrency = 0
+
+    def cancel(self) -> None: ...
+
+    pause = resume = retry_failed = cancel
+
+
 def test_a_script_gets_one_line_at_the_end(capsys):
-    panel = make_panel(progress())
+    panel = make_panel(progress(), NoControls())
     assert isinstance(panel, LinePanel)
     panel.update(progress(ok=3))
-    panel.finish(progress(status="finished", ok=1000, elapsed=2))
     panel.finish(progress(status="finished", ok=1000, elapsed=2))
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "pages (fetch): Finished, 1,000 of 1,000 done, in 2 s, 500/s\n"
-
-
-def test_a_panel_that_is_not_wanted_says_nothing(capsys):
-    panel = make_panel(progress(), show="none")
-    panel.update(progress(ok=1))
-    panel.finish(progress(status="finished"))
-    assert capsys.readouterr() == ("", "")
 
 
 def test_a_trend_covers_any_length_in_constant_space():
