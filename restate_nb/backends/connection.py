@@ -26,7 +26,7 @@ class Connection:
         trouble: what is wrong with the server, in words; empty when nothing is.
         ui_url: where the reader's browser finds the Restate UI; empty where it cannot.
         lost: what became of the server's data, in words; empty while they are there. It takes microseconds.
-        sweep: has what dropped jobs left be purged soon; see `session/sweeper.py`.
+        sweep: has what dropped jobs left be purged soon; see `backends/sweeper.py`.
     """
 
     session: str

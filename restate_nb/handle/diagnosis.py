@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,6 +13,9 @@ from restate_nb.engine.stacks import RunningItem
 from restate_nb.formatting import counted, duration
 
 _SHOWN: Final = 5  # items of which the lines of code are told
+
+QUIET_SECONDS: Final = 3.0  # without an outcome, after which the server is looked at
+_LOOK_INTERVAL: Final = 2.0  # seconds from one look to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +65,41 @@ def running_lines(running_items: Iterable[RunningItem], labels: Any) -> list[str
     if len(running_items) > _SHOWN:
         lines.append(f"and {counted(len(running_items) - _SHOWN, 'more item')} that run")
     return lines
+
+
+class StallProbe:
+    """Asks what is wrong with the server when no outcome has been recorded for some seconds.
+
+    Args:
+        trouble: says what is wrong, in words; nothing when all is well. It may take seconds.
+    """
+
+    def __init__(self, trouble: Callable[[], str]) -> None:
+        self._trouble = trouble
+        self._looking = threading.Lock()
+        self._count = -1
+        self._news_at = time.monotonic()
+        self._looked_at = 0.0
+        self._found = ""
+
+    @property
+    def quiet(self) -> float:
+        """For how many seconds no outcome has been recorded."""
+        return time.monotonic() - self._news_at
+
+    def report(self, count: int) -> str:
+        """What is wrong, given how many outcomes are recorded by now; empty while outcomes come in."""
+        now = time.monotonic()
+        if count != self._count:
+            self._count, self._news_at, self._found = count, now, ""
+        elif (
+            now - self._news_at > QUIET_SECONDS
+            and now - self._looked_at > _LOOK_INTERVAL
+            and self._looking.acquire(blocking=False)
+        ):
+            try:
+                self._found = self._trouble()
+            finally:
+                self._looked_at = time.monotonic()
+                self._looking.release()
+        return self._found

@@ -15,8 +15,8 @@ from restate_nb.backends.introspection import JobInvocations
 from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.errors import JobMismatch
 from restate_nb.handle.batches import Batches
+from restate_nb.handle.diagnosis import StallProbe
 from restate_nb.handle.provenance import check_bound
-from restate_nb.handle.stall_probe import StallProbe
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
 from restate_nb.server.admin import order_all

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Final
 
 from restate_nb.engine.function import Function
+from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.engine.record import Attempt
 from restate_nb.handle.runner import JobRunner
 from restate_nb.results.ledger import Ledger
 from restate_nb.service.wire import Unkept
-from restate_nb.session.run import LoopThread
 
 _LOOK: Final = 0.05  # seconds between looks at what still runs of a job that has paused itself
 

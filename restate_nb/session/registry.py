@@ -15,10 +15,12 @@ from restate_nb.backends.recorded_items import read_items_back, unknown_function
 from restate_nb.backends.worker_functions import check_for_workers
 from restate_nb.backends.workers import lanes_for
 from restate_nb.engine.function import Function
+from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.errors import InvalidInput, RestateNbError
 from restate_nb.handle.batches import Batch
-from restate_nb.handle.items import Decoded, Items
+from restate_nb.handle.items import Items
 from restate_nb.handle.job import Job
+from restate_nb.handle.originals import DecodedItems
 from restate_nb.handle.provenance import (
     Fresh,
     bound_of,
@@ -39,7 +41,6 @@ from restate_nb.service.identity import Identity
 from restate_nb.service.run_spec import read_run_spec, run_spec_of
 from restate_nb.service.variants import Variant
 from restate_nb.service.wire import Manifest, Round, workers_of
-from restate_nb.session.run import LoopThread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -223,7 +224,7 @@ class Registry:
             driver = await JobRunner.of(self._connection, manifest, encoded, ledger, created=False)
             batch = None if manifest.batch is None else Batch(manifest.batch, pause)
             job = self._handle(driver, ledger)
-            older = job._bring(target, Items(Decoded(target, encoded), encoded), policy, batch, identity)
+            older = job._bring(target, Items(DecodedItems(target, encoded), encoded), policy, batch, identity)
             if older or not older.known:
                 await job._which.record()
         except Exception as error:  # nobody waits for this task: what is not told here, nobody is told
@@ -270,7 +271,7 @@ class Registry:
             raise InvalidInput(f"{manifest.name!r} is a job of rnb.invoke: run its cell again, which has the handler.")
         encoded = self._io.run(read_items_back(self._connection.admin, session, manifest))
         target = unknown_function(manifest)
-        items = Items(Decoded(target, encoded), encoded)
+        items = Items(DecodedItems(target, encoded), encoded)
         ledger = Ledger(manifest.total)
         connection = self._connection if manifest.kind != "workers" else self._to_workers()
         driver = self._io.run(JobRunner.of(connection, manifest, encoded, ledger, created=False))
