@@ -260,8 +260,8 @@ class DeployedBackend(PooledBackend):
         if not isinstance(error, Rejected) or error.status != 404:
             return error
         served = await self._on_session_loop(self._connection.ingress.services())
-        mine = sorted(name for name in served if not name.startswith("rnb-"))
-        return ServerError(f"{error}. Restate has these services: {', '.join(mine) or 'none'}.")
+        names = sorted(name for name in served if not name.startswith("rnb-"))
+        return ServerError(f"{error}. Restate has these services: {', '.join(names) or 'none'}.")
 
     async def _on_session_loop(self, work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))

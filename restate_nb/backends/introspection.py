@@ -102,8 +102,8 @@ class JobInvocations:
         )
         numbers = ((row["key"].rpartition("/"), row["id"]) for row in rows)
         # What goes on with the rest of a shard has a number with a dot, and items that the shard has, too.
-        mine = [(int(number), id_) for (head, _, number), id_ in numbers if head == prefix and number.isdecimal()]
-        return [id_ for _, id_ in sorted(mine)]
+        shards = [(int(number), id_) for (head, _, number), id_ in numbers if head == prefix and number.isdecimal()]
+        return [id_ for _, id_ in sorted(shards)]
 
     async def paused(self, admin: Admin) -> list[str]:
         """The ids of those that Restate has paused."""
@@ -130,11 +130,11 @@ class JobInvocations:
             ("paused", "has paused {}: job.resume() has them go on"),
             ("backing-off", "will try {} again by itself"),
         ):
-            there = [row for row in rows if row["status"] == status]
-            if there:
-                why = next((str(row["last_failure"]) for row in there if row.get("last_failure")), "")
+            found = [row for row in rows if row["status"] == status]
+            if found:
+                why = next((str(row["last_failure"]) for row in found if row.get("last_failure")), "")
                 after = f", after: {why.strip().splitlines()[0][:300]}" if why.strip() else ""
-                reasons.append(f"Restate {what.format(counted(len(there), 'invocation'))}{after}.")
+                reasons.append(f"Restate {what.format(counted(len(found), 'invocation'))}{after}.")
         return reasons, paused
 
     async def journals(self, admin: Admin) -> list[dict[str, Any]]:
