@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from restate_nb.api.invoke import invoke
     from restate_nb.api.map import map, starmap
     from restate_nb.api.start import compare, compare_chart, job, jobs, start
+    from restate_nb.engine.waiting import run
     from restate_nb.errors import (
         CannotAsk,
         InvalidInput,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from restate_nb.handle.job import Job
     from restate_nb.policy import Limit, Retry, RunPolicy
     from restate_nb.results.unreadable import Unreadable
-    from restate_nb.session.run import run
     from restate_nb.session.session import Session
     from restate_nb.versions import show_versions
 
@@ -118,7 +118,7 @@ _HOMES = {
     "api.start": ("compare", "compare_chart", "job", "jobs", "start"),
     "handle.job": ("Job",),
     "results.unreadable": ("Unreadable",),
-    "session.run": ("run",),
+    "engine.waiting": ("run",),
     "session.session": ("Session",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

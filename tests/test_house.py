@@ -30,8 +30,8 @@ OF_OTHER_LIBRARIES = {
     "restate_nb.engine.objects: _fields",
     "restate_nb.engine.process_child: _exit",
     "restate_nb.engine.stacks: _current_frames",
-    "restate_nb.handle.given: _fields",
     "restate_nb.handle.items: _fields",
+    "restate_nb.handle.originals: _fields",
     "restate_nb.patterns.loop_guard: _asyncio_future_blocking, _get_running_loop, _set_running_loop",
     "restate_nb.patterns.sdk: _restate_context_var",  # the SDK, of versions that were tested
     "restate_nb.server.die_with_parent: _exit",

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.limits import Seconds
 from restate_nb.names import check_session_name, default_shared_name
@@ -28,7 +29,6 @@ from restate_nb.server.secret import Secret
 from restate_nb.service.endpoint import ListenAddress
 from restate_nb.session.cluster import RemoteCluster
 from restate_nb.session.current import only_one
-from restate_nb.session.run import LoopThread
 from restate_nb.session.session import RETENTION, Session
 from restate_nb.validation import seconds
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from restate_nb.backends.worker_registry import named
+from restate_nb.backends.worker_functions import function_named
 from restate_nb.engine.function import Executor, Function, Passing, name_of
 from restate_nb.engine.process_runner import cpus
 from restate_nb.errors import InvalidInput
@@ -59,7 +59,7 @@ def target_of(
     """
     check_version(version)
     if isinstance(fn, str):
-        return named(fn, passing, executor, version)
+        return function_named(fn, passing, executor, version)
     if callable(fn) and takes_context(fn):
         check_durable(fn, policy, executor)
         target = Function(fn, passing, durable=True, version=version)

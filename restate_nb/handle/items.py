@@ -5,22 +5,32 @@ Everything that a job keeps of it is its own: the caller may change all of it as
 
 from __future__ import annotations
 
+import itertools
+import operator
 import os
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from restate_nb.engine.function import Function, Passing
 from restate_nb.engine.objects import look_alike
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.formatting import short_repr
-from restate_nb.handle.given import Given, Keeper, cannot_change, unshared
-from restate_nb.handle.reading import Reading
+from restate_nb.handle.originals import DecodedItems, OriginalsKeeper, is_pandas, own_index, own_source, unshared
 from restate_nb.results.spool import Spool
-from restate_nb.results.unreadable import unreadable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+MAX_ITEMS: Final = 100_000_000
+"""So many items a job may have: what is kept of each of them would fill the memory of most machines."""
+
+_FIRST_REPORT: Final = 3.0
+_LONGEST_INTERVAL: Final = 60.0
+"""Seconds until the first report of how many were read, and at most between two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +38,7 @@ class Items:
     """The items of a job.
 
     Attributes:
-        originals: the items as the user gave them, in order; see `given.py`. Those of an iterator, which can be read
+        originals: the items as the user gave them, in order; see `Originals`. Those of an iterator, which can be read
             only once, are not kept, but decoded when they are asked for.
         encoded: the same as JSON.
         labels: the user's index, or None for 0, 1, 2, ...
@@ -58,22 +68,9 @@ class Items:
         return index
 
 
-class Decoded(Given):
-    """Encoded items, as the function gets them."""
-
-    def __init__(self, target: Function, encoded: Spool) -> None:
-        def item(raw: bytes) -> Any:
-            try:
-                return target.item(raw)
-            except Exception as error:  # a class of the user's own may do anything when it is made again
-                return unreadable(error, raw)
-
-        super().__init__(encoded, None, item)
-
-
 def passing_of(items: object) -> Passing:
     """How `map` passes the items of this input to the function."""
-    return "kwargs" if _is_pandas(items, "DataFrame") else "value"
+    return "kwargs" if is_pandas(items, "DataFrame") else "value"
 
 
 def read_items(items: object, target: Function) -> Items:
@@ -82,7 +79,7 @@ def read_items(items: object, target: Function) -> Items:
     Raises:
         InvalidInput: what is no collection of items, an item that has no JSON form, or one that does not fit.
     """
-    if target.passing == "args" and _is_pandas(items, "DataFrame"):
+    if target.passing == "args" and is_pandas(items, "DataFrame"):
         raise InvalidInput(
             f"starmap spreads tuples over the function's parameters, and items is a DataFrame. rnb.map({target.name}, "
             f"df) passes its columns by name, rnb.starmap({target.name}, df.itertuples(index=False, name=None)) in "
@@ -90,7 +87,7 @@ def read_items(items: object, target: Function) -> Items:
         )
     originals, labels = _originals(items)
     encoded = Spool()
-    keeper = Keeper(target) if isinstance(originals, Sequence) and not isinstance(originals, range) else None
+    keeper = OriginalsKeeper(target) if isinstance(originals, Sequence) and not isinstance(originals, range) else None
     rows, as_they_are = _Rows(target), target.passing != "args"
     with Reading(originals) as reading:
         for position, given in enumerate(reading):
@@ -104,10 +101,10 @@ def read_items(items: object, target: Function) -> Items:
             if keeper is not None:
                 keeper.add(item)
     if keeper is not None:
-        kept: Sequence[Any] = keeper.given(encoded)
+        kept: Sequence[Any] = keeper.originals(encoded)
     else:
-        kept = originals if isinstance(originals, range) else Decoded(target, encoded)
-    return Items(kept, encoded, _own_index(labels), own_source(items))
+        kept = originals if isinstance(originals, range) else DecodedItems(target, encoded)
+    return Items(kept, encoded, own_index(labels), own_source(items))
 
 
 def read_inputs(items: object, encode_one: Callable[[Any], bytes]) -> Items:
@@ -126,16 +123,125 @@ def read_inputs(items: object, encode_one: Callable[[Any], bytes]) -> Items:
             except InvalidInput as error:
                 raise InvalidInput(_cannot_be_sent("Input", position, item, labels, error)) from None
             kept.append(unshared(item))
-    return Items(kept, encoded, _own_index(labels), own_source(items))
+    return Items(kept, encoded, own_index(labels), own_source(items))
+
+
+# ---------------------------------------------------------------- reading to the end
+
+
+class Reading:
+    """A context in which an iterable is read once: `for item in reading`.
+
+    Attributes:
+        count: how many items were read by now.
+
+    Raises:
+        InvalidInput: the iterable never ends, has too many items, or raises.
+    """
+
+    def __init__(self, items: Iterable[Any], *, first_report: float = _FIRST_REPORT) -> None:
+        self._items = items
+        self._iterator: Iterator[Any] | None = None
+        self._sized = isinstance(items, Sequence)
+        self._interval = first_report
+        self._timer: threading.Timer | None = None
+        self._ended = False
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        refuse_endless(self._items)
+        if not self._sized:
+            self._report_later()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if error is None:
+            return
+        if self._iterator is not None and self._iterator is not self._items:
+            close = getattr(self._iterator, "close", None)  # of a generator: a progress bar around the items ends
+            if callable(close):
+                close()
+        if isinstance(error, KeyboardInterrupt):
+            print(f"Stopped while the items were read, after {self.count:,} of them. Nothing was started.")
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items) if self._sized else self._each()
+
+    def _each(self) -> Iterator[Any]:
+        try:
+            iterator = self._iterator = iter(self._items)
+        except Exception as error:
+            raise InvalidInput(f"The items cannot be read: {type(error).__name__}: {error}.") from error
+        while True:
+            try:
+                item = next(iterator)
+            except StopIteration:
+                break
+            except Exception as error:
+                raise InvalidInput(
+                    f"Reading the items ended after {self.count:,} of them, at position {self.count}: "
+                    f"{type(error).__name__}: {error}. Nothing was started."
+                ) from error
+            self.count += 1
+            if self.count > MAX_ITEMS:
+                raise InvalidInput(
+                    f"There are more than {MAX_ITEMS:,} items, and a job cannot have as many. If they never end, take "
+                    "as many as you want: itertools.islice(items, 1_000)."
+                )
+            yield item
+        if not self.count and iterator is self._items:
+            print(f"{self._kind()} gave no items: if it was read before, there is nothing left in it.")
+
+    def _kind(self) -> str:
+        name = type(self._items).__name__
+        return (
+            f"The {name}" if "iter" in name or name in ("generator", "map", "filter", "zip") else f"The iterator {name}"
+        )
+
+    def _report_later(self) -> None:
+        self._timer = threading.Timer(self._interval, self._report)
+        self._timer.name = "rnb-reading"
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _report(self) -> None:
+        if self._ended:
+            return
+        print(
+            f"Reading the items: {self.count:,} by now. Nothing is started before the last one; Ctrl-C stops it. "
+            "If they never end, take as many as you want: itertools.islice(items, 1_000).",
+            flush=True,
+        )
+        self._interval = min(self._interval * 2, _LONGEST_INTERVAL)
+        self._report_later()
+
+
+def refuse_endless(items: object) -> None:
+    """See that it is none of the iterators that are known to never end.
+
+    Raises:
+        InvalidInput: it is.
+    """
+    endless = isinstance(items, (itertools.count, itertools.cycle))
+    if isinstance(items, itertools.repeat):
+        endless = operator.length_hint(items, -1) < 0  # without a number of times
+    if endless:
+        raise InvalidInput(
+            f"items never ends: it is itertools.{type(items).__name__}. Take as many as you want: "
+            "itertools.islice(items, 1_000)."
+        )
 
 
 # ---------------------------------------------------------------- what there is to read
 
 
 def _originals(items: Any) -> tuple[Iterable[Any], Sequence[Hashable] | None]:
-    if _is_pandas(items, "DataFrame"):
+    if is_pandas(items, "DataFrame"):
         return _rows(items), items.index
-    if _is_pandas(items, "Series"):
+    if is_pandas(items, "Series"):
         return items.tolist(), items.index
     _refuse_single(items)
     _refuse_frames(items)
@@ -253,7 +359,7 @@ class _Rows:
         if hasattr(given, "shape") and hasattr(given, "dtype") and given.shape:
             return tuple(given)  # a row of an array
         is_row = hasattr(given, "keys") and hasattr(given, "__getitem__") and not isinstance(given, Mapping)
-        if (is_row and not _is_pandas(given, "Series")) or isinstance(getattr(given, "_fields", None), tuple):
+        if (is_row and not is_pandas(given, "Series")) or isinstance(getattr(given, "_fields", None), tuple):
             return tuple(given)  # of a database
         advice = "For single arguments use rnb.map."
         if isinstance(given, Mapping):
@@ -285,47 +391,10 @@ def _cannot_be_sent(what: str, position: int, item: Any, labels: Sequence[Hashab
 
 
 def _advice(item: Any) -> str:
-    if isinstance(item, tuple) and any(_is_pandas(each, "Series") for each in item):
+    if isinstance(item, tuple) and any(is_pandas(each, "Series") for each in item):
         return "For the rows of a DataFrame pass the DataFrame itself, rnb.map(fn, df), or df.itertuples()."
     if isinstance(item, os.DirEntry):
         return "Pass its path: entry.path."
-    if hasattr(item, "keys") and hasattr(item, "__getitem__") and not _is_pandas(item, "Series"):
+    if hasattr(item, "keys") and hasattr(item, "__getitem__") and not is_pandas(item, "Series"):
         return "Pass each row as a dict, map(dict, rows), or as a tuple, map(tuple, rows)."
     return ""
-
-
-# ---------------------------------------------------------------- the job's own
-
-
-def own_source(items: Any) -> Any:
-    """A copy of a DataFrame or Series, in which nothing is shared that can be changed; None for all else."""
-    if _is_pandas(items, "Series"):
-        return _own_column(items)
-    if not _is_pandas(items, "DataFrame"):
-        return None
-    own = items.copy(deep=True)
-    own.columns, own.index = _own_index(items.columns), _own_index(items.index)
-    for place, kind in enumerate(items.dtypes):
-        if str(kind) == "object":
-            own.isetitem(place, _own_column(items.iloc[:, place]).array)
-    return own
-
-
-def _own_column(column: pd.Series[Any]) -> pd.Series[Any]:
-    own = column.copy(deep=True)
-    if column.dtype == object and not all(map(cannot_change, column)):
-        own = own.astype(object)
-        cells = own.to_numpy(copy=True)
-        for place, each in enumerate(column):
-            cells[place] = unshared(each)
-        own = type(own)(cells, index=own.index, name=own.name, dtype=object)
-    own.index = _own_index(column.index)
-    return own
-
-
-def _own_index(labels: Any) -> Any:
-    return labels.copy(deep=True) if _is_pandas(labels, "Index") else labels
-
-
-def _is_pandas(value: object, name: str) -> bool:
-    return any(each.__name__ == name and each.__module__.partition(".")[0] == "pandas" for each in type(value).__mro__)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from restate_nb.engine import nesting
 from restate_nb.engine.function import Function
+from restate_nb.engine.loop_thread import LoopThread, blocked_by_waiting
 from restate_nb.engine.outbox import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, OK
+from restate_nb.engine.waiting import cause_of, until_done
 from restate_nb.environment import this_cell
 from restate_nb.errors import InvalidInput, JobError, ServerError
 from restate_nb.handle.batches import Batch
@@ -29,7 +31,6 @@ from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.limit_history import LimitHistory
 from restate_nb.service.identity import Identity
-from restate_nb.session.run import LoopThread, blocked_by_waiting, cause_of, until_done
 from restate_nb.validation import concurrency_range
 
 if TYPE_CHECKING:
@@ -456,7 +457,7 @@ class Job(Visible, Generic[T]):
                 self._note = ""
             self._rule = policy.stop_rule
             self._limits.per_second = policy.per_second
-            self._guard.provide(target, self._which.code, lambda: self._driver.work.provide(target, policy))
+            self._guard.provide(target, self._which.code, lambda: self._driver.work.set_function(target, policy))
             self._note_limits(time.time())
             again = self._following is not None
             self._attach(target, items)
@@ -484,7 +485,7 @@ class Job(Visible, Generic[T]):
         async def follow() -> None:
             watching = asyncio.create_task(self._which.watch(self._ledger))
             try:
-                self._driver.work.listen()
+                self._driver.work.connect_ledger()
                 for number in rounds:
                     await self._driver.finish(number)
                 if self._which.asked_again and self._ledger.complete:

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Final
 
 from restate_nb.engine.function import Function
+from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.engine.record import Attempt
 from restate_nb.handle.runner import JobRunner
 from restate_nb.results.ledger import Ledger
 from restate_nb.service.wire import Unkept
-from restate_nb.session.run import LoopThread
 
 _LOOK: Final = 0.05  # seconds between looks at what still runs of a job that has paused itself
 
@@ -68,8 +68,8 @@ class ValueGuard:
         manifest = self._driver.manifest
         known = self._found or manifest.unkept
         changed = known is not None and known.code != code
-        can_hold = manifest.lanes is None or self._driver.can_hold
-        self._judges = target.one_function and not manifest.deployed and can_hold
+        can_hold = manifest.kind != "workers" or self._driver.can_hold
+        self._judges = target.one_function and manifest.kind != "deployed" and can_hold
         bring()
         if changed and self.found is not None:
             self.let_go(watch=True)
@@ -103,7 +103,7 @@ class ValueGuard:
         return True
 
     def _watch(self, watch: bool) -> None:
-        self._driver.work.hold(partial(self._heard, self._code) if watch and self._judges else None)
+        self._driver.work.notify_unkept(partial(self._heard, self._code) if watch and self._judges else None)
 
     def _heard(self, code: str, attempt: Attempt) -> None:
         """What an item returned cannot be kept. Called on whichever loop learns of it."""

@@ -226,7 +226,7 @@ class JobRecord:
         return kept if kept or raw is None else int(wanted.created)  # unreadable: more than there can have been
 
     async def drop(self, manifest: Manifest) -> None:
-        """Forget the job; its invocations are purged later, by the sweeper of a session (`session/sweeper.py`)."""
+        """Forget the job; its invocations are purged later, by the sweeper of a session (`backends/sweeper.py`)."""
         self._ctx.clear("manifest")
         self._ctx.set("generation", manifest.generation)
         unpurged = Unpurged(generation=manifest.generation, service=service_of(self._session, manifest))

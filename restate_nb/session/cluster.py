@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol
 
+from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.server.address import Address
 from restate_nb.server.admin import Admin
@@ -18,7 +19,6 @@ from restate_nb.server.lifecycle import start_server
 from restate_nb.server.secret import Secret
 from restate_nb.server.settings import Listen
 from restate_nb.service.endpoint import ListenAddress
-from restate_nb.session.run import LoopThread
 
 
 class Cluster(Protocol):

@@ -14,10 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from restate_nb.backends.base import Connection
+from restate_nb.backends.connection import Connection
 from restate_nb.backends.job_store import job_store_of
+from restate_nb.backends.sweeper import Sweeper
 from restate_nb.engine.forked import Home
 from restate_nb.engine.function import Function
+from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.handle.batches import Batch
 from restate_nb.handle.items import Items
@@ -35,8 +37,6 @@ from restate_nb.session.calls import DurableCall, call_handler
 from restate_nb.session.cluster import Cluster, LocalCluster
 from restate_nb.session.deployments import deployments_of
 from restate_nb.session.registry import On, Registry
-from restate_nb.session.run import LoopThread
-from restate_nb.session.sweeper import Sweeper
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +111,7 @@ class Session:
             self._runs,
             self._functions,
             self._attendance.take,
-            job_store_of(self._ingress, self.name, self._attendance),
+            job_store_of(self._ingress, self.name, self._attendance.take, reachable=self._attendance.reachable),
             restate.trouble,
             ui_link(self._admin.address, restate.data_dir) if self._admin is not None else "",
             self._sweeper.soon,

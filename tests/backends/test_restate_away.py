@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 import restate_nb as rnb
+from restate_nb.engine.waiting import cause_of
 from restate_nb.errors import ServerError
 from restate_nb.handle.runner import JobRunner
 from restate_nb.server.http import Unreachable
 from restate_nb.server.lifecycle import ServerHandle, start_server, stop_server
-from restate_nb.session.run import cause_of
 from restate_nb.session.session import Session
 
 

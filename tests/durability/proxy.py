@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from restate_nb.session.run import LoopThread
+from restate_nb.engine.loop_thread import LoopThread
 
 Place = Path | tuple[str, int]
 """A Unix socket, or host and port."""

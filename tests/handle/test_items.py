@@ -23,7 +23,7 @@ import pytest
 
 import restate_nb as rnb
 from restate_nb.engine.function import Function, Passing
-from restate_nb.handle import reading
+from restate_nb.handle import items as items_module
 from restate_nb.handle.items import passing_of, read_items
 from restate_nb.session.session import Session
 
@@ -267,14 +267,14 @@ def test_a_generator_that_does_not_end_says_how_far_it_is(capsys: pytest.Capture
         told.append(capsys.readouterr().out)
         return "".join(told)
 
-    with pytest.raises(KeyboardInterrupt), reading.Reading(endless(), first_word=0.02) as items:
+    with pytest.raises(KeyboardInterrupt), items_module.Reading(endless(), first_report=0.02) as items:
         for _ in items:
             pass
     assert "Stopped while the items were read, after 10 of them. Nothing was started." in said()
 
 
 def test_there_is_a_bound_to_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_ITEMS", 100)
+    monkeypatch.setattr(items_module, "MAX_ITEMS", 100)
     with pytest.raises(rnb.InvalidInput, match=r"more than 100 items.*itertools\.islice"):
         got(number for number in itertools.count())
 

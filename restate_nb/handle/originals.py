@@ -14,12 +14,15 @@ import enum
 import pathlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from restate_nb.engine.codec import decode
 from restate_nb.engine.function import Function
 from restate_nb.results.spool import Spool
 from restate_nb.results.unreadable import unreadable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Make = Callable[[bytes], Any]
 """Makes an item from its encoded form."""
@@ -59,8 +62,8 @@ class _Again:
         self.make = make
 
 
-class Given(Sequence[Any]):
-    """Items as they were given."""
+class Originals(Sequence[Any]):
+    """The items of a job as they were given, made again from their encoded form where they could have changed."""
 
     def __init__(self, encoded: Spool, kept: Sequence[Any] | None, make: Make) -> None:
         """
@@ -101,7 +104,20 @@ class Given(Sequence[Any]):
             yield each.make(next(raws)) if type(each) is _Again else each
 
 
-class Keeper:
+class DecodedItems(Originals):
+    """Encoded items, as the function gets them."""
+
+    def __init__(self, target: Function, encoded: Spool) -> None:
+        def item(raw: bytes) -> Any:
+            try:
+                return target.item(raw)
+            except Exception as error:  # a class of the user's own may do anything when it is made again
+                return unreadable(error, raw)
+
+        super().__init__(encoded, None, item)
+
+
+class OriginalsKeeper:
     """Takes the items of a job one by one as they are encoded, and keeps of each what is needed to show it again."""
 
     def __init__(self, target: Function) -> None:
@@ -113,9 +129,9 @@ class Keeper:
         """Keep an item, or that it has to be made again."""
         self._kept.append(item if type(item) in _UNCHANGEABLE or cannot_change(item) else self._again)
 
-    def given(self, encoded: Spool) -> Given:
+    def originals(self, encoded: Spool) -> Originals:
         """All of them; `encoded` are the same in the same order."""
-        return Given(encoded, self._kept, self._target.item)
+        return Originals(encoded, self._kept, self._target.item)
 
     def _decoded(self, raw: bytes) -> Any:
         try:
@@ -132,3 +148,39 @@ def unshared(value: Any) -> Any:
         return copy.deepcopy(value)
     except Exception:  # whatever its __deepcopy__ raises
         return value
+
+
+def own_source(items: Any) -> Any:
+    """A copy of a DataFrame or Series, in which nothing is shared that can be changed; None for all else."""
+    if is_pandas(items, "Series"):
+        return _own_column(items)
+    if not is_pandas(items, "DataFrame"):
+        return None
+    own = items.copy(deep=True)
+    own.columns, own.index = own_index(items.columns), own_index(items.index)
+    for place, kind in enumerate(items.dtypes):
+        if str(kind) == "object":
+            own.isetitem(place, _own_column(items.iloc[:, place]).array)
+    return own
+
+
+def _own_column(column: pd.Series[Any]) -> pd.Series[Any]:
+    own = column.copy(deep=True)
+    if column.dtype == object and not all(map(cannot_change, column)):
+        own = own.astype(object)
+        cells = own.to_numpy(copy=True)
+        for place, each in enumerate(column):
+            cells[place] = unshared(each)
+        own = type(own)(cells, index=own.index, name=own.name, dtype=object)
+    own.index = own_index(column.index)
+    return own
+
+
+def own_index(labels: Any) -> Any:
+    """An index that the caller cannot change."""
+    return labels.copy(deep=True) if is_pandas(labels, "Index") else labels
+
+
+def is_pandas(value: object, name: str) -> bool:
+    """Whether a value is of this class of pandas, which need not be loaded for that."""
+    return any(each.__name__ == name and each.__module__.partition(".")[0] == "pandas" for each in type(value).__mro__)

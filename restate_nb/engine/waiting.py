@@ -1,4 +1,4 @@
-"""The way from a cell to the event loops in background threads."""
+"""Waiting in a cell for what runs on an event loop: of this thread, or of a background thread."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from restate_nb.engine.loop_thread import LoopThread, blocked_by_waiting
 from restate_nb.errors import ServerError
 from restate_nb.patches import allow_nesting
-
-__all__ = ["LoopThread", "blocked_by_waiting", "cause_of", "run", "until_done"]
 
 T = TypeVar("T")
 

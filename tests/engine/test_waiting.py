@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 import restate_nb as rnb
-from restate_nb.session.run import LoopThread, until_done
+from restate_nb.engine.loop_thread import LoopThread
+from restate_nb.engine.waiting import until_done
 
 
 @pytest.fixture
