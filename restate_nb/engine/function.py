@@ -114,7 +114,7 @@ class Function:
         self.name = name_of(fn)
         self.is_async = is_async(fn)
         self.durable = durable
-        self.executor = executor
+        self.executor: Executor = executor
         self.version = version
         self.known_as: str | None = None
         self._signature = _signature(functools.partial(fn, None) if durable else fn)
