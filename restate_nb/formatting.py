@@ -94,3 +94,21 @@ def one_line(text: str, limit: int = 160) -> str:
     words = text[: 8 * limit].split()
     line = "".join(c for c in " ".join(words) if c.isprintable())
     return line if len(line) <= limit and len(text) <= 8 * limit else line[: limit - 1].rstrip() + ELLIPSIS
+
+
+def short_repr(value: object, limit: int = 80) -> str:
+    """A value as Python writes it, for a message; its type where its `__repr__` raises.
+
+    Args:
+        value: anything.
+        limit: the longest result, in characters.
+
+    Example:
+        >>> short_repr(list(range(100)), 20)
+        '[0, 1, 2, 3, 4, 5...'
+    """
+    try:
+        text = repr(value)
+    except Exception:  # whatever it raises
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= limit else text[: limit - 3] + "..."

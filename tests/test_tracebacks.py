@@ -12,8 +12,9 @@ import pytest
 
 from restate_nb import tracebacks
 from restate_nb.backpressure import pushback
+from restate_nb.engine.attempt import RunningAttempt
+from restate_nb.engine.outbox import Entry
 from restate_nb.engine.record import Attempt, decode_group, describe, encode_group
-from restate_nb.engine.trial import went_wrong
 from restate_nb.policy import Retry
 
 
@@ -106,7 +107,7 @@ def test_every_exception_becomes_a_record_that_can_be_written(what: str, error: 
     try:
         raise error
     except BaseException as raised:
-        report = went_wrong(4, 1, raised, Retry(), started=1.0, clock=time.perf_counter())
+        report = RunningAttempt(Entry(4, None), Retry(), 1.0, time.perf_counter()).raised(raised)
     (attempt,) = decode_group(encode_group([report.attempt]))
     assert attempt.failure is not None
     assert attempt.failure.type == type.__dict__["__qualname__"].__get__(type(error))[:200]

@@ -25,7 +25,7 @@ from restate_nb.server.credentials import (
 )
 from restate_nb.server.http import Rejected
 from restate_nb.server.secret import Secret
-from restate_nb.service.listen_address import ListenAddress
+from restate_nb.service.endpoint import ListenAddress
 from restate_nb.session.cluster import RemoteCluster
 from restate_nb.session.current import only_one
 from restate_nb.session.run import LoopThread

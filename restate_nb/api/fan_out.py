@@ -11,7 +11,7 @@ from typing import Any, TypeVar, Unpack
 from restate_nb.api.options import FunctionOptions, check_durable, check_function, check_version, concurrency_of
 from restate_nb.engine.codec import encode
 from restate_nb.engine.function import Executor, name_of
-from restate_nb.engine.operations import Operations
+from restate_nb.engine.function_table import FunctionTable
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.handle.items import Items
 from restate_nb.handle.job import Job
@@ -93,11 +93,11 @@ def fan_out(
     functions, labels = _functions(operations)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
     durable = _durable(list(functions.values()), policy, executor)
-    function = Operations(functions, durable=durable, executor=executor, version=version)
-    check_function(function, policy)
+    table = FunctionTable(functions, durable=durable, executor=executor, version=version)
+    check_function(table, policy)
     names = [name_of(fn) for fn in functions.values()]
     items = Items(names, Spool(map(encode, functions)), labels)
-    job = (session or current()).submit(function, items, policy, name=name, fresh=fresh)
+    job = (session or current()).submit(table, items, policy, name=name, fresh=fresh)
     if show:
         job.show()
     return job

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from restate_nb.backends.job_store import JobStore
 from restate_nb.engine.function import Function
 from restate_nb.engine.output import OutputCapture
-from restate_nb.engine.pool import ToldUnkept
+from restate_nb.engine.pool import OnUnkept
 from restate_nb.engine.stacks import RunningItem
 from restate_nb.errors import InvalidInput
 from restate_nb.limits import Range
@@ -136,7 +136,7 @@ class Backend(Protocol):
     def resume(self) -> None:
         """Go on after `pause`."""
 
-    def hold(self, told: ToldUnkept | None) -> None:
+    def hold(self, told: OnUnkept | None) -> None:
         """Tell when what an item returned cannot be kept; with None never. Items that began before this do not count.
         A pool in this process starts nothing more then, until `resume`."""
 

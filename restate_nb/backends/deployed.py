@@ -86,7 +86,7 @@ class DeployedBackend(LocalBackend):
             self._ledger.apply(round_, [cancelled(each, 1) for each in left if each not in begun], 0)
             left = [each for each in left if each in begun]
         run, shard = self._run, (round_, first)
-        self._lane = lane = run.lane(shard, len(left), lambda: (Entry(each, (round_, each)) for each in left))
+        self._lane = lane = run.queue(shard, len(left), lambda: (Entry(each, (round_, each)) for each in left))
         still_open = set(left)
         try:
             while still_open:
@@ -108,7 +108,7 @@ class DeployedBackend(LocalBackend):
                 self._ledger.retime(position, invocation.started, invocation.ended - invocation.started)
 
     async def _taken(self, lane: ShardQueue) -> bytes:
-        taking = asyncio.ensure_future(lane.take())
+        taking = asyncio.ensure_future(lane.next_group())
         try:
             waiting: set[asyncio.Future[Any]] = {taking, self._broken}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

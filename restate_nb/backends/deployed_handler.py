@@ -22,6 +22,7 @@ from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.function import Function
 from restate_nb.engine.structure import Rebuild, rebuilder
 from restate_nb.errors import InvalidInput
+from restate_nb.formatting import short_repr
 from restate_nb.patterns.clients import ObjectClient, ServiceClient, WorkflowClient, handler_function
 from restate_nb.policy import NO_RETRY, Retry
 from restate_nb.server.http import WHO_ANSWERS, BadAnswer
@@ -72,7 +73,7 @@ class DeployedHandler(Function):
 
     def work(self, retry: Retry = NO_RETRY) -> ItemCall:
         """What a pool runs; retries are up to it."""
-        return ItemCall(self._call, True, contextvars.copy_context())
+        return ItemCall(self._call, "loop", contextvars.copy_context())
 
     @property
     def is_elsewhere(self) -> bool:
@@ -227,7 +228,7 @@ def _field(item: Any, name: str, position: int) -> Any:
     except (KeyError, AttributeError):
         raise InvalidInput(
             f"key={name!r} names a column of a DataFrame or a field of each item, and item {position}, "
-            f"{_short(item)}, has none of that name."
+            f"{short_repr(item)}, has none of that name."
         ) from None
 
 
@@ -238,7 +239,7 @@ def _checked(key: Any, position: int) -> str:
         key = key.item()
     if isinstance(key, int) and not isinstance(key, bool):
         return str(key)
-    raise InvalidInput(f"The key of item {position} is {_short(key)}. A key is text, not empty, or a whole number.")
+    raise InvalidInput(f"The key of item {position} is {short_repr(key)}. A key is text, not empty, or a whole number.")
 
 
 def _finite(item: Any) -> Any:
@@ -261,8 +262,3 @@ def _plain(value: Any) -> Any:
     if module == "numpy":
         return value.tolist()
     raise TypeError(f"a {type(value).__qualname__} has no JSON form; pass plain data: numbers, text, lists, dicts")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

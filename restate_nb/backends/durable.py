@@ -18,7 +18,7 @@ from restate_nb.engine.asking import refuse_in_items
 from restate_nb.engine.function import Function, Passing
 from restate_nb.engine.outbox import FAIL_FAST, cancelled
 from restate_nb.engine.output import OutputCapture
-from restate_nb.engine.pool import ToldUnkept
+from restate_nb.engine.pool import OnUnkept
 from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure, is_unkept
 from restate_nb.engine.stacks import RunningItem
 from restate_nb.environment import in_notebook
@@ -63,7 +63,7 @@ class DurableBackend:
         self._gave_up: str | None = None
         self._rule: StopRule | None = None
         self._paused = False
-        self._told_unkept: ToldUnkept | None = None
+        self._told_unkept: OnUnkept | None = None
         self._holds_since = 0.0
         self._restarting: dict[int, str] = {}
 
@@ -118,7 +118,7 @@ class DurableBackend:
             self._restarting[position] = invocation
             with suppress(UnknownInvocation):  # it ended meanwhile, and is no longer kept
                 await self._connection.admin.kill(invocation)
-            self._connection.functions.ended(self._key, invocation)
+            self._connection.functions.forget_invocation(self._key, invocation)
         return len(found)
 
     def pause(self) -> None:
@@ -128,7 +128,7 @@ class DurableBackend:
         self._paused = False
         self._loop.call_soon_threadsafe(self._changed.set)
 
-    def hold(self, told: ToldUnkept | None) -> None:
+    def hold(self, told: OnUnkept | None) -> None:
         self._told_unkept, self._holds_since = told, time.time()
 
     def _look_at(self, attempt: Attempt) -> None:
@@ -179,7 +179,7 @@ class DurableBackend:
                 with suppress(UnknownInvocation):  # it ended, and is no longer kept
                     await (admin.kill if lost else admin.cancel)(row["id"])
             if lost:
-                functions.ended(self._key, row["id"])
+                functions.forget_invocation(self._key, row["id"])
 
         await asyncio.gather(*(end(row) for row in found if row["status"] != "completed"))
 

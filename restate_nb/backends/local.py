@@ -12,12 +12,12 @@ import msgspec
 
 from restate_nb.backends.base import Connection
 from restate_nb.engine import nesting
+from restate_nb.engine.adaptive import AdaptiveConcurrency
 from restate_nb.engine.asking import refuse_in_items
 from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import cancelled
 from restate_nb.engine.output import OutputCapture
-from restate_nb.engine.pool import ToldUnkept
-from restate_nb.engine.rate import Adaptive
+from restate_nb.engine.pool import OnUnkept
 from restate_nb.engine.record import Attempt
 from restate_nb.engine.stacks import RunningItem
 from restate_nb.environment import in_notebook
@@ -71,7 +71,7 @@ class LocalBackend:
     @property
     def concurrency(self) -> int:
         asked = self._asked
-        return self._run.pool.concurrency if asked is None else Adaptive(asked).limit
+        return self._run.pool.concurrency if asked is None else AdaptiveConcurrency(asked).limit
 
     def set_concurrency(self, bounds: Range) -> None:
         self._run.pool.soon(self._run.pool.set_concurrency, bounds)
@@ -105,7 +105,7 @@ class LocalBackend:
         refuse_in_items()
         context = self.prints.context(bounded=in_notebook())
         pool = weakref.ref(self._run.pool)
-        context.run(nesting.enter, self.prints.job, lambda at: None if (it := pool()) is None else it.passage(at))
+        context.run(nesting.enter, self.prints.job, lambda at: None if (it := pool()) is None else it.permit(at))
         self._run.provide(context.run(target.work, policy.retry), policy)
         self._ask(policy.bounds)
 
@@ -126,8 +126,8 @@ class LocalBackend:
     def resume(self) -> None:
         self._run.resume()
 
-    def hold(self, told: ToldUnkept | None) -> None:
-        self._run.hold(told)
+    def hold(self, told: OnUnkept | None) -> None:
+        self._run.pause_on_unkept(told)
 
     @property
     def busy(self) -> bool:
@@ -155,7 +155,7 @@ class LocalBackend:
             if reason is not None:
                 self._run.stop(reason)
                 return True
-        return self._run.ends
+        return self._run.is_stopping
 
     async def finish(
         self,

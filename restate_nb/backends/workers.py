@@ -22,7 +22,7 @@ from restate_nb.backends.worker_registry import WorkerStats
 from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import FAIL_FAST, cancelled
 from restate_nb.engine.output import OutputCapture
-from restate_nb.engine.pool import ToldUnkept
+from restate_nb.engine.pool import OnUnkept
 from restate_nb.engine.record import ERROR, Attempt, Failure, is_unkept
 from restate_nb.engine.stacks import RunningItem
 from restate_nb.errors import InvalidInput, InvocationFailed, ServerError
@@ -76,7 +76,7 @@ class WorkersBackend:
         self._gave_up: str | None = None
         self._cancelled = False
         self._ending: asyncio.Task[None] | None = None
-        self._told_unkept: ToldUnkept | None = None
+        self._told_unkept: OnUnkept | None = None
         self._holds_since = 0.0
         self._held = WorkerPause(
             connection, self._service, keys_of_job(manifest.name, manifest.generation, sql_literal)
@@ -135,7 +135,7 @@ class WorkersBackend:
     def resume(self) -> None:
         self._held.resume()
 
-    def hold(self, told: ToldUnkept | None) -> None:
+    def hold(self, told: OnUnkept | None) -> None:
         self._told_unkept, self._holds_since = told, time.time()
 
     def _look_at(self, attempts: Iterable[Attempt]) -> None:

@@ -13,13 +13,13 @@ from typing import Any, Final, Literal
 import msgspec
 
 from restate_nb.engine import process_child
-from restate_nb.engine.attempt import ItemCall
+from restate_nb.engine.attempt import ItemCall, Remote
 from restate_nb.engine.codec import decode, encode, has_objects
 from restate_nb.engine.keepable import why_unkeepable
 from restate_nb.engine.objects import Classes
-from restate_nb.engine.process_runner import Remote
 from restate_nb.engine.structure import Rebuild, classes_of, parameter_annotations, rebuilder
 from restate_nb.errors import InvalidInput, NotEncodable
+from restate_nb.formatting import short_repr
 from restate_nb.policy import NO_RETRY, Retry
 
 Passing = Literal["value", "args", "kwargs"]
@@ -165,10 +165,10 @@ class Function:
         """
         call, context = self.caller(), contextvars.copy_context()
         if self.executor == "process":
-            return ItemCall(call, False, context, self._remote(retry))
+            return ItemCall(call, "process", context, self._remote(retry))
         if self.executor == "thread":
-            return ItemCall(lambda raw: _settled(call(raw)), False, context, encode=self.encode)
-        return ItemCall(call, self.is_async, context, encode=self.encode)
+            return ItemCall(lambda raw: _settled(call(raw)), "thread", context, encode=self.encode)
+        return ItemCall(call, "loop" if self.is_async else "thread", context, encode=self.encode)
 
     def encode(self, value: Any) -> bytes:
         """A value of the function as JSON.
@@ -367,7 +367,7 @@ class Function:
                 advice += f" {odd!r} can be no parameter's name: rename it, df.rename(columns={{{odd!r}: ...}})."
             return advice
         if self.passing == "args":
-            return f"{call} cannot be called with item {position}, {_short(item)}: {why}."
+            return f"{call} cannot be called with item {position}, {short_repr(item)}: {why}."
         advice = f"It gets one argument, the item. Give the others a value: functools.partial({self.name}, ...)"
         if isinstance(item, Mapping):
             advice += f"; or pass the fields of each item by name: rnb.map({self.name}, pandas.DataFrame(items))"
@@ -405,8 +405,3 @@ def _signature(fn: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.signature(fn)
     except (ValueError, TypeError):  # some built-ins have none
         return None
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -19,10 +19,10 @@ from restate_nb.engine.record import Attempt, decode_group
 
 
 class QueueSource(Protocol):
-    """Where the commit loop finds its lane: that of an earlier attempt of the handler, or a new one."""
+    """Where the commit loop finds its queue: that of an earlier attempt of the handler, or a new one."""
 
-    def lane(self, ended: set[int], failed: Mapping[int, Attempt]) -> ShardQueue:
-        """The lane of what is left; called only once all that the journal has was read.
+    def queue(self, ended: set[int], failed: Mapping[int, Attempt]) -> ShardQueue:
+        """The queue of what is left; called only once all that the journal has was read.
 
         Args:
             ended: the positions that have their outcome.
@@ -31,17 +31,17 @@ class QueueSource(Protocol):
         ...
 
     def acknowledge(self, recorded: Iterable[Attempt]) -> None:
-        """These are recorded; there may be no lane yet."""
+        """These are recorded; there may be no queue yet."""
 
     def cancel(self) -> None:
-        """End the lane's items; there may be no lane yet."""
+        """End the queue's items; there may be no queue yet."""
 
 
 OnGroup = Callable[[bytes, list[Attempt]], bool]
-"""Told of each recorded group: as it is in the journal, and decoded. False ends the loop early."""
+"""Called with each recorded group: as it is in the journal, and decoded. False ends the loop early."""
 
 
-async def commit(ctx: Any, count: int, lanes: QueueSource, on_group: OnGroup) -> bool:
+async def commit(ctx: Any, count: int, queues: QueueSource, on_group: OnGroup) -> bool:
     """Record attempts until `count` positions have their final one, or until `on_group` says so.
 
     Returns:
@@ -52,10 +52,10 @@ async def commit(ctx: Any, count: int, lanes: QueueSource, on_group: OnGroup) ->
     cancelled = False
 
     async def next_group() -> bytes:
-        lane = lanes.lane(ended, failed)
+        queue = queues.queue(ended, failed)
         if cancelled:
-            lanes.cancel()
-        return await lane.take()
+            queues.cancel()
+        return await queue.next_group()
 
     while len(ended) < count:
         future = ctx.run_typed("commit", next_group, RunOptions(serde=BytesSerde()))
@@ -65,7 +65,7 @@ async def commit(ctx: Any, count: int, lanes: QueueSource, on_group: OnGroup) ->
                 break
             except TerminalError:  # gather raises only when the invocation is cancelled; the run itself goes on
                 cancelled = True
-                lanes.cancel()
+                queues.cancel()
         group = await future
         attempts = decode_group(group)
         for attempt in attempts:
@@ -74,7 +74,7 @@ async def commit(ctx: Any, count: int, lanes: QueueSource, on_group: OnGroup) ->
                 failed.pop(attempt.position, None)
             else:
                 failed[attempt.position] = attempt
-        lanes.acknowledge(attempts)
+        queues.acknowledge(attempts)
         if not on_group(group, attempts):
             break
     return cancelled

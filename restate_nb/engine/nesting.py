@@ -14,26 +14,26 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, NamedTuple
 
+from restate_nb.engine.limiter import Permit
 from restate_nb.engine.output import position
-from restate_nb.engine.throttle import Passage
 
 _LOOK: Final = 1.0  # seconds between looks at whether the loop lives
 
-Passages = Callable[[int], Passage | None]
-"""How the item at a position came in by its job's limits; None where it holds nothing of a shared one."""
+Permits = Callable[[int], Permit | None]
+"""How the item at a position was let in by its job's limits; None where it holds nothing of a shared one."""
 
 
 class _Inside(NamedTuple):
     job: object
-    passages: Passages
+    permits: Permits
 
 
 _inside: contextvars.ContextVar[tuple[_Inside, ...]] = contextvars.ContextVar("restate_nb_inside", default=())
 
 
-def enter(job: object, passages: Passages) -> None:
+def enter(job: object, permits: Permits) -> None:
     """From here on, in this context, code belongs to items of that job."""
-    _inside.set((*_inside.get(), _Inside(job, passages)))
+    _inside.set((*_inside.get(), _Inside(job, permits)))
 
 
 def is_within(job: object) -> bool:
@@ -41,9 +41,9 @@ def is_within(job: object) -> bool:
     return any(each.job is job for each in _inside.get())
 
 
-def _held() -> Passage | None:
+def _permit() -> Permit | None:
     inside = _inside.get()
-    return inside[-1].passages(position()) if inside else None
+    return inside[-1].permits(position()) if inside else None
 
 
 @contextmanager
@@ -52,30 +52,30 @@ def lent() -> Iterator[None]:
 
     Who gives up waiting, at a timeout, gets it as soon as it is free, and does not wait for that too.
     """
-    passage = _held()
-    if passage is None:
+    permit = _permit()
+    if permit is None:
         yield
         return
-    passage.soon(passage.lend)
+    permit.soon(permit.lend)
     there = threading.Event()
     try:
         yield
     except BaseException:
-        passage.soon(passage.take_back, there.set)
+        permit.soon(permit.take_back, there.set)
         raise
-    passage.soon(passage.take_back, there.set)
-    while not there.wait(_LOOK) and passage.lives:
+    permit.soon(permit.take_back, there.set)
+    while not there.wait(_LOOK) and permit.is_live:
         pass
 
 
 @asynccontextmanager
 async def lent_while_awaited() -> AsyncIterator[None]:
     """The same for an item that awaits a job."""
-    passage = _held()
-    if passage is None:
+    permit = _permit()
+    if permit is None:
         yield
         return
-    passage.soon(passage.lend)
+    permit.soon(permit.lend)
     here, there = asyncio.get_running_loop(), asyncio.Event()
 
     def back() -> None:
@@ -85,7 +85,7 @@ async def lent_while_awaited() -> AsyncIterator[None]:
     try:
         yield
     except BaseException:
-        passage.soon(passage.take_back, back)
+        permit.soon(permit.take_back, back)
         raise
-    passage.soon(passage.take_back, back)
+    permit.soon(permit.take_back, back)
     await there.wait()

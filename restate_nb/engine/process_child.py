@@ -25,8 +25,9 @@ from typing import Any, Final
 import msgspec
 
 from restate_nb.engine import asking
+from restate_nb.engine.attempt import Report, RunningAttempt
 from restate_nb.engine.codec import decode, encode
-from restate_nb.engine.trial import Report, kept, try_once, went_wrong
+from restate_nb.engine.outbox import Entry
 from restate_nb.policy import NO_RETRY, Retry
 
 _LENGTH: Final = struct.Struct("<Q")
@@ -165,17 +166,18 @@ class _Worker:
 
     def run(self, position: int, number: int, payload: bytes) -> Report:
         """One attempt at an item."""
-        started, clock = time.time(), time.perf_counter()
+        retry = NO_RETRY if self._call is None else self._retry
+        attempt = RunningAttempt(Entry(position, payload, number), retry, time.time(), time.perf_counter())
         if self._call is None:
             assert self._failed is not None
-            return went_wrong(position, number, self._failed, NO_RETRY, started=started, clock=clock)
-        result = try_once(self._call, position, number, payload, self._retry, encode=self._encode)
+            return attempt.raised(self._failed)
+        result = attempt.call(self._call, self._encode)
         if isinstance(result, Report):
             return result
         try:
-            return kept(position, number, self._await(result), self._encode, started=started, clock=clock)
+            return attempt.returned(self._await(result), self._encode)
         except BaseException as error:
-            return went_wrong(position, number, error, self._retry, started=started, clock=clock)
+            return attempt.raised(error)
 
     def _await(self, awaitable: Awaitable[Any]) -> Any:
         """On one loop for all items of this worker, so that clients and pools of connections live on between them."""
@@ -193,10 +195,10 @@ class _Worker:
             except (SystemExit, KeyboardInterrupt) as error:  # of any task or callback: asyncio lets these two out
                 if item.done():
                     raise
-                _told_of_orphan(loop, error)
+                _report_orphan(loop, error)
 
 
-def _told_of_orphan(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
+def _report_orphan(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
     """Say what has ended a task or a callback that no item waits for, or not this one."""
     loop.call_exception_handler(
         {"message": f"{type(error).__name__} in a task or callback; the item goes on", "exception": error}

@@ -1,4 +1,4 @@
-"""Worker processes for CPU-bound items: each has its own pipe, so that one that dies or hangs takes no other with it.
+"""Runs CPU-bound items in worker processes: each has its own pipe, so that one that dies or hangs takes no other along.
 
 `concurrent.futures` and loky run one queue for all of their workers. When one dies, all that is in flight is lost with
 it, and a single hung worker cannot be ended.
@@ -6,6 +6,7 @@ it, and a single hung worker cannot be ended.
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import os
 import selectors
@@ -18,15 +19,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from restate_nb.engine.outbox import Entry
-from restate_nb.engine.output import forward
+from restate_nb.engine.attempt import ItemCall, Remote, Report, RunningAttempt
+from restate_nb.engine.output import at_item, forward
 from restate_nb.engine.process_child import command, framed, item_frame, receive, report_of
-from restate_nb.engine.thread_runner import NoThread
-from restate_nb.engine.trial import Report, went_wrong
+from restate_nb.engine.runner import Runner, RunnerContext
+from restate_nb.engine.thread_runner import NoThread, Threads
 from restate_nb.errors import WorkerDied
-from restate_nb.policy import Retry
 
 IDLE: Final = 10.0
 """Seconds after which a worker with nothing to do is ended: it may hold much memory."""
@@ -46,23 +46,10 @@ def cpus() -> int:
     return count
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """What worker processes call.
-
-    Attributes:
-        function: pickled: what takes a packed item, and the retries of the job.
-        pack: an item's payload, as the worker gets it.
-    """
-
-    function: bytes
-    pack: Callable[[Any], bytes]
-
-
 _decoders = codecs.getincrementaldecoder("utf-8")
 
 
-class Ended(Exception):
+class WorkerEnded(Exception):
     """The worker is gone."""
 
 
@@ -95,14 +82,14 @@ class Worker:
             assert pipe is not None
             self._outputs[pipe.fileno()] = stream, _decoders(errors="replace")
             self._selector.register(pipe.fileno(), selectors.EVENT_READ)
-        with suppress(Ended):  # which `begin` will find
+        with suppress(WorkerEnded):  # which `begin` will find
             self._send(function)
 
     def begin(self, frame: bytes) -> None:
         """Hand it an item, and wait until the function is about to be called.
 
         Raises:
-            Ended: it ended before that.
+            WorkerEnded: it ended before that.
         """
         self._send(frame)
         self.answer()
@@ -111,14 +98,14 @@ class Worker:
         """Wait for a frame.
 
         Raises:
-            Ended: the process has ended.
+            WorkerEnded: the process has ended.
         """
         try:
             frame = receive(self._receive)
         except OSError:
             frame = None
         if frame is None:
-            raise Ended
+            raise WorkerEnded
         self._print()  # what the item has printed was written before its report
         return frame
 
@@ -129,9 +116,9 @@ class Worker:
                 rest = rest[self._socket.send(rest) :]
             except TimeoutError:  # it takes its time to start
                 if self._process.poll() is not None:
-                    raise Ended from None
+                    raise WorkerEnded from None
             except OSError:
-                raise Ended from None
+                raise WorkerEnded from None
 
     def _receive(self, size: int) -> bytes:
         while True:
@@ -203,26 +190,26 @@ class Worker:
 
 @dataclass(slots=True)
 class Lease:
-    """One attempt on its way through a worker; `abandon` ends it from another thread."""
+    """One attempt's use of a worker; `abandon` ends both from another thread."""
 
     worker: Worker | None = None
     abandoned: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def board(self, worker: Worker) -> bool:
-        """Whether the attempt is still wanted."""
+    def acquire(self, worker: Worker) -> bool:
+        """The attempt is to be made in this worker; whether it is still wanted."""
         with self.lock:
             self.worker = worker
             return not self.abandoned
 
-    def leave(self) -> bool:
+    def release(self) -> bool:
         """The worker is done with it; whether it may be used again."""
         with self.lock:
             self.worker = None
             return not self.abandoned
 
     def abandon(self) -> None:
-        """Kill the worker that it is in."""
+        """The attempt is wanted no longer: kill the worker that it is in."""
         with self.lock:
             self.abandoned = True
             if self.worker is not None:
@@ -243,25 +230,24 @@ class Processes:
         self._closed = False
         self._broken: tuple[bytes, str] | None = None  # a function that no worker could begin with, and why
 
-    def run(self, remote: Remote, entry: Entry, *, retry: Retry, trip: Lease, began: Callable[[], None]) -> Report:
-        """One attempt at an item.
+    def run(self, remote: Remote, attempt: RunningAttempt, lease: Lease, began: Callable[[], None]) -> Report:
+        """Make an attempt at an item.
 
         Args:
             remote: what to call.
-            entry: the item.
-            retry: whether another attempt follows when the worker dies.
-            trip: by which the attempt can be ended.
+            attempt: which.
+            lease: by which the attempt can be ended.
             began: called when the function is about to be.
 
         Raises:
             NoThread: the machine gives no further process; those that there are go on. Nothing was begun.
         """
-        started, clock = time.time(), time.perf_counter()
+        entry = attempt.entry
         try:
             frame = item_frame(entry.position, entry.number, remote.pack(entry.payload))
-            worker = self._begin(remote.function, frame, trip)
+            worker = self._begin(remote.function, frame, lease)
+            attempt.restart()
             began()
-            started, clock = time.time(), time.perf_counter()
             try:
                 report = report_of(worker.answer())
                 if (report.attempt.position, report.attempt.number) != (entry.position, entry.number):
@@ -273,19 +259,19 @@ class Processes:
                 worker.kill()
                 self._drop(worker)
                 raise WorkerDied(f"The worker process answered something else than it was asked: {error}.") from None
-            except Ended:
+            except WorkerEnded:
                 raise WorkerDied(f"The worker process {self._drop(worker)}. Only this item was in it.") from None
-            if trip.leave():
-                self._give(worker)
+            if lease.release():
+                self._give_back(worker)
             else:
                 self._drop(worker)
             return report
         except NoThread:
             raise
         except BaseException as error:
-            return went_wrong(entry.position, entry.number, error, retry, started=started, clock=clock)
+            return attempt.raised(error)
 
-    def _begin(self, function: bytes, frame: bytes, trip: Lease) -> Worker:
+    def _begin(self, function: bytes, frame: bytes, lease: Lease) -> Worker:
         """A worker that has begun with the item. One that ends before that has had no attempt at it."""
         if self._broken is not None and self._broken[0] == function:
             raise WorkerDied(self._broken[1])
@@ -293,14 +279,14 @@ class Processes:
         for _ in range(_TRIES):
             worker = self._take(function)
             try:
-                if trip.board(worker):
+                if lease.acquire(worker):
                     worker.begin(frame)
                     return worker
                 worker.kill()
-            except Ended:
+            except WorkerEnded:
                 pass
             how = self._drop(worker)
-            if trip.abandoned:
+            if lease.abandoned:
                 raise WorkerDied("The item was given up before its worker process could begin.")
         says = (
             f"{_TRIES} worker processes in a row ended before they could begin; the last one {how}. What it printed is "
@@ -311,7 +297,7 @@ class Processes:
             self._broken = function, says
         raise WorkerDied(says)
 
-    def renew(self) -> None:
+    def on_new_function(self) -> None:
         """The function was brought anew: what it imports may be another by now."""
         self._broken = None
 
@@ -387,7 +373,7 @@ class Processes:
             raise RuntimeError("These processes were closed.")
         return worker
 
-    def _give(self, worker: Worker) -> None:
+    def _give_back(self, worker: Worker) -> None:
         worker.free_since = time.monotonic()
         with self._lock:
             closed = self._closed
@@ -405,3 +391,79 @@ class Processes:
             with self._gone:
                 self._all.discard(worker)
                 self._gone.notify_all()
+
+
+class ProcessRunner(Runner):
+    """Calls the function in a worker process; a thread waits for it."""
+
+    def __init__(self, context: RunnerContext, threads: Threads) -> None:
+        super().__init__(context)
+        self._threads = threads
+        self._processes = Processes()
+        self._idling: asyncio.TimerHandle | None = None
+
+    async def run(self, work: ItemCall, attempt: RunningAttempt) -> Report:
+        """Make the attempt; see `Runner.run`. Its timeout begins when the function is about to be called, since it may
+        have to be loaded first."""
+        shared, remote, timeout = self._context, work.remote, self._context.timeout
+        assert remote is not None
+        done: asyncio.Future[None] = shared.loop.create_future()
+        lease = Lease()
+        result: Report | NoThread | None = None
+
+        def begun() -> None:
+            if timeout is not None and not done.done():
+                deadline.reschedule(shared.loop.time() + timeout)
+
+        def call(_: object) -> Report | NoThread:
+            try:
+                return self._processes.run(remote, attempt, lease, lambda: shared.soon(begun))
+            except NoThread as refused:
+                return refused
+
+        def in_thread() -> None:
+            nonlocal result
+            result = work.context.copy().run(at_item, attempt.entry.position, call, None)
+
+        def then() -> None:
+            shared.soon(lambda: None if done.done() else done.set_result(None))
+
+        self._threads.run(shared.name, in_thread, then)
+        deadline = asyncio.timeout(None)
+        try:
+            async with deadline:
+                await done
+        except BaseException as error:
+            lease.abandon()
+            if shared.is_cancelled(error):
+                raise
+            if result is None:  # else it ended in the very turn of its deadline
+                return shared.cut_short(attempt, error, deadline)
+        finally:
+            if self._idling is None:
+                self._idling = shared.loop.call_later(IDLE, self._end_idle)
+        assert result is not None
+        if isinstance(result, NoThread):
+            raise result
+        return result
+
+    def _end_idle(self) -> None:
+        self._idling = self._context.loop.call_later(IDLE, self._end_idle) if self._processes.end_idle() else None
+
+    def on_new_function(self) -> None:
+        """What it imports may be another by now."""
+        self._processes.on_new_function()
+
+    def close(self) -> None:
+        """End all worker processes, and look after none any more."""
+        if self._idling is not None:
+            self._idling.cancel()
+        self.kill()
+
+    def kill(self) -> None:
+        """End all worker processes, from any thread."""
+        self._processes.close()
+
+    def wait_until_gone(self, until: float) -> bool:
+        """Wait for killed worker processes to be gone; see `Runner.wait_until_gone`."""
+        return self._processes.wait_until_gone(until)

@@ -1,25 +1,28 @@
-"""Threads for plain functions: as many as run at once, each a daemon, so that a hung one holds up nobody."""
+"""Runs plain functions in threads: as many as run at once, each a daemon, so that a hung one holds up nobody."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-Job = Callable[[], None]
+from restate_nb.engine.attempt import ItemCall, Report, RunningAttempt
+from restate_nb.engine.loop_runner import LoopRunner
+from restate_nb.engine.output import at_item
+from restate_nb.engine.runner import Runner, RunnerContext
 
 IDLE: Final = 10.0
 """Seconds after which a thread with nothing to do ends."""
 
 NO_MORE: Final = "the machine gives no more threads (a limit of the container or of the user: `ulimit -u`, pids)"
 
-
-_Task = tuple[str, Job, Job]  # the thread's name meanwhile, what to do, and whom to tell then
+_Task = tuple[str, Callable[[], None], Callable[[], None]]  # the thread's name meanwhile, what to do, what to do then
 
 
 class NoThread(Exception):
@@ -27,9 +30,9 @@ class NoThread(Exception):
 
 
 class Threads:
-    """Runs each job at once, in a thread that is free or in a new one. One that is free for long ends.
+    """Runs each task at once, in a thread that is free or in a new one. One that is free for long ends.
 
-    The caller bounds how many jobs there are. `asyncio.to_thread` and the SDK share min(32, cpus + 4) threads, so that
+    The caller bounds how many tasks there are. `asyncio.to_thread` and the SDK share min(32, cpus + 4) threads, so that
     80 calls at once are 6 on two cores; and the standard executor joins its threads at exit, which a hung call never
     leaves.
     """
@@ -43,14 +46,14 @@ class Threads:
         self._closed = False
         self._numbers = itertools.count(1)
 
-    def run(self, name: str, job: Job, told: Job) -> None:
-        """Start a job, which must not raise.
+    def run(self, name: str, task: Callable[[], None], then: Callable[[], None]) -> None:
+        """Start a task, which must not raise.
 
         Args:
             name: of the thread, while it does this.
-            job: what to do.
-            told: is called in the same thread once that is done, when the thread is free for the next one; so who is
-                told needs no further thread. It must not raise either.
+            task: what to do.
+            then: is called in the same thread once that is done, when the thread is free for the next task; so who
+                hears of it needs no further thread. It must not raise either.
 
         Raises:
             NoThread: there is none, and the machine gives no more.
@@ -61,16 +64,16 @@ class Threads:
                 raise RuntimeError("These threads were closed.")
             if self._free:
                 self._free -= 1
-                self._tasks.put((name, job, told))
+                self._tasks.put((name, task, then))
                 return
         try:
             threading.Thread(target=self._work, args=(next(self._numbers),), name=name, daemon=True).start()
         except (RuntimeError, MemoryError) as error:  # "can't start new thread"
             raise NoThread from error
-        self._tasks.put((name, job, told))  # not an argument: the thread would keep it for as long as it lives
+        self._tasks.put((name, task, then))  # not an argument: the thread would keep it for as long as it lives
 
     def close(self) -> None:
-        """Let every thread end once its job has. Does not wait for them."""
+        """Let every thread end once its task has. Does not wait for them."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -81,22 +84,22 @@ class Threads:
         thread, named = threading.current_thread(), ""
         while True:
             try:
-                task = self._tasks.get(timeout=self._idle)
+                next_ = self._tasks.get(timeout=self._idle)
             except Empty:
                 if self._may_end():
                     return
                 continue
-            if task is None:
+            if next_ is None:
                 return
-            name, job, told = task
+            name, task, then = next_
             if name != named:
                 named, thread.name = name, f"{name}-{number}"
-            job()
+            task()
             with self._lock:
                 over = self._closed
                 self._free += not over
-            told()
-            del task, job, told  # else an idle thread keeps the last item alive
+            then()
+            del next_, task, then  # else an idle thread keeps the last item alive
             if over:
                 return
 
@@ -106,6 +109,64 @@ class Threads:
             ends = self._free > 0 and not self._closed
             self._free -= ends
             return ends
+
+
+class ThreadRunner(Runner):
+    """Calls the function in a thread; what it returns to be awaited is, on the loop."""
+
+    def __init__(self, context: RunnerContext, threads: Threads) -> None:
+        super().__init__(context)
+        self._threads = threads
+        self._loop_runner = LoopRunner(context)
+
+    async def run(self, work: ItemCall, attempt: RunningAttempt) -> Report:
+        """Make the attempt; see `Runner.run`."""
+        shared, entry = self._context, attempt.entry
+        done: asyncio.Future[None] = shared.loop.create_future()
+        late = False
+        result: Report | Awaitable[Any] | None = None
+
+        def settle() -> None:
+            if not done.done():
+                done.set_result(None)
+            elif late:
+                shared.hung -= 1
+
+        def in_thread() -> None:
+            nonlocal result
+            key = entry.position, entry.number
+            shared.threads[key] = threading.get_ident()
+            function = functools.partial(at_item, entry.position, work.call)
+            result = work.context.copy().run(attempt.call, function, work.encode)
+            shared.threads.pop(key, None)
+
+        def then() -> None:
+            try:  # noqa: SIM105 - which is faster, and this is for every item
+                shared.loop.call_soon_threadsafe(settle)
+            except RuntimeError:  # the loop has ended
+                pass
+
+        self._threads.run(shared.name, in_thread, then)
+        deadline = asyncio.timeout(shared.timeout)
+        try:
+            async with deadline:
+                await done
+        except BaseException as error:
+            if result is None:
+                late = True
+                shared.hung += 1
+            if shared.is_cancelled(error):
+                raise
+            if result is None:  # else it ended in the very turn of its deadline
+                return shared.cut_short(attempt, error, deadline)
+        assert result is not None
+        if isinstance(result, Report):
+            return result
+        awaitable = result
+        attempt.restart()
+        return await self._loop_runner.run(
+            ItemCall(lambda _: awaitable, "loop", work.context, encode=work.encode), attempt
+        )
 
 
 class DaemonExecutor(ThreadPoolExecutor):

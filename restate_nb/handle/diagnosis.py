@@ -62,9 +62,9 @@ def obstacles_of(pool: Pool, function: str) -> list[str]:
         found.append("Outcomes wait to be recorded, and nothing is started before: restate-server is slow or away.")
     if pool.waits_for:
         found.append(f"Items wait for their turn: {pool.waits_for}.")
-    if resting := pool.resting:
-        wait = duration(max(0.0, min(resting) - time.time()))
-        found.append(f"{counted(len(resting), 'item')} failed, and wait to be tried again: the first in {wait}.")
+    if retries := pool.retries_at:
+        wait = duration(max(0.0, min(retries) - time.time()))
+        found.append(f"{counted(len(retries), 'item')} failed, and wait to be tried again: the first in {wait}.")
     if pool.hung:
         found.append(
             f"{counted(pool.hung, 'thread')} still busy with items that timed out: a thread cannot be stopped. Give "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from restate_nb.engine.function import Function, Passing
 from restate_nb.engine.objects import look_alike
 from restate_nb.errors import InvalidInput, NotEncodable
+from restate_nb.formatting import short_repr
 from restate_nb.handle.given import Given, Keeper, cannot_change, unshared
 from restate_nb.handle.reading import Reading
 from restate_nb.results.spool import Spool
@@ -143,7 +144,7 @@ def _originals(items: Any) -> tuple[Iterable[Any], Sequence[Hashable] | None]:
         return [value for _, value in pairs], [key for key, _ in pairs]
     if hasattr(items, "ndim") and hasattr(items, "dtype") and not items.ndim:
         raise InvalidInput(
-            f"items is one value, {_short(items)}: an array without dimensions. For a single item write [item]."
+            f"items is one value, {short_repr(items)}: an array without dimensions. For a single item write [item]."
         )
     if hasattr(items, "tolist") and getattr(items, "ndim", 0) == 1:  # numpy arrays, pandas Index
         return _elements(items), None
@@ -158,7 +159,7 @@ def _originals(items: Any) -> tuple[Iterable[Any], Sequence[Hashable] | None]:
     if not isinstance(items, type) and hasattr(items, "__getitem__") and hasattr(items, "__len__"):
         return (items[position] for position in range(len(items))), None  # a data set, as torch has them
     raise InvalidInput(
-        f"items must be a list, an iterable, a Series, a DataFrame or a dict, not {_short(items)}."
+        f"items must be a list, an iterable, a Series, a DataFrame or a dict, not {short_repr(items)}."
         + (" Take what is in the queue first, as a list." if hasattr(items, "get_nowait") else "")
     )
 
@@ -259,7 +260,7 @@ class _Rows:
             advice = f"To pass its fields by name use rnb.map({self._name}, pandas.DataFrame(items))."
         raise InvalidInput(
             "starmap spreads each item over the function's parameters, so it must be a tuple or a list; "
-            f"item {position} is {_short(given)}. {advice}"
+            f"item {position} is {short_repr(given)}. {advice}"
         )
 
     @staticmethod
@@ -280,7 +281,7 @@ def _cannot_be_sent(what: str, position: int, item: Any, labels: Sequence[Hashab
     advice = _advice(item)
     if advice:
         why = f"{why.split('. ')[0].rstrip('.')}. {advice}"
-    return f"{where}, {_short(item)}, cannot be sent: {why}"
+    return f"{where}, {short_repr(item)}, cannot be sent: {why}"
 
 
 def _advice(item: Any) -> str:
@@ -328,11 +329,3 @@ def _own_index(labels: Any) -> Any:
 
 def _is_pandas(value: object, name: str) -> bool:
     return any(each.__name__ == name and each.__module__.partition(".")[0] == "pandas" for each in type(value).__mro__)
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # whatever its __repr__ raises
-        return f"<{type(value).__name__}>"
-    return text if len(text) <= 80 else text[:77] + "..."

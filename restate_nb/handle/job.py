@@ -27,7 +27,7 @@ from restate_nb.handle.visible import SessionStopped, Visible
 from restate_nb.limits import Concurrency, StopRule
 from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
-from restate_nb.results.limit_history import Limits
+from restate_nb.results.limit_history import LimitHistory
 from restate_nb.service.identity import Identity
 from restate_nb.session.run import LoopThread, blocked_by_waiting, cause_of, until_done
 from restate_nb.validation import concurrency_range
@@ -67,8 +67,8 @@ class Job(Visible, Generic[T]):
         self._items: Items
         self._ledger = ledger
         self._guard = ValueGuard(driver, io, ledger)
-        self._limits = Limits()
-        ledger.heard = self._note_limits
+        self._limits = LimitHistory()
+        ledger.on_recorded = self._note_limits
         self._target: Function
         self._which = Provenance(driver)
         self._ended: Future[None] = Future()

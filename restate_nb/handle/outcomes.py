@@ -15,7 +15,7 @@ from restate_nb.handle.items import Items, own_source
 from restate_nb.handle.provenance import Provenance
 from restate_nb.handle.runner import JobRunner
 from restate_nb.results.ledger import Ledger
-from restate_nb.results.limit_history import Limits
+from restate_nb.results.limit_history import LimitHistory
 from restate_nb.session.run import LoopThread
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Outcomes:
     _ledger: Ledger
     _items: Items
     _target: Function
-    _limits: Limits
+    _limits: LimitHistory
     _which: Provenance
 
     @property
@@ -240,7 +240,7 @@ class Outcomes:
             print(*job.logs()["text"])
             job.logs().loc["Bonn"]  # what the item with this index label printed
         """
-        from restate_nb.results.logs import logs_frame  # noqa: PLC0415 - loads pandas
+        from restate_nb.results.frame import logs_frame  # noqa: PLC0415 - loads pandas
 
         return logs_frame(self._driver.work.prints.lines(), self._items.index())
 

@@ -74,7 +74,7 @@ async def run_each(
     state = _states.get(key)
     if state is None:
         keep = functools.partial(encode, classes=classes)
-        work = ItemCall(fn, is_async(fn), contextvars.copy_context(), encode=keep)
+        work = ItemCall(fn, "loop" if is_async(fn) else "thread", contextvars.copy_context(), encode=keep)
         state = _states[key] = _RunState(payloads, work, policy or RunPolicy())
     state.begin_attempt()
     finals: dict[int, Attempt] = {}
@@ -113,24 +113,24 @@ class _RunState:
         self._payloads = payloads
         self._pool = Pool(asyncio.get_running_loop(), "run-each")
         self._pool.provide(work, policy)
-        self._lane: ShardQueue | None = None
+        self._queue: ShardQueue | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
-    def lane(self, ended: set[int], failed: Mapping[int, Attempt]) -> ShardQueue:
-        if self._lane is None:
+    def queue(self, ended: set[int], failed: Mapping[int, Attempt]) -> ShardQueue:
+        if self._queue is None:
             left = {position: item for position, item in enumerate(self._payloads) if position not in ended}
-            self._lane = ShardQueue(len(left), lambda: entries(left, failed))
-            self._pool.add(self._lane)
-        return self._lane
+            self._queue = ShardQueue(len(left), lambda: entries(left, failed))
+            self._pool.add(self._queue)
+        return self._queue
 
     def acknowledge(self, recorded: Iterable[Attempt]) -> None:
-        if self._lane is not None:
-            self._lane.acknowledge(recorded)
+        if self._queue is not None:
+            self._queue.acknowledge(recorded)
             self._pool.recorded()
 
     def cancel(self) -> None:
-        if self._lane is not None:
-            self._pool.cancel(self._lane)
+        if self._queue is not None:
+            self._pool.cancel(self._queue)
 
     def begin_attempt(self) -> None:
         """Let items be started: an attempt of the handler records them."""

@@ -11,7 +11,7 @@ from restate_nb.engine.function import Function
 from restate_nb.engine.record import STATUS_NAMES, Failure
 from restate_nb.errors import InvalidInput
 from restate_nb.results.columns import as_frame, typed
-from restate_nb.results.error_kinds import kind_of
+from restate_nb.results.failure_store import kind_of
 from restate_nb.results.ledger import PENDING, Ledger
 from restate_nb.session.run import run
 from restate_nb.tracebacks import users_part

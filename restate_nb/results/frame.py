@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from restate_nb.engine.output import Line
 from restate_nb.engine.record import OK, STATUS_NAMES, Attempt
 from restate_nb.results.columns import as_frame, objects, typed
 from restate_nb.results.exports import as_key, label_text
@@ -29,6 +30,7 @@ COLUMNS = [
     "finished_at",
 ]
 ATTEMPT_COLUMNS = ["position", "attempt", "status", "error_type", "error", "started_at", "run_s", "finished_at"]
+LOG_COLUMNS = ["position", "stream", "at", "text"]
 
 _ITEM_STATUSES = ("pending", "running", *STATUS_NAMES)
 
@@ -116,6 +118,22 @@ def attempts_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
             "finished_at": _times(started + ran),
         },
         columns=ATTEMPT_COLUMNS,
+    )
+    frame.index = index.take(positions)
+    return frame
+
+
+def logs_frame(lines: list[Line], index: pd.Index[Any]) -> pd.DataFrame:
+    """One row a line, in the order in which they were printed, on the index of the input."""
+    positions = np.fromiter((each.position for each in lines), dtype=np.int64, count=len(lines))
+    frame = pd.DataFrame(
+        {
+            "position": positions,
+            "stream": pd.Categorical([each.stream for each in lines], categories=["stdout", "stderr"]),
+            "at": pd.to_datetime([each.at for each in lines], unit="s", utc=True).as_unit("us"),
+            "text": pd.array([each.text for each in lines], dtype="string"),
+        },
+        columns=LOG_COLUMNS,
     )
     frame.index = index.take(positions)
     return frame

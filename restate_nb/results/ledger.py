@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from restate_nb.engine.outbox import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, OK, Attempt, Failure
-from restate_nb.results.error_kinds import kind_of
-from restate_nb.results.failures import Failures, bare
+from restate_nb.results.failure_store import FailureStore, bare
 from restate_nb.results.progress import ErrorGroup
 from restate_nb.results.spool import Spool
 
@@ -23,12 +22,8 @@ PENDING = 255
 
 _RECENT_SECONDS = 10.0
 _SAMPLE = 2_000
-"""How many of the latest durations the percentiles are taken of, and how many kinds of error are counted: what the
-panel shows must cost the same at a million items."""
-
-
-def _nobody(_now: float) -> None:
-    """Hear nothing."""
+"""How many of the latest durations the percentiles are taken of: what the panel shows must cost the same at a million
+items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +41,8 @@ class Snapshot:
     earlier: list[Attempt]
 
     def last(self, position: int) -> Attempt:
-        """The last attempt at an item that has ended, without its value."""
-        return Attempt(
-            position,
-            self.attempts[position],
-            self.status[position],
-            self.started[position],
-            self.ran[position],
-            failure=self.failures.get(position),
-        )
+        """The last attempt at an item that has ended, without its value and its traceback."""
+        return _last_attempt(self, position, self.failures.get(position))
 
 
 class Ledger:
@@ -70,7 +58,7 @@ class Ledger:
         self.ran_in_all = array("d", bytes(8 * total))
         self._values = Spool()
         self._value_at = array("q", bytes(8 * total))  # where in the spool, from 1; 0 for none
-        self.failures = Failures()
+        self.failures = FailureStore()
         self.order = array("I")  # positions as they ended
         self.earlier: list[Attempt] = []  # all attempts but the last of each item, without values and tracebacks
         self.counts = Counter[int]()
@@ -81,16 +69,14 @@ class Ledger:
         self._seen: set[tuple[int, int, int]] = set()  # position, round and number of all but plain successes
         self._recent: deque[tuple[float, int]] = deque()  # (when, how many ended)
         self._durations: deque[float] = deque(maxlen=_SAMPLE)
-        self._kinds = Counter[tuple[str, str]]()
-        self._examples: dict[tuple[str, str], str] = {}  # the first message of a kind
         self.last_end = 0.0  # seconds since 1970
         self.attached_at = 0.0  # seconds since 1970: what ended before then was done by an earlier process
         self.attached = 0
         self._tallies: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
         self._ends: defaultdict[int, float] = defaultdict(float)  # by round
         self._lock = threading.Lock()
-        self.heard: Callable[[float], None] = _nobody
-        """Is told of each group of recorded attempts when it comes, with the time."""
+        self.on_recorded: Callable[[float], None] = lambda now: None
+        """Called with each group of attempts that is recorded now, with the time in seconds since 1970."""
 
     def begin_round(self, number: int, positions: Iterable[int]) -> None:
         """These items are open again; what is known of them becomes history."""
@@ -108,9 +94,7 @@ class Ledger:
             self.counts[self.status[position]] -= 1
             self.done -= 1
             self.status[position] = PENDING
-            failure = self.failures.pop(position)
-            if failure is not None:
-                self._kinds[failure.type, kind_of(failure.message)] -= 1
+            self.failures.pop(position)
         self._round[position] = number
 
     def apply(self, round_: int, attempts: Sequence[Attempt], now: float) -> None:
@@ -124,16 +108,16 @@ class Ledger:
         with self._lock:
             ended = 0
             for attempt in attempts:
-                if self._is_news(round_, attempt):
+                if self._is_new(round_, attempt):
                     ended += self._add(round_, attempt)
             if now and ended:
                 self._recent.append((now, ended))
                 while self._recent and self._recent[0][0] < now - _RECENT_SECONDS:
                     self._recent.popleft()
         if now:
-            self.heard(now)
+            self.on_recorded(now)
 
-    def _is_news(self, round_: int, attempt: Attempt) -> bool:
+    def _is_new(self, round_: int, attempt: Attempt) -> bool:
         position = attempt.position
         if not 0 <= position < self.total:
             return False
@@ -185,10 +169,6 @@ class Ledger:
             self._durations.append(self.ran_in_all[position])
         else:
             self.failures[position] = failure
-            kind = failure.type, kind_of(failure.message)
-            if len(self._kinds) < _SAMPLE or kind in self._kinds:
-                self._kinds[kind] += 1
-                self._examples.setdefault(kind, failure.message)
         self.order.append(position)
         return not found
 
@@ -219,14 +199,7 @@ class Ledger:
 
     def last(self, position: int) -> Attempt:
         """The last attempt at an item that has ended, without its value and its traceback."""
-        return Attempt(
-            position,
-            self.attempts[position],
-            self.status[position],
-            self.started[position],
-            self.ran[position],
-            failure=self.failures.bare(position),
-        )
+        return _last_attempt(self, position, self.failures.bare(position))
 
     def raws(self, positions: Sequence[int]) -> Iterator[bytes]:
         """The recorded values of items that went well, encoded."""
@@ -294,8 +267,18 @@ class Ledger:
     def error_groups(self, most: int = 5) -> tuple[ErrorGroup, ...]:
         """The most frequent kinds of failure."""
         with self._lock:
-            common = self._kinds.most_common(most)
-            return tuple(ErrorGroup(kind[0], self._examples[kind], count) for kind, count in common if count > 0)
+            return self.failures.groups(most)
+
+
+def _last_attempt(columns: Snapshot | Ledger, position: int, failure: Failure | None) -> Attempt:
+    return Attempt(
+        position,
+        columns.attempts[position],
+        columns.status[position],
+        columns.started[position],
+        columns.ran[position],
+        failure=failure,
+    )
 
 
 def _bare(attempt: Attempt) -> Attempt:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _MOST: Final = 2_000  # changes that are kept; beyond it every other one goes
 
 
-class Limits:
+class LimitHistory:
     """A job's limits as this process saw them: each change, with its time."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The jobs that run in this process: their pools, their shards' lanes, and who wants to know of outcomes."""
+"""The jobs that run in this process: their pools, their shards' queues, and who is told of recorded outcomes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from restate_nb.engine.outbox import Entry, ShardQueue
-from restate_nb.engine.pool import ItemCall, Pool, ToldUnkept
+from restate_nb.engine.pool import ItemCall, OnUnkept, Pool
 from restate_nb.engine.record import Attempt
 from restate_nb.engine.thread_runner import Threads
 from restate_nb.policy import RunPolicy
 
 Listener = Callable[[int, Sequence[Attempt]], None]
-"""Told of the recorded attempts of a round, in the handler's loop. A replay tells them again."""
+"""Called with the recorded attempts of a round, in the handler's loop; by a replay once more."""
 
 ShardId = tuple[int, int]
-"""Round and number of a shard. The shards that go on with its rest share its lane."""
+"""Round and number of a shard. The shards that go on with its rest share its queue."""
 
 
 class JobRun:
@@ -27,9 +27,9 @@ class JobRun:
     def __init__(self, job: str, loop: asyncio.AbstractEventLoop, threads: Threads | None = None) -> None:
         """`threads`: which it shares with other jobs."""
         self.pool = Pool(loop, job, threads)
-        self._lanes: dict[ShardId, ShardQueue] = {}
+        self._queues: dict[ShardId, ShardQueue] = {}
         self._listener: Listener | None = None
-        self._untold: list[tuple[int, Sequence[Attempt]]] = []
+        self._unpublished: list[tuple[int, Sequence[Attempt]]] = []
         self._cancelled = False
         self._lock = threading.Lock()  # cells and handlers live in different threads
 
@@ -38,87 +38,87 @@ class JobRun:
         self.pool.soon(self.pool.provide, work, policy)
 
     def listen(self, listener: Listener) -> None:
-        """Set the one listener; it is first told what it has missed."""
+        """Set the one listener; it is first called with what it has missed."""
         with self._lock:
             self._listener = listener
-            missed, self._untold = self._untold, []
+            missed, self._unpublished = self._unpublished, []
             for round_, attempts in missed:
                 listener(round_, attempts)
 
     def publish(self, round_: int, attempts: Sequence[Attempt]) -> None:
-        """Tell of recorded attempts."""
+        """Pass recorded attempts to the listener."""
         with self._lock:
             if self._listener is not None:
                 self._listener(round_, attempts)
             else:
-                self._untold.append((round_, attempts))
+                self._unpublished.append((round_, attempts))
 
-    def lane(
+    def queue(
         self, shard: ShardId, count: int, load: Callable[[], Iterable[Entry]], ended: Collection[int] = ()
     ) -> ShardQueue:
-        """The shard's lane: taken over from an earlier attempt of its handler, or a new one; see `Lane`.
+        """The shard's queue: taken over from an earlier attempt of its handler, or a new one; see `ShardQueue`.
 
         Args:
             shard: which shard.
-            count: how many entries a new lane has.
+            count: how many entries a new queue has.
             load: brings them.
-            ended: what the journal has outcomes of. A lane that does not know of them is given up.
+            ended: what the journal has outcomes of. A queue that does not know of them is given up.
         """
         with self._lock:
-            lane = self._lanes.get(shard)
-            if lane is not None and lane.behind(ended, count):
-                self.pool.soon(self.pool.cancel, lane)
-                lane = None
-            if lane is None:
-                lane = self._lanes[shard] = ShardQueue(count, load)
-                self.pool.soon(self.pool.cancel if self._cancelled else self.pool.add, lane)
-            return lane
+            queue = self._queues.get(shard)
+            if queue is not None and queue.is_stale(ended, count):
+                self.pool.soon(self.pool.cancel, queue)
+                queue = None
+            if queue is None:
+                queue = self._queues[shard] = ShardQueue(count, load)
+                self.pool.soon(self.pool.cancel if self._cancelled else self.pool.add, queue)
+            return queue
 
     def acknowledge(self, shard: ShardId, recorded: Iterable[Attempt]) -> None:
         """These are in the journal."""
-        lane = self._lanes.get(shard)
-        if lane is not None:
-            lane.acknowledge(recorded)
+        queue = self._queues.get(shard)
+        if queue is not None:
+            queue.acknowledge(recorded)
             self.pool.recorded()
 
     def cancel_shard(self, shard: ShardId) -> None:
         """End the items of one shard."""
-        lane = self._lanes.get(shard)
-        if lane is not None:
-            self.pool.soon(self.pool.cancel, lane)
+        queue = self._queues.get(shard)
+        if queue is not None:
+            self.pool.soon(self.pool.cancel, queue)
 
     @property
     def busy(self) -> bool:
         """Whether items run, or have run and are not recorded."""
-        return bool(self.pool.running) or any(lane.backlog()[0] for lane in list(self._lanes.values()))
+        return bool(self.pool.running) or any(queue.unrecorded()[0] for queue in list(self._queues.values()))
 
     def drop_others(self, than: ShardId) -> None:
         """All shards but this one have ended, here or elsewhere."""
         with self._lock:
-            others = [shard for shard in self._lanes if shard != than]
+            others = [shard for shard in self._queues if shard != than]
         for shard in others:
             self.drop(shard)
 
     def drop(self, shard: ShardId) -> None:
         """The shard was ended from outside: its items are of no use any more."""
         with self._lock:
-            lane = self._lanes.pop(shard, None)
-        if lane is not None:
-            self.pool.soon(self.pool.drop, lane)
+            queue = self._queues.pop(shard, None)
+        if queue is not None:
+            self.pool.soon(self.pool.drop, queue)
 
     def cancel(self) -> None:
         """End all items, those of shards that are still to come included."""
         with self._lock:
             self._cancelled = True
-            for lane in self._lanes.values():
-                self.pool.soon(self.pool.cancel, lane)
+            for queue in self._queues.values():
+                self.pool.soon(self.pool.cancel, queue)
 
     def stop(self, reason: str) -> None:
         """Start no further item, in shards that are still to come either: they end as cancelled, for this reason."""
         self.pool.soon(self.pool.stop, reason)
 
     @property
-    def ends(self) -> bool:
+    def is_stopping(self) -> bool:
         """Whether items that have not begun will end as cancelled."""
         return self._cancelled or bool(self.pool.stopped)
 
@@ -130,9 +130,9 @@ class JobRun:
         """Go on after `pause`."""
         self.pool.soon(self.pool.resume)
 
-    def hold(self, told: ToldUnkept | None) -> None:
-        """Pause by itself when what an item returned cannot be kept; see `Pool.hold`."""
-        self.pool.soon(self.pool.hold, told)
+    def pause_on_unkept(self, on_unkept: OnUnkept | None) -> None:
+        """Pause by itself when what an item returned cannot be kept; see `Pool.pause_on_unkept`."""
+        self.pool.soon(self.pool.pause_on_unkept, on_unkept)
 
     def reopen(self) -> None:
         """Take `cancel` and `stop` back, for a further round."""
@@ -141,17 +141,17 @@ class JobRun:
         self.pool.soon(self.pool.reopen)
 
     def finish(self, shard: ShardId) -> None:
-        """The shard is done: its lane is not needed any more."""
+        """The shard is done: its queue is not needed any more."""
         with self._lock:
-            self._lanes.pop(shard, None)
+            self._queues.pop(shard, None)
 
     @property
     def idle(self) -> bool:
-        """Whether it has no shard, and nothing to tell: it need not be kept for itself."""
-        return not self._lanes and not self._untold
+        """Whether it has no shard, and nothing to publish: it need not be kept for itself."""
+        return not self._queues and not self._unpublished
 
     @property
-    def awaits_to_cancel(self) -> bool:
+    def cancels_shards_to_come(self) -> bool:
         """Whether it is there to cancel what may still come, of a job whose function never was here."""
         return self._cancelled and not self.pool.has_work
 
@@ -169,8 +169,8 @@ _TO_CANCEL_KEPT: Final = 500
 class JobRuns:
     """All jobs of a session that run in this process, by name and generation.
 
-    What a job needs to be taken up again (its function, its lanes) is kept by its handle, and by its shards while there
-    are any; here it is only found. So a session of thousands of jobs does not keep what nobody asks for any more.
+    What a job needs to be taken up again (its function, its queues) is kept by its handle, and by its shards while
+    there are any; here it is only found. So a session of thousands of jobs does not keep what nobody asks for any more.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -192,11 +192,11 @@ class JobRuns:
             self._kept.pop(key, None)
             self._kept[key] = run
             if len(self._kept) > _IDLE_KEPT:
-                self._let_go()
+                self._forget_idle()
             return run
 
-    def _let_go(self) -> None:
-        idle = [(key, run.awaits_to_cancel) for key, run in self._kept.items() if run.idle]
+    def _forget_idle(self) -> None:
+        idle = [(key, run.cancels_shards_to_come) for key, run in self._kept.items() if run.idle]
         for to_cancel, most in ((False, _IDLE_KEPT), (True, _TO_CANCEL_KEPT)):
             for key in [key for key, awaits in idle if awaits is to_cancel][:-most]:
                 del self._kept[key]

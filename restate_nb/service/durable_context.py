@@ -1,7 +1,8 @@
-"""What a durable function may give to Restate: anything else ends its step, once, instead of the attempt, for ever.
+"""Checks what a durable function gives to Restate: what cannot be recorded fails its step, once.
 
-restate-server retries a message that is too large, and the SDK a step whose result its serde cannot write, a failure
-that is no UTF-8, and an exception that it does not expect; the step runs again each time, and nobody is told.
+Without that it would fail the attempt, again and again: restate-server retries a message that is too large, and the SDK
+a step whose result its serde cannot write, a failure that is no UTF-8, and an exception that it does not expect; the
+step runs again each time, and nobody is told.
 """
 
 from __future__ import annotations
@@ -46,24 +47,24 @@ _HINTS: Final = {
 }
 
 
-def guard(context: object, flights: StepsInFlight, attempt: int) -> Tap:
+def guard_context(context: object, steps: StepsInFlight, attempt: int) -> Tap:
     """Have the context of a durable function refuse what Restate cannot keep; to be called once an attempt.
 
     Args:
         context: of this attempt.
-        flights: of its invocation.
+        steps: of its invocation.
         attempt: which one of these it is.
     """
 
     def guarded(handle: int, name: str, action: Callable[..., Any], serde: Serde[Any]) -> tuple[Any, Serde[Any]]:
-        in_what = _in_task if inspect.iscoroutinefunction(action) else _in_thread
-        return flights.board(attempt, handle, name, in_what(action)), _Checked(name, serde)
+        recordable = _recordable_coroutine if inspect.iscoroutinefunction(action) else _recordable_function
+        return steps.once(attempt, handle, name, recordable(action)), _CheckedSerde(name, serde)
 
     tap = Tap(context)
     tap.replace_methods(_NO_STATE, _no_state)
     tap.check_payloads(_check_size)
     tap.repair_failures(_repaired)
-    tap.guard_steps(guarded, lambda error: f"{type(error).__name__}: {_text(error)}", flights.land)
+    tap.guard_steps(guarded, lambda error: f"{type(error).__name__}: {_text(error)}", steps.drop)
     return tap
 
 
@@ -83,29 +84,29 @@ def _check_size(payload: bytes | str) -> None:
         )
 
 
-def _in_task(action: Callable[..., Any]) -> Callable[..., Any]:
+def _recordable_coroutine(action: Callable[..., Any]) -> Callable[..., Any]:
     async def run() -> Any:
         try:
             return await action()
         except BaseException as error:
             if is_of_the_attempt(error):
                 raise
-            raise _presentable(error) from error
+            raise _recordable(error) from error
 
     return run
 
 
-def _in_thread(action: Callable[..., Any]) -> Callable[..., Any]:
+def _recordable_function(action: Callable[..., Any]) -> Callable[..., Any]:
     def run() -> Any:
         try:
             return action()
         except BaseException as error:  # there are some that a future cannot hold, and would never end for
-            raise _presentable(error) from error
+            raise _recordable(error) from error
 
     return run
 
 
-def described(error: BaseException) -> Failure:
+def describe_safely(error: BaseException) -> Failure:
     """What is kept of an exception, whatever it does when it is looked at."""
     try:
         return describe(error)
@@ -113,7 +114,7 @@ def described(error: BaseException) -> Failure:
         return Failure(type(error).__qualname__, f"(it cannot be described: {type(broken).__name__})")
 
 
-def _presentable(error: BaseException) -> Exception:
+def _recordable(error: BaseException) -> Exception:
     """The error, in a form that the SDK can record: what is no Exception is not tried again."""
     if isinstance(error, (TerminalError, RetryableError)):
         return error
@@ -127,7 +128,7 @@ def _presentable(error: BaseException) -> Exception:
     return RuntimeError(f"StopIteration: {_text(error)}") if isinstance(error, StopIteration) else error
 
 
-class _Checked(Serde[Any]):
+class _CheckedSerde(Serde[Any]):
     """A step's serde, whose trouble is the step's error."""
 
     def __init__(self, name: str, serde: Serde[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Durable functions: `async def fn(ctx, ...)` from a cell, each run an invocation of its own."""
+"""The handler of durable functions: each run of an `async def fn(ctx, ...)` is an invocation of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -24,14 +25,20 @@ from restate_nb.errors import InvalidInput, JournalMismatch
 from restate_nb.patterns.outcome import OperationFailed
 from restate_nb.patterns.sdk import Tap, VMException, is_of_the_attempt
 from restate_nb.policy import NO_RETRY, Retry
-from restate_nb.service.durable_context import described, guard
+from restate_nb.service.durable_context import describe_safely, guard_context
 from restate_nb.service.steps_in_flight import StepsInFlight
 
 DURABLE_HANDLER: Final = "durable"
 OUTCOME_STEP: Final = "rnb outcome"
 """The last step of each invocation: what came of the function."""
 
-_MISSING_AGAIN: Final = timedelta(seconds=1)
+WAITING: Final = "Waiting for the function"
+"""How the failure of an attempt begins whose function is not known here."""
+
+_MISSING_RETRY: Final = timedelta(seconds=1)
+_CANCELLED_CODE: Final = 409
+_MISMATCH: Final = "(570)"  # https://docs.restate.dev/references/errors#rt0016
+_CONTEXTS: Final = {"Context", "ObjectContext", "ObjectSharedContext", "WorkflowContext", "WorkflowSharedContext"}
 
 
 class DurableRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -79,20 +86,22 @@ def takes_context(fn: Callable[..., Any]) -> bool:
     return is_context
 
 
-_CONTEXTS = {"Context", "ObjectContext", "ObjectSharedContext", "WorkflowContext", "WorkflowSharedContext"}
-
-
-_Known = tuple[Callable[..., Any], Retry, contextvars.Context, Classes]
+@dataclass(frozen=True, slots=True)
+class _Known:
+    fn: Callable[..., Any]
+    retry: Retry
+    context: contextvars.Context
+    classes: Classes
 
 
 class DurableFunctions:
-    """The durable functions that this process knows; those to come replace those that are there."""
+    """The durable functions that this process can run, by key, and what it knows of their invocations."""
 
     def __init__(self) -> None:
         self._functions: dict[str, _Known] = {}
         self._failed: dict[str, int] = {}  # how many attempts of an invocation failed in this process
         self._mismatched: dict[str, dict[str, int]] = {}  # by key: invocations and their positions
-        self._flights: dict[str, StepsInFlight] = {}  # by invocation
+        self._steps: dict[str, StepsInFlight] = {}  # by invocation
 
     def provide(
         self, key: str, fn: Callable[..., Any], retry: Retry = NO_RETRY, classes: Classes | None = None
@@ -107,12 +116,12 @@ class DurableFunctions:
         """
         if classes is None:
             classes = classes_of(fn, parameter_annotations(fn))
-        self._functions[key] = fn, retry, contextvars.copy_context(), classes
+        self._functions[key] = _Known(fn, retry, contextvars.copy_context(), classes)
 
     def forget(self, key: str, fn: Callable[..., Any] | None = None) -> None:
-        """Let go of a function that nobody asks for by that key any more; with `fn`, only if it is that one."""
+        """Remove the function of that key; with `fn`, only if it is that one."""
         known = self._functions.get(key)
-        if known is not None and (fn is None or known[0] is fn):
+        if known is not None and (fn is None or known.fn is fn):
             del self._functions[key]
             self._mismatched.pop(key, None)
 
@@ -120,18 +129,28 @@ class DurableFunctions:
         """Whether the function of that key is there."""
         return key in self._functions
 
-    def ended(self, key: str, invocation: str) -> None:
-        """The invocation was ended from outside."""
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    @property
+    def invocations(self) -> frozenset[str]:
+        """The ids of the invocations that are under way here, or whose steps are kept for their next attempt."""
+        return frozenset(self._steps)
+
+    def forget_invocation(self, key: str, invocation: str) -> None:
+        """Forget what is known of an invocation, since it was ended from outside."""
         self._mismatched.get(key, {}).pop(invocation, None)
         self._failed.pop(invocation, None)
-        self._give_up(invocation)
+        self._close_steps(invocation)
 
     def mismatched(self, key: str) -> dict[str, int]:
         """The invocations of a function that no longer match their journals, since it was changed; their positions."""
         return dict(self._mismatched.get(key, {}))
 
     async def run(self, ctx: Context, request: DurableRequest) -> bytes:
-        """One run, up to its outcome. Exceptions of the function are its outcome, or fail the attempt to be retried.
+        """Run the function in one attempt of its invocation.
+
+        Exceptions of the function are its outcome, or fail the attempt, which is then made again.
 
         Returns:
             The outcome, an encoded `Attempt`, as the journal has it: clocks, addresses in a traceback and whatever else
@@ -143,33 +162,32 @@ class DurableFunctions:
         """
         known = self._functions.get(request.call) or self._functions.get(request.function)
         if known is None:
-            raise RetryableError(_waiting(request), retry_after=_MISSING_AGAIN)
-        fn, retry, context, classes = known
-        target = Function(functools.partial(fn, ctx), request.passing, classes=classes)
-        output.enter(context, request.position)
+            raise RetryableError(_waiting(request), retry_after=_MISSING_RETRY)
+        function = Function(functools.partial(known.fn, ctx), request.passing, classes=known.classes)
+        output.enter(known.context, request.position)
         invocation = ctx.request().id
-        flights = self._flights.setdefault(invocation, StepsInFlight())
-        tap = guard(ctx, flights, flights.adopt())
+        steps = self._steps.setdefault(invocation, StepsInFlight())
+        tap = guard_context(ctx, steps, steps.begin_attempt())
         try:
-            recorded = await self._run(ctx, tap, request, target, retry)
+            recorded = await self._run(ctx, tap, request, function, known.retry)
         except BaseException:
-            flights.orphan(functools.partial(self._give_up, invocation))  # the next attempt finds them
+            steps.end_attempt(functools.partial(self._close_steps, invocation))  # the next attempt finds them
             raise
-        self._give_up(invocation)
+        self._close_steps(invocation)
         self._failed.pop(invocation, None)
         self._mismatched.get(request.function, {}).pop(invocation, None)
         if attempt_decoder.decode(recorded).status == CANCELLED:
-            raise TerminalError("cancelled", status_code=_CANCELLED)
+            raise TerminalError("cancelled", status_code=_CANCELLED_CODE)
         return recorded
 
-    def _give_up(self, invocation: str) -> None:
-        flights = self._flights.pop(invocation, None)
-        if flights is not None:
-            flights.end()
+    def _close_steps(self, invocation: str) -> None:
+        steps = self._steps.pop(invocation, None)
+        if steps is not None:
+            steps.close()
 
-    async def _run(self, ctx: Context, tap: Tap, request: DurableRequest, target: Function, retry: Retry) -> bytes:
+    async def _run(self, ctx: Context, tap: Tap, request: DurableRequest, function: Function, retry: Retry) -> bytes:
         try:
-            attempt = await self._attempt(ctx, tap, request, target, retry)
+            attempt = await self._attempt(ctx, tap, request, function, retry)
             return await tap.record(OUTCOME_STEP, msgspec.json.encode(attempt))
         except (VMException, JournalMismatch, SdkInternalBaseException) as error:
             if _MISMATCH in f"{error} {error.__cause__}":
@@ -177,22 +195,22 @@ class DurableFunctions:
             raise
 
     async def _attempt(
-        self, ctx: Context, tap: Tap, request: DurableRequest, target: Function, retry: Retry
+        self, ctx: Context, tap: Tap, request: DurableRequest, function: Function, retry: Retry
     ) -> Attempt:
-        """What comes of the function, on this way through it."""
+        """Call the function, and return its value or its exception as an attempt."""
         invocation = ctx.request().id
         number = self._failed.get(invocation, 0) + 1
         started, clock = time.time(), time.perf_counter()
         try:
-            value = await target.caller()(bytes(request.item))
-            raw = msgspec.Raw(target.encode(value))
+            value = await function.caller()(bytes(request.item))
+            raw = msgspec.Raw(function.encode(value))
             return Attempt(request.position, number, OK, started, time.perf_counter() - clock, raw)
         except (VMException, JournalMismatch):
             raise
         except BaseException as error:
             if is_of_the_attempt(error):
                 raise
-            failure, status = described(error), ERROR
+            failure, status = describe_safely(error), ERROR
             if tap.cancelled and _is_cancellation(error):
                 status = CANCELLED
             elif not is_unkept(failure) and (wait := _wait(retry, number, error)) is not None:
@@ -201,14 +219,6 @@ class DurableFunctions:
                 raise RetryableError(again, retry_after=timedelta(seconds=wait)) from None
             ran = time.perf_counter() - clock
             return Attempt(request.position, number, status, started, ran, failure=failure)
-
-
-_CANCELLED: Final = 409
-_MISMATCH: Final = "(570)"  # https://docs.restate.dev/references/errors#rt0016
-
-
-WAITING: Final = "Waiting for the function"
-"""How the failure of an attempt begins whose function is not known here."""
 
 
 def _waiting(request: DurableRequest) -> str:
@@ -224,7 +234,7 @@ def _is_cancellation(error: BaseException) -> bool:
     """Whether it is what the SDK raises when Restate cancels, and not a TerminalError of the user's own."""
     while isinstance(error, OperationFailed):
         error = error.cause
-    return isinstance(error, TerminalError) and error.status_code == _CANCELLED and error.message == "cancelled"
+    return isinstance(error, TerminalError) and error.status_code == _CANCELLED_CODE and error.message == "cancelled"
 
 
 def _wait(retry: Retry, number: int, error: BaseException) -> float | None:

@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 import restate
@@ -16,33 +17,51 @@ from restate.endpoint import Endpoint as RestateEndpoint
 
 from restate_nb.errors import InvalidInput
 from restate_nb.patterns.sdk import is_of_the_attempt
-from restate_nb.service.listen_address import ListenAddress
 
-_PATIENCE: Final = 2.0  # seconds for the streams to end
-_HANG_UP: Final = 0.2  # seconds for the client to close a stream
+_CLOSE_TIMEOUT: Final = 2.0  # seconds for the streams to end
+_DISCONNECT_TIMEOUT: Final = 0.2  # seconds for the client to close a stream
 _log = logging.getLogger("restate_nb.endpoint")
 
 Definition = restate.Service | restate.VirtualObject | restate.Workflow
 
 
-def _was_hung_up(error: BaseException | None) -> bool:
-    """Whether the SDK failed since restate-server broke a request off, to make it again; nobody need be told."""
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where this process listens for Restate, and how Restate reaches it.
+
+    Attributes:
+        identity_key: the public key of the server that is let in, as `publickeyv1_...`; None lets everybody in.
+        host: the address to listen on.
+        port: 0 for any that is free.
+        url: how Restate reaches it; None for that host and port.
+        shared: whether other processes listen on the same port, too; connections are spread over them.
+    """
+
+    identity_key: str | None
+    host: str = "127.0.0.1"
+    port: int = 0
+    url: str | None = None
+    shared: bool = False
+
+
+def _is_broken_off(error: BaseException | None) -> bool:
+    """Whether the SDK failed because restate-server broke a request off, to make it again: no reason for a message."""
     return "input was closed" in str(error)
 
 
-class _HungUp(logging.Filter):
+class _WithoutBrokenOff(logging.Filter):
     """Leaves such failures out of what the SDK logs, which a notebook prints."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.exc_info is None or not _was_hung_up(record.exc_info[1])
+        return record.exc_info is None or not _is_broken_off(record.exc_info[1])
 
 
-logging.getLogger("restate.server").addFilter(_HungUp())
+logging.getLogger("restate.server").addFilter(_WithoutBrokenOff())
 
 
 @asynccontextmanager
-async def _contained() -> AsyncIterator[None]:
-    """Around each handler: what it raises fails its attempt, as any exception does, and does not end our loop."""
+async def _exceptions_only() -> AsyncIterator[None]:
+    """Around each handler: a BaseException that it raises fails its attempt, and does not end our loop."""
     try:
         yield
     except Exception:
@@ -61,12 +80,12 @@ class Endpoint:
     401.
     """
 
-    def __init__(self, exposure: ListenAddress | None) -> None:
-        """`exposure`: where to listen, and for whom; None for not at all."""
+    def __init__(self, listen: ListenAddress | None) -> None:
+        """`listen`: where to listen, and for whom; None for not at all."""
         self._endpoint = RestateEndpoint()  # type: ignore[no-untyped-call]
-        self._exposure = exposure
-        if exposure is not None and exposure.identity_key is not None:
-            self._endpoint.identity_key(exposure.identity_key)
+        self._listen = listen
+        if listen is not None and listen.identity_key is not None:
+            self._endpoint.identity_key(listen.identity_key)
         self._stop = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self._receiving: set[asyncio.Task[Any]] = set()
@@ -75,7 +94,7 @@ class Endpoint:
     @property
     def reachable(self) -> bool:
         """Whether it listens, or will."""
-        return self._exposure is not None
+        return self._listen is not None
 
     @property
     def url(self) -> str:
@@ -84,9 +103,9 @@ class Endpoint:
         Raises:
             RuntimeError: it is not open.
         """
-        if self._port is None or self._exposure is None:
+        if self._port is None or self._listen is None:
             raise RuntimeError("The endpoint is not open.")
-        return self._exposure.url or f"http://{self._exposure.host}:{self._port}"
+        return self._listen.url or f"http://{self._listen.host}:{self._port}"
 
     @property
     def service_names(self) -> list[str]:
@@ -97,8 +116,8 @@ class Endpoint:
         """Add services, or put them in the place of those of the same name; what runs ends with the old code."""
         for definition in definitions:
             for handler in definition.handlers.values():
-                if _contained not in (handler.context_managers or ()):
-                    handler.context_managers = [_contained, *(handler.context_managers or ())]
+                if _exceptions_only not in (handler.context_managers or ()):
+                    handler.context_managers = [_exceptions_only, *(handler.context_managers or ())]
             self._endpoint.services.pop(definition.name, None)
             self._endpoint.bind(definition)
 
@@ -108,11 +127,11 @@ class Endpoint:
         Raises:
             InvalidInput: the address cannot be listened on.
         """
-        if self._exposure is None:
+        if self._listen is None:
             return
-        at = self._exposure.host, self._exposure.port
+        at = self._listen.host, self._listen.port
         try:
-            listening = socket.create_server(at, backlog=256, reuse_port=self._exposure.shared)
+            listening = socket.create_server(at, backlog=256, reuse_port=self._listen.shared)
         except OSError as error:
             raise InvalidInput(
                 f"This process cannot listen on {at[0]}:{at[1]}: {error}. Choose another address with bind='host:port'."
@@ -135,10 +154,10 @@ class Endpoint:
             try:
                 await self._app(scope, lambda: self._receive(receive), send)
             except Exception as error:
-                if not _was_hung_up(error):
+                if not _is_broken_off(error):
                     raise
             if self._stop.is_set():
-                await _hung_up(receive)
+                await _until_disconnected(receive)
             return
         for phase in ("startup", "shutdown"):
             await receive()
@@ -170,7 +189,7 @@ class Endpoint:
         for task in self._receiving:
             task.cancel()
         if self._serving is not None:
-            _, running = await asyncio.wait({self._serving}, timeout=_PATIENCE)
+            _, running = await asyncio.wait({self._serving}, timeout=_CLOSE_TIMEOUT)
             if running:  # a stream whose client was killed may never end; cancelled, hypercorn fails on itself
                 self._serving.cancel()
                 await asyncio.wait({self._serving})
@@ -179,13 +198,13 @@ class Endpoint:
         self._port = None
 
 
-async def _hung_up(receive: Callable[[], Awaitable[Any]]) -> None:
+async def _until_disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
     """Wait until the client has closed the stream: hypercorn fails on data for one that it has closed itself.
 
     A server that others use goes on, and closes nothing; then the stream is ended here, before hypercorn cancels it,
     at which it fails for certain.
     """
     with suppress(TimeoutError):
-        async with asyncio.timeout(_HANG_UP):
+        async with asyncio.timeout(_DISCONNECT_TIMEOUT):
             while (await receive())["type"] != "http.disconnect":
                 pass

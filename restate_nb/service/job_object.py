@@ -1,4 +1,4 @@
-"""The handlers behind a job: `shard` runs items, the jobs object keeps manifests."""
+"""What Restate calls for the jobs of a session: the service that runs shards, and the object that keeps manifests."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from restate.serde import BytesSerde
 from restate_nb.engine.group_commit import commit
 from restate_nb.service.active_jobs import JobRuns
 from restate_nb.service.shard_handler import Shard
-from restate_nb.service.variants import add_variant_handlers
+from restate_nb.service.variants import add_variant_handlers, check_body
 from restate_nb.service.wire import (
     MAX_RECORD_BYTES,
-    REST,
     SHARD_HANDLER,
+    UNPURGED,
     Change,
     Forget,
     Manifest,
     Open,
-    Rest,
+    Unpurged,
     apply_change,
     encode,
     encode_output,
     items_service,
     jobs_service,
     manifest_decoder,
-    rest_decoder,
     service_of,
+    unpurged_decoder,
 )
 
 FOR_EVER: Final = timedelta(days=365)
 """The defaults (inactivity 1 minute, abort 10 minutes) would abort a long item and run it again; 0 does not switch them
 off. Items have their own `timeout`."""
 
-_LONGEST: Final = 1000 * FOR_EVER
+_LONGEST_RETENTION: Final = 1000 * FOR_EVER
 
 RETRIES: Final = InvocationRetryPolicy(
     initial_interval=timedelta(milliseconds=100),
@@ -48,13 +48,15 @@ RETRIES: Final = InvocationRetryPolicy(
 )
 
 
-def kept_for(retention: timedelta) -> timedelta:
-    """How long Restate keeps what a single invocation did, counted from its own end, which may be long before that of
-    its job. When a job is dropped its invocations are purged; this is for those of whom nobody comes to do so."""
-    return min(retention, _LONGEST) + FOR_EVER
+def invocation_retention(retention: timedelta) -> timedelta:
+    """How long Restate keeps an invocation of a job after the invocation's own end, which may be long before the job's.
+
+    When a job is dropped, a session purges its invocations; this is for those that no session purges.
+    """
+    return min(retention, _LONGEST_RETENTION) + FOR_EVER
 
 
-def items_of(session: str, runs: JobRuns, *, retention: timedelta, patient: bool = True) -> Service:
+def shard_service(session: str, runs: JobRuns, *, retention: timedelta, patient: bool = True) -> Service:
     """The service that runs items.
 
     Args:
@@ -69,8 +71,8 @@ def items_of(session: str, runs: JobRuns, *, retention: timedelta, patient: bool
         description="Runs the items of restate_nb jobs.",
         inactivity_timeout=FOR_EVER if patient else None,
         abort_timeout=FOR_EVER if patient else None,
-        idempotency_retention=kept_for(retention),
-        journal_retention=kept_for(retention),
+        idempotency_retention=invocation_retention(retention),
+        journal_retention=invocation_retention(retention),
         invocation_retry_policy=RETRIES,
     )
 
@@ -87,12 +89,7 @@ def items_of(session: str, runs: JobRuns, *, retention: timedelta, patient: bool
     return service
 
 
-def _check_given(asked: object) -> None:
-    if asked is None:  # what the SDK makes of a request without a body, whatever the annotation
-        raise TerminalError("The request has no body.", status_code=400)
-
-
-def jobs_of(session: str, *, retention: timedelta, dropped: Callable[[], None] = lambda: None) -> VirtualObject:
+def jobs_object(session: str, *, retention: timedelta, dropped: Callable[[], None] = lambda: None) -> VirtualObject:
     """The object that keeps manifests: one key a job, so that two processes never begin the same job twice.
 
     Args:
@@ -107,83 +104,84 @@ def jobs_of(session: str, *, retention: timedelta, dropped: Callable[[], None] =
         abort_timeout=FOR_EVER,
         invocation_retry_policy=RETRIES,
     )
-    forget_later = _add_forgetting(jobs, session, retention, dropped)
 
     @jobs.handler("open")
-    async def open_(ctx: ObjectContext, asked: Open) -> Manifest:
-        _check_given(asked)
-        record = Record(ctx, session)
-        there = await record.read(unreadable_is_none=asked.fresh)
-        if there is not None and not asked.fresh:
-            return there
-        manifest = asked.manifest
-        # Counted on from a job that was deleted: invocations of its earlier generations may still be kept.
-        last = await record.last_generation(asked.manifest)
-        if there is not None:
-            await record.drop(there)
-        manifest.generation = last + 1
-        record.write(manifest)
-        return manifest
+    async def open_(ctx: ObjectContext, request: Open) -> Manifest:
+        check_body(request)
+        return await JobRecord(ctx, session).open(request)
 
     @jobs.handler("change")
-    async def change(ctx: ObjectContext, asked: Change) -> Manifest:
-        _check_given(asked)
-        record = Record(ctx, session)
-        manifest = await record.read()
-        if manifest is None or manifest.generation != asked.generation:
-            raise TerminalError("The job was deleted or started afresh elsewhere. Run its cell again.", 409)
-        try:
-            manifest = apply_change(manifest, asked)
-        except ValueError as error:
-            raise TerminalError(f"The job cannot be changed so: {error}.", status_code=400) from error
-        record.write(manifest)
-        if asked.summary is not None:
+    async def change(ctx: ObjectContext, request: Change) -> Manifest:
+        check_body(request)
+        manifest = await JobRecord(ctx, session).change(request)
+        if request.summary is not None:
             forget_later(ctx, manifest)
         return manifest
+
+    @jobs.handler("forget")
+    async def forget(ctx: ObjectContext, request: Forget) -> None:
+        check_body(request)
+        record = JobRecord(ctx, session)
+        manifest = await record.read(unreadable_is_none=True)
+        if manifest is None or manifest.generation != request.generation:
+            return
+        if request.now or (manifest.summary is not None and manifest.summary.at == request.ended):
+            await record.drop(manifest)
+            dropped()
+        elif request.ended is None and manifest.summary is not None:
+            forget_later(ctx, manifest)  # a version of before counted from the job's begin
+        # Else it runs, or ended later: its end brings another of these.
+
+    @jobs.handler("purged")
+    async def purged(ctx: ObjectContext, request: Unpurged) -> None:
+        check_body(request)
+        await JobRecord(ctx, session).purged(request)
+
+    def forget_later(ctx: ObjectContext, manifest: Manifest) -> None:
+        assert manifest.summary is not None
+        request = Forget(generation=manifest.generation, ended=manifest.summary.at)
+        ctx.object_send(forget, ctx.key(), request, send_delay=retention)
 
     add_variant_handlers(jobs, retention)
     return jobs
 
 
-def _add_forgetting(
-    jobs: VirtualObject, session: str, retention: timedelta, dropped: Callable[[], None]
-) -> Callable[[ObjectContext, Manifest], None]:
-    """The handlers that drop a job. Returns what has a job that has ended dropped when its retention is over."""
-
-    @jobs.handler("forget")
-    async def forget(ctx: ObjectContext, asked: Forget) -> None:
-        _check_given(asked)
-        record = Record(ctx, session)
-        manifest = await record.read(unreadable_is_none=True)
-        if manifest is None or manifest.generation != asked.generation:
-            return
-        if asked.now or (manifest.summary is not None and manifest.summary.at == asked.ended):
-            await record.drop(manifest)
-            dropped()
-        elif asked.ended is None and manifest.summary is not None:
-            forget_later(ctx, manifest)  # a version of before counted from the job's begin
-        # Else it runs, or ended later: its end brings another of these.
-
-    def forget_later(ctx: ObjectContext, manifest: Manifest) -> None:
-        assert manifest.summary is not None
-        later = Forget(generation=manifest.generation, ended=manifest.summary.at)
-        ctx.object_send(forget, ctx.key(), later, send_delay=retention)
-
-    @jobs.handler("purged")
-    async def purged(ctx: ObjectContext, asked: Rest) -> None:
-        """Nothing is left of that."""
-        _check_given(asked)
-        await Record(ctx, session).purged(asked)
-
-    return forget_later
-
-
-class Record:
+class JobRecord:
     """The state of one key: the manifest, the last generation, and what is still to be purged of earlier ones."""
 
     def __init__(self, ctx: ObjectContext, session: str) -> None:
         self._ctx = ctx
         self._session = session
+
+    async def open(self, request: Open) -> Manifest:
+        """The manifest of the job that is there; else, or if it is to begin afresh, that of a new one."""
+        known = await self.read(unreadable_is_none=request.fresh)
+        if known is not None and not request.fresh:
+            return known
+        manifest = request.manifest
+        # Counted on from a job that was deleted: invocations of its earlier generations may still be kept.
+        last = await self._last_generation(manifest)
+        if known is not None:
+            await self.drop(known)
+        manifest.generation = last + 1
+        self._write(manifest)
+        return manifest
+
+    async def change(self, request: Change) -> Manifest:
+        """Make a change to the manifest, and return it.
+
+        Raises:
+            TerminalError: there is no such job, or the change is not one to it.
+        """
+        manifest = await self.read()
+        if manifest is None or manifest.generation != request.generation:
+            raise TerminalError("The job was deleted or started afresh elsewhere. Run its cell again.", 409)
+        try:
+            manifest = apply_change(manifest, request)
+        except ValueError as error:
+            raise TerminalError(f"The job cannot be changed so: {error}.", status_code=400) from error
+        self._write(manifest)
+        return manifest
 
     async def read(self, *, unreadable_is_none: bool = False) -> Manifest | None:
         """The manifest; None when there is none.
@@ -201,8 +199,8 @@ class Record:
                 f"The record of the job cannot be read ({error}). With fresh=True it begins anew.", status_code=422
             ) from error
 
-    def write(self, manifest: Manifest) -> None:
-        """Keep it.
+    def _write(self, manifest: Manifest) -> None:
+        """Write the manifest.
 
         Raises:
             TerminalError: it has grown too large to be read again.
@@ -218,7 +216,7 @@ class Record:
         self._ctx.set("manifest", raw, BytesSerde())
         self._ctx.set("generation", manifest.generation)
 
-    async def last_generation(self, wanted: Manifest) -> int:
+    async def _last_generation(self, wanted: Manifest) -> int:
         """The generation of the last job of this name; 0 when there was none."""
         kept = await self._ctx.get("generation", type_hint=int) or 0
         raw = await self._ctx.get("manifest", BytesSerde())  # versions of before kept it there alone
@@ -228,23 +226,23 @@ class Record:
         return kept if kept or raw is None else int(wanted.created)  # unreadable: more than there can have been
 
     async def drop(self, manifest: Manifest) -> None:
-        """Forget the job; its invocations are purged by the next who looks for such (`session/sweeper.py`)."""
+        """Forget the job; its invocations are purged later, by the sweeper of a session (`session/sweeper.py`)."""
         self._ctx.clear("manifest")
         self._ctx.set("generation", manifest.generation)
-        rest = Rest(generation=manifest.generation, service=service_of(self._session, manifest))
-        self._ctx.set(REST, encode([*await self._rest(), rest]), BytesSerde())
+        unpurged = Unpurged(generation=manifest.generation, service=service_of(self._session, manifest))
+        self._ctx.set(UNPURGED, encode([*await self._unpurged(), unpurged]), BytesSerde())
 
-    async def purged(self, rest: Rest) -> None:
-        """Nothing is left of that."""
-        left = [each for each in await self._rest() if each != rest]
+    async def purged(self, purged: Unpurged) -> None:
+        """Note that all invocations of a generation are purged."""
+        left = [each for each in await self._unpurged() if each != purged]
         if left:
-            self._ctx.set(REST, encode(left), BytesSerde())
+            self._ctx.set(UNPURGED, encode(left), BytesSerde())
         else:
-            self._ctx.clear(REST)
+            self._ctx.clear(UNPURGED)
 
-    async def _rest(self) -> list[Rest]:
-        raw = await self._ctx.get(REST, BytesSerde())
+    async def _unpurged(self) -> list[Unpurged]:
+        raw = await self._ctx.get(UNPURGED, BytesSerde())
         try:
-            return [] if raw is None else rest_decoder.decode(raw)
+            return [] if raw is None else unpurged_decoder.decode(raw)
         except (ValueError, RecursionError):
             return []

@@ -52,11 +52,11 @@ class Shard:
         self._size = 0
         self._open = self.count
 
-    def lane(self, ended: set[int], failed: Mapping[int, Attempt]) -> ShardQueue:
+    def queue(self, ended: set[int], failed: Mapping[int, Attempt]) -> ShardQueue:
         def load() -> Iterable[Entry]:
             return entries(_items(request_decoder.decode(self._body), ended), failed)
 
-        return self._run.lane(self.id, self.count - len(ended), load, ended)
+        return self._run.queue(self.id, self.count - len(ended), load, ended)
 
     def acknowledge(self, recorded: Iterable[Attempt]) -> None:
         self._run.acknowledge(self.id, recorded)
@@ -72,7 +72,7 @@ class Shard:
         return self._size < HANDOVER_BYTES
 
     def rest(self) -> ShardRequest | None:
-        """The request for what has no outcome yet. Without any, None, and the lane is let go."""
+        """The request for what has no outcome yet. Without any, None, and the queue is let go."""
         if not self._open:
             self._run.finish(self.id)
             return None

@@ -1,4 +1,4 @@
-"""The steps that run, or ran, and are not recorded: they outlive the attempt that began them.
+"""Steps of a durable function that are begun and not recorded: they outlive the attempt that began them.
 
 When the server dies, the attempts of all invocations end, and new ones come as soon as it is back. What their steps had
 begun goes on meanwhile in this process, and the next attempt takes its result: nothing runs twice unless this process
@@ -20,7 +20,7 @@ killed."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Flight:
+class _Step:
     name: str
     future: asyncio.Future[Any]
 
@@ -29,12 +29,12 @@ class StepsInFlight:
     """The steps of one invocation that are not recorded yet, by their handles, which are the same in each attempt."""
 
     def __init__(self) -> None:
-        self._flights: dict[int, _Flight] = {}
+        self._steps: dict[int, _Step] = {}
         self._attempts = 0  # the end of a connection may be noticed after the next attempt has begun
         self._latest: int | None = 0
-        self._orphaned: asyncio.TimerHandle | None = None
+        self._give_up: asyncio.TimerHandle | None = None
 
-    def board(self, attempt: int, handle: int, name: str, action: Callable[[], Any]) -> Callable[[], Any]:
+    def once(self, attempt: int, handle: int, name: str, action: Callable[[], Any]) -> Callable[[], Any]:
         """The action to run as this step: it takes what an earlier attempt has begun, and else begins it.
 
         Args:
@@ -47,63 +47,63 @@ class StepsInFlight:
         async def run() -> Any:
             if attempt != self._latest:
                 await asyncio.get_running_loop().create_future()  # until it finds that its connection is gone
-            there = self._flights.get(handle)
-            if there is None or there.name != name:
-                there = self._flights[handle] = _Flight(name, _begun(action))
+            step = self._steps.get(handle)
+            if step is None or step.name != name:
+                step = self._steps[handle] = _Step(name, _start(action))
             try:
-                return await asyncio.shield(there.future)
+                return await asyncio.shield(step.future)
             except Exception:
-                self.land(handle)  # this attempt tells Restate, and the next one tries again
+                self.drop(handle)  # this attempt tells Restate, and the next one tries again
                 raise
 
         return run
 
-    def land(self, handle: int) -> None:
-        """The step is recorded."""
-        self._flights.pop(handle, None)
+    def drop(self, handle: int) -> None:
+        """Let go of a step, since its result is recorded."""
+        self._steps.pop(handle, None)
 
-    def adopt(self) -> int:
-        """An attempt is there; says which one it is."""
+    def begin_attempt(self) -> int:
+        """Count an attempt that begins, and return its number."""
         assert self._latest is not None
         self._attempts += 1
         self._latest += 1
-        self._stop_the_clock()
+        self._cancel_timer()
         return self._latest
 
-    def orphan(self, forget: Callable[[], object]) -> None:
-        """An attempt has ended; another should come, or be there."""
+    def end_attempt(self, forget: Callable[[], object]) -> None:
+        """Count an attempt that ended without an outcome. If no other goes on or comes, `forget` is called in time."""
         self._attempts -= 1
         if self._attempts > 0:
             return
-        self._stop_the_clock()
-        if self._flights:
-            self._orphaned = asyncio.get_running_loop().call_later(ORPHAN_END, forget)
+        self._cancel_timer()
+        if self._steps:
+            self._give_up = asyncio.get_running_loop().call_later(ORPHAN_END, forget)
         else:
             forget()
 
-    def _stop_the_clock(self) -> None:
-        if self._orphaned is not None:
-            self._orphaned.cancel()
+    def _cancel_timer(self) -> None:
+        if self._give_up is not None:
+            self._give_up.cancel()
 
-    def end(self) -> None:
-        """No attempt will come: what still runs is nobody's. A thread cannot be stopped."""
+    def close(self) -> None:
+        """Cancel what still runs, since no attempt will come for it. A thread cannot be stopped."""
         self._latest = None
-        self._stop_the_clock()
-        for flight in self._flights.values():
-            flight.future.cancel()
-        self._flights.clear()
+        self._cancel_timer()
+        for step in self._steps.values():
+            step.future.cancel()
+        self._steps.clear()
 
 
-def _begun(action: Callable[[], Any]) -> asyncio.Future[Any]:
+def _start(action: Callable[[], Any]) -> asyncio.Future[Any]:
     if inspect.iscoroutinefunction(action):
         future: asyncio.Future[Any] = asyncio.ensure_future(action())
     else:
         context = contextvars.copy_context()
         future = asyncio.get_running_loop().run_in_executor(None, context.run, action)
-    future.add_done_callback(_heard)
+    future.add_done_callback(_retrieve_exception)
     return future
 
 
-def _heard(future: asyncio.Future[Any]) -> None:
+def _retrieve_exception(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()  # else asyncio complains where no attempt comes for it

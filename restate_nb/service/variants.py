@@ -1,4 +1,4 @@
-"""Jobs without a name of their own that differ in data only: which of them it is that a cell asks for.
+"""Variants: jobs without a name of their own that differ only in the data of their functions.
 
 The name of such a job is a digest of what its function was when it began. Some of that the function itself changes,
 such as a list that it appends to; so the job is looked for by what does not vary by itself. One key of the session's
@@ -17,18 +17,18 @@ from restate import ObjectContext, TerminalError, VirtualObject
 from restate_nb.service.identity.report import changed
 
 _STATE: Final = "variants"
-_MOST: Final = 200
+_MAX_VARIANTS: Final = 200
 """How many are kept of a key; the oldest are forgotten first, and are then found by their names alone."""
 
 
 class Variant(msgspec.Struct, kw_only=True):
-    """One job.
+    """One of these jobs.
 
     Attributes:
         job: its name.
         parts: the marks of what may vary, as they were when it began.
         varies: the names of those that the function itself changed.
-        at: when it was last asked for, in seconds since 1970.
+        at: when it was last request for, in seconds since 1970.
     """
 
     job: str
@@ -38,20 +38,20 @@ class Variant(msgspec.Struct, kw_only=True):
 
 
 class Variants(msgspec.Struct, kw_only=True):
-    """What one key keeps."""
+    """The state of one key."""
 
     kept: list[Variant]
 
 
 class Vary(msgspec.Struct, kw_only=True):
-    """These parts of a job vary by themselves."""
+    """A request: note that these parts of a job are changed by its function itself."""
 
     job: str
     varies: list[str]
 
 
 class Expire(msgspec.Struct, kw_only=True):
-    """Forget what nobody has asked for since then, in seconds since 1970."""
+    """A request: forget the variants that no cell request for since `before`, in seconds since 1970."""
 
     before: float
 
@@ -61,28 +61,38 @@ def variants_key(base: str) -> str:
     return f"variants of {base}"
 
 
-def chosen(kept: Sequence[Variant], wanted: Variant) -> Variant | None:
-    """The one of these that is the wanted one, as far as it does not vary by itself; the latest of several."""
+def find_variant(kept: Sequence[Variant], wanted: Variant) -> Variant | None:
+    """The variant that equals the wanted one, but for parts that its function changes; the latest of several."""
     fitting = [each for each in kept if not changed(each.parts, wanted.parts, each.varies)]
     return max(fitting, key=lambda each: (each.job == wanted.job, each.at), default=None)
 
 
-def claimed(kept: Sequence[Variant], wanted: Variant) -> tuple[list[Variant], str]:
-    """The variants with the wanted one among them, and the name of its job."""
-    found = chosen(kept, wanted)
+def claim_variant(kept: Sequence[Variant], wanted: Variant) -> tuple[list[Variant], str]:
+    """The variants after the wanted one was found among them or added, and the name of its job."""
+    found = find_variant(kept, wanted)
     if found is None:
         others = [each for each in kept if each.job != wanted.job]
-        return [*others[-_MOST + 1 :], wanted], wanted.job
+        return [*others[-_MAX_VARIANTS + 1 :], wanted], wanted.job
     found.at = wanted.at
     return list(kept), found.job
 
 
-def varied(kept: Sequence[Variant], asked: Vary) -> list[Variant]:
-    """The variants with what varies noted."""
+def note_varying(kept: Sequence[Variant], request: Vary) -> list[Variant]:
+    """The variants after it was noted which parts of one of them vary."""
     for each in kept:
-        if each.job == asked.job:
-            each.varies = [*dict.fromkeys((*each.varies, *asked.varies))]
+        if each.job == request.job:
+            each.varies = [*dict.fromkeys((*each.varies, *request.varies))]
     return list(kept)
+
+
+def check_body(request: object) -> None:
+    """Refuse a request without a body, of which the SDK makes None, whatever the annotation.
+
+    Raises:
+        TerminalError: it is one.
+    """
+    if request is None:
+        raise TerminalError("The request has no body.", status_code=400)
 
 
 def add_variant_handlers(jobs: VirtualObject, retention: timedelta) -> None:
@@ -93,25 +103,22 @@ def add_variant_handlers(jobs: VirtualObject, retention: timedelta) -> None:
         return [] if there is None else there.kept
 
     @jobs.handler("claim")
-    async def claim(ctx: ObjectContext, asked: Variant) -> str:
-        if asked is None:
-            raise TerminalError("The request has no body.", status_code=400)
-        variants, job = claimed(await kept(ctx), asked)
+    async def claim(ctx: ObjectContext, request: Variant) -> str:
+        check_body(request)
+        variants, job = claim_variant(await kept(ctx), request)
         ctx.set(_STATE, Variants(kept=variants))
-        ctx.object_send(expire, ctx.key(), Expire(before=asked.at), send_delay=retention)
+        ctx.object_send(expire, ctx.key(), Expire(before=request.at), send_delay=retention)
         return job
 
     @jobs.handler("vary")
-    async def vary(ctx: ObjectContext, asked: Vary) -> None:
-        if asked is None:
-            raise TerminalError("The request has no body.", status_code=400)
-        ctx.set(_STATE, Variants(kept=varied(await kept(ctx), asked)))
+    async def vary(ctx: ObjectContext, request: Vary) -> None:
+        check_body(request)
+        ctx.set(_STATE, Variants(kept=note_varying(await kept(ctx), request)))
 
     @jobs.handler("expire")
-    async def expire(ctx: ObjectContext, asked: Expire) -> None:
-        if asked is None:
-            raise TerminalError("The request has no body.", status_code=400)
-        left = [each for each in await kept(ctx) if each.at > asked.before]
+    async def expire(ctx: ObjectContext, request: Expire) -> None:
+        check_body(request)
+        left = [each for each in await kept(ctx) if each.at > request.before]
         if left:
             ctx.set(_STATE, Variants(kept=left))
         else:

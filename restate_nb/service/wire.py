@@ -12,7 +12,8 @@ from restate_nb.engine.record import WIRE_VERSION, Attempt
 from restate_nb.service import positions as packed
 
 SHARD_HANDLER: Final = "shard"
-REST: Final = "rest"
+UNPURGED: Final = "rest"
+"""The state of a jobs object that lists what is still to be purged."""
 MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
 """Of a job's manifest: half of what restate-server moves in one message."""
 
@@ -56,7 +57,7 @@ class ShardRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
         function: the function's name, for people.
         positions: where each item stands in the job's input.
         items: the items, as `codec.encode` wrote them.
-        recipe: how they are run, for a process that was not told otherwise; see `recipes.py`.
+        recipe: how they are run, for a process that was not told otherwise; see `run_spec.py`.
     """
 
     version: int = WIRE_VERSION
@@ -363,8 +364,8 @@ class Forget(msgspec.Struct, kw_only=True):
     ended: float | None = None
 
 
-class Rest(msgspec.Struct, kw_only=True, frozen=True):
-    """What is still to be purged of a job that was dropped; kept by the jobs object under `REST`.
+class Unpurged(msgspec.Struct, kw_only=True, frozen=True):
+    """A job that was dropped, whose invocations are still to be purged.
 
     Attributes:
         generation: of the job.
@@ -385,5 +386,5 @@ def service_of(session: str, manifest: Manifest) -> str:
 request_decoder: Final = msgspec.json.Decoder(ShardRequest)
 output_decoder: Final = msgspec.json.Decoder(ShardOutput)
 manifest_decoder: Final = msgspec.json.Decoder(Manifest)
-rest_decoder: Final = msgspec.json.Decoder(list[Rest])
+unpurged_decoder: Final = msgspec.json.Decoder(list[Unpurged])
 encode: Final = msgspec.json.Encoder().encode

@@ -17,7 +17,7 @@ from restate_nb.server.ingress import Ingress
 from restate_nb.server.lifecycle import start_server
 from restate_nb.server.secret import Secret
 from restate_nb.server.settings import Listen
-from restate_nb.service.listen_address import ListenAddress
+from restate_nb.service.endpoint import ListenAddress
 from restate_nb.session.run import LoopThread
 
 

@@ -30,7 +30,7 @@ from restate_nb.server.ui_link import ui_link
 from restate_nb.service.active_jobs import JobRuns
 from restate_nb.service.durable_handler import DurableFunctions, add_durable_handler
 from restate_nb.service.endpoint import Definition, Endpoint
-from restate_nb.service.job_object import items_of, jobs_of
+from restate_nb.service.job_object import jobs_object, shard_service
 from restate_nb.session.calls import DurableCall, call_handler
 from restate_nb.session.cluster import Cluster, LocalCluster
 from restate_nb.session.deployments import deployments_of
@@ -93,14 +93,14 @@ class Session:
 
     async def _open(self, retention: timedelta, patient: bool) -> None:
         self._functions = DurableFunctions()
-        items = items_of(self.name, self._runs, retention=retention, patient=patient)
+        items = shard_service(self.name, self._runs, retention=retention, patient=patient)
         add_durable_handler(items, self._functions)
         restate = self._restate
         self._ingress, self._item_ingress, self._admin = restate.ingress(), restate.ingress(), restate.admin()
         self._endpoint = Endpoint(restate.exposure)
         self._sweeper = Sweeper(self._admin, self._ingress, self.name, retention)
         dropped = self._sweeper.when_recorded
-        self._endpoint.serve(items, jobs_of(self.name, retention=retention, dropped=dropped))
+        self._endpoint.serve(items, jobs_object(self.name, retention=retention, dropped=dropped))
         await self._endpoint.open()
         self._attendance = deployments_of(self._admin, self._endpoint, self._go_on, local=restate.data_dir is not None)
         self._connection = Connection(

@@ -19,14 +19,14 @@ from restate_nb.server.http import UnknownInvocation
 from restate_nb.server.ingress import Ingress
 from restate_nb.service.received import received
 from restate_nb.service.wire import (
-    REST,
-    Rest,
+    UNPURGED,
+    Unpurged,
     encode,
     items_service,
     jobs_service,
     keys_of_job,
     lanes_service,
-    rest_decoder,
+    unpurged_decoder,
     workers_of,
 )
 
@@ -97,16 +97,16 @@ class Sweeper:
                 await self._ingress.send(jobs_service(session), "purged", encode(rest), key=name, idempotency_key=key)
         await self._purge_calls(self._admin)
 
-    async def _left(self, admin: Admin, session: str) -> list[tuple[str, Rest]]:
+    async def _left(self, admin: Admin, session: str) -> list[tuple[str, Unpurged]]:
         rows = await admin.query(
-            f"select service_key, value_utf8 from state where key = {sql_literal(REST)} "
+            f"select service_key, value_utf8 from state where key = {sql_literal(UNPURGED)} "
             f"and service_name = {sql_literal(jobs_service(session))}",
             texts=["service_key", "value_utf8"],
         )
         ours = {items_service(session), lanes_service(session)}
         found = []
         for row in rows:
-            for rest in received(rest_decoder, row["value_utf8"], "what is left of a job"):
+            for rest in received(unpurged_decoder, row["value_utf8"], "what is left of a job"):
                 if rest.service in ours or not rest.service.startswith("rnb-"):
                     found.append((str(row["service_key"]), rest))
         return found

@@ -21,19 +21,18 @@ from restate_nb.server.credentials import check_way, is_loopback, read_bind, rea
 from restate_nb.server.http import Rejected
 from restate_nb.server.secret import Secret
 from restate_nb.service.digest import code_of
-from restate_nb.service.endpoint import Endpoint
-from restate_nb.service.job_object import jobs_of
-from restate_nb.service.listen_address import ListenAddress
+from restate_nb.service.endpoint import Endpoint, ListenAddress
+from restate_nb.service.job_object import jobs_object
 from restate_nb.service.wire import workers_of
-from restate_nb.workers.connection_balancing import spread
-from restate_nb.workers.served_functions import Served
-from restate_nb.workers.slot_runner import SlotRunner, lanes_of
+from restate_nb.workers.connection_balancing import balance_connections
+from restate_nb.workers.served_functions import ServedFunctions
+from restate_nb.workers.slot_runner import SlotRunner, slots_object
 
 RETENTION: Final = timedelta(days=30)
-_PATIENCE: Final = 60.0  # seconds that a server may take to come up, and a name to lead to this worker
-_AGAIN: Final = 1.0  # seconds
-_LOOK: Final = 0.2  # seconds, after which a signal is seen at the latest
-_NEVER: Final = frozenset({401, 403})  # it does not let us in
+_REGISTER_TIMEOUT: Final = 60.0  # seconds that a server may take to come up, and a name to lead to this worker
+_REGISTER_RETRY: Final = 1.0  # seconds
+_SIGNAL_POLL: Final = 0.2  # seconds, after which a signal is seen at the latest
+_NOT_ALLOWED: Final = frozenset({401, 403})  # it does not let us in
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C."""
     session = check_session_name(arguments.session)
-    exposure = _exposure(arguments)
+    address = _listen_address(arguments)
     admin: str | None = None
     token: Secret | None = None
     if not arguments.no_register:
@@ -68,26 +67,26 @@ def run(arguments: argparse.Namespace) -> int:
         check_way(token, [admin])
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
-    served = Served.of(arguments.serve)
+    served = ServedFunctions.of(arguments.serve)
     stop = threading.Event()
 
-    def told(number: int, _: object) -> None:
+    def request_stop(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)  # once more ends it at once
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, told)
-    spread()
+        signal.signal(number, request_stop)
+    balance_connections()
     registry = None if admin is None else (admin, token)
-    serving = _serve(session, served, exposure, registry, stop=stop, drain=arguments.drain)
+    serving = _serve(session, served, address, registry, stop=stop, drain=arguments.drain)
     with ThreadPoolExecutor(1) as thread:  # in the main thread the SDK would take SIGTERM for itself
         result = thread.submit(asyncio.run, serving)
-        while not wait([result], _LOOK).done:  # a signal that another thread is given does not end a wait
+        while not wait([result], _SIGNAL_POLL).done:  # a signal that another thread is given does not end a wait
             pass
         return result.result()
 
 
-def _exposure(arguments: argparse.Namespace) -> ListenAddress:
+def _listen_address(arguments: argparse.Namespace) -> ListenAddress:
     host, port = read_bind("--bind", arguments.bind)
     key = arguments.identity_key
     if (key is None) != arguments.no_identity:
@@ -107,36 +106,36 @@ def _exposure(arguments: argparse.Namespace) -> ListenAddress:
 
 async def _serve(
     session: str,
-    served: Served,
-    exposure: ListenAddress,
+    served: ServedFunctions,
+    address: ListenAddress,
     admin: tuple[str, Secret | None] | None,
     *,
     stop: threading.Event,
     drain: float,
 ) -> int:
-    crew = SlotRunner(served)
+    runner = SlotRunner(served)
     workers = workers_of(session)
-    endpoint = Endpoint(exposure)
-    endpoint.serve(lanes_of(workers, crew, retention=RETENTION), jobs_of(workers, retention=RETENTION))
+    endpoint = Endpoint(address)
+    endpoint.serve(slots_object(workers, runner, retention=RETENTION), jobs_object(workers, retention=RETENTION))
     await endpoint.open()
     try:
         if admin is not None:
             await _register(endpoint, *admin, stop)
         for function in served.functions():
-            _say(f"serves {function.__module__}:{function.__qualname__}, code {code_of([function], None)}")
+            _print_line(f"serves {function.__module__}:{function.__qualname__}, code {code_of([function], None)}")
         where = "not registered" if admin is None else f"registered with {admin[0]}"
-        _say(f"ready: session {session!r} at {endpoint.url}, {where}")
+        _print_line(f"ready: session {session!r} at {endpoint.url}, {where}")
         await asyncio.to_thread(stop.wait)
-        _say(f"stopping: items that run have {drain:g} s to end")
-        clean = await crew.drain(drain)
-        _say("stopped" if clean else "stopped: what ran on is run again elsewhere")
+        _print_line(f"stopping: items that run have {drain:g} s to end")
+        clean = await runner.drain(drain)
+        _print_line("stopped" if clean else "stopped: what ran on is run again elsewhere")
     finally:
-        crew.close()
+        runner.close()
         await endpoint.close()
     return 0
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     """Print a line, if anybody still reads: a worker outlives the pipe that its output went to."""
     try:
         print(text, flush=True)
@@ -149,8 +148,8 @@ def _say(text: str) -> None:
 async def _register(endpoint: Endpoint, url: str, token: Secret | None, stop: threading.Event) -> None:
     """Tell Restate where the worker is. A name or an address of a service may take seconds to lead to it."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + _PATIENCE
-    async with Admin(Address(url), token=token, patience=_PATIENCE) as admin:
+    end = loop.time() + _REGISTER_TIMEOUT
+    async with Admin(Address(url), token=token, patience=_REGISTER_TIMEOUT) as admin:
         while True:
             try:
                 deployment = await admin.point(endpoint.service_names, endpoint.url)
@@ -160,9 +159,9 @@ async def _register(endpoint: Endpoint, url: str, token: Secret | None, stop: th
                     f"{url} could not be told of this worker: {error} Restate has to reach {endpoint.url}; where it "
                     "knows the worker by another address, give that with --advertise."
                 )
-                again = isinstance(error, Rejected) and error.status not in _NEVER and not stop.is_set()
+                again = isinstance(error, Rejected) and error.status not in _NOT_ALLOWED and not stop.is_set()
                 if not again or loop.time() >= end:
                     raise InvalidInput(says) from error
-                _say(f"waiting, up to {_PATIENCE:g} s: {says}")
-                await asyncio.to_thread(stop.wait, _AGAIN)
+                _print_line(f"waiting, up to {_REGISTER_TIMEOUT:g} s: {says}")
+                await asyncio.to_thread(stop.wait, _REGISTER_RETRY)
         await admin.resume_stuck(deployment)

@@ -1,4 +1,4 @@
-"""Has Restate spread shards over the workers behind one address, whatever spreads connections over them.
+"""Has Restate balance shards over the workers behind one address, by how it spreads connections over them.
 
 Restate makes one connection to an address, sends up to 128 invocations over it, and makes the next when that is full.
 A connection belongs to one worker. So a worker says that one of its connections takes one invocation, and asks for
@@ -31,8 +31,8 @@ all that waits, up to a limit of its own, before it hears of ours: if many waite
 _LAST_STREAM: Final = 2**31 - 1
 
 
-class _Told(Settings):
-    """Says one number of streams, and takes any: before Restate has heard of it, it may have sent more."""
+class _AnnouncedSettings(Settings):
+    """Announces a bound on streams and does not enforce it: before Restate knows it, it may have sent more."""
 
     @property
     def max_concurrent_streams(self) -> int:
@@ -43,14 +43,14 @@ class _Told(Settings):
         self[SettingCodes.MAX_CONCURRENT_STREAMS] = value
 
 
-class _OneInvocation(H2Protocol):
-    """A connection for one invocation at a time, and for a while."""
+class _SingleStreamProtocol(H2Protocol):
+    """A connection for one invocation at a time, which ends after a while."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         settings = {SettingCodes(code): value for code, value in self.connection.local_settings.items()}
         settings[SettingCodes.MAX_CONCURRENT_STREAMS] = STREAMS
-        self.connection.local_settings = _Told(client=False, initial_values=settings)
+        self.connection.local_settings = _AnnouncedSettings(client=False, initial_values=settings)
         self._until = time.monotonic() + LIFETIME * random.uniform(0.5, 1.5)
         self._leaving = False
 
@@ -63,7 +63,10 @@ class _OneInvocation(H2Protocol):
             await self.send(RawData(data=goodbye.serialize()))
 
 
-def spread() -> None:
-    """Have all endpoints of this process do so. hypercorn has no option for it."""
+def balance_connections() -> None:
+    """Have all endpoints of this process balance their connections.
+
+    hypercorn (0.17 and 0.18, see `pyproject.toml`) has no option for it, so its class for HTTP/2 is replaced.
+    """
     module: Any = hypercorn.protocol
-    module.H2Protocol = _OneInvocation
+    module.H2Protocol = _SingleStreamProtocol

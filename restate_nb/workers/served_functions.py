@@ -1,4 +1,4 @@
-"""Which functions a worker runs: those of the modules that it was started with, and nothing else that has a name."""
+"""The functions that a worker may run: those of the modules that it was started with, and no others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from restate_nb.service.run_spec import name_of_import
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedFunctions:
     """Modules, all of whose own functions are run, and single functions.
 
     Attributes:
@@ -25,7 +25,7 @@ class Served:
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> Served:
+    def of(cls, names: Sequence[str]) -> ServedFunctions:
         """Import what is to be served.
 
         Raises:
@@ -72,7 +72,7 @@ class Served:
         return found
 
     def find(self, name: str) -> Any:
-        """What a recipe names: a served function, or the class of an exception that is loaded here.
+        """What a run spec names: a served function, or the class of an exception that is loaded here.
 
         Raises:
             InvalidInput: it is neither.

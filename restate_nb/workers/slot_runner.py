@@ -1,4 +1,8 @@
-"""What a worker does with the shards that come to it: one run a lane, provided from the shard's own recipe."""
+"""Runs the shards that come to a worker, in slots.
+
+A slot is one of the places that a job has on all workers together: a key of a virtual object, which runs one shard at a
+time. In a worker each slot has an active job of its own, whose function and policy are in the shard's request.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from restate_nb.errors import InvalidInput
 from restate_nb.policy import RunPolicy
 from restate_nb.service.active_jobs import JobRun, JobRuns
 from restate_nb.service.digest import code_of
-from restate_nb.service.job_object import FOR_EVER, RETRIES, kept_for
+from restate_nb.service.job_object import FOR_EVER, RETRIES, invocation_retention
 from restate_nb.service.run_spec import read_run_spec
 from restate_nb.service.shard_handler import Shard
 from restate_nb.service.wire import (
@@ -31,98 +35,100 @@ from restate_nb.service.wire import (
     encode_output,
     lanes_service,
 )
-from restate_nb.workers.served_functions import Served
+from restate_nb.workers.served_functions import ServedFunctions
 
 KEPT_SECONDS: Final = 60.0
-"""How long the run of a lane is kept without a shard, so that its worker processes serve the next one, too."""
+"""How long a slot without a shard is kept, so that its worker processes serve the next one, too."""
 
-_RECIPES_KEPT: Final = 200  # functions with their options, the latest; others are read once more
-_END: Final = 1.0  # seconds for worker processes to be gone
-_LOOK: Final = 0.05
+_FUNCTIONS_KEPT: Final = 200  # with their policies, the latest; others are read once more
+_KILL_TIMEOUT: Final = 1.0  # seconds for worker processes to be gone
+_DRAIN_POLL: Final = 0.05  # seconds
 NOT_SERVED: Final = 404
 
 
 @dataclass(slots=True)
-class _Member:
-    """A lane in this process."""
+class _Slot:
+    """A slot of a job in this process."""
 
-    key: tuple[str, int]  # the lane and the generation
+    key: tuple[str, int]  # the slot's own, and the generation of the job
     run: JobRun
-    recipe: str = ""
-    inside: int = 0  # attempts of its handler
+    run_spec: str = ""
     code: str = ""
+    attempts: int = 0  # of its handler, which are here now
     forgetting: asyncio.TimerHandle | None = None
 
 
 class SlotRunner:
-    """The lanes whose shards this process runs.
+    """The slots whose shards this process runs.
 
-    A lane's shards come one after the other, to any worker. So its run here starts nothing while no handler of it is
+    A slot's shards come one after the other, to any worker. So a slot starts nothing here while no handler of it is
     here: Restate may have given the shard to another worker.
     """
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: ServedFunctions) -> None:
         self._served = served
         self._items = LoopThread("rnb-items")
         self._runs = JobRuns(self._items.loop)
-        self._members: dict[tuple[str, int], _Member] = {}
-        self._recipes: dict[str, tuple[Function, RunPolicy, str]] = {}
+        self._slots: dict[tuple[str, int], _Slot] = {}
+        self._functions: dict[str, tuple[Function, RunPolicy, str]] = {}
         self._host = socket.gethostname()
         self.draining = False
 
-    def recipe(self, request: ShardRequest) -> tuple[Function, RunPolicy, str]:
+    def _function_of(self, run_spec: str) -> tuple[Function, RunPolicy, str]:
         """The function, how it is run, and what stands for its code.
 
         Raises:
             TerminalError: it is not served here.
         """
-        text = request.recipe
-        if text is None:
-            raise TerminalError("The shard does not say how it is run: update restate_nb where it came from.", 400)
-        if text not in self._recipes:
-            if len(self._recipes) == _RECIPES_KEPT:
-                del self._recipes[next(iter(self._recipes))]
+        if run_spec not in self._functions:
+            if len(self._functions) == _FUNCTIONS_KEPT:
+                del self._functions[next(iter(self._functions))]
             try:
-                target, policy, _ = read_run_spec(text, durable=False, find=self._served.find)
+                function, policy, _ = read_run_spec(run_spec, durable=False, find=self._served.find)
             except InvalidInput as error:
                 raise TerminalError(str(error), NOT_SERVED) from error
-            self._recipes[text] = target, policy, code_of(target.functions, target.version)
-        return self._recipes[text]
+            self._functions[run_spec] = function, policy, code_of(function.functions, function.version)
+        return self._functions[run_spec]
 
-    def enter(self, lane: str, request: ShardRequest) -> _Member:
-        """A handler of the lane begins."""
-        target, policy, code = self.recipe(request)
-        key = lane, request.generation
-        member = self._members.get(key)
-        if member is None:
-            member = self._members[key] = _Member(key, self._runs.get(*key))
-            member.run.listen(lambda *_: None)
-        if member.forgetting is not None:
-            member.forgetting.cancel()
-        assert request.recipe is not None
-        if member.recipe != request.recipe:
-            member.run.provide(target.work(policy.retry), policy)
-            member.recipe, member.code = request.recipe, code
-        member.run.drop_others((request.round, request.shard))
-        member.inside += 1
+    def begin_attempt(self, slot_key: str, request: ShardRequest) -> _Slot:
+        """The slot of a shard whose handler begins, with the function and the policy of the request.
+
+        Raises:
+            TerminalError: the request does not name a function, or one that is not served here.
+        """
+        if request.recipe is None:
+            raise TerminalError("The shard does not say how it is run: update restate_nb where it came from.", 400)
+        function, policy, code = self._function_of(request.recipe)
+        key = slot_key, request.generation
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._slots[key] = _Slot(key, self._runs.get(*key))
+            slot.run.listen(lambda *_: None)
+        if slot.forgetting is not None:
+            slot.forgetting.cancel()
+        if slot.run_spec != request.recipe:
+            slot.run.provide(function.work(policy.retry), policy)
+            slot.run_spec, slot.code = request.recipe, code
+        slot.run.drop_others((request.round, request.shard))
+        slot.attempts += 1
         if not self.draining:
-            member.run.resume()
-        return member
+            slot.run.resume()
+        return slot
 
-    def leave(self, member: _Member) -> None:
-        """A handler of the lane ended, or its connection did."""
-        member.inside -= 1
-        if not member.inside:
-            member.run.pause()
-            member.forgetting = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._forget, member.key)
+    def end_attempt(self, slot: _Slot) -> None:
+        """Count a handler of the slot that ended, or whose connection did; after the last one nothing more starts."""
+        slot.attempts -= 1
+        if not slot.attempts:
+            slot.run.pause()
+            slot.forgetting = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._forget, slot.key)
 
     def _forget(self, key: tuple[str, int]) -> None:
-        if self._members.pop(key, None) is not None:
+        if self._slots.pop(key, None) is not None:
             self._runs.forget(*key)
 
-    def name(self, member: _Member) -> WorkerName:
-        """This process, as the output of a shard tells it."""
-        return WorkerName(host=self._host, process=os.getpid(), code=member.code)
+    def worker_name(self, slot: _Slot) -> WorkerName:
+        """This process and the code it has, for the output of a shard."""
+        return WorkerName(host=self._host, process=os.getpid(), code=slot.code)
 
     async def drain(self, within: float) -> bool:
         """Start nothing more, and wait until what runs has ended and is recorded.
@@ -134,64 +140,66 @@ class SlotRunner:
             Whether it all did.
         """
         self.draining = True
-        for member in self._members.values():
-            member.run.pause()
+        for slot in self._slots.values():
+            slot.run.pause()
         loop = asyncio.get_running_loop()
         end = loop.time() + within
-        await asyncio.sleep(_LOOK)  # for the pauses to reach the other loop
-        while any(member.run.busy for member in self._members.values() if member.inside):
+        await asyncio.sleep(_DRAIN_POLL)  # for the pauses to reach the other loop
+        while any(slot.run.busy for slot in self._slots.values() if slot.attempts):
             if loop.time() >= end:
                 return False
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_DRAIN_POLL)
         return True
 
     def close(self) -> None:
         """End everything; what was not recorded is run again elsewhere."""
         self._runs.close()
         self._items.close()
-        self._runs.kill(time.monotonic() + _END)
+        self._runs.kill(time.monotonic() + _KILL_TIMEOUT)
 
 
-def lanes_of(workers: str, crew: SlotRunner, *, retention: timedelta) -> VirtualObject:
-    """The object that runs shards, one lane a key.
+def slots_object(workers: str, runner: SlotRunner, *, retention: timedelta) -> VirtualObject:
+    """The object that runs shards, one slot a key.
 
     Args:
         workers: what stands for the session; see `workers_of`.
-        crew: the lanes of this process.
+        runner: the slots of this process.
         retention: how long a job is kept after its end.
     """
-    lanes = VirtualObject(
+    slots = VirtualObject(
         lanes_service(workers),
         description="Runs the items of restate_nb jobs on workers.",
         inactivity_timeout=FOR_EVER,
         abort_timeout=FOR_EVER,
-        idempotency_retention=kept_for(retention),
-        journal_retention=kept_for(retention),
+        idempotency_retention=invocation_retention(retention),
+        journal_retention=invocation_retention(retention),
         invocation_retry_policy=RETRIES,
     )
 
-    @lanes.handler(SHARD_HANDLER, accept="*/*", input_serde=BytesSerde(), output_serde=BytesSerde())
+    @slots.handler(SHARD_HANDLER, accept="*/*", input_serde=BytesSerde(), output_serde=BytesSerde())
     async def shard(ctx: ObjectContext, body: bytes) -> bytes:
-        lane = ctx.key()
-        entered: list[_Member] = []
+        begun: list[_Slot] = []
 
         def run_of(request: ShardRequest) -> JobRun:
-            entered.append(crew.enter(lane, request))
-            return entered[0].run
+            begun.append(runner.begin_attempt(ctx.key(), request))
+            return begun[0].run
 
         part = Shard(body, run_of)
-        member = entered[0]
+        slot = begun[0]
         try:
             await commit(ctx, part.count, part, part.on_group)
             # Recorded, so that an attempt elsewhere, if this one dies now, returns the very same.
-            worker = await ctx.run_typed("worker", lambda: encode(crew.name(member)), RunOptions(serde=BytesSerde()))
+            worker = await ctx.run_typed(
+                "worker", lambda: encode(runner.worker_name(slot)), RunOptions(serde=BytesSerde())
+            )
         finally:
-            crew.leave(member)
+            runner.end_attempt(slot)
         rest = part.rest()
         if rest is None:
             return encode_output(part.groups, None, worker)
-        member.run.drop(part.id)  # another worker may go on with it
-        ctx.generic_send(lanes_service(workers), SHARD_HANDLER, encode(rest), key=lane, idempotency_key=rest.key())
-        return encode_output(part.groups, rest.key(), worker)
+        slot.run.drop(part.id)  # another worker may go on with it
+        key = rest.key()
+        ctx.generic_send(lanes_service(workers), SHARD_HANDLER, encode(rest), key=ctx.key(), idempotency_key=key)
+        return encode_output(part.groups, key, worker)
 
-    return lanes
+    return slots

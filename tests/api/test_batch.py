@@ -19,6 +19,7 @@ from restate import Context
 import restate_nb as rnb
 from restate_nb.server.lifecycle import server_status
 from restate_nb.session.session import Session
+from tests.support import eventually
 
 
 def submit(session: Session, fn: Any, items: Any, **options: Any) -> rnb.Job[Any]:
@@ -53,13 +54,6 @@ class Spy:
             assert min(map(self.began.__getitem__, after)) >= max(map(self.ended.__getitem__, before)) + pause - 0.01
 
 
-def wait_for(condition: Any) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_batches_follow_one_another_with_a_pause_between(any_session: Session) -> None:
     spy = Spy(fails=frozenset({4}))
     job = submit(any_session, spy, range(8), batch_size=3, pause=0.3, name="paused")
@@ -91,7 +85,7 @@ def test_a_pause_is_counted_from_the_end_of_the_last_of_a_batch(session: Session
 
 def test_a_round_is_known_to_be_submitted_when_its_last_batch_is(session: Session) -> None:
     job = submit(session, Spy(), range(6), batch_size=2, pause=600, name="told")
-    wait_for(lambda: job._progress().note)
+    eventually(lambda: job._progress().note)
     assert not job._driver.manifest.rounds[0].submitted, "two batches are still to come"
     submit(session, Spy(), range(6), batch_size=2, pause=0, name="told").result(20)
     assert job._driver.manifest.rounds[0].submitted
@@ -139,7 +133,7 @@ def test_other_batches_are_another_job_and_another_pause_is_not(session: Session
 def test_the_panel_says_until_when_it_pauses_and_the_pause_can_be_changed(session: Session) -> None:
     spy = Spy()
     job = submit(session, spy, range(6), batch_size=2, pause=600, name="long pause")
-    wait_for(lambda: job._progress().note)
+    eventually(lambda: job._progress().note)
     assert re.fullmatch(r"pausing until \d\d:\d\d:\d\d, before batch 2 of 3", job._progress().note)
     assert job.status == "running"
     submit(session, spy, range(6), batch_size=2, pause=0, name="long pause")
@@ -152,7 +146,7 @@ def test_the_time_that_is_left_includes_the_pauses_to_come(session: Session) -> 
         await asyncio.sleep(0.02 + item / 10)  # one by one, or there is no rate to tell
 
     job = submit(session, work, range(6), batch_size=2, pause=600)
-    wait_for(lambda: job._progress().note)
+    eventually(lambda: job._progress().note)
     eta = job._progress().eta
     assert eta is not None
     assert 1195 < eta < 1205
@@ -162,7 +156,7 @@ def test_the_time_that_is_left_includes_the_pauses_to_come(session: Session) -> 
 def test_cancel_in_a_pause_ends_the_job_at_once_and_keeps_what_is_done(any_session: Session) -> None:
     spy = Spy()
     job = submit(any_session, spy, range(300), batch_size=2, pause=600, name="cancelled")
-    wait_for(lambda: job._progress().note)
+    eventually(lambda: job._progress().note)
     job.cancel()
     assert job.status == "cancelled"
     assert job.counts == {"pending": 0, "running": 0, "ok": 2, "error": 0, "timeout": 0, "cancelled": 298}
@@ -174,7 +168,7 @@ def test_cancel_in_a_pause_ends_the_job_at_once_and_keeps_what_is_done(any_sessi
 def test_a_job_that_is_paused_can_be_cancelled_between_batches(session: Session) -> None:
     spy = Spy()
     job = submit(session, spy, range(6), batch_size=2, pause=600, name="held and cancelled")
-    wait_for(lambda: job._progress().note)
+    eventually(lambda: job._progress().note)
     job.pause()
     job.cancel()
     assert (job.counts["ok"], job.counts["cancelled"]) == (2, 4)
@@ -184,7 +178,7 @@ def test_a_job_that_is_paused_can_be_cancelled_between_batches(session: Session)
 def test_a_job_that_is_paused_in_a_pause_starts_no_batch(session: Session) -> None:
     spy = Spy()
     job = submit(session, spy, range(4), batch_size=2, pause=0.3, name="held")
-    wait_for(lambda: job._progress().note)
+    eventually(lambda: job._progress().note)
     job.pause()
     time.sleep(0.6)
     assert sorted(spy.calls) == [0, 1]
@@ -211,7 +205,7 @@ def test_fail_fast_begins_no_further_batch(any_session: Session) -> None:
 def test_failures_that_are_recorded_count_when_fail_fast_is_asked_for_in_a_pause(session: Session) -> None:
     spy = Spy(fails=frozenset({1}))
     job = submit(session, spy, range(6), batch_size=2, pause=600, name="given up later")
-    wait_for(lambda: job._progress().note)
+    eventually(lambda: job._progress().note)
     with pytest.raises(rnb.JobError, match="bad item 1"):
         submit(session, spy, range(6), batch_size=2, pause=600, fail_fast=True, name="given up later").result(20)
     assert sorted(spy.calls) == [0, 1]
@@ -308,7 +302,7 @@ class Kernel:
         return [(int(line.split()[0]), float(line.split()[2])) for line in lines]
 
     def wait_for_runs(self, count: int) -> None:
-        wait_for(lambda: len(self.runs()) >= count)
+        eventually(lambda: len(self.runs()) >= count)
 
     def kill(self) -> None:
         os.kill(self.process.pid, signal.SIGKILL)

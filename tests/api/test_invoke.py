@@ -22,6 +22,7 @@ from restate_nb.errors import InvocationFailed
 from restate_nb.patterns import ObjectClient, ServiceClient, WorkflowClient
 from restate_nb.session.session import Session
 from tests.backends import shop
+from tests.support import eventually, start_python
 
 DOUBLE = ServiceClient[int, int]("Shop", "double")
 NAP = ServiceClient[float, float]("Shop", "nap")
@@ -216,7 +217,7 @@ def test_an_invocation_that_takes_too_long_is_cancelled_in_restate(deployed: Dep
     frame = job.result(20)
     assert frame["status"].tolist() == ["ok", "timeout"]
     assert frame["error"].iloc[1] == "The invocation ran longer than timeout=0.5 seconds, and was cancelled."
-    _until(lambda: not deployed.live())
+    eventually(lambda: not deployed.live())
     deployed.session._registry._forget(job)
     again = deployed.invoke(NAP, [0.01, 41.0], timeout=0.5).result(20)
     assert again["status"].tolist() == ["ok", "timeout"]
@@ -224,11 +225,11 @@ def test_an_invocation_that_takes_too_long_is_cancelled_in_restate(deployed: Dep
 
 def test_a_cancelled_job_leaves_no_invocation_behind(deployed: Deployed) -> None:
     job = deployed.invoke(NAP, [0.01, *(50.0 + n for n in range(60))], concurrency=20, name="cancelled")
-    _until(lambda: job.counts["ok"] == 1 and job.counts["running"] == 20)
+    eventually(lambda: job.counts["ok"] == 1 and job.counts["running"] == 20)
     job.cancel()
     assert job.counts == {"pending": 0, "running": 0, "ok": 1, "error": 0, "timeout": 0, "cancelled": 60}
     assert job.status == "cancelled"
-    _until(lambda: not deployed.live())
+    eventually(lambda: not deployed.live())
     before = len(shop.runs(deployed.folder))
     deployed.session._registry._forget(job)
     again = deployed.invoke(NAP, [0.01, *(50.0 + n for n in range(60))], name="cancelled")
@@ -240,13 +241,13 @@ def test_cancelled_right_after_it_was_begun(deployed: Deployed) -> None:
     job = deployed.invoke(NAP, [60.0 + n for n in range(200)], concurrency=200)
     job.cancel()
     assert job.counts["cancelled"] == 200
-    _until(lambda: not deployed.live())
+    eventually(lambda: not deployed.live())
 
 
 def test_paused_and_resumed(deployed: Deployed) -> None:
     job = deployed.invoke(NAP, [0.05 + n / 1e6 for n in range(40)], concurrency=2)
     job.pause()
-    _until(lambda: not job.counts["running"])
+    eventually(lambda: not job.counts["running"])
     assert job.counts["pending"] > 0
     job.resume()
     assert job.result(20)["status"].eq("ok").all()
@@ -285,7 +286,7 @@ async def test_the_server_is_killed_in_the_middle_and_each_step_runs_once(
         try:
             job = deployed.invoke(DOUBLE, range(2000, 3000), concurrency=30)
             for share in (100, 300, 600):
-                _until(lambda share=share: len(shop.runs(deployed.folder)) >= share)  # type: ignore[misc]
+                eventually(lambda share=share: len(shop.runs(deployed.folder)) >= share)  # type: ignore[misc]
                 assert session.server.pid is not None
                 os.kill(session.server.pid, signal.SIGKILL)
                 await asyncio.sleep(0.3)
@@ -312,10 +313,10 @@ def test_the_kernel_is_killed_in_the_middle_and_the_cell_goes_on(tmp_path: Path,
                 "rnb.invoke(ServiceClient('Shop', 'double'), range(4000, 5000), concurrency=10, session=session,\n"
                 "           name='mine', show=False).result()"
             )
-            kernel = subprocess.Popen([sys.executable, "-c", code, str(data_dir)])
-            _until(lambda: len(shop.runs(deployed.folder)) >= 200)
+            kernel = start_python(code, data_dir)
+            eventually(lambda: len(shop.runs(deployed.folder)) >= 200)
             kernel.kill()
-            kernel.wait()
+            kernel.communicate()
             time.sleep(0.5)
             done = len(shop.runs(deployed.folder))
             assert done < 1000
@@ -325,10 +326,3 @@ def test_the_kernel_is_killed_in_the_middle_and_the_cell_goes_on(tmp_path: Path,
             assert Counter(shop.runs(deployed.folder)) == dict.fromkeys(map(str, range(4000, 5000)), 1)
         finally:
             deployed.close()
-
-
-def _until(condition: Any, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)

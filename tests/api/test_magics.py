@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import restate_nb as rnb
 from restate_nb.session import current
 from restate_nb.session.session import Session
+from tests.support import run_python
 
 
 @pytest.fixture
@@ -90,4 +89,4 @@ def test_unloading_takes_it_away_and_loading_brings_it_back(shell: InteractiveSh
 
 def test_importing_the_package_does_not_load_ipython() -> None:
     code = "import sys, restate_nb, restate_nb.api.magics; assert 'IPython' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python(code)

@@ -4,13 +4,9 @@ that it is kept for as long as was asked from its end on."""
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ import restate_nb as rnb
 from restate_nb.server.admin import Admin
 from restate_nb.service.wire import items_service
 from restate_nb.session.session import Session
+from tests.support import eventually, run_python
 
 
 def keys(session: Session) -> list[str]:
@@ -35,13 +32,6 @@ def keys(session: Session) -> list[str]:
             return sorted(str(row["idempotency_key"]) for row in rows)
 
     return asyncio.run(asked())
-
-
-def eventually(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("kind", ["map", "durable"])
@@ -94,10 +84,7 @@ def test_a_kill_in_the_middle_of_a_delete_leaves_nothing_that_is_found_again(
     """
 
     def run(how: str) -> str:
-        command = [sys.executable, "-c", textwrap.dedent(script), how]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert how == "die" or done.returncode == 0, done.stderr
-        return done.stdout
+        return run_python(script, how, check=how != "die").stdout
 
     assert run("die") == "attached 0\n"
     assert run("again").splitlines()[-2:] == ["attached 0", "['job/2']"]

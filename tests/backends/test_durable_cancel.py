@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,7 @@ from restate import Context
 import restate_nb as rnb
 from restate_nb.server.http import UnknownInvocation, Unreachable
 from restate_nb.session.session import Session
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+from tests.support import eventually
 
 
 async def waits(ctx: Context, item: int) -> int:
@@ -62,7 +54,7 @@ def test_what_could_not_be_cancelled_at_once_is_cancelled_later(
         return await cancel(invocation)
 
     job = rnb.map(waits, range(5), session=session, show=False)
-    until(lambda: len(job.steps()) == 5)
+    eventually(lambda: len(job.steps()) == 5)
     monkeypatch.setattr(session._admin, "cancel", first_away)
     job.cancel()
     assert job.result(20)["status"].tolist() == ["cancelled"] * 5
@@ -70,7 +62,7 @@ def test_what_could_not_be_cancelled_at_once_is_cancelled_later(
 
 def test_a_paused_job_is_cancelled(session: Session) -> None:
     job = rnb.map(waits, range(5), concurrency=2, session=session, show=False, fresh=True)
-    until(lambda: len(job.steps()) == 2)
+    eventually(lambda: len(job.steps()) == 2)
     job.pause()
     job.cancel()
     assert job.result(20)["status"].tolist() == ["cancelled"] * 5
@@ -87,12 +79,12 @@ def test_items_whose_function_is_lost_or_changed_are_cancelled_too(tmp_path: Pat
     with Session("lost", tmp_path / ".restate") as session:
         lost = rnb.map(version("only here"), range(3), name="lost", session=session, show=False)
         changed = rnb.map(version("first"), range(3), name="changed", session=session, show=False)
-        until(lambda: len(lost.steps()) == 6 and len(changed.steps()) == 6)
+        eventually(lambda: len(lost.steps()) == 6 and len(changed.steps()) == 6)
     with Session("lost", tmp_path / ".restate") as session:
         with pytest.warns(rnb.OlderResults, match="`fn.step` has changed since"):
             changed = rnb.map(version("other"), range(3), name="changed", session=session, show=False)
         lost = session.job("lost")
-        until(lambda: changed._driver.work.mismatched == 3 and "Waiting for the function" in str(lost.diagnose()))
+        eventually(lambda: changed._driver.work.mismatched == 3 and "Waiting for the function" in str(lost.diagnose()))
         for job in (lost, changed):
             job.cancel()
             assert job.result(20)["status"].tolist() == ["cancelled"] * 3

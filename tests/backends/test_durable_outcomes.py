@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -29,14 +28,7 @@ from restate_nb.service.durable_context import MAX_STEP_BYTES
 from restate_nb.service.durable_handler import DurableFunctions, DurableRequest
 from restate_nb.session.session import Session
 from restate_nb.testing import mock_context
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
+from tests.support import eventually
 
 TWICE = RunOptions[Any](max_attempts=2, initial_retry_interval=dt.timedelta(milliseconds=5))
 
@@ -301,7 +293,7 @@ def test_a_cancellation_by_restate_is_one_in_an_operation_and_in_a_step_too(sess
         time.sleep(0.05)
     job.cancel()
     assert job.result(20)["status"].tolist() == ["cancelled"] * 3
-    assert not session._functions._flights, "what ran for them was let go"
+    assert not session._functions.invocations, "what ran for them was let go"
 
 
 def test_items_that_raise_and_cancel_at_random_all_have_an_outcome(any_session: Session) -> None:
@@ -370,11 +362,11 @@ def test_steps_in_flight_when_the_server_dies_are_waited_for_and_not_run_again(s
         return await ctx.run_typed("step", step)
 
     job = rnb.map(fn, range(3), session=session, show=False)
-    until(lambda: len(begun) == 3)
+    eventually(lambda: len(begun) == 3)
     pid = session.server.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: session.server.pid not in (pid, None))
+    eventually(lambda: session.server.pid not in (pid, None))
     gate.append(True)
     assert job.values() == [0, 1, 2]
     assert sorted(begun) == [0, 1, 2]
@@ -395,7 +387,7 @@ def test_an_attempt_that_is_held_up_while_a_later_one_ends_the_invocation_begins
         return item
 
     job = rnb.map(fn, [1], session=session, show=False)
-    until(lambda: attempts[0])
+    eventually(lambda: attempts[0])
     assert session.server.pid is not None
     os.kill(session.server.pid, signal.SIGKILL)
     assert job.values() == [1]

@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 
 from restate_nb.charts import durations, failures, overview, throughput
 from restate_nb.errors import InvalidInput
-from restate_nb.results.limit_history import Limits
+from restate_nb.results.limit_history import LimitHistory
 from tests.charts.charts_jobs import JOBS, SUBMITTED, simulate
 
 
@@ -97,7 +97,7 @@ def test_a_limit_far_above_what_ran_is_only_told():
 
 
 def test_thousands_of_changes_of_a_limit_keep_their_ends_and_a_bounded_size():
-    kept = Limits()
+    kept = LimitHistory()
     for second in range(20_000):
         kept.note(second, second % 50 + 1)
         kept.note(second + 0.5, second % 50 + 1)

@@ -171,5 +171,5 @@ def more_samples() -> dict[str, bytes]:
         "change": wire.encode(wire.Change(generation=2, add_round=round_)),
         "forget now": wire.encode(wire.Forget(generation=2, now=True)),
         "forget later": wire.encode(wire.Forget(generation=2, ended=1700000002.0)),
-        "rest": wire.encode([wire.Rest(generation=2, service="rnb-s")]),
+        "rest": wire.encode([wire.Unpurged(generation=2, service="rnb-s")]),
     }

@@ -65,7 +65,7 @@ def kept(session: Session) -> dict[str, int]:
         "descriptors": ME.num_fds(),
         "handles": len(session.jobs),
         "runs": len(session._runs._runs),
-        "functions": len(session._functions._functions),
+        "functions": len(session._functions),
         "kB": tracemalloc.get_traced_memory()[0] // 1024,
     }
 

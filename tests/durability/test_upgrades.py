@@ -119,7 +119,7 @@ def test_what_records_had_after_the_first_release_is_read() -> None:
     now, later = (msgspec.json.decode(raw[name], type=wire.Forget) for name in ("forget now", "forget later"))
     assert (now.generation, now.now, now.ended) == (2, True, None)
     assert (later.generation, later.now, later.ended) == (2, False, 1700000002.0)
-    assert wire.rest_decoder.decode(raw["rest"]) == [wire.Rest(generation=2, service="rnb-s")]
+    assert wire.unpurged_decoder.decode(raw["rest"]) == [wire.Unpurged(generation=2, service="rnb-s")]
 
 
 def test_every_version_that_was_released_is_kept() -> None:

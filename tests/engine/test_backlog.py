@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from restate_nb.engine.backlog import MAX_BYTES, MAX_COUNT, MAX_SECONDS, Backlog
+from restate_nb.engine.outbox import MAX_UNRECORDED, MAX_UNRECORDED_BYTES, MAX_UNRECORDED_SECONDS, Backlog
 
 
 @dataclass(eq=False)
@@ -19,7 +19,7 @@ class Waits:
     seconds: float = 0.0
     looks: int = 0
 
-    def backlog(self) -> tuple[int, int, float]:
+    def unrecorded(self) -> tuple[int, int, float]:
         self.looks += 1
         return self.count, self.size, self.seconds
 
@@ -34,9 +34,9 @@ def backlog(*lanes: Any) -> Backlog:
 @pytest.mark.parametrize(
     ("below", "at"),
     [
-        (Waits(count=MAX_COUNT - 1), Waits(count=MAX_COUNT)),
-        (Waits(size=MAX_BYTES - 1), Waits(size=MAX_BYTES)),
-        (Waits(seconds=MAX_SECONDS - 0.1), Waits(seconds=MAX_SECONDS)),
+        (Waits(count=MAX_UNRECORDED - 1), Waits(count=MAX_UNRECORDED)),
+        (Waits(size=MAX_UNRECORDED_BYTES - 1), Waits(size=MAX_UNRECORDED_BYTES)),
+        (Waits(seconds=MAX_UNRECORDED_SECONDS - 0.1), Waits(seconds=MAX_UNRECORDED_SECONDS)),
     ],
     ids=["count", "bytes", "seconds"],
 )
@@ -47,7 +47,7 @@ def test_each_bound_holds_items_up_when_it_is_reached(below: Waits, at: Waits) -
     assert (full.has_room(), full.full) == (False, True)
 
 
-@pytest.mark.parametrize(("field", "most"), [("count", MAX_COUNT), ("size", MAX_BYTES)])
+@pytest.mark.parametrize(("field", "most"), [("count", MAX_UNRECORDED), ("size", MAX_UNRECORDED_BYTES)])
 def test_lanes_count_together_and_items_go_on_below_half(field: str, most: int) -> None:
     one, other = Waits(**{field: most // 2}), Waits(**{field: most // 2})
     held = backlog(one, other)
@@ -63,11 +63,11 @@ def test_it_looks_again_after_sixteen_items() -> None:
     lane = Waits()
     watched = backlog(lane)
     assert watched.has_room()
-    lane.count = MAX_COUNT
+    lane.count = MAX_UNRECORDED
     for _ in range(16):
         assert watched.has_room()
         assert lane.looks == 1
-        watched.grow()
+        watched.item_ended()
     assert not watched.has_room()
     assert lane.looks == 2
 
@@ -77,9 +77,9 @@ def test_it_counts_as_full_while_it_looks() -> None:
     seen: list[bool] = []
 
     class Looked(Waits):
-        def backlog(self) -> tuple[int, int, float]:
+        def unrecorded(self) -> tuple[int, int, float]:
             seen.append(watched.full)
-            return super().backlog()
+            return super().unrecorded()
 
     lane = Looked()
     watched = backlog(lane)
@@ -88,7 +88,7 @@ def test_it_counts_as_full_while_it_looks() -> None:
 
 
 def test_a_lane_that_nobody_holds_any_more_does_not_count() -> None:
-    lane = Waits(count=MAX_COUNT)
+    lane = Waits(count=MAX_UNRECORDED)
     watched = backlog(lane)
     assert not watched.has_room()
     del lane

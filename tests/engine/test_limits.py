@@ -24,10 +24,11 @@ from yarl import URL
 
 import restate_nb as rnb
 from restate_nb.backpressure import pushback, retry_after
+from restate_nb.engine.adaptive import AdaptiveConcurrency
 from restate_nb.engine.function import Function
-from restate_nb.engine.limiter import Shared
+from restate_nb.engine.limiter import SharedLimiter
 from restate_nb.engine.pool import Pool
-from restate_nb.engine.rate import Adaptive, Pace
+from restate_nb.engine.rate import RateLimiter
 from restate_nb.engine.record import ERROR, OK
 from restate_nb.limits import AUTO, Range, Rate, StopRule
 from restate_nb.policy import Limit, Retry, RunPolicy
@@ -53,7 +54,7 @@ def most_in_a_window(starts: Sequence[float], seconds: float) -> int:
 def test_no_window_has_more_starts_than_the_rate_whenever_one_asks(
     count: int, seconds: float, gaps: list[float], seed: int
 ) -> None:
-    pace, now, starts, rng = Pace(Rate(count, seconds)), 100.0, [], random.Random(seed)
+    pace, now, starts, rng = RateLimiter(Rate(count, seconds)), 100.0, [], random.Random(seed)
     for gap in gaps:
         now += gap * rng.choice((0, 0, seconds / count, seconds))
         wait = pace.ready_in(now)
@@ -66,7 +67,7 @@ def test_no_window_has_more_starts_than_the_rate_whenever_one_asks(
 
 
 def test_starts_are_spread_evenly_from_the_first_on() -> None:
-    pace, now, starts = Pace(Rate(5, 1.0)), 0.0, []
+    pace, now, starts = RateLimiter(Rate(5, 1.0)), 0.0, []
     for _ in range(11):
         now += max(0.0, pace.ready_in(now))
         pace.start(now)
@@ -76,11 +77,11 @@ def test_starts_are_spread_evenly_from_the_first_on() -> None:
 
 
 def test_a_new_rate_counts_the_starts_of_the_old_one() -> None:
-    old = Pace(Rate(10, 1.0))
+    old = RateLimiter(Rate(10, 1.0))
     for each in range(10):
         old.start(each / 10)
-    new = Pace(Rate(2, 1.0))
-    new.follow(old)
+    new = RateLimiter(Rate(2, 1.0))
+    new.continue_from(old)
     assert new.ready_in(0.91) == pytest.approx(0.8 + 1.0 - 0.91)
 
 
@@ -149,7 +150,7 @@ async def test_pools_that_share_a_limit_stay_within_it_together_and_take_turns()
         assert len(await outcomes(lane)) == 40
     assert spy.peak == 4
     assert min(order[:60].count(who) for who in range(3)) >= 10, "one pool starved the others"
-    assert Shared.of(loop, Limit("api", concurrency=4)).running == 0
+    assert SharedLimiter.of(loop, Limit("api", concurrency=4)).running == 0
     for pool in pools:
         pool.close()
 
@@ -161,7 +162,7 @@ async def test_a_shared_limit_takes_the_numbers_that_were_given_last() -> None:
     pool.provide(Function(spy.on_loop).work(), RunPolicy(limit=Limit("n", concurrency=2)))
     await asyncio.sleep(0.1)
     assert spy.peak == 2
-    Shared.of(loop, Limit("n", concurrency=6))
+    SharedLimiter.of(loop, Limit("n", concurrency=6))
     await outcomes(lane)
     assert spy.peak == 6
     pool.close()
@@ -209,7 +210,7 @@ async def test_a_pool_that_is_paused_cancelled_or_closed_while_it_waits_lets_the
     for pool in pools:
         pool.close()
     await asyncio.sleep(0.01)
-    assert Shared.of(loop, limit).running == 0
+    assert SharedLimiter.of(loop, limit).running == 0
 
 
 # ---------------------------------------------------------------- adaptive concurrency
@@ -272,7 +273,7 @@ async def test_concurrency_follows_rising_latency() -> None:
     pool.close()
 
 
-def simulated(adaptive: Adaptive, durations: Sequence[float], capacity: int) -> list[int]:
+def simulated(adaptive: AdaptiveConcurrency, durations: Sequence[float], capacity: int) -> list[int]:
     """The limits over time, of a service that serves so many at once, first come, first served."""
     now, served, waiting, limits, started = 0.0, list[tuple[float, float]](), deque[tuple[float, float]](), [], 0
     while len(limits) < len(durations):
@@ -284,7 +285,7 @@ def simulated(adaptive: Adaptive, durations: Sequence[float], capacity: int) -> 
             heapq.heappush(served, (now + takes, began))
         busy = len(served) + len(waiting)
         now, began = heapq.heappop(served)
-        adaptive.went_well(began, now, busy)
+        adaptive.on_success(began, now, busy)
         limits.append(adaptive.limit)
     return limits
 
@@ -293,7 +294,7 @@ def simulated(adaptive: Adaptive, durations: Sequence[float], capacity: int) -> 
 def test_latency_from_a_full_service_brings_concurrency_down_to_what_it_serves(spread: float) -> None:
     rng = random.Random(1)
     durations = [0.1 * (1 + spread * rng.uniform(-1, 1)) for _ in range(5000)]
-    limits = simulated(Adaptive(Range(1, 200)), durations, capacity=20)
+    limits = simulated(AdaptiveConcurrency(Range(1, 200)), durations, capacity=20)
     assert all(20 <= each <= 90 for each in limits[1500:])
 
 
@@ -301,27 +302,27 @@ def test_latency_from_a_full_service_brings_concurrency_down_to_what_it_serves(s
 def test_items_that_just_take_longer_do_not_bring_concurrency_down(spread: float) -> None:
     rng = random.Random(1)
     durations = [(0.1 if each < 3000 else 1.0) * (1 + spread * rng.uniform(-1, 1)) for each in range(8000)]
-    limits = simulated(Adaptive(Range(1, 200)), durations, capacity=1000)
+    limits = simulated(AdaptiveConcurrency(Range(1, 200)), durations, capacity=1000)
     assert limits[2999] == limits[-1] == 200
     assert min(limits[3000:]) >= 120
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ok", "no", "wait"]), st.floats(0, 10)), max_size=300), st.integers(1, 50))
 def test_adaptive_concurrency_never_leaves_its_bounds(events: list[tuple[str, float]], low: int) -> None:
-    adaptive, now = Adaptive(Range(low, low + 20)), 0.0
+    adaptive, now = AdaptiveConcurrency(Range(low, low + 20)), 0.0
     for what, took in events:
         now += 0.1
         if what == "ok":
-            adaptive.went_well(now - took, now, busy=1000)
+            adaptive.on_success(now - took, now, busy=1000)
         else:
-            adaptive.pushed_back(now - took, now, 30.0 if what == "wait" else 0.0)
+            adaptive.on_pushback(now - took, now, 30.0 if what == "wait" else 0.0)
         assert low <= adaptive.limit <= low + 20
 
 
 def test_one_round_of_refusals_is_one_cut() -> None:
-    adaptive = Adaptive(Range(1, 64), first=64)
+    adaptive = AdaptiveConcurrency(Range(1, 64), first=64)
     for _ in range(64):
-        adaptive.pushed_back(1.0, 2.0, 0.0)
+        adaptive.on_pushback(1.0, 2.0, 0.0)
     assert adaptive.limit == 32
 
 

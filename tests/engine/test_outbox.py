@@ -25,12 +25,12 @@ def ok(position: int, value: str | None = None) -> Attempt:
 
 
 async def taken(lane: ShardQueue) -> list[Attempt]:
-    return list(decode_group(await asyncio.wait_for(lane.take(), 5)))
+    return list(decode_group(await asyncio.wait_for(lane.next_group(), 5)))
 
 
 async def rest(lane: ShardQueue) -> list[Attempt]:
     attempts: list[Attempt] = []
-    while lane.backlog()[0]:
+    while lane.unrecorded()[0]:
         group = await taken(lane)
         lane.acknowledge(group)
         attempts += group
@@ -48,18 +48,18 @@ def test_an_item_goes_on_after_its_last_attempt_when_its_pause_is_over(
 
 def test_entries_are_loaded_once() -> None:
     loading = lane()
-    assert (loading.waits, len(loading.pending)) == (3, 0)
-    assert loading.begin() is True
-    assert loading.begin() is False
-    assert (loading.waits, loading.open) == (3, {3, 5, 8})
+    assert (loading.waiting, len(loading.pending)) == (3, 0)
+    assert loading.load() is True
+    assert loading.load() is False
+    assert (loading.waiting, loading.open) == (3, {3, 5, 8})
 
 
 async def test_a_group_is_bounded_in_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_GROUP_COUNT", 2)
     full = lane()
-    full.begin()
+    full.load()
     for position in PAYLOADS:
-        full.put(ok(position))
+        full.add(ok(position))
     group = await taken(full)
     assert [each.position for each in group] == [3, 5]
     assert await taken(full) == group, "offered again until it is acknowledged"
@@ -70,10 +70,10 @@ async def test_a_group_is_bounded_in_count(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("text", ["message", "traceback"])
 async def test_the_text_of_errors_counts_towards_the_bytes_of_a_group(text: str) -> None:
     full = lane()
-    full.begin()
+    full.load()
     for position in PAYLOADS:
         failure = Failure("OSError", **{"message": "", text: "x" * (MAX_GROUP_BYTES * 2 // 5)})
-        full.put(Attempt(position, 1, ERROR, 1.0, 0.5, failure=failure))
+        full.add(Attempt(position, 1, ERROR, 1.0, 0.5, failure=failure))
     assert [each.position for each in await taken(full)] == [3, 5]
 
 
@@ -83,31 +83,31 @@ async def test_the_backlog_counts_outcomes_bytes_and_the_time_since_one_was_reco
     now = 100.0
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
     watched = lane()
-    watched.begin()
+    watched.load()
     now = 200.0
-    assert watched.backlog() == (0, 0, 0.0)
-    watched.put(ok(3, "x" * 8))
+    assert watched.unrecorded() == (0, 0, 0.0)
+    watched.add(ok(3, "x" * 8))
     now = 203.0
-    assert watched.backlog() == (1, 10, 3.0)
-    watched.put(ok(5, "x" * 18))
-    assert watched.backlog() == (2, 30, 3.0)
+    assert watched.unrecorded() == (1, 10, 3.0)
+    watched.add(ok(5, "x" * 18))
+    assert watched.unrecorded() == (2, 30, 3.0)
     group = await taken(watched)
-    watched.put(ok(8, "x" * 3))
+    watched.add(ok(8, "x" * 3))
     now = 204.0
     watched.acknowledge(group[:1])
     now = 206.0
-    assert watched.backlog()[::2] == (2, 2.0)
+    assert watched.unrecorded()[::2] == (2, 2.0)
     watched.acknowledge(group)
     watched.acknowledge(group)  # by the attempt that is over, once more
-    assert watched.backlog() == (1, 5, 0.0)
+    assert watched.unrecorded() == (1, 5, 0.0)
     await rest(watched)
-    assert watched.backlog() == (0, 0, 0.0)
+    assert watched.unrecorded() == (0, 0, 0.0)
 
 
 async def test_cancelling_a_lane_that_was_never_begun_ends_all_its_items() -> None:
     ended = lane()
     ended.cancel({})
-    assert (ended.waits, ended.open) == (0, set())
+    assert (ended.waiting, ended.open) == (0, set())
     assert [(each.position, each.number, each.status, each.started, each.ran) for each in await rest(ended)] == [
         (position, 1, CANCELLED, 0.0, 0.0) for position in PAYLOADS
     ]
@@ -115,11 +115,11 @@ async def test_cancelling_a_lane_that_was_never_begun_ends_all_its_items() -> No
 
 async def test_cancelling_tells_of_the_attempt_that_was_to_come_or_that_runs() -> None:
     ended = lane()
-    ended.begin()
+    ended.load()
     ended.pending.clear()
-    ended.resting[5] = Entry(5, "e", 4)
+    ended.delayed[5] = Entry(5, "e", 4)
     ended.cancel({8: Attempt(8, 2, CANCELLED, 7.0, 1.0, failure=Failure("CancelledError", ""))})
-    assert not ended.resting
+    assert not ended.delayed
     assert [(each.position, each.number, each.started) for each in await rest(ended)] == [
         (3, 1, 0.0), (5, 4, 0.0), (8, 2, 7.0)
     ]  # fmt: skip
@@ -129,10 +129,10 @@ async def test_cancelling_tells_of_the_attempt_that_was_to_come_or_that_runs() -
 async def test_stopping_leaves_what_was_begun_elsewhere_its_turn(begun: bool) -> None:
     stopped = lane()
     if begun:
-        stopped.begin()
-        stopped.resting[8] = stopped.pending.pop()
+        stopped.load()
+        stopped.delayed[8] = stopped.pending.pop()
     stopped.stop("Two failed.", but={5})
-    assert ([each.position for each in stopped.pending], stopped.resting, stopped.open) == ([5], {}, {5})
+    assert ([each.position for each in stopped.pending], stopped.delayed, stopped.open) == ([5], {}, {5})
     for attempt in await rest(stopped):
         assert attempt.failure is not None
         assert (attempt.status, attempt.failure.type, attempt.failure.message) == (CANCELLED, FAIL_FAST, "Two failed.")
@@ -140,18 +140,18 @@ async def test_stopping_leaves_what_was_begun_elsewhere_its_turn(begun: bool) ->
 
 async def test_an_item_has_one_final_outcome() -> None:
     ended = lane()
-    ended.begin()
+    ended.load()
     ended.cancel({})
-    ended.put(ok(3))
+    ended.add(ok(3))
     assert [each.status for each in await rest(ended)] == [CANCELLED] * 3
 
 
 async def test_the_next_attempt_of_the_handler_finds_what_the_last_one_took() -> None:
     """Both wait at once; whoever comes first offers, and neither hangs."""
     shared = lane()
-    shared.begin()
+    shared.load()
     async with asyncio.timeout(5):
-        over, following = asyncio.create_task(shared.take()), asyncio.create_task(shared.take())
+        over, following = asyncio.create_task(shared.next_group()), asyncio.create_task(shared.next_group())
         await asyncio.sleep(0)
-        shared.put(ok(3))
+        shared.add(ok(3))
         assert decode_group(await over) == decode_group(await following) == [ok(3)]

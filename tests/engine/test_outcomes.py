@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from restate_nb.engine.attempt import Attempts
 from restate_nb.engine.codec import encode
 from restate_nb.engine.function import Function
+from restate_nb.engine.loop_runner import LoopRunner
 from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.engine.outbox import ShardQueue, entries
 from restate_nb.engine.pool import Pool
@@ -48,8 +48,8 @@ def ended(thread: LoopThread, fn: Any, ways: list[str], policy: RunPolicy | None
     async def take() -> None:
         pool.add(lane)
         pool.provide(Function(fn).work(), policy or RunPolicy(concurrency=4))
-        while lane.waits or lane.open or lane._fresh or lane._offered:
-            group = decode_group(await lane.take())
+        while lane.waiting or lane.open or lane._outcomes or lane._in_group:
+            group = decode_group(await lane.next_group())
             lane.acknowledge(group)
             for each in group:
                 found[each.position].append(each)
@@ -122,14 +122,14 @@ def test_random_ways_out_leave_no_item_and_no_later_job_without_an_outcome(items
 
 
 def test_a_worker_that_is_lost_leaves_its_item_an_error(items: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Attempts.run
+    run = LoopRunner.run
 
-    async def breaks(self: Attempts, work: Any, entry: Any) -> Any:
-        if entry.position % 2:
-            raise asyncio.CancelledError if entry.position == 1 else RuntimeError("a defect")
-        return await run(self, work, entry)
+    async def breaks(self: LoopRunner, work: Any, attempt: Any) -> Any:
+        if attempt.entry.position % 2:
+            raise asyncio.CancelledError if attempt.entry.position == 1 else RuntimeError("a defect")
+        return await run(self, work, attempt)
 
-    monkeypatch.setattr(Attempts, "run", breaks)
+    monkeypatch.setattr(LoopRunner, "run", breaks)
     ways = ["a", "b", "c", "d", "e"]
     items.loop.set_exception_handler(lambda *_: None)  # the defect is reported, too
     assert status_of(ended(items, awaited, ways), ways) == {"a": OK, "b": ERROR, "c": OK, "d": ERROR, "e": OK}
@@ -145,7 +145,7 @@ class Few(Threads):
         self.now = self.peak = 0
         self.refused = 0
 
-    def run(self, name: str, job: Any, told: Any) -> None:
+    def run(self, name: str, task: Any, then: Any) -> None:
         if self.now >= self.most:
             self.refused += 1
             raise NoThread
@@ -154,9 +154,9 @@ class Few(Threads):
 
         def less() -> None:
             self.now -= 1
-            told()
+            then()
 
-        super().run(name, job, less)
+        super().run(name, task, less)
 
 
 @pytest.mark.parametrize("limited", [False, True])
@@ -175,7 +175,7 @@ async def test_where_the_machine_gives_few_threads_fewer_items_run_at_once(limit
     release.set()
     positions: list[int] = []
     while len(positions) < 40:
-        group = decode_group(await asyncio.wait_for(lane.take(), 10))
+        group = decode_group(await asyncio.wait_for(lane.next_group(), 10))
         lane.acknowledge(group)
         assert all(each.status == OK and each.number == 1 for each in group)
         positions += [each.position for each in group]
@@ -200,7 +200,7 @@ async def test_a_pool_for_which_there_is_no_thread_at_all_begins_when_there_is_o
             await asyncio.sleep(0.001)
         assert pool.scarce is not None
         threads.most = 5
-        while len(lane._fresh) != 5:
+        while len(lane._outcomes) != 5:
             await asyncio.sleep(0.001)
         while pool.scarce is not None:
             await asyncio.sleep(0.001)
@@ -226,7 +226,7 @@ async def test_an_item_that_ends_in_the_turn_of_its_deadline_leaves_no_hung_thre
         pass  # the loop is busy while they end and their deadline passes
     statuses = []
     while len(statuses) < 4:
-        group = decode_group(await asyncio.wait_for(lane.take(), 10))
+        group = decode_group(await asyncio.wait_for(lane.next_group(), 10))
         lane.acknowledge(group)
         statuses += [each.status for each in group]
     assert statuses == [OK] * 4, "what they returned was there"

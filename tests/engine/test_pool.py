@@ -14,6 +14,7 @@ import pytest
 
 from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.function import Function
+from restate_nb.engine.loop_runner import LoopRunner
 from restate_nb.engine.outbox import MAX_GROUP_BYTES, ShardQueue, entries
 from restate_nb.engine.pool import Pool
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, Attempt, Failure, decode_group
@@ -75,18 +76,18 @@ async def pool() -> AsyncIterator[Pool]:
 
 
 def unrecorded(lane: ShardQueue) -> bool:
-    return bool(lane._fresh or lane._offered)
+    return bool(lane._outcomes or lane._in_group)
 
 
 def unsettled(lane: ShardQueue) -> bool:
-    return bool(lane.waits or lane.open) or unrecorded(lane)
+    return bool(lane.waiting or lane.open) or unrecorded(lane)
 
 
 async def outcomes(lane: ShardQueue) -> list[Attempt]:
     """All attempts of a lane, in the order in which they ended."""
     attempts: list[Attempt] = []
     while unsettled(lane):
-        group = decode_group(await asyncio.wait_for(lane.take(), 10))
+        group = decode_group(await asyncio.wait_for(lane.next_group(), 10))
         lane.acknowledge(group)
         attempts += group
     return attempts
@@ -394,11 +395,11 @@ async def test_an_outcome_is_offered_until_it_is_acknowledged(pool: Pool) -> Non
     lane = lane_of(*range(3))
     pool.add(lane)
     pool.provide(Function(len).work(), RunPolicy())
-    first = await lane.take()
-    assert decode_group(await lane.take())[: len(decode_group(first))] == decode_group(first)
+    first = await lane.next_group()
+    assert decode_group(await lane.next_group())[: len(decode_group(first))] == decode_group(first)
     lane.acknowledge(decode_group(first))
     while unsettled(lane):
-        lane.acknowledge(decode_group(await lane.take()))
+        lane.acknowledge(decode_group(await lane.next_group()))
 
 
 async def test_a_group_is_bounded_in_bytes(pool: Pool) -> None:
@@ -406,10 +407,10 @@ async def test_a_group_is_bounded_in_bytes(pool: Pool) -> None:
     lane = lane_of(*range(6))
     pool.add(lane)
     pool.provide(Function(lambda _: "x" * (MAX_GROUP_BYTES // 2)).work(), RunPolicy())
-    while lane.waits or lane.open:
+    while lane.waiting or lane.open:
         await asyncio.sleep(0.01)
     while unrecorded(lane):
-        group = await lane.take()
+        group = await lane.next_group()
         assert len(group) < 2 * MAX_GROUP_BYTES
         attempts_in_groups.append(len(decode_group(group)))
         lane.acknowledge(decode_group(group))
@@ -450,17 +451,17 @@ async def test_threads_end_when_the_pool_is_closed() -> None:
 async def test_an_attempt_that_is_over_never_takes_the_wake_up_of_the_next(pool: Pool) -> None:
     """Two wait for outcomes: the attempt whose connection broke, and the next one."""
     lane = lane_of(*range(3))
-    lane.begin()
-    over, following = asyncio.create_task(lane.take()), asyncio.create_task(lane.take())
+    lane.load()
+    over, following = asyncio.create_task(lane.next_group()), asyncio.create_task(lane.next_group())
     await asyncio.sleep(0)
-    lane.put(Attempt(0, 1, OK, 1.0, 0.0))
+    lane.add(Attempt(0, 1, OK, 1.0, 0.0))
     group = decode_group(await asyncio.wait_for(following, 1))
     lane.acknowledge(group)
-    following = asyncio.create_task(lane.take())
+    following = asyncio.create_task(lane.next_group())
     await asyncio.wait_for(over, 1)
-    late = asyncio.create_task(lane.take())  # it asks once more before it learns that it is over
+    late = asyncio.create_task(lane.next_group())  # it asks once more before it learns that it is over
     await asyncio.sleep(0)
-    lane.put(Attempt(1, 1, OK, 1.0, 0.0))
+    lane.add(Attempt(1, 1, OK, 1.0, 0.0))
     assert [each.position for each in decode_group(await asyncio.wait_for(following, 1))] == [1]
     await asyncio.wait_for(late, 1)
 
@@ -468,7 +469,7 @@ async def test_an_attempt_that_is_over_never_takes_the_wake_up_of_the_next(pool:
 async def test_no_item_starts_while_too_many_outcomes_wait_to_be_recorded(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("restate_nb.engine.backlog.MAX_COUNT", 100)
+    monkeypatch.setattr("restate_nb.engine.outbox.MAX_UNRECORDED", 100)
     lanes = [lane_of(*range(150)), lane_of(*range(150))]
     for lane in lanes:
         pool.add(lane)
@@ -476,30 +477,30 @@ async def test_no_item_starts_while_too_many_outcomes_wait_to_be_recorded(
     while not pool.overfull:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
-    waiting = sum(lane.backlog()[0] for lane in lanes)
+    waiting = sum(lane.unrecorded()[0] for lane in lanes)
     assert 100 <= waiting <= 100 + 16 + 3  # it looks every 16 items, and lets three end
     for lane in lanes:
         while unsettled(lane):
-            lane.acknowledge(decode_group(await asyncio.wait_for(lane.take(), 10)))
+            lane.acknowledge(decode_group(await asyncio.wait_for(lane.next_group(), 10)))
             pool.recorded()
-    assert all(lane.backlog() == (0, 0, 0.0) for lane in lanes)
+    assert all(lane.unrecorded() == (0, 0, 0.0) for lane in lanes)
 
 
 async def test_no_item_starts_while_nothing_has_been_recorded_for_long(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("restate_nb.engine.backlog.MAX_SECONDS", 0.2)
+    monkeypatch.setattr("restate_nb.engine.outbox.MAX_UNRECORDED_SECONDS", 0.2)
     lane = lane_of(*range(400))
     pool.add(lane)
     pool.provide(Function(lambda item: time.sleep(0.01)).work(), RunPolicy(concurrency=2))
     while not pool.overfull:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
-    waiting = lane.backlog()[0]
+    waiting = lane.unrecorded()[0]
     await asyncio.sleep(0.2)
-    assert lane.backlog()[0] == waiting < 200
+    assert lane.unrecorded()[0] == waiting < 200
     while unsettled(lane):
-        lane.acknowledge(decode_group(await asyncio.wait_for(lane.take(), 10)))
+        lane.acknowledge(decode_group(await asyncio.wait_for(lane.next_group(), 10)))
         pool.recorded()
 
 
@@ -595,14 +596,14 @@ async def test_a_defect_of_the_pool_is_reported_and_is_what_became_of_its_item(
 ) -> None:
     told: list[BaseException] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
-    attempts_run = pool._attempts.run
+    run = LoopRunner.run
 
-    async def run_or_break(work: Any, entry: Any) -> Any:
-        if entry.position == 1:
+    async def run_or_break(self: LoopRunner, work: Any, attempt: Any) -> Any:
+        if attempt.entry.position == 1:
             raise RuntimeError("a defect")
-        return await attempts_run(work, entry)
+        return await run(self, work, attempt)
 
-    monkeypatch.setattr(pool._attempts, "run", run_or_break)
+    monkeypatch.setattr(LoopRunner, "run", run_or_break)
     lane = numbered(*range(6))
     pool.add(lane)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 import weakref
@@ -13,17 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from restate_nb.engine.thread_runner import DaemonExecutor, NoThread, Threads
+from tests.support import eventually, run_python
 
 
 def named(name: str) -> int:
     return sum(each.name.startswith(name) for each in threading.enumerate())
-
-
-def until(reached: object, seconds: float = 5) -> bool:
-    deadline = time.monotonic() + seconds
-    while not reached() and time.monotonic() < deadline:  # type: ignore[operator]
-        time.sleep(0.005)
-    return bool(reached())  # type: ignore[operator]
 
 
 def run(threads: Threads, job: object) -> Future[None]:
@@ -38,7 +29,7 @@ def test_one_job_after_the_other_needs_one_thread() -> None:
         run(threads, lambda: None).result(5)
     assert named("rnb-of-test") == 1
     threads.close()
-    assert until(lambda: named("rnb-of-test") == 0)
+    eventually(lambda: named("rnb-of-test") == 0)
 
 
 def test_threads_that_are_idle_end_and_later_jobs_find_new_ones() -> None:
@@ -49,7 +40,7 @@ def test_threads_that_are_idle_end_and_later_jobs_find_new_ones() -> None:
         barrier.wait(5)
         for each in jobs:
             each.result(5)
-        assert until(lambda: named("rnb-of-test") == 0)
+        eventually(lambda: named("rnb-of-test") == 0)
     threads.close()
 
 
@@ -71,7 +62,7 @@ def test_an_idle_thread_keeps_nothing_of_its_last_job() -> None:
         gone = weakref.ref(thing)
         run(threads, lambda thing=thing: None).result(5)
         del thing
-        assert until(lambda gone=gone: gone() is None)
+        eventually(lambda gone=gone: gone() is None)
     threads.close()
 
 
@@ -134,4 +125,4 @@ def test_a_thread_that_hangs_holds_up_no_interpreter_that_ends() -> None:
         loop.start(asyncio.to_thread(time.sleep, 60))
         time.sleep(0.1)
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=20)
+    run_python(script, timeout=20)

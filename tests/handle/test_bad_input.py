@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -15,6 +13,7 @@ import pytest
 
 import restate_nb as rnb
 from restate_nb.session.session import Session
+from tests.support import run_python
 
 
 def one(item: Any) -> Any:
@@ -209,5 +208,4 @@ async def cell():
     return rnb.run(inner())
 print(rnb.run(inner()), asyncio.run.__module__, asyncio.run(cell()))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["3", "asyncio.runners", "3"]
+    assert run_python(code).stdout.split() == ["3", "asyncio.runners", "3"]

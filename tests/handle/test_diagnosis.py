@@ -18,6 +18,7 @@ import restate_nb as rnb
 from restate_nb.handle import visible
 from restate_nb.handle.diagnosis import Diagnosis
 from restate_nb.session.session import Session
+from tests.support import eventually
 
 numbers = itertools.count()
 
@@ -32,12 +33,8 @@ def submitted(session: Session, fn: Any, items: Any, **options: Any) -> Iterator
         job.cancel()
 
 
-def until(job: rnb.Job[Any], says: Callable[[Diagnosis], bool], seconds: float = 10) -> Diagnosis:
-    deadline = time.monotonic() + seconds
-    while not says(found := job.diagnose()):
-        assert time.monotonic() < deadline, str(found)
-        time.sleep(0.05)
-    return found
+def until(job: rnb.Job[Any], says: Callable[[Diagnosis], bool]) -> Diagnosis:
+    return eventually(lambda: found if says(found := job.diagnose()) else None, 10, shows=job.diagnose)
 
 
 async def waits_in_vain(item: int) -> None:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,11 @@ from nbclient import NotebookClient
 import restate_nb as rnb
 from restate_nb.engine import process_runner
 from restate_nb.session.session import Session
+from tests import support
 from tests.handle.counted import Calls, look, look_awaited, variable
 from tests.results.shapes import Answer, ask
 
-
-def submit(session: Session, fn: Any, items: Any, **options: Any) -> rnb.Job[Any]:
-    options.setdefault("executor", "process")
-    return rnb.map(fn, items, session=session, show=False, **options)
+submit = partial(support.submit, executor="process")
 
 
 def workers() -> list[psutil.Process]:
@@ -184,7 +183,6 @@ def test_no_process_is_left_after_stop(data_dir: Path, in_flight: bool) -> None:
 
 def test_workers_with_nothing_to_do_end(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_runner, "IDLE", 0.2)
-    monkeypatch.setattr("restate_nb.engine.attempt.IDLE", 0.2)
     pids = submit(session, lambda item: os.getpid(), range(4), name="idle workers").values()
     assert gone(pids)
 

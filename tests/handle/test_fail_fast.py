@@ -12,16 +12,7 @@ import restate
 
 import restate_nb as rnb
 from restate_nb.session.session import Session
-
-
-@pytest.fixture(scope="module")
-def session(any_session: Session) -> Session:
-    """Each test twice: as users have it, and with every wait replayed."""
-    return any_session
-
-
-def submit(session: Session, fn: Any, items: Any, **options: Any) -> rnb.Job[Any]:
-    return rnb.map(fn, items, session=session, show=False, **options)
+from tests.support import submit
 
 
 def test_the_first_failure_ends_the_job_with_what_is_done(any_session: Session) -> None:

@@ -17,22 +17,12 @@ import pytest
 import restate_nb as rnb
 from restate_nb.service.active_jobs import JobRun
 from restate_nb.session.session import Session
-
-
-@pytest.fixture(scope="module")
-def session(any_session: Session) -> Session:
-    """Each test twice: as users have it, and with every wait replayed."""
-    return any_session
-
+from tests.support import submit
 
 COLUMNS = [
     *("item", "value", "status", "error_type", "error"),
     *("attempts", "queued_s", "run_s", "started_at", "finished_at"),
 ]
-
-
-def submit(session: Session, fn: Any, items: Any, **options: Any) -> rnb.Job[Any]:
-    return rnb.map(fn, items, session=session, show=False, **options)
 
 
 class Mixed:
@@ -250,7 +240,7 @@ def test_cancel_ends_what_can_be_ended_and_keeps_what_is_done(any_session: Sessi
     assert len(caught.value.frame) == 50
 
 
-def test_a_cancelled_job_goes_on_where_it_stopped_when_retried(session: Session) -> None:
+def test_a_cancelled_job_goes_on_where_it_stopped_when_retried(any_session: Session) -> None:
     gate = threading.Event()
 
     def work(item: int) -> int:
@@ -258,7 +248,7 @@ def test_a_cancelled_job_goes_on_where_it_stopped_when_retried(session: Session)
             gate.wait(20)
         return item
 
-    job = submit(session, work, range(6), concurrency=2)
+    job = submit(any_session, work, range(6), concurrency=2)
     while job.counts["ok"] < 1:
         time.sleep(0.01)
     job.cancel()

@@ -13,16 +13,7 @@ import restate_nb as rnb
 from restate_nb.backends import local
 from restate_nb.session.session import Session
 from tests.engine.test_limits import most_in_a_window
-
-
-@pytest.fixture(scope="module")
-def session(any_session: Session) -> Session:
-    """Each test twice: as users have it, and with every wait replayed."""
-    return any_session
-
-
-def submit(session: Session, fn: Any, items: Any, **options: Any) -> rnb.Job[Any]:
-    return rnb.map(fn, items, session=session, show=False, **options)
+from tests.support import submit
 
 
 class Starts:

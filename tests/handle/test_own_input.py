@@ -23,10 +23,7 @@ from restate_nb.engine.function import Function
 from restate_nb.handle.items import own_source, read_inputs, read_items
 from restate_nb.session.session import Session
 from tests.handle.counted import spoils, spoils_soon
-
-
-def submit(fn: Any, items: Any, session: Session, **options: Any) -> rnb.Job[Any]:
-    return rnb.map(fn, items, session=session, show=False, **options)
+from tests.support import submit
 
 
 def text_of(item: Any) -> str:
@@ -51,7 +48,7 @@ CHANGES: dict[str, Callable[[list[Any]], object]] = {
 def test_a_list_may_be_changed_as_soon_as_its_job_is_submitted(session: Session, change: str, when: str) -> None:
     items = [{"n": number, "in": [number]} for number in range(3)]
     before = copy.deepcopy(items)
-    job = submit(text_of, items, session, name=f"{change} {when}", concurrency=1)
+    job = submit(session, text_of, items, name=f"{change} {when}", concurrency=1)
     if when == "while it runs":
         job.wait(0.001)
     if when == "after the end":
@@ -64,7 +61,7 @@ def test_a_list_may_be_changed_as_soon_as_its_job_is_submitted(session: Session,
         zip(before, map(repr, before), strict=True)
     )
     assert job.join()["item"].tolist() == before
-    assert submit(text_of, before, session, name=f"{change} {when}").attached == 3
+    assert submit(session, text_of, before, name=f"{change} {when}").attached == 3
 
 
 @pytest.mark.parametrize("executor", ["loop", "thread", "process"])
@@ -74,7 +71,7 @@ def test_what_the_function_does_to_its_argument_is_seen_by_nobody_else(session: 
     options: dict[str, Any] = {"retry": attempts, "name": f"spoils {executor}"}
     if executor != "loop":
         options["executor"] = executor
-    job = submit(spoils_soon if executor == "loop" else spoils, [shared] * 3, session, **options)
+    job = submit(session, spoils_soon if executor == "loop" else spoils, [shared] * 3, **options)
     frame = job.result(timeout=60)
     assert frame["attempts"].tolist() == [2, 2, 2]
     assert frame["error"].str.endswith("was {'n': 1, 'in': [1, 2]}").all()
@@ -86,7 +83,7 @@ def test_what_the_function_does_to_its_argument_is_seen_by_nobody_else(session: 
 
 def test_a_frame_and_its_index_may_be_changed(session: Session) -> None:
     frame = pd.DataFrame({"a": [1, 2, 3], "cell": [[1], [2], [3]]}, index=pd.Index([7, 8, 9], name="key"))
-    job = submit(lambda a, cell: [a, cell], frame, session, name="frame")
+    job = submit(session, lambda a, cell: [a, cell], frame, name="frame")
     frame.loc[7, "a"] = 99
     frame["cell"].iloc[1].append(5)
     frame.index.name = "other"
@@ -120,7 +117,7 @@ def test_a_series_may_be_changed_and_keeps_its_dtype(
     session: Session, series: pd.Series[Any], request: pytest.FixtureRequest
 ) -> None:
     before = [encode(each) for each in series]
-    job = submit(repr, series, session, name=f"series of {request.node.callspec.id}")
+    job = submit(session, repr, series, name=f"series of {request.node.callspec.id}")
     for each in series:
         if isinstance(each, (list, dict)):
             each.clear()
@@ -133,8 +130,8 @@ def test_a_series_may_be_changed_and_keeps_its_dtype(
 
 def test_views_of_arrays_are_items_of_their_own(session: Session) -> None:
     array = np.arange(6).reshape(3, 2)
-    job = submit(lambda row: int(row.sum()), array, session, name="views")
-    listed = submit(lambda row: int(row.sum()), list(array), session, name="listed views")
+    job = submit(session, lambda row: int(row.sum()), array, name="views")
+    listed = submit(session, lambda row: int(row.sum()), list(array), name="listed views")
     array[:] = 0
     for each in (job, listed):
         frame = each.result()
@@ -195,7 +192,7 @@ def test_however_the_input_is_changed_item_value_and_index_stay_together(session
         if labels is not None and rng.random() < 0.5:
             given = pd.Series(items, index=labels, dtype=object)
         before = [encode(each) for each in items]
-        job = submit(text_of, given, session, name=f"seed {seed} trial {trial}", concurrency=rng.choice([1, 5]))
+        job = submit(session, text_of, given, name=f"seed {seed} trial {trial}", concurrency=rng.choice([1, 5]))
         for _ in range(rng.randrange(1, 6)):
             _spoil(rng, items, given)
             if rng.random() < 0.3:

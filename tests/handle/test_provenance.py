@@ -23,18 +23,9 @@ import pandas as pd
 import pytest
 
 import restate_nb as rnb
-from restate_nb.service.variants import Variant, Vary, chosen, claimed, varied
+from restate_nb.service.variants import Variant, Vary, claim_variant, find_variant, note_varying
 from restate_nb.session.session import Session
-
-
-def submit(session: Session, fn: Callable[..., Any], items: Any = (1, 2, 3), **options: Any) -> rnb.Job[Any]:
-    return rnb.map(fn, list(items), session=session, show=False, **options)
-
-
-def defined(source: str, **names: Any) -> dict[str, Any]:
-    space: dict[str, Any] = {"__name__": "__main__", **names}
-    exec(source, space)
-    return space
+from tests.support import defined, submit
 
 
 def restarted(session: Session) -> None:
@@ -68,13 +59,13 @@ VARYING = {
 def test_what_the_function_itself_changes_does_not_count(what: str, session: Session) -> None:
     source = f"WHAT = {what!r}\n" + VARYING[what].replace("return x", "return WHAT and x")
     space = defined(source)
-    job = submit(session, space["f"])
+    job = submit(session, space["f"], [1, 2, 3])
     assert job.values() == [1, 2, 3]
-    assert submit(session, space["f"]) is job, "run again in this kernel"
+    assert submit(session, space["f"], [1, 2, 3]) is job, "run again in this kernel"
     restarted(session)
-    again = submit(session, space["f"])
+    again = submit(session, space["f"], [1, 2, 3])
     assert (again.name, again.result(10)["value"].tolist(), again.attached) == (job.name, [1, 2, 3], 3)
-    fresh = submit(session, defined(source)["f"])
+    fresh = submit(session, defined(source)["f"], [1, 2, 3])
     assert fresh.name == job.name, "all cells run again"
 
 
@@ -87,14 +78,14 @@ def test_what_is_changed_while_the_job_runs_is_the_functions_own_doing(session: 
         gate.wait(20)
         return item
 
-    job = submit(session, work)
+    job = submit(session, work, [1, 2, 3])
     while len(seen) < 3:
         time.sleep(0.005)
-    again = submit(session, work)
+    again = submit(session, work, [1, 2, 3])
     gate.set()
     assert again is job
     assert job.values() == [1, 2, 3]
-    assert submit(session, work) is job
+    assert submit(session, work, [1, 2, 3]) is job
     assert job._driver.manifest.varies == ["work.seen"]
 
 
@@ -175,18 +166,18 @@ print(job.name, job.attached > 0)
 
 def test_a_variant_is_found_by_what_does_not_vary() -> None:
     one = Variant(job="a", parts={"cfg": "d1", "seen": "d1"}, at=1.0)
-    kept, job = claimed([], one)
+    kept, job = claim_variant([], one)
     assert job == "a"
     other = Variant(job="b", parts={"cfg": "d1", "seen": "d2"}, at=2.0)
-    assert claimed(kept, other)[1] == "b"
-    kept = varied(kept, Vary(job="a", varies=["seen"]))
-    assert claimed(kept, other)[1] == "a"
-    assert claimed(kept, msgspec.structs.replace(other, parts={"cfg": "d2", "seen": "d1"}))[1] == "b"
+    assert claim_variant(kept, other)[1] == "b"
+    kept = note_varying(kept, Vary(job="a", varies=["seen"]))
+    assert claim_variant(kept, other)[1] == "a"
+    assert claim_variant(kept, msgspec.structs.replace(other, parts={"cfg": "d2", "seen": "d1"}))[1] == "b"
     many: list[Variant] = []
     for number in range(500):
-        many, _ = claimed(many, Variant(job=str(number), parts={"cfg": f"d{number}"}, at=float(number)))
+        many, _ = claim_variant(many, Variant(job=str(number), parts={"cfg": f"d{number}"}, at=float(number)))
     assert len(many) <= 200
-    assert chosen(many, Variant(job="x", parts={"cfg": "d499"}, at=0.0)) is not None
+    assert find_variant(many, Variant(job="x", parts={"cfg": "d499"}, at=0.0)) is not None
 
 
 # ---------------------------------------------------------------- with a name
@@ -194,29 +185,29 @@ def test_a_variant_is_found_by_what_does_not_vary() -> None:
 
 def test_a_finished_job_whose_function_has_changed_says_so(session: Session) -> None:
     space = defined("RATE = 1\ndef helper(x): return x\ndef f(x): return helper(x) * RATE")
-    job = submit(session, space["f"], name="edited")
+    job = submit(session, space["f"], [1, 2, 3], name="edited")
     assert job.values() == [1, 2, 3]
-    assert submit(session, space["f"], name="edited")._progress().note == ""
+    assert submit(session, space["f"], [1, 2, 3], name="edited")._progress().note == ""
     exec("def f(x): return -helper(x) * RATE", space)
     with pytest.warns(rnb.OlderResults, match="'edited': the results are of an older `f`") as caught:
-        submit(session, space["f"], name="edited")
+        rnb.map(space["f"], [1, 2, 3], session=session, show=False, name="edited")
     assert caught[0].filename == __file__
     assert "of an older `f`" in job._progress().note
     exec("def f(x): return helper(x) * RATE\ndef helper(x): return x + 1", space)
     with pytest.warns(rnb.OlderResults, match="of an older `helper`"):
-        submit(session, space["f"], name="edited")
+        submit(session, space["f"], [1, 2, 3], name="edited")
     exec("def helper(x): return x\nRATE = 2", space)
     with pytest.warns(rnb.OlderResults, match="`RATE` has changed since"):
-        submit(session, space["f"], name="edited")
+        submit(session, space["f"], [1, 2, 3], name="edited")
     restarted(session)
     with pytest.warns(rnb.OlderResults, match="`RATE` has changed since"):
-        again = submit(session, space["f"], name="edited")
+        again = submit(session, space["f"], [1, 2, 3], name="edited")
     assert again.values() == [1, 2, 3]
     states = again.identity().frame().set_index("name")["state"].to_dict()
     assert states == {"f": "", "helper": "", "RATE": "changed since"}
     assert "changed since" in again.identity()._repr_html_()
     space["RATE"] = 1
-    assert submit(session, space["f"], name="edited").values() == [1, 2, 3]
+    assert submit(session, space["f"], [1, 2, 3], name="edited").values() == [1, 2, 3]
 
 
 def test_rows_tell_which_code_they_are_of_and_the_older_ones_can_be_run_again(session: Session) -> None:
@@ -278,25 +269,25 @@ def test_a_repair_of_what_failed_is_counted_and_not_warned_of_and_a_whole_new_ru
 def test_only_what_is_older_runs_again_after_a_restart(session: Session) -> None:
     ran: list[int] = []
     space = defined("F = 1\ndef f(x):\n    ran.append(x)\n    return x * F\n", ran=ran)
-    submit(session, space["f"], name="content").result(20)
+    submit(session, space["f"], [1, 2, 3], name="content").result(20)
     space["F"] = 2
     restarted(session)
-    job = submit(session, space["f"], name="content", fresh="changed")
+    job = submit(session, space["f"], [1, 2, 3], name="content", fresh="changed")
     assert job.result(20)["value"].tolist() == [2, 4, 6]
     assert sorted(ran) == [1, 1, 2, 2, 3, 3]
     with pytest.raises(rnb.InvalidInput, match='"changed"'):
-        submit(session, space["f"], name="content", fresh="all")
+        submit(session, space["f"], [1, 2, 3], name="content", fresh="all")
 
 
 def test_a_record_of_before_there_was_this_is_attached_to_without_a_word(session: Session) -> None:
     def work(item: int) -> int:
         return item
 
-    job = submit(session, work, name="earlier")
+    job = submit(session, work, [1, 2, 3], name="earlier")
     job.result(20)
     manifest = job._driver.manifest
     manifest.made, manifest.bound = [], None
-    assert submit(session, work, name="earlier").values() == [1, 2, 3]
+    assert submit(session, work, [1, 2, 3], name="earlier").values() == [1, 2, 3]
     assert "cannot be compared" in repr(job.identity())
 
 
@@ -334,19 +325,19 @@ def test_what_a_partial_binds_counts_like_an_item(session: Session) -> None:
     def power(exponent: int, item: int) -> int:
         return item**exponent
 
-    assert submit(session, functools.partial(power, 2), version=1).values() == [1, 4, 9]
-    assert submit(session, functools.partial(power, 3), version=1).values() == [1, 8, 27]
-    submit(session, functools.partial(power, 2), name="power").result(20)
+    assert submit(session, functools.partial(power, 2), [1, 2, 3], version=1).values() == [1, 4, 9]
+    assert submit(session, functools.partial(power, 3), [1, 2, 3], version=1).values() == [1, 8, 27]
+    submit(session, functools.partial(power, 2), [1, 2, 3], name="power").result(20)
     with pytest.raises(rnb.JobMismatch, match=r"other arguments bound to its function: `power\(0\)`"):
-        submit(session, functools.partial(power, 3), name="power")
+        submit(session, functools.partial(power, 3), [1, 2, 3], name="power")
 
 
 def test_a_version_stands_for_code_and_what_it_names(session: Session) -> None:
     space = defined("RATE = 1\ndef f(x): return x * RATE")
-    one = submit(session, space["f"], version=1)
+    one = submit(session, space["f"], [1, 2, 3], version=1)
     exec("RATE = 2\ndef f(x): return -x * RATE", space)
-    assert submit(session, space["f"], version=1) is one
-    assert submit(session, space["f"], version=2).name != one.name
+    assert submit(session, space["f"], [1, 2, 3], version=1) is one
+    assert submit(session, space["f"], [1, 2, 3], version=2).name != one.name
     one.result(20)
 
 
@@ -360,20 +351,20 @@ def test_what_could_not_be_seen_is_told(session: Session) -> None:
         with lock:
             return item
 
-    job = submit(session, work)
+    job = submit(session, work, [1, 2, 3])
     job.result(20)
     assert "not seen: work.lock: lock:" in repr(job.identity())
     assert job._progress().note == ""
     restarted(session)
-    again = submit(session, work)
+    again = submit(session, work, [1, 2, 3])
     again.result(20)
     assert again._progress().note == "not seen: `work.lock`; see job.identity()"
 
 
 def test_a_cached_function_of_a_notebook_runs_in_worker_processes(session: Session) -> None:
     space = defined("import functools\n@functools.lru_cache\ndef f(x): return x + 1\ndef g(x): return f(x)")
-    assert submit(session, space["f"], executor="process", concurrency=1).values() == [2, 3, 4]
-    assert submit(session, space["g"], executor="process", concurrency=1).values() == [2, 3, 4]
+    assert submit(session, space["f"], [1, 2, 3], executor="process", concurrency=1).values() == [2, 3, 4]
+    assert submit(session, space["g"], [1, 2, 3], executor="process", concurrency=1).values() == [2, 3, 4]
 
 
 def test_what_a_worker_process_could_not_load_is_refused_before_anything_starts(
@@ -384,9 +375,9 @@ def test_what_a_worker_process_could_not_load_is_refused_before_anything_starts(
     monkeypatch.setitem(sys.modules, "made_at_run_time", made)
     helper = made.helper
     with pytest.raises(rnb.InvalidInput, match="'made_at_run_time', which other processes cannot import"):
-        submit(session, lambda item: helper(item), executor="process")
+        submit(session, lambda item: helper(item), [1, 2, 3], executor="process")
     with Path(__file__).open() as file, pytest.raises(rnb.InvalidInput, match="an open file"):
-        submit(session, lambda item: file.name, executor="process")
+        submit(session, lambda item: file.name, [1, 2, 3], executor="process")
 
 
 def test_a_large_array_that_a_function_names_is_seen(session: Session) -> None:
@@ -395,9 +386,9 @@ def test_a_large_array_that_a_function_names_is_seen(session: Session) -> None:
     def work(item: int) -> float:
         return float(weights.sum()) + item
 
-    assert submit(session, work).values() == [1.0, 2.0, 3.0]
+    assert submit(session, work, [1, 2, 3]).values() == [1.0, 2.0, 3.0]
     weights[1_234_567] = 1
-    assert submit(session, work).values() == [2.0, 3.0, 4.0]
+    assert submit(session, work, [1, 2, 3]).values() == [2.0, 3.0, 4.0]
 
 
 SEED = 7
@@ -422,11 +413,15 @@ def test_random_cells_never_get_the_result_of_others(session: Session) -> None:
 
 def test_what_is_retried_is_of_the_content_that_there_is_by_then(session: Session) -> None:
     space = defined("cfg = {'k': 0}\ndef f(x):\n    return x if x > 1 else 1 / cfg['k']\n")
-    job = submit(session, space["f"], name="retried")
+    job = submit(session, space["f"], [1, 2, 3], name="retried")
     assert job.result(20)["status"].tolist() == ["error", "ok", "ok"]
     space["cfg"]["k"] = 4  # and the cell is not run again
     frame = job.retry_failed().result(20)
     assert frame["value"].tolist() == [0.25, 2, 3]
     assert frame["code"].iloc[1] == frame["code"].iloc[2] != frame["code"].iloc[0]
-    assert submit(session, space["f"], name="retried", fresh="changed").result(20)["value"].tolist() == [0.25, 2, 3]
+    assert submit(session, space["f"], [1, 2, 3], name="retried", fresh="changed").result(20)["value"].tolist() == [
+        0.25,
+        2,
+        3,
+    ]
     assert "code" not in job.frame()

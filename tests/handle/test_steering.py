@@ -14,16 +14,7 @@ from restate import Context
 
 import restate_nb as rnb
 from restate_nb.session.session import Session
-
-
-@pytest.fixture(scope="module")
-def session(any_session: Session) -> Session:
-    """Each test twice: as users have it, and with every wait replayed."""
-    return any_session
-
-
-def submit(session: Session, fn: Any, items: Any, **options: Any) -> rnb.Job[Any]:
-    return rnb.map(fn, items, session=session, show=False, **options)
+from tests.support import submit
 
 
 class Flaky:
@@ -83,7 +74,7 @@ def test_a_choice_that_does_not_fit_is_refused(session: Session, where: Any, say
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_a_paused_job_starts_nothing_until_it_is_resumed(session: Session, durable: bool) -> None:
+def test_a_paused_job_starts_nothing_until_it_is_resumed(any_session: Session, durable: bool) -> None:
     started: list[int] = []
 
     def work(item: int) -> int:
@@ -96,7 +87,7 @@ def test_a_paused_job_starts_nothing_until_it_is_resumed(session: Session, durab
         await ctx.sleep(timedelta(milliseconds=50))
         return item
 
-    job = submit(session, durable_work if durable else work, range(40), concurrency=2)
+    job = submit(any_session, durable_work if durable else work, range(40), concurrency=2)
     while not started:
         time.sleep(0.01)
     job.pause()
@@ -191,7 +182,7 @@ def test_the_time_between_a_round_and_the_next_is_in_no_list(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_a_deleted_job_leaves_no_invocation_and_its_cell_runs_it_anew(session: Session, durable: bool) -> None:
+def test_a_deleted_job_leaves_no_invocation_and_its_cell_runs_it_anew(any_session: Session, durable: bool) -> None:
     calls: list[int] = []
 
     def work(item: int) -> int:
@@ -202,14 +193,14 @@ def test_a_deleted_job_leaves_no_invocation_and_its_cell_runs_it_anew(session: S
         return await ctx.run_typed("work", lambda: work(item))
 
     fn = durable_work if durable else work
-    job = submit(session, fn, range(5), name=f"deleted {durable}")
+    job = submit(any_session, fn, range(5), name=f"deleted {durable}")
     job.result(20)
     job.delete()
-    left = session._io.run(session._admin.query("select idempotency_key from sys_invocation"))
+    left = any_session._io.run(any_session._admin.query("select idempotency_key from sys_invocation"))
     assert not [row for row in left if (row.get("idempotency_key") or "").startswith(f"deleted {durable}")]
-    assert f"deleted {durable}" not in rnb.jobs(session)["name"].tolist()
+    assert f"deleted {durable}" not in rnb.jobs(any_session)["name"].tolist()
     assert job.frame()["value"].tolist() == list(range(5)), "the handle keeps what it has"
-    again = submit(session, fn, range(5), name=f"deleted {durable}")
+    again = submit(any_session, fn, range(5), name=f"deleted {durable}")
     assert again.values() == list(range(5))
     assert again is not job
     assert again.attached == 0

@@ -6,8 +6,6 @@ import doctest
 import importlib
 import json
 import pkgutil
-import subprocess
-import sys
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +14,7 @@ import restate
 
 import restate_nb.patterns
 import restate_nb.testing
+from tests.support import run_python
 
 
 def modules(package: ModuleType) -> list[str]:
@@ -56,7 +55,6 @@ def test_functions_that_run_operations_have_an_example() -> None:
 def test_importing_them_brings_no_notebook_and_no_server(name: str) -> None:
     """A service that uses the helpers pays for restate-sdk (which brings hypercorn if it is there), not for pandas."""
     code = f"import json, sys, {name}; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     heavy = {
         "pandas",
         "matplotlib",
@@ -66,4 +64,4 @@ def test_importing_them_brings_no_notebook_and_no_server(name: str) -> None:
         "restate_nb.handle",
         "restate_nb.server",
     }
-    assert not heavy & set(json.loads(done.stdout))
+    assert not heavy & set(json.loads(run_python(code).stdout))

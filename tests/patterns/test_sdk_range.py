@@ -14,6 +14,7 @@ import pytest
 
 from restate_nb.errors import UnsupportedSdk
 from restate_nb.patterns import sdk
+from tests.support import run_python
 
 OLDEST = "1.1.0"
 ROOT = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ def test_a_surface_that_lacks_something_is_refused_at_import() -> None:
         "del C.create_poll_or_cancel_coroutine\n"
         "import restate_nb.patterns"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = run_python(code, check=False, cwd=ROOT)
     assert done.returncode != 0
     assert "UnsupportedSdk: restate_nb.patterns works with restate-sdk" in done.stderr
     assert "create_poll_or_cancel_coroutine" in done.stderr
@@ -69,7 +70,7 @@ def test_the_stress_passes_on_the_oldest_supported_sdk(oldest_sdk: Path) -> None
     probe = (
         "import json, restate, importlib.metadata as m; print(json.dumps([restate.__file__, m.version('restate-sdk')]))"
     )
-    found = json.loads(subprocess.run([sys.executable, "-c", probe], env=env, capture_output=True, check=True).stdout)
+    found = json.loads(run_python(probe, env=env).stdout)
     assert found == [str(oldest_sdk / "restate" / "__init__.py"), OLDEST]
     tests = [
         "tests/patterns/test_fan_out.py",

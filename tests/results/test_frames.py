@@ -11,10 +11,11 @@ import pytest
 import restate_nb as rnb
 from restate_nb.api.accessor import RestateAccessor
 from restate_nb.session.session import Session
+from tests.support import submit
 
 
-def submit(session: Session, fn: Any, items: Any, **options: Any) -> rnb.Job[Any]:
-    job = rnb.map(fn, items, session=session, show=False, **options)
+def finished(session: Session, fn: Any, items: Any, **options: Any) -> rnb.Job[Any]:
+    job = submit(session, fn, items, **options)
     job.result(20)
     return job
 
@@ -45,7 +46,7 @@ DAYS = pd.date_range("2026-01-01", periods=3, tz="Europe/Berlin")
     ids=str,
 )
 def test_values_have_the_dtype_that_fits(session: Session, values: list[Any], dtype: str) -> None:
-    column = submit(session, same, values).frame()["value"]
+    column = finished(session, same, values).frame()["value"]
     if dtype == "str":
         assert column.dtype == ("string" if pd.__version__.startswith("2.") else pd.Series(["a"]).dtype)
     elif dtype.startswith(("datetime64", "timedelta64")):
@@ -79,7 +80,7 @@ def test_any_index_survives_in_frame_attempts_and_join(session: Session, index: 
     def work(a: int, status: str) -> dict[str, Any]:
         return {"double": 2 * a, "a": a}
 
-    job = submit(session, work, source)
+    job = finished(session, work, source)
     pd.testing.assert_index_equal(job.frame().index, index)
     pd.testing.assert_index_equal(job.attempts().index, index)
     joined = job.join()
@@ -104,7 +105,7 @@ def test_any_index_survives_in_frame_attempts_and_join(session: Session, index: 
     ids=lambda column: str(column.dtype),
 )
 def test_any_column_reaches_the_function_and_comes_back(session: Session, column: pd.Series[Any]) -> None:
-    job = submit(session, same, column)
+    job = finished(session, same, column)
     back = job.frame()["value"]
     assert [None if _missing(each) else each for each in back] == [None if _missing(each) else each for each in column]
     assert isinstance(job.join(), pd.DataFrame)
@@ -113,7 +114,7 @@ def test_any_column_reaches_the_function_and_comes_back(session: Session, column
 
 def test_an_empty_series_gives_an_empty_frame_with_its_index(session: Session) -> None:
     source = pd.Series([], index=pd.DatetimeIndex([], tz="UTC"), dtype=float)
-    frame = submit(session, same, source).frame()
+    frame = finished(session, same, source).frame()
     assert len(frame) == 0
     pd.testing.assert_index_equal(frame.index, source.index)
 
@@ -124,7 +125,7 @@ def test_expanded_fields_have_their_own_dtypes_and_never_hide_columns(session: S
             raise ValueError
         return {"count": item, "name": f"n{item}", "status": "inner"} if item else 5
 
-    frame = submit(session, work, range(4)).frame(expand=True)
+    frame = finished(session, work, range(4)).frame(expand=True)
     assert frame["count"].tolist() == [pd.NA, 1, pd.NA, 3]
     assert str(frame["count"].dtype) == "Int64"
     assert frame["value_status"].tolist()[1] == "inner"
@@ -151,8 +152,8 @@ def test_two_jobs_are_compared_by_label(session: Session) -> None:
             raise ValueError
         return item * 10 if item == 1 else item
 
-    one = submit(session, before, {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6})
-    other = submit(session, after, {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "g": 7})
+    one = finished(session, before, {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6})
+    other = finished(session, after, {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "g": 7})
     compared = rnb.compare(one, other)
     assert compared["change"].to_dict() == {
         "a": "changed",
@@ -164,5 +165,5 @@ def test_two_jobs_are_compared_by_label(session: Session) -> None:
         "g": "only b",
     }
     assert compared.loc["e", "speedup"] > 0
-    twice = submit(session, before, pd.Series([1, 1, 2], index=[0, 0, 0]))
+    twice = finished(session, before, pd.Series([1, 1, 2], index=[0, 0, 0]))
     assert rnb.compare(twice, twice)["change"].tolist() == ["same"] * 3

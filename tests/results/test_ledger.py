@@ -10,8 +10,8 @@ import pytest
 
 from restate_nb.engine.outbox import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, Attempt, Failure
+from restate_nb.results import failure_store, spool
 from restate_nb.results import ledger as module
-from restate_nb.results import spool
 from restate_nb.results.ledger import PENDING, Ledger
 
 
@@ -245,7 +245,7 @@ def test_percentiles_are_of_how_long_items_ran_in_all(monkeypatch: pytest.Monkey
 
 
 def test_kinds_of_error_are_told_by_type_and_message_the_most_frequent_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SAMPLE", 3)
+    monkeypatch.setattr(failure_store, "_KINDS", 3)
     words = ["late", "late", "late", "gone", "gone", "full", "new", "late"]
     ledger = Ledger(len(words))
     failed = [Attempt(n, 1, ERROR, 100.0, 0.5, failure=Failure("E", word)) for n, word in enumerate(words)]

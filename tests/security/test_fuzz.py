@@ -219,9 +219,9 @@ def output(raw: bytes) -> None:
     ledger.percentiles(), ledger.error_groups(), ledger.rate(2.0)
 
 
-SERVICE = job_object.items_of("fuzz", None, retention=dt.timedelta(1))  # type: ignore[arg-type]
+SERVICE = job_object.shard_service("fuzz", None, retention=dt.timedelta(1))  # type: ignore[arg-type]
 add_durable_handler(SERVICE, DurableFunctions())
-OBJECT = job_object.jobs_of("fuzz", retention=dt.timedelta(1))
+OBJECT = job_object.jobs_object("fuzz", retention=dt.timedelta(1))
 
 
 def durable(raw: bytes) -> None:

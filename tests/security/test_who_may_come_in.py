@@ -11,7 +11,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -32,6 +31,7 @@ from restate_nb.server.http import Rejected
 from restate_nb.server.ingress import Ingress
 from restate_nb.service.wire import jobs_service
 from restate_nb.session.session import Session
+from tests.support import start_python
 
 NOBODY = 65_534
 
@@ -57,8 +57,7 @@ def open_folder() -> Iterator[Path]:
 
 
 def kernel(data_dir: Path, listen: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", KERNEL, str(data_dir), listen]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return start_python(KERNEL, data_dir, listen)
 
 
 def url_of(process: subprocess.Popen[str]) -> str:

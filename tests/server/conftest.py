@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from serverlab import processes_on
 
 from restate_nb.server.binary import ensure_binary
 from restate_nb.server.lifecycle import ServerHandle, start_server, stop_server
+from tests.server.serverlab import processes_on
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -29,15 +26,6 @@ def processes_on(data_dir: Path) -> list[psutil.Process]:
             if ours and (str(data_dir) in command or process.cwd() == str(data_dir)):
                 found.append(process)
     return found
-
-
-def eventually(condition: Callable[[], object], within: float = 10.0) -> float:
-    """Wait until the condition holds; the seconds that it took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < within, "it did not happen in time"
-        time.sleep(0.005)
-    return time.monotonic() - began
 
 
 def open_descriptors() -> set[str]:
@@ -70,14 +58,3 @@ async def endpoint(*services: object, keys: list[str] | None = None, port: int =
     finally:
         stop.set()
         await task
-
-
-def python(code: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
-    """Another interpreter, as a second kernel would be; it prints what happens, line by line."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        **options,  # type: ignore[call-overload]
-    )

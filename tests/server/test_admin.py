@@ -14,7 +14,6 @@ from pathlib import Path
 import aiohttp
 import pytest
 import restate
-from serverlab import endpoint
 
 from restate_nb.errors import InvocationFailed
 from restate_nb.server.admin import AT_ONCE, Admin, order_all, sql_literal
@@ -22,6 +21,7 @@ from restate_nb.server.http import Rejected, UnknownInvocation
 from restate_nb.server.identity import base58
 from restate_nb.server.ingress import Ingress
 from restate_nb.server.lifecycle import ServerHandle, start_server
+from tests.server.serverlab import endpoint
 
 DAY = timedelta(days=1)
 NEVER = restate.InvocationRetryPolicy(initial_interval=timedelta(hours=1))

@@ -8,9 +8,9 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from serverlab import eventually, processes_on
-
 from restate_nb.server.lifecycle import start_server
+from tests.server.serverlab import processes_on
+from tests.support import eventually
 
 
 def restate_nb(*words: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from serverlab import eventually, processes_on
 
 from restate_nb.errors import ServerError
 from restate_nb.server import binary as binaries
@@ -17,6 +16,8 @@ from restate_nb.server import datadir, lifecycle, settings
 from restate_nb.server.binary import ensure_binary
 from restate_nb.server.identity import identity_key
 from restate_nb.server.lifecycle import start_server
+from tests.server.serverlab import processes_on
+from tests.support import eventually
 
 
 def program(path: Path, script: str, version: str = "restate-server 1.7.12") -> Path:

@@ -10,13 +10,11 @@ import pytest
 from restate_nb.server import lifecycle, supervisor
 from restate_nb.server.health import trouble
 from restate_nb.server.lifecycle import ServerHandle, start_server
+from tests.support import eventually
 
 
-def wait_for_restart(handle: ServerHandle, restarts: int, seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while handle.status().restarts < restarts or handle.status().pid is None:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+def wait_for_restart(handle: ServerHandle, restarts: int) -> None:
+    eventually(lambda: handle.status().restarts >= restarts and handle.status().pid is not None)
 
 
 def test_a_server_that_does_not_go_on_when_there_is_room_again_is_started_anew_once(
@@ -31,10 +29,7 @@ def test_a_server_that_does_not_go_on_when_there_is_room_again_is_started_anew_o
             log.write(f"IO error: {supervisor.DISK_FULL_SIGNS[0]}: While appending to file\n")
         assert "has room again" in trouble(handle)
         wait_for_restart(handle, 1)
-        end = time.monotonic() + 10
-        while found := trouble(handle):
-            assert time.monotonic() < end, found
-            time.sleep(0.05)
+        eventually(lambda: not trouble(handle), 10, shows=lambda: trouble(handle))
         time.sleep(1)
         assert handle.status().restarts == 1
 

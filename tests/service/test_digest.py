@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from restate_nb.service.digest import code_digest, code_of, items_digest
+from tests.support import defined
 
 _cells = itertools.count()
 
@@ -27,9 +28,7 @@ def cell(source: str, **names: Any) -> dict[str, Any]:
     source = textwrap.dedent(source)
     file = f"/tmp/ipykernel_1/{next(_cells)}.py"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    namespace: dict[str, Any] = {"__name__": "__main__", **names}
-    exec(compile(source, file, "exec"), namespace)
-    return namespace
+    return defined(source, file=file, **names)
 
 
 def digest(source: str, **names: Any) -> str:

@@ -28,7 +28,6 @@ import re
 import socket
 import string
 import struct
-import subprocess
 import sys
 import threading
 import types
@@ -51,6 +50,7 @@ from dateutil import tz
 from restate_nb.service.digest import code_digest
 from restate_nb.service.identity import changed, identity_of
 from restate_nb.service.identity import content as content_module
+from tests.support import defined, run_python
 
 SEED = 20_260
 PAIRS = 2_000
@@ -259,8 +259,7 @@ def test_large_data_are_hashed_up_to_a_bound_and_past_it_a_sample(monkeypatch: p
 
 
 def test_an_attribute_that_has_the_name_of_a_global_does_not_count() -> None:
-    space: dict[str, Any] = {"__name__": "__main__", "start": 1}
-    exec("def f(x):\n    return x.start()", space)
+    space = defined("def f(x):\n    return x.start()", start=1)
     before = code_digest(space["f"])
     space["start"] = 2
     assert code_digest(space["f"]) == before
@@ -372,9 +371,7 @@ def deco(g):
 @pytest.mark.parametrize("use", USES)
 def test_the_users_own_modules_are_looked_into(use: str, module: Callable[..., ModuleType]) -> None:
     def of(text: str) -> str:
-        space: dict[str, Any] = {"__name__": "__main__", "identity_mod": module(text)}
-        exec(USES[use], space)
-        return code_digest(space["f"])
+        return code_digest(defined(USES[use], identity_mod=module(text))["f"])
 
     one = of(LIBRARY)
     assert of("# a comment\n" + LIBRARY) == one
@@ -420,9 +417,7 @@ CLASSES = {
 @pytest.mark.parametrize("where", CLASSES)
 def test_a_value_is_seen_wherever_code_or_classes_hold_it(where: str) -> None:
     def of(value: int) -> str:
-        space: dict[str, Any] = {"__name__": "__main__"}
-        exec(CLASSES[where].replace("VAL", str(value)), space)
-        return code_digest(space["f"])
+        return code_digest(defined(CLASSES[where].replace("VAL", str(value)))["f"])
 
     assert of(3) == of(3)
     assert of(3) != of(4)
@@ -499,14 +494,7 @@ def test_every_process_finds_the_same_identities() -> None:
     )
     root = Path(__file__).parents[2]
     for seed in ("1", "2"):
-        ended = subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=root,
-        )
+        ended = run_python(program, env={**os.environ, "PYTHONHASHSEED": seed}, cwd=root)
         assert json.loads(ended.stdout) == digests_of_random_values(300)
 
 

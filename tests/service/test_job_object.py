@@ -14,17 +14,17 @@ from restate_nb.errors import InvocationFailed
 from restate_nb.server.admin import Admin, sql_literal
 from restate_nb.server.ingress import Ingress
 from restate_nb.service.wire import (
-    REST,
+    UNPURGED,
     Change,
     Forget,
     Manifest,
-    Rest,
     Round,
     Summary,
+    Unpurged,
     encode,
     items_service,
     jobs_service,
-    rest_decoder,
+    unpurged_decoder,
 )
 from restate_nb.session.session import Session
 
@@ -150,8 +150,8 @@ def test_a_job_that_is_dropped_leaves_word_of_what_is_to_be_purged(ask: Ask, ses
     ask(lambda kept: kept.forget(first))
     ask(lambda kept: kept.open(manifest("left"), fresh=False))
     ask(lambda kept: kept.open(manifest("left", 3.0), fresh=True))
-    left = [Rest(generation=number, service=items_service("tests")) for number in (1, 2)]
-    assert rest_decoder.decode(state(session, "left")[REST]) == left
+    left = [Unpurged(generation=number, service=items_service("tests")) for number in (1, 2)]
+    assert unpurged_decoder.decode(state(session, "left")[UNPURGED]) == left
 
     async def purged() -> None:
         async with Ingress(session.server.ingress) as ingress:
@@ -180,7 +180,7 @@ def test_what_retention_ends_is_a_job_that_has_ended_and_was_not_opened_again(as
     assert "manifest" in state(session, "retained"), "it runs again"
     ask(lambda kept: kept.change(job, Change(generation=1, summary=ended)))
     send_forget(session, "retained", Forget(generation=1, ended=7.0))
-    assert state(session, "retained").keys() == {"generation", REST}
+    assert state(session, "retained").keys() == {"generation", UNPURGED}
 
 
 def test_a_record_that_cannot_be_read_is_refused_and_begun_anew_with_fresh(ask: Ask, session: Session) -> None:

@@ -22,6 +22,7 @@ import restate_nb as rnb
 from restate_nb.errors import InvocationFailed
 from restate_nb.server.http import Rejected, Unreachable
 from restate_nb.session.session import Session
+from tests.support import eventually
 
 
 def started(call: Callable[[], Any]) -> Future[Any]:
@@ -29,13 +30,6 @@ def started(call: Callable[[], Any]) -> Future[Any]:
     future = thread.submit(call)
     thread.shutdown(wait=False)
     return future
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def shop() -> tuple[restate.Service, restate.VirtualObject, restate.Workflow, Counter[str]]:
@@ -92,7 +86,7 @@ def test_calls_outlive_the_server_say_why_they_wait_and_charge_once(
             started(lambda: session.call(handler_of(workflow), 3, key="k")),
             started(lambda: rnb.call(order, 4, session=session)),
         ]
-        until(lambda: charged.total() == 3 and CHARGED["durable step"])
+        eventually(lambda: charged.total() == 3 and CHARGED["durable step"])
         time.sleep(0.2)  # until the charges are recorded
         pid = session.server.pid
         assert pid is not None
@@ -123,14 +117,14 @@ def test_a_call_with_an_idempotency_key_goes_on_in_the_next_process(
     with Session("calls", tmp_path / ".restate") as session:
         keyed = started(lambda: rnb.call(pay, 1, idempotency_key="order 1", session=session))
         plain = started(lambda: rnb.call(pay, 2, session=session))
-        until(lambda: runs["charge"] == 2)
+        eventually(lambda: runs["charge"] == 2)
         time.sleep(0.2)
     for call in (keyed, plain):
         with pytest.raises(RuntimeError, match="session was stopped"):
             call.result(10)
     with Session("calls", tmp_path / ".restate") as session:
         again = started(lambda: rnb.call(pay, 1, idempotency_key="order 1", session=session))
-        until(lambda: len(session._functions._flights) == 2)
+        eventually(lambda: len(session._functions.invocations) == 2)
         assert runs["charge"] == 2, "both went on behind what is recorded"
         session._io.run(_cancel_all(session))
         with pytest.raises(InvocationFailed, match="409"):
@@ -162,7 +156,7 @@ def test_functions_of_one_name_go_on_with_their_own_code(session: Session) -> No
 
     # Lists are not seen by the digest of the code: the two have one and the same.
     one = started(lambda: rnb.call(made(["one"], 1.0), 1, session=session))
-    until(lambda: hits == ["one"])
+    eventually(lambda: hits == ["one"])
     assert rnb.call(made(["two"], 0.0), 2, session=session) == "two 2"
     pid = session.server.pid
     assert pid is not None

@@ -6,9 +6,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +15,7 @@ import pytest
 
 import restate_nb as rnb
 from restate_nb.session.session import Session
+from tests.support import run_python, start_python
 
 _SECONDS = 10.0  # in which a child has to end
 
@@ -108,10 +106,8 @@ def test_a_child_ends_in_the_ordinary_way_and_may_have_a_session_of_its_own(tmp_
         child.join()
         print(child.exitcode, rnb.map(abs, [-3], show=False).values())
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (done.returncode, done.stdout.splitlines()) == (0, ["0", "[2]", "0 [3]"]), done.stderr
+    done = run_python(script)
+    assert done.stdout.splitlines() == ["0", "[2]", "0 [3]"], done.stderr
 
 
 def test_items_may_use_a_pool_of_forks(session: Session) -> None:
@@ -139,15 +135,13 @@ def test_a_child_that_outlives_its_parent_keeps_nobody_from_taking_over(data_dir
             print(os.getpid(), flush=True)
         time.sleep(60)
     """
-    with Session("outlived", data_dir) as session:
-        command = [sys.executable, "-c", textwrap.dedent(script)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-            assert parent.stdout is not None
-            child = int(parent.stdout.readline())
-            try:
-                parent.kill()
-                job = rnb.map(time.sleep, [0.3] * 12, name="job", concurrency=2, session=session, show=False)
-                assert job.result(20)["status"].tolist() == ["ok"] * 12
-                os.kill(child, 0)  # it is there
-            finally:
-                os.kill(child, signal.SIGKILL)
+    with Session("outlived", data_dir) as session, start_python(script) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        try:
+            parent.kill()
+            job = rnb.map(time.sleep, [0.3] * 12, name="job", concurrency=2, session=session, show=False)
+            assert job.result(20)["status"].tolist() == ["ok"] * 12
+            os.kill(child, 0)  # it is there
+        finally:
+            os.kill(child, signal.SIGKILL)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from restate_nb.service.run_spec import read_run_spec, run_spec_of
 from restate_nb.session.session import Session
 from tests.handle import importable
 from tests.handle.counted import Calls
+from tests.support import start_python
 
 
 def items(tmp_path: Path, count: int) -> list[tuple[str, int]]:
@@ -43,9 +41,7 @@ def test_after_a_kill_it_goes_on_by_itself_and_nothing_recorded_runs_again(
         print(job.counts["ok"], flush=True)
         time.sleep(60)
     """
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
-    ) as child:
+    with start_python(script) as child:
         assert child.stdout is not None
         recorded = int(child.stdout.readline())
         child.kill()

@@ -7,9 +7,6 @@ import http.server
 import os
 import signal
 import socket
-import subprocess
-import sys
-import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +20,7 @@ from restate_nb.session import liveness
 from restate_nb.session.liveness import Liveness, is_within
 from restate_nb.session.session import Session
 from tests.handle.counted import Calls
+from tests.support import start_python
 
 OURS = {"rnb-tests"}
 
@@ -154,17 +152,15 @@ def test_a_stopped_process_keeps_its_job_and_a_killed_one_loses_it(
     def job() -> rnb.Job[Any]:
         return rnb.map(work, range(20), name="job", concurrency=2, session=session, show=False)
 
-    with Session("lives", data_dir) as session:
-        command = [sys.executable, "-c", textwrap.dedent(script)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path.cwd()) as there:
-            assert there.stdout is not None
-            assert there.stdout.readline() == "runs\n"
-            os.kill(there.pid, signal.SIGSTOP)
-            try:
-                with pytest.warns(rnb.OlderResults, match="of an older `work`"):
-                    assert not job().wait(2)
-                assert not here.counts()
-            finally:
-                there.kill()
-            assert job().result(20)["value"].tolist() == list(range(20))
+    with Session("lives", data_dir) as session, start_python(script) as there:
+        assert there.stdout is not None
+        assert there.stdout.readline() == "runs\n"
+        os.kill(there.pid, signal.SIGSTOP)
+        try:
+            with pytest.warns(rnb.OlderResults, match="of an older `work`"):
+                assert not job().wait(2)
+            assert not here.counts()
+        finally:
+            there.kill()
+        assert job().result(20)["value"].tolist() == list(range(20))
     assert sum(here.counts().values()) >= 10

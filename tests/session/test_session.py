@@ -20,6 +20,7 @@ import pytest
 import restate_nb as rnb
 from restate_nb.server.lifecycle import stop_server
 from restate_nb.session.session import Session
+from tests.support import run_python
 
 
 def traces() -> tuple[set[str], list[int], int]:
@@ -107,8 +108,7 @@ def test_a_server_that_was_stopped_by_someone_else_is_started_again(data_dir: Pa
 def test_importing_the_package_loads_nothing_heavy() -> None:
     heavy = ("pandas", "numpy", "matplotlib", "ipywidgets", "restate", "aiohttp", "hypercorn")
     code = f"import sys, restate_nb; print([each for each in {heavy} if each in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "[]"
+    assert run_python(code).stdout.strip() == "[]"
 
 
 def test_ctrl_c_gives_the_prompt_back_and_the_job_goes_on(tmp_path: Path) -> None:

@@ -6,9 +6,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -20,6 +17,7 @@ import pytest
 
 import restate_nb as rnb
 from restate_nb.session.session import Session
+from tests.support import run_python
 
 BOUND = 5.0  # seconds that stop() takes at most
 
@@ -176,8 +174,7 @@ def test_the_interpreter_ends_in_seconds_though_a_loop_is_blocked_and_threads_ha
         status = session.server.status()
         print(status.pid, status.supervisor_pid, time.time(), flush=True)
     """
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=True)
+    ended = run_python(script, cwd=tmp_path, timeout=50)
     *pids, at = ended.stdout.split()
     assert time.time() - float(at) < 2 * BOUND  # and the interpreter's own end
     assert all_gone([int(each) for each in pids])

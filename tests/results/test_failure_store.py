@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from restate_nb.results.error_kinds import kind_of
+from restate_nb.results.failure_store import kind_of
 
 SAME = [
     ("No user 'ada' (id 17)", "No user 'bob' (id 9)"),

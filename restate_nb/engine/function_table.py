@@ -9,17 +9,16 @@ from typing import Any
 
 import msgspec
 
-from restate_nb.engine.attempt import ItemCall
+from restate_nb.engine.attempt import ItemCall, Remote
 from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.function import Executor, Function, innermost
 from restate_nb.engine.objects import Classes
-from restate_nb.engine.process_runner import Remote
 from restate_nb.policy import NO_RETRY, Retry
 
 _NO_ARGUMENTS = b"[]"
 
 
-class Operations(Function):
+class FunctionTable(Function):
     """Functions that take nothing, or only a Restate context. An item is the key of one; its call has no arguments.
 
     Raises:
@@ -87,16 +86,16 @@ class Operations(Function):
 
     def work(self, retry: Retry = NO_RETRY) -> ItemCall:
         """What a pool runs: each operation in its own way."""
-        works = {key: _alone(part.work(retry)) for key, part in self._parts.items()}
-        return ItemCall(self.caller(), False, contextvars.copy_context(), pick=lambda payload: works[bytes(payload)])
+        calls = {key: _without_item(part.work(retry)) for key, part in self._parts.items()}
+        return ItemCall(self.caller(), "thread", contextvars.copy_context(), pick=lambda payload: calls[bytes(payload)])
 
     def value(self, raw: bytes | msgspec.Raw, position: int = 0) -> Any:
         """A recorded value as the operation at that position returned it."""
         return self._in_order[position].value(raw)
 
 
-def _alone(work: ItemCall) -> ItemCall:
-    """The work of one operation, whatever the payload is."""
+def _without_item(work: ItemCall) -> ItemCall:
+    """The call of one operation, whatever the payload is."""
     call, remote = work.call, work.remote
     if remote is not None:
         pack = remote.pack

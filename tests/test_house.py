@@ -1,0 +1,153 @@
+"""Proves what keeps the code easy to walk: private stays private, functions and modules are short; each test file says
+what it proves and lies where the package has what it is about; test names are short and stand once."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.sources import ROOT, Module, functions, modules
+
+MAX_FUNCTION = 60
+"""Lines of a function, from `def` on, without its docstring."""
+MAX_MODULE = 520
+
+OF_OTHER_LIBRARIES = {
+    "restate_nb.engine.arrays: _baseclass, _fill_value",  # numpy: a masked array is copied with them
+    "restate_nb.engine.function: _lru_cache_wrapper",  # functools: the type has no other name
+    "restate_nb.engine.keepable: _fields, _is_protocol",  # named tuples say so; typing: what is a protocol
+    "restate_nb.engine.leaves: _minutes",  # pytz: the offset of a fixed zone
+    "restate_nb.engine.loop_thread: _fd_to_key, _selector",  # asyncio: what a forked child must not share
+    "restate_nb.engine.objects: _fields",
+    "restate_nb.engine.process_child: _exit",
+    "restate_nb.engine.stacks: _current_frames",
+    "restate_nb.handle.given: _fields",
+    "restate_nb.handle.items: _fields",
+    "restate_nb.patterns.loop_guard: _asyncio_future_blocking, _get_running_loop, _set_running_loop",
+    "restate_nb.patterns.sdk: _restate_context_var",  # the SDK, of versions that were tested
+    "restate_nb.server.die_with_parent: _exit",
+    "restate_nb.server.supervisor: _exit",
+    "restate_nb.service.identity.arrays: _data, _mask, _pa_array",  # pandas: the memory of its arrays
+    "restate_nb.service.identity.code: _fields",  # ast
+    "restate_nb.service.identity.content: _name_, _value_",  # enum
+    "restate_nb.tracebacks: _getframe",
+}
+"""What has no other name: private members of Python and of other libraries, each looked at."""
+
+TO_BE_GIVEN_A_SEAM = {
+    "restate_nb.api.as_completed: _check_here, _guard, _items, _ledger, _say_it_goes_on, _see_that_it_goes_on",
+    "restate_nb.api.as_completed: _target, _wait",
+    "restate_nb.api.connect: _restate",
+    "restate_nb.handle.provenance: _change, _connection",
+    "restate_nb.handle.visible: _connection",
+    "restate_nb.patterns.sdk: _encode",
+    "restate_nb.service.identity.walk: _CACHED",
+    "restate_nb.session.about: _connection",
+    "restate_nb.session.current: _home",
+    "restate_nb.session.registry: _attach, _bring, _driver, _provide, _which",
+    "restate_nb.session.session: _give_up, _leave, _ledger, _let_go, _registry, _runs, _watching",
+}
+"""Private members of this package that other modules reach today. This list only becomes shorter."""
+
+TOO_LONG = {
+    "restate_nb.charts.durations.durations",
+    "restate_nb.charts.failures.failures",
+    "restate_nb.charts.throughput.throughput",
+    "restate_nb.handle.job",
+    "restate_nb.service.identity.content",
+    "restate_nb.service.identity.walk",
+}
+"""Functions and modules that are too long today. This list only becomes shorter."""
+
+BESIDE_THE_PACKAGE = {
+    *("browser", "cluster", "deploy", "durability", "notebooks", "security"),  # of the whole
+    *("data", "docs", "examples", "mutation", "typing"),
+}
+"""Folders of tests that mirror none of the package."""
+
+KNOWN = modules()
+
+
+def members_of(lists: set[str]) -> set[tuple[str, str]]:
+    lines = (line.split(": ") for line in lists)
+    return {(module, name) for module, names in lines for name in names.split(", ")}
+
+
+def private(name: object) -> bool:
+    return isinstance(name, str) and name.startswith("_") and not name.startswith("__")
+
+
+def its_own(node: ast.Attribute) -> bool:
+    return ast.unparse(node.value) in {"self", "cls", "super()"}
+
+
+def defined_in(module: Module) -> set[str]:
+    """Names that a module defines: functions, classes, variables, and members that it sets on `self`."""
+    found = set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and its_own(node):
+            found.add(node.attr)
+    return found
+
+
+def reaches(module: Module) -> Iterator[tuple[int, str]]:
+    """Line and name of each private member of something else that a module uses, imports or asks for by name."""
+    own = defined_in(module)
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute):
+            if private(node.attr) and node.attr not in own and not its_own(node):
+                yield node.lineno, node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, each.name) for each in node.names if private(each.name))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"getattr", "setattr", "hasattr", "delattr"}:
+            name = node.args[1].value if isinstance(node.args[1], ast.Constant) else ""
+            if private(name):
+                yield node.lineno, str(name)
+
+
+def test_no_module_reaches_what_is_private_to_another() -> None:
+    known = members_of(OF_OTHER_LIBRARIES | TO_BE_GIVEN_A_SEAM)
+    found = [
+        f"{module.path}:{line} {name}"
+        for module in KNOWN.values()
+        for line, name in reaches(module)
+        if (module.name, name) not in known
+    ]
+    assert not found, "\n".join(["private to another module:", *found])
+
+
+def test_functions_are_at_most_60_lines_and_modules_520() -> None:
+    long = []
+    for module in KNOWN.values():
+        if (lines := len(module.text.splitlines())) > MAX_MODULE:
+            long.append((module.name, lines))
+        for name, node in functions(module.tree):
+            docstring = node.body[0] if ast.get_docstring(node) is not None else None
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            if docstring is not None:
+                lines -= (docstring.end_lineno or 0) - docstring.lineno + 1
+            if lines > MAX_FUNCTION:
+                long.append((f"{module.name}.{name}", lines))
+    assert not [f"{name}: {lines}" for name, lines in long if name not in TOO_LONG]
+
+
+# ---------------------------------------------------------------- tests
+
+
+def files_of_tests() -> list[Path]:
+    return sorted((ROOT / "tests").rglob("test_*.py"))
+
+
+def test_each_test_file_says_what_it_proves() -> None:
+    assert not [str(path) for path in files_of_tests() if not ast.get_docstring(ast.parse(path.read_text()))]
+
+
+def test_folders_of_tests_mirror_those_of_the_package() -> None:
+    package = {path.parent.name for path in (ROOT / "restate_nb").glob("*/__init__.py")}
+    tests = {path.relative_to(ROOT / "tests").parts[0] for path in files_of_tests()}
+    assert {each for each in tests if not each.endswith(".py")} <= package | BESIDE_THE_PACKAGE
