@@ -95,12 +95,12 @@ def batch(
         job = rnb.batch(len, ["a", "bb", "ccc", "dddd"], batch_size=2, pause=0.5)
         frame = job.result()
     """
-    cut = Batch(positive_int("batch_size", batch_size), seconds("pause", pause, zero=True))
-    at_once = concurrency_of(concurrency, executor, default=cut.size)
+    batches = Batch(positive_int("batch_size", batch_size), seconds("pause", pause, zero=True))
+    at_once = concurrency_of(concurrency, executor, default=batches.size)
     policy = RunPolicy(at_once, retry, timeout, max_per_second, limit, fail_fast)
     function = function_of(fn, passing_of(items), policy, executor, version)
     job = (session or current()).submit(
-        function, read_items(items, function), policy, name=name, fresh=fresh, batch=cut
+        function, read_items(items, function), policy, name=name, fresh=fresh, batch=batches
     )
     if show:
         job.show()
