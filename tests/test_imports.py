@@ -34,11 +34,8 @@ OF_RESULTS = {"panel": {"restate_nb.results.progress"}, "charts": {"restate_nb.r
 """What is drawn is how far a job is, or a frame: no panel or chart knows the rest of `results/`."""
 
 TO_BE_MOVED = {
-    "restate_nb.backends.job_store -> restate_nb.session.deployments",
-    "restate_nb.backends.local -> restate_nb.handle.diagnosis",
     "restate_nb.handle.job -> restate_nb.session.run",
     "restate_nb.handle.outcomes -> restate_nb.session.run",
-    "restate_nb.handle.runner -> restate_nb.session.sweeper",
     "restate_nb.handle.value_guard -> restate_nb.session.run",
     "restate_nb.results.error_groups -> restate_nb.session.run",
     "restate_nb.session.about -> restate_nb.panel.render",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Literal, TypedDict
 
-from restate_nb.backends.worker_registry import named
+from restate_nb.backends.worker_functions import function_named
 from restate_nb.engine.function import Executor, Function, Passing, name_of
 from restate_nb.engine.process_runner import cpus
 from restate_nb.errors import InvalidInput
@@ -104,7 +104,7 @@ def function_of(
     """
     check_version(version)
     if isinstance(fn, str):
-        return named(fn, passing, executor, version)
+        return function_named(fn, passing, executor, version)
     durable = callable(fn) and takes_context(fn)
     if durable:
         check_durable(fn, policy, executor)

@@ -1,107 +1,93 @@
-"""What a job asks of the way in which its items are run: `shards.py`, `lanes.py`, `invocations.py` or
-`deployed_calls.py`."""
+"""What every backend offers to a job: an abstract base class, whose defaults are those of a job that Restate runs."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from restate_nb.backends.job_store import JobStore
+from restate_nb.backends.connection import Connection
+from restate_nb.backends.introspection import JobInvocations
 from restate_nb.engine.function import Function
 from restate_nb.engine.output import OutputCapture
 from restate_nb.engine.pool import OnUnkept
+from restate_nb.engine.record import Attempt, is_unkept
 from restate_nb.engine.stacks import RunningItem
-from restate_nb.errors import InvalidInput
-from restate_nb.limits import Range
+from restate_nb.limits import Range, StopRule
 from restate_nb.policy import RunPolicy
-from restate_nb.server.admin import Admin
-from restate_nb.server.ingress import Ingress
-from restate_nb.service.active_jobs import JobRuns
-from restate_nb.service.durable_handler import DurableFunctions
+from restate_nb.results.ledger import Ledger
+from restate_nb.results.spool import Spool
+from restate_nb.service.wire import Manifest, job_key
+
+CANCELLED_CODE: Final = 409
+"""Of the failure of an invocation that was cancelled; a handler may raise errors of that code, too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """What a job needs of its session: its name, the way to Restate, and what runs in this process.
+class WorkerShare(NamedTuple):
+    """What one worker has ended of a job, with one version of the function's code."""
 
-    Attributes:
-        ingress: for the session's own loop.
-        item_ingress: for the loop on which items run.
-        attend: has Restate send what is new to this process; see `attendance.py`.
-        records: keeps the manifests of jobs.
-        trouble: what is wrong with the server, in words; empty when nothing is.
-        ui_url: where the reader's browser finds the Restate UI; empty where it cannot.
-        lost: what became of the server's data, in words; empty while they are there. It takes microseconds.
-        sweep: has what dropped jobs left be purged soon; see `sweeper.py`.
-        on_workers: whether workers run the items, and none of them this process.
-    """
-
-    session: str
-    ingress: Ingress
-    item_ingress: Ingress
-    admin_if_any: Admin | None
-    runs: JobRuns
-    functions: DurableFunctions
-    attend: Callable[[], Awaitable[None]]
-    records: JobStore
-    trouble: Callable[[], str]
-    ui_url: str = ""
-    sweep: Callable[[], None] = lambda: None
-    lost: Callable[[], str] = lambda: ""
-    on_workers: bool = False
-
-    @property
-    def admin(self) -> Admin:
-        """The admin interface.
-
-        Raises:
-            InvalidInput: there is no way to it.
-        """
-        if self.admin_if_any is None:
-            raise InvalidInput(
-                "This needs Restate's admin API, which tells of jobs, journals and deployments, and the session was "
-                "connected without it. Connect with it: rnb.connect(..., admin_url='http://host:9070')."
-            )
-        return self.admin_if_any
+    host: str
+    process: int
+    code: str
+    shards: int
+    items: int
 
 
-class Backend(Protocol):
+class Backend(ABC):
     """One way of running a job's items. The coroutines belong to the session's own loop, the rest to any thread.
+
+    A subclass brings the abstract methods, and of the others what it does in another way.
 
     Attributes:
         prints: what the items print.
+        invocations: what Restate knows of the job's invocations.
     """
 
-    prints: OutputCapture
+    def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
+        """`encoded`: the items; `ledger`: takes their outcomes."""
+        self.prints = OutputCapture()
+        self.invocations = JobInvocations.of(connection.session, manifest)
+        self._connection = connection
+        self._manifest = manifest
+        self._encoded = encoded
+        self._ledger = ledger
+        self._key = job_key(manifest.name, manifest.generation)
+        self._loop = asyncio.get_running_loop()
+        self._rule: StopRule | None = None
+        self._stopped_by_rule: str | None = None
+        self._cancelled = False
+        self._on_unkept: OnUnkept | None = None
+        self._watches_since = 0.0
+
+    # ------------------------------------------------------------ how it is run
+
+    @abstractmethod
+    def set_function(self, function: Function, policy: RunPolicy) -> None:
+        """Bring the function, and how it is run."""
 
     @property
+    @abstractmethod
     def concurrency(self) -> int:
-        """How many items may run at once."""
-        ...
+        """How many items may run at once; 0 while that is not known."""
 
+    @abstractmethod
     def set_concurrency(self, bounds: Range) -> None:
         """Change it; what runs is not stopped."""
 
-    def running_positions(self) -> frozenset[int]:
-        """Where the items that run now stand in the input."""
-        ...
+    @property
+    def concurrency_note(self) -> str:
+        """How the concurrency is kept, where that is not in this process; else empty."""
+        return ""
 
-    def obstacles(self) -> list[str]:
-        """What keeps items from being started, in words."""
-        ...
+    def connect_ledger(self) -> None:  # noqa: B027 - few need it
+        """Have the ledger take outcomes as they are recorded, where they do not come as the answers of invocations."""
 
-    def running_items(self) -> list[RunningItem]:
-        """What the items that run are doing, the longest first; nothing of those that run elsewhere."""
-        ...
+    # ------------------------------------------------------------ rounds
 
-    def provide(self, target: Function, policy: RunPolicy) -> None:
-        """Bring the function, and how it is run."""
-
-    def listen(self) -> None:
-        """Let the ledger hear of outcomes as they are recorded."""
-
-    async def finish(
+    @abstractmethod
+    async def run_round(
         self,
         round_: int,
         positions: Sequence[int],
@@ -117,40 +103,85 @@ class Backend(Protocol):
             first: where the first of these stands among all of the round's items, when they are not all.
         """
 
-    def gives_up(self, round_: int) -> bool:
+    def is_stopping(self, round_: int) -> bool:
         """Whether items of this round that have not begun will end as cancelled."""
-        ...
+        self._check_rule(round_)
+        return self._cancelled or self._stopped_by_rule is not None
 
-    @property
-    def mismatched(self) -> int:
-        """How many invocations no longer match their journals, since their function was changed."""
-        ...
+    def _check_rule(self, round_: int) -> None:
+        if self._stopped_by_rule is None:
+            self._stopped_by_rule = self._broken_rule(round_)
 
-    async def restart(self) -> int:
-        """Run those from the beginning, with the function as it is now; return how many."""
-        ...
+    def _broken_rule(self, round_: int) -> str | None:
+        """Why nothing more is to be started, since too many items have failed (`fail_fast`); None while it is."""
+        return None if self._rule is None else self._rule.broken(*self._ledger.tally(round_))
 
+    @abstractmethod
     def pause(self) -> None:
         """Start nothing more, until `resume`; what runs goes on."""
 
+    @abstractmethod
     def resume(self) -> None:
         """Go on after `pause`."""
 
-    def hold(self, told: OnUnkept | None) -> None:
-        """Tell when what an item returned cannot be kept; with None never. Items that began before this do not count.
-        A pool in this process starts nothing more then, until `resume`."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether items run in this process, or have run and are not recorded."""
-        ...
-
+    @abstractmethod
     async def cancel(self) -> None:
         """End the items that have no outcome."""
 
     def reopen(self) -> None:
         """Take `cancel` back, for a further round."""
+        self._cancelled, self._stopped_by_rule = False, None
+
+    def notify_unkept(self, callback: OnUnkept | None) -> None:
+        """Call back when what an item returned cannot be kept; with None never. Items that began before this do not
+        count. A pool in this process starts nothing more then, until `resume`."""
+        self._on_unkept, self._watches_since = callback, time.time()
+
+    def _look_for_unkept(self, attempts: Iterable[Attempt]) -> None:
+        if self._on_unkept is None:
+            return
+        for each in attempts:
+            if each.failure is not None and each.started >= self._watches_since and is_unkept(each.failure):
+                self._on_unkept(each)
+                return
+
+    @property
+    def mismatched(self) -> int:
+        """How many invocations no longer match their journals, since their function was changed."""
+        return 0  # the journal of a shard holds outcomes, whatever the function does
+
+    async def restart(self) -> int:
+        """Run those from the beginning, with the function as it is now; return how many."""
+        return 0
+
+    # ------------------------------------------------------------ what is to be seen of it
+
+    @abstractmethod
+    def obstacles(self) -> list[str]:
+        """What keeps items from being started, in words."""
+
+    @property
+    def shortage(self) -> str:
+        """What the machine has too little of, in words; empty when it has enough, or when that is not known."""
+        return ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether items run in this process, or have run and are not recorded."""
+        return False
+
+    def running_positions(self) -> frozenset[int]:
+        """Where the items that run now stand in the input, as far as that is known here."""
+        return frozenset()
+
+    def running_items(self) -> list[RunningItem]:
+        """What the items that run are doing, the longest first; nothing of those that run elsewhere."""
+        return []
 
     def columns(self) -> Mapping[str, Sequence[Any]]:
         """What the frame tells besides the usual of each item, in the order of the input."""
-        ...
+        return {}
+
+    def workers(self) -> Sequence[WorkerShare]:
+        """Who has run what, of a job on workers."""
+        return ()

@@ -9,66 +9,63 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from restate_nb.backends.base import Connection
+from restate_nb.backends.base import CANCELLED_CODE
+from restate_nb.backends.connection import Connection
 from restate_nb.backends.deployed_handler import DeployedHandler
-from restate_nb.backends.introspection import Found, columns_of, last_of, look, position_of
-from restate_nb.backends.local import LocalBackend
+from restate_nb.backends.introspection import Invocation, columns_of, last_of, position_of
+from restate_nb.backends.pooled import PooledBackend
+from restate_nb.backends.shards import unended
 from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import Entry, ShardQueue, cancelled
-from restate_nb.engine.record import CANCELLED, ERROR, TIMEOUT, Failure, Recorded, decode_group, describe
+from restate_nb.engine.record import CANCELLED, ERROR, TIMEOUT, Attempt, Failure, Recorded, describe
 from restate_nb.errors import InvocationFailed, ItemTimeout, ServerError
 from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
 from restate_nb.server.http import BadAnswer, Rejected, UnknownInvocation, Unreachable
 from restate_nb.server.ingress import Reply
-from restate_nb.service.wire import Manifest, job_key
+from restate_nb.service.wire import Manifest
 
 T = TypeVar("T")
 
-_CANCELLED_CODE: Final = 409
-_CANCEL_AT_ONCE: Final = 20
 _LOOK_SECONDS: Final = 0.2
 _GATHER_SECONDS: Final = 0.02  # they are recorded already: the two loops need not wake each other for every one
 _REFUSED: Final = frozenset({401, 403, 404})
 """What holds for every item: the token is wrong, or there is no such service. No item is to blame for it."""
 
 
-class DeployedBackend(LocalBackend):
-    """The calls of one job; see `work.Work`.
+class DeployedBackend(PooledBackend):
+    """The calls of one job.
 
     They are items of a pool, as those of plain functions are: so concurrency, rates, limits, retries and fail_fast are
     the same. To run one means to ask Restate, which keeps the outcome under an idempotency key, so asking again is
     cheap and starts nothing: that is how a job is found again, by whatever process.
     """
 
-    _target: DeployedHandler
+    _handler: DeployedHandler
 
     def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
         super().__init__(connection, manifest, encoded, ledger)
-        self._key = job_key(manifest.name, manifest.generation)
-        self._loop = asyncio.get_running_loop()
         self._timeout: float | None = None
-        self._lane: ShardQueue | None = None
-        self._ended: dict[tuple[int, int], int] = {}  # by round and position: invocations that ended without a value
-        self._once = False  # the handler is a workflow's, which runs once a key
-        self._found: dict[str, Found] = {}  # by idempotency key
+        self._queue: ShardQueue | None = None
+        self._failed: dict[tuple[int, int], int] = {}  # by round and position: invocations that ended without a value
+        self._runs_once_a_key = False  # as a workflow does
+        self._known: dict[str, Invocation] = {}  # by idempotency key
         self._ids: dict[int, str] = {}
         self._broken: asyncio.Future[None] = self._loop.create_future()
-        self._cancelled = False
         self._cancelling: asyncio.Task[None] | None = None
 
-    def provide(self, target: Function, policy: RunPolicy) -> None:
-        assert isinstance(target, DeployedHandler)
-        target.bind(self._call)
-        self._target = target
+    def set_function(self, function: Function, policy: RunPolicy) -> None:
+        assert isinstance(function, DeployedHandler)
+        function.bind(self._call)
+        self._handler = function
         self._timeout = policy.timeout
         self._run = self._connection.runs.get(self._manifest.name, self._manifest.generation)
-        super().provide(target, dataclasses.replace(policy, timeout=None))  # its end is ours to see to
+        super().set_function(function, dataclasses.replace(policy, timeout=None))  # its end is ours to see to
 
     # ------------------------------------------------------------ on the session's loop
 
-    async def finish(
+    async def run_round(
         self,
         round_: int,
         positions: Sequence[int],
@@ -79,19 +76,19 @@ class DeployedBackend(LocalBackend):
             await submitted()  # what Restate does not have yet is sent when it is its turn
         self._latest = max(self._latest, round_)
         self._broken = self._loop.create_future()
-        await self._look()
-        left = [position for position in positions if not self._ledger.knows([position])]
+        await self._look_up()
+        left = unended(self._ledger, positions)
         if self._cancelled:  # what was begun has an outcome, which Restate is asked for like any other
-            begun = {position_of(key) for key in self._found}
+            begun = {position_of(key) for key in self._known}
             self._ledger.apply(round_, [cancelled(each, 1) for each in left if each not in begun], 0)
             left = [each for each in left if each in begun]
         run, shard = self._run, (round_, first)
-        self._lane = lane = run.queue(shard, len(left), lambda: (Entry(each, (round_, each)) for each in left))
+        self._queue = queue = run.queue(shard, len(left), lambda: (Entry(each, (round_, each)) for each in left))
         still_open = set(left)
         try:
             while still_open:
-                attempts = decode_group(await self._taken(lane))
-                lane.acknowledge(attempts)
+                attempts = await self._offered(queue)
+                queue.acknowledge(attempts)
                 run.publish(round_, attempts)
                 still_open.difference_update(attempt.position for attempt in attempts if attempt.final)
                 if still_open:
@@ -100,15 +97,20 @@ class DeployedBackend(LocalBackend):
             self._connection.runs.forget(self._manifest.name, self._manifest.generation)
             raise
         finally:
-            self._lane = None
+            self._queue = None
         run.finish(shard)
-        await self._look()
-        for position, invocation in last_of(self._found).items():
+        await self._look_up()
+        for position, invocation in last_of(self._known).items():
             if invocation.ended is not None:  # by Restate's clock, so that who attaches later sees the same times
                 self._ledger.retime(position, invocation.started, invocation.ended - invocation.started)
 
-    async def _taken(self, lane: ShardQueue) -> bytes:
-        taking = asyncio.ensure_future(lane.next_group())
+    async def _offered(self, queue: ShardQueue) -> list[Attempt]:
+        """The outcomes that wait to be recorded: they are, by Restate.
+
+        Raises:
+            ServerError: the job cannot be followed.
+        """
+        taking = asyncio.ensure_future(queue.next_attempts())
         try:
             waiting: set[asyncio.Future[Any]] = {taking, self._broken}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -120,65 +122,53 @@ class DeployedBackend(LocalBackend):
 
     async def cancel(self) -> None:
         self._cancelled = True
-        lane = self._lane
-        if lane is None:
+        if self._queue is None:
             return
         if self._connection.admin_if_any is None:
             print("The session has no admin API: calls that Restate has begun go on there, and nobody waits for them.")
             self._run.cancel()
             return
-        await self._look()
-        begun = {position_of(key) for key in self._found}
+        await self._look_up()
+        begun = {position_of(key) for key in self._known}
         self._run.pool.soon(self._run.pool.stop, "The job was cancelled.", "CancelledError", begun)
         await self._cancel_live()
         self._cancelling = asyncio.create_task(self._cancel_the_rest())
 
     async def _cancel_the_rest(self) -> None:
         """What was on its way to Restate when it was asked what had begun."""
-        while self._lane is not None and self._cancelled:
+        while self._queue is not None and self._cancelled:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
-                await self._look()
+                await self._look_up()
                 await self._cancel_live()
             except ServerError:
                 continue  # it is away; the next look finds it
 
     async def _cancel_live(self) -> None:
-        admin, slots = self._connection.admin, asyncio.Semaphore(_CANCEL_AT_ONCE)
-
-        async def end(invocation: str) -> None:
-            async with slots:
-                try:
-                    await admin.cancel(invocation)
-                except UnknownInvocation:
-                    return
-
-        await asyncio.gather(*(end(each.id) for each in self._found.values() if each.ended is None))
-
-    def reopen(self) -> None:
-        self._cancelled = False
-        super().reopen()
+        await self._connection.admin.cancel_all(each.id for each in self._known.values() if each.ended is None)
 
     # ------------------------------------------------------------ introspection
 
-    async def _look(self) -> None:
+    async def _look_up(self) -> None:
         admin = self._connection.admin_if_any
         if admin is not None:
-            self._found = await look(admin, self._target, self._key)
+            handler = self._handler
+            runs = handler.keys if handler.kind == "workflow" else None
+            self._known = await self.invocations.of_handler(admin, handler.handler, runs)
 
     def columns(self) -> Mapping[str, Sequence[Any]]:
-        if self._lane is not None and self._connection.admin_if_any is not None:
+        if self._queue is not None and self._connection.admin_if_any is not None:
             with suppress(ServerError, TimeoutError):  # away for now: the columns say what was known before
-                asyncio.run_coroutine_threadsafe(self._look(), self._loop).result(_LOOK_SECONDS * 10)
-        return columns_of(self._ledger.total, self._found, self._ids)
+                asyncio.run_coroutine_threadsafe(self._look_up(), self._loop).result(_LOOK_SECONDS * 10)
+        return columns_of(self._ledger.total, self._known, self._ids)
 
     # ------------------------------------------------------------ on the loop of the items
 
     async def _call(self, at: tuple[int, int]) -> Recorded:
         """One attempt: an invocation, or what became of it if there was one."""
         position = at[1]
-        key = self._name(*at)
-        before = self._found.get(key)
+        key = self._idempotency_key(*at)
+        before = self._known.get(key)
         started, clock = time.time(), time.perf_counter()
 
         def recorded(**outcome: Any) -> Recorded:
@@ -191,42 +181,42 @@ class DeployedBackend(LocalBackend):
             async with deadline:
                 reply = await self._invoke(position, key)
             self._ids[position] = reply.invocation_id
-            return recorded(value=self._target.recorded(reply))
+            return recorded(value=self._handler.recorded(reply))
         except TimeoutError:
             if not deadline.expired():
                 raise
-            self._count(at)
+            self._count_failed(at)
             return recorded(error=ItemTimeout(await self._too_late(position, key)), status=TIMEOUT)
         except InvocationFailed as error:
-            self._count(at)
+            self._count_failed(at)
             self._ids[position] = error.invocation_id
-            return self._failed(error, recorded)
+            return self._failure_of(error, recorded)
         except BadAnswer as error:
             return recorded(failure=describe(error), status=ERROR)
         except (Unreachable, Rejected) as error:
             if isinstance(error, Rejected) and error.status not in _REFUSED:
                 return recorded(error=error, status=ERROR)
-            trouble = await self._said(error)
-            self._loop.call_soon_threadsafe(self._break, trouble)
+            trouble = await self._with_services(error)
+            self._loop.call_soon_threadsafe(self._stop_following, trouble)
             return await asyncio.Future()  # no outcome: the job cannot be followed, and is ended
 
-    def _failed(self, error: InvocationFailed, recorded: Callable[..., Recorded]) -> Recorded:
-        if error.code == _CANCELLED_CODE and error.reason == "cancelled":
+    def _failure_of(self, error: InvocationFailed, recorded: Callable[..., Recorded]) -> Recorded:
+        if error.code == CANCELLED_CODE and error.reason == "cancelled":
             if self._cancelled or self._timeout is None:
-                says = "The job was cancelled." if self._cancelled else f"{error}, by somebody else."
-                return recorded(failure=Failure("CancelledError", says), status=CANCELLED)
-            says = f"Restate cancelled the invocation after timeout={self._timeout:g} seconds, or somebody else did."
-            return recorded(error=ItemTimeout(says), status=TIMEOUT)
-        if self._once:
+                text = "The job was cancelled." if self._cancelled else f"{error}, by somebody else."
+                return recorded(failure=Failure("CancelledError", text), status=CANCELLED)
+            text = f"Restate cancelled the invocation after timeout={self._timeout:g} seconds, or somebody else did."
+            return recorded(error=ItemTimeout(text), status=TIMEOUT)
+        if self._runs_once_a_key:
             return recorded(failure=describe(error), status=ERROR)  # a workflow's key has its outcome, for good
         return recorded(error=error, status=ERROR)
 
     async def _invoke(self, position: int, key: str) -> Reply:
-        target, ingress = self._target, self._connection.item_ingress
+        target, ingress = self._handler, self._connection.item_ingress
         body, object_key = self._encoded[position], target.key(position)
         headers = {"Content-Type": target.content_type} if target.content_type is not None else None
         service, handler = target.service, target.handler
-        if not self._once:
+        if not self._runs_once_a_key:
             try:
                 return await ingress.invoke(
                     service, handler, body, key=object_key, idempotency_key=key, headers=headers, patience=None
@@ -234,7 +224,7 @@ class DeployedBackend(LocalBackend):
             except Rejected as error:
                 if target.kind != "workflow" or error.status != 400 or "idempotency key" not in error.reason:
                     raise
-                self._once = True
+                self._runs_once_a_key = True
         self._ids[position] = await ingress.send(
             service, handler, body, key=object_key, headers=headers, patience=None, repeatable=True
         )
@@ -242,18 +232,18 @@ class DeployedBackend(LocalBackend):
 
     async def _too_late(self, position: int, key: str) -> str:
         """End the invocation in Restate, since nobody waits for it."""
-        says = f"The invocation ran longer than timeout={self._timeout:g} seconds"
+        text = f"The invocation ran longer than timeout={self._timeout:g} seconds"
         if self._connection.admin_if_any is None:
-            return f"{says}; it goes on in Restate, since the session has no admin API to cancel it."
+            return f"{text}; it goes on in Restate, since the session has no admin API to cancel it."
         try:
             await self._on_session_loop(self._end(position, key))
         except ServerError as error:
-            return f"{says}, and could not be cancelled: {error}"
-        return f"{says}, and was cancelled."
+            return f"{text}, and could not be cancelled: {error}"
+        return f"{text}, and was cancelled."
 
     async def _end(self, position: int, key: str) -> None:
-        target = self._target
-        if self._once:
+        target = self._handler
+        if self._runs_once_a_key:
             invocation = self._ids.get(position)
         else:
             invocation = await self._connection.ingress.lookup(
@@ -265,7 +255,7 @@ class DeployedBackend(LocalBackend):
             except UnknownInvocation:
                 return  # it did not come to be
 
-    async def _said(self, error: ServerError) -> ServerError:
+    async def _with_services(self, error: ServerError) -> ServerError:
         """The error, and what to do where a service is not there."""
         if not isinstance(error, Rejected) or error.status != 404:
             return error
@@ -276,14 +266,14 @@ class DeployedBackend(LocalBackend):
     async def _on_session_loop(self, work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
-    def _break(self, error: ServerError) -> None:
+    def _stop_following(self, error: ServerError) -> None:
         if not self._broken.done():
             self._broken.set_exception(error)
 
-    def _count(self, at: tuple[int, int]) -> None:
-        self._ended[at] = self._ended.get(at, 0) + 1
+    def _count_failed(self, at: tuple[int, int]) -> None:
+        self._failed[at] = self._failed.get(at, 0) + 1
 
-    def _name(self, round_: int, position: int) -> str:
+    def _idempotency_key(self, round_: int, position: int) -> str:
         """The idempotency key of the next invocation for an item: those that ended without a value had others."""
-        ended = self._ended.get((round_, position), 0)
-        return f"{self._key}/{round_}/{position}" + (f".{ended}" if ended else "")
+        failed = self._failed.get((round_, position), 0)
+        return f"{self._key}/{round_}/{position}" + (f".{failed}" if failed else "")

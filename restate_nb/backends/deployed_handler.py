@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import datetime as dt
-import functools
 import hashlib
 import inspect
 import json
@@ -19,7 +18,8 @@ from restate.serde import DefaultSerde, JsonSerde, MsgspecJsonSerde, PydanticJso
 
 from restate_nb.engine.attempt import ItemCall
 from restate_nb.engine.codec import decode, encode
-from restate_nb.engine.function import Function
+from restate_nb.engine.function import Function, not_here
+from restate_nb.engine.objects import Classes
 from restate_nb.engine.structure import Rebuild, rebuilder
 from restate_nb.errors import InvalidInput
 from restate_nb.formatting import short_repr
@@ -47,16 +47,16 @@ class DeployedHandler(Function):
         InvalidInput: it is neither.
     """
 
+    deployed = True
+
     def __init__(self, callee: Any) -> None:
         handler = _handler(callee)
         tag, io = handler.service_tag, handler.handler_io
+        name = f"{tag.name}/{handler.name}"
+        absent = not_here(InvalidInput, f"{name} runs where it is deployed.")
+        super().__init__(absent, version=name, classes=Classes(plain=True))  # the name stands for its code
+        self.name, self.is_async = name, True
         self.service, self.handler, self.kind = tag.name, handler.name, tag.kind
-        self.name = f"{tag.name}/{handler.name}"
-        self.fn = functools.partial(_asks_restate, self.name)
-        self.passing = "value"
-        self.is_async, self.durable, self.executor = True, False, "auto"
-        self.known_as = None
-        self.version = self.name  # stands for its code, which is not here
         self.keys: list[str] | None = None
         self._takes_input = handler.arity > 1
         self._input_serde = None if isinstance(io.input_serde, _JSON_SERDES) else io.input_serde
@@ -188,10 +188,6 @@ class DeployedHandler(Function):
 
 def _digest(keys: Sequence[str]) -> str:
     return hashlib.blake2b(json.dumps(keys).encode(), digest_size=8).hexdigest()
-
-
-def _asks_restate(name: str, *_: Any) -> Any:
-    raise InvalidInput(f"{name} runs where it is deployed.")
 
 
 def _handler(callee: Any) -> Handler[Any, Any]:

@@ -12,59 +12,43 @@ from typing import Any, Final
 
 import msgspec
 
-from restate_nb.backends.base import Connection
+from restate_nb.backends.base import CANCELLED_CODE, Backend
+from restate_nb.backends.connection import Connection
 from restate_nb.engine import nesting
 from restate_nb.engine.asking import refuse_in_items
 from restate_nb.engine.function import Function, Passing
 from restate_nb.engine.outbox import FAIL_FAST, cancelled
-from restate_nb.engine.output import OutputCapture
-from restate_nb.engine.pool import OnUnkept
-from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure, is_unkept
-from restate_nb.engine.stacks import RunningItem
+from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure
 from restate_nb.environment import in_notebook
 from restate_nb.errors import InvocationFailed, ServerError
-from restate_nb.limits import Range, StopRule
+from restate_nb.limits import Range
 from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
-from restate_nb.server.admin import sql_literal
+from restate_nb.server.admin import order_all
 from restate_nb.server.http import UnknownInvocation
 from restate_nb.service.durable_handler import DURABLE_HANDLER, WAITING, DurableRequest, attempt_decoder
-from restate_nb.service.received import received
-from restate_nb.service.wire import Manifest, encode, items_service, job_key, keys_of_job
+from restate_nb.service.wire import Manifest, decode_received, encode, items_service
 
-_CANCEL_AT_ONCE: Final = 20
 _SWEEP_SECONDS: Final = 0.2
 _SWEEP_SECONDS_LONGEST: Final = 5.0
-_CANCELLED_CODE: Final = 409
 _ENDED_BY_RESTATE: Final = frozenset({"cancelled", "killed"})
 """What Restate says of such invocations; other words are those of a handler's own error of that code."""
 
 
-class DurableBackend:
-    """The invocations of one job; see `work.Work`."""
+class DurableBackend(Backend):
+    """The invocations of one job: this process calls them in turn, and serves them to Restate."""
 
     def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
-        self._connection = connection
-        self._manifest = manifest
-        self._encoded = encoded
-        self._ledger = ledger
+        super().__init__(connection, manifest, encoded, ledger)
         self._service = items_service(connection.session)
-        self._key = job_key(manifest.name, manifest.generation)
-        self.prints = OutputCapture()
         self._limit = DEFAULT_CONCURRENCY
         self._passing: Passing = "value"
         self._running: dict[asyncio.Task[None], int] = {}
-        self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._ending = False  # nothing more is begun
-        self._cancelled = False
         self._begun: frozenset[str] = frozenset()  # when it was cancelled
-        self._gave_up: str | None = None
-        self._rule: StopRule | None = None
         self._paused = False
-        self._told_unkept: OnUnkept | None = None
-        self._holds_since = 0.0
         self._restarting: dict[int, str] = {}
 
     @property
@@ -84,29 +68,20 @@ class DurableBackend:
             found.append(f"It waits for {self._manifest.function}: run the cell that maps it.")
         if self._paused:
             found.append("It is paused: job.resume() goes on.")
-        if self._gave_up is not None:
-            found.append(f"It starts no further item. {self._gave_up}")
+        if self._stopped_by_rule is not None:
+            found.append(f"It starts no further item. {self._stopped_by_rule}")
         return found
 
-    def running_items(self) -> list[RunningItem]:
-        return []
-
-    def provide(self, target: Function, policy: RunPolicy) -> None:
-        self._passing = target.passing
+    def set_function(self, function: Function, policy: RunPolicy) -> None:
+        self._passing = function.passing
         refuse_in_items()
         context = self.prints.context(bounded=in_notebook())
         context.run(nesting.enter, self.prints.job, lambda _: None)
         functions = self._connection.functions
-        context.run(functions.provide, self._key, target.fn, policy.retry, target.classes)
-        weakref.finalize(self, functions.forget, self._key, target.fn).atexit = False
+        context.run(functions.provide, self._key, function.fn, policy.retry, function.classes)
+        weakref.finalize(self, functions.forget, self._key, function.fn).atexit = False
         self._limit = policy.bounds.high
         self._rule = policy.stop_rule
-
-    def listen(self) -> None:
-        """Nothing to do: outcomes come as the answers to calls."""
-
-    def columns(self) -> Mapping[str, Sequence[Any]]:
-        return {}
 
     @property
     def mismatched(self) -> int:
@@ -128,28 +103,19 @@ class DurableBackend:
         self._paused = False
         self._loop.call_soon_threadsafe(self._changed.set)
 
-    def hold(self, told: OnUnkept | None) -> None:
-        self._told_unkept, self._holds_since = told, time.time()
-
-    def _look_at(self, attempt: Attempt) -> None:
-        if self._told_unkept is None or attempt.failure is None or attempt.started < self._holds_since:
-            return
-        if is_unkept(attempt.failure):
-            self._told_unkept(attempt)
-
     @property
     def busy(self) -> bool:
         return bool(self._running)
 
     async def cancel(self) -> None:
-        """See `work.Work`.
+        """End the items that have no outcome.
 
         Raises:
             ServerError: Restate does not answer; then nothing has changed, and the job goes on.
         """
         self._ending = True  # what is begun from here on would not be found
         try:
-            found = await self._find()
+            found = await self.invocations.all(self._connection.admin)
         except BaseException:
             self._ending = False
             self._changed.set()
@@ -158,30 +124,23 @@ class DurableBackend:
         self._cancelled = True
         self._changed.set()
         with suppress(ServerError):  # the server is gone again: `_sweep` ends what is left
-            await self._end(found)
+            await self._end_invocations(found)
 
-    async def _find(self) -> list[dict[str, Any]]:
-        keys = keys_of_job(self._manifest.name, self._manifest.generation, sql_literal)
-        return await self._connection.admin.query(
-            "select id, status, idempotency_key, last_failure from sys_invocation where target_service_name = "
-            f"{sql_literal(self._service)} and {keys}",
-            texts=["id", "status", "idempotency_key"],
-        )
+    async def _end_invocations(self, found: Sequence[Mapping[str, Any]]) -> None:
+        admin, functions = self._connection.admin, self._connection.functions
+        # One that has no function, or does not match its journal, never comes to where it hears of a cancellation.
+        lost = {row["id"] for row in found if WAITING in str(row.get("last_failure"))}
+        lost.update(functions.mismatched(self._key))
 
-    async def _end(self, found: Sequence[Mapping[str, Any]]) -> None:
-        admin, functions, slots = self._connection.admin, self._connection.functions, asyncio.Semaphore(_CANCEL_AT_ONCE)
-        mismatched = functions.mismatched(self._key)
+        async def end(invocation: str) -> bool:
+            if invocation not in lost:
+                return await admin.cancel(invocation)
+            with suppress(UnknownInvocation):  # it ended, and is no longer kept
+                await admin.kill(invocation)
+            functions.forget_invocation(self._key, invocation)
+            return True
 
-        async def end(row: Mapping[str, Any]) -> None:
-            # One that has no function, or does not match its journal, never comes to where it hears of a cancellation.
-            lost = row["id"] in mismatched or WAITING in str(row.get("last_failure"))
-            async with slots:
-                with suppress(UnknownInvocation):  # it ended, and is no longer kept
-                    await (admin.kill if lost else admin.cancel)(row["id"])
-            if lost:
-                functions.forget_invocation(self._key, row["id"])
-
-        await asyncio.gather(*(end(row) for row in found if row["status"] != "completed"))
+        await order_all(end, [row["id"] for row in found if row["status"] != "completed"])
 
     async def _sweep(self) -> None:
         """End what was on its way to Restate when it was asked what had begun, and what could not be reached then."""
@@ -190,18 +149,16 @@ class DurableBackend:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _SWEEP_SECONDS_LONGEST)
             with suppress(ServerError):  # it is away; the next time finds it
-                await self._end(await self._find())
+                await self._end_invocations(await self.invocations.all(self._connection.admin))
 
     def reopen(self) -> None:
-        self._ending = self._cancelled = False
-        self._gave_up = None
+        super().reopen()
+        self._ending = False
 
-    def gives_up(self, round_: int) -> bool:
-        if self._rule is not None and self._gave_up is None:
-            self._gave_up = self._rule.broken(*self._ledger.tally(round_))
-        return self._ending or self._gave_up is not None
+    def is_stopping(self, round_: int) -> bool:
+        return super().is_stopping(round_) or self._ending
 
-    async def finish(
+    async def run_round(
         self,
         round_: int,
         positions: Sequence[int],
@@ -232,22 +189,21 @@ class DurableBackend:
     def _drop(self, round_: int, pending: deque[int]) -> None:
         """Take those that will not be begun any more out of `pending`: they end as cancelled."""
         if self._cancelled:  # what was begun has an outcome, which Restate is asked for like any other
-            never = [each for each in pending if self._name(round_, each) not in self._begun]
-            begun = [each for each in pending if self._name(round_, each) in self._begun]
+            never = [each for each in pending if self._idempotency_key(round_, each) not in self._begun]
+            begun = [each for each in pending if self._idempotency_key(round_, each) in self._begun]
             pending.clear()
             pending.extend(begun)
             self._ledger.apply(round_, [cancelled(position, 1) for position in never], 0)
-        elif self._gave_up is not None:
-            reason = self._gave_up
-            given_up = [cancelled(position, 1, reason=reason, kind=FAIL_FAST) for position in pending]
+        elif (reason := self._stopped_by_rule) is not None:
+            dropped = [cancelled(position, 1, reason=reason, kind=FAIL_FAST) for position in pending]
             pending.clear()
-            self._ledger.apply(round_, given_up, 0)
+            self._ledger.apply(round_, dropped, 0)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
         self._changed.set()
 
-    def _name(self, round_: int, position: int) -> str:
+    def _idempotency_key(self, round_: int, position: int) -> str:
         return f"{self._key}/{round_}/{position}"
 
     async def _invoke(self, round_: int, position: int) -> None:
@@ -258,23 +214,22 @@ class DurableBackend:
             passing=self._passing,
             item=msgspec.Raw(self._encoded[position]),
         )
-        key = self._name(round_, position)
+        key = self._idempotency_key(round_, position)
         began = time.time()
         try:
             body = await self._call(key, request)
         except InvocationFailed as error:
-            ended = error.code == _CANCELLED_CODE and error.reason in _ENDED_BY_RESTATE
+            ended = error.code == CANCELLED_CODE and error.reason in _ENDED_BY_RESTATE
             status = CANCELLED if ended else ERROR
             failure = Failure(type(error).__name__, str(error))
             attempt = Attempt(position, 1, status, began, time.time() - began, failure=failure)
         else:
-            attempt = received(attempt_decoder, body, "an item's outcome")
+            attempt = decode_received(attempt_decoder, body, "an item's outcome")
             if attempt.position != position:
                 raise ServerError(f"Restate gives the outcome of item {attempt.position} for that of item {position}.")
         self._ledger.apply(round_, [msgspec.structs.replace(attempt, number=1)], time.time())
-        self._look_at(attempt)
-        if self._rule is not None and self._gave_up is None:
-            self._gave_up = self._rule.broken(*self._ledger.tally(round_))
+        self._look_for_unkept([attempt])
+        self._check_rule(round_)
 
     async def _call(self, key: str, request: DurableRequest) -> bytes:
         """Call the function, and again from the beginning when its invocation was ended to restart it."""

@@ -1,8 +1,9 @@
-"""Where a job's manifest is kept: in an object in Restate, or, where nobody serves that object, in this process."""
+"""The manifests of jobs: kept in an object in Restate or, where nobody serves that object, in this process."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Protocol
@@ -10,11 +11,10 @@ from uuid import uuid4
 
 import msgspec
 
-from restate_nb.errors import InvalidInput
+from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.server.admin import Admin, sql_literal
 from restate_nb.server.http import DEFAULT_PATIENCE, Rejected, UnknownInvocation
 from restate_nb.server.ingress import Ingress
-from restate_nb.service.received import received
 from restate_nb.service.variants import Variant, Vary, variants_key
 from restate_nb.service.wire import (
     Change,
@@ -22,19 +22,29 @@ from restate_nb.service.wire import (
     Manifest,
     Open,
     apply_change,
+    decode_received,
     encode,
     jobs_service,
     manifest_decoder,
 )
-from restate_nb.session.deployments import Deployments, Unregistered
 
 _IN_VAIN: Final = 5  # attempts
 NOT_FOUND: Final = 404
+_BYTES_AT_ONCE: Final = 8 * 1024 * 1024
+_AT_ONCE: Final = 1_000  # records
 _name_decoder: Final = msgspec.json.Decoder(str)
+
+_log: Final = logging.getLogger("restate_nb.jobs")
 
 
 class JobStore(Protocol):
-    """Keeps manifests, one a job name."""
+    """Keeps manifests, one a job name.
+
+    Attributes:
+        begins_anew: whether a job can begin anew under its name.
+    """
+
+    begins_anew: bool
 
     async def ready(self) -> None:
         """See to it that they can be kept."""
@@ -47,8 +57,8 @@ class JobStore(Protocol):
         """
         ...
 
-    async def clear_the_way(self, name: str, admin: Admin | None) -> None:
-        """End what would keep a job of this name from beginning anew."""
+    async def kill_stuck_requests(self, name: str, admin: Admin | None) -> None:
+        """Kill requests that would keep a job of this name from beginning anew."""
 
     async def change(self, manifest: Manifest, change: Change, *, patient: bool = False) -> Manifest:
         """Change it, and return how it is now; `patient`: wait for as long as Restate is away."""
@@ -71,22 +81,24 @@ class ObjectJobStore:
     Args:
         ingress: the way there.
         session: the session's name.
-        attend: has Restate send what is new to this process, which serves the object.
+        register: has Restate send what is new to this process, which serves the object.
     """
 
-    def __init__(self, ingress: Ingress, session: str, attend: Callable[[], Awaitable[None]]) -> None:
+    begins_anew = True
+
+    def __init__(self, ingress: Ingress, session: str, register: Callable[[], Awaitable[None]]) -> None:
         self._ingress = ingress
         self._service = jobs_service(session)
-        self._attend = attend
+        self._register = register
 
     async def ready(self) -> None:
-        await self._attend()
+        await self._register()
 
     async def open(self, wanted: Manifest, *, fresh: bool) -> tuple[Manifest, bool]:
-        there = await self._ask("open", wanted.name, Open(manifest=wanted, fresh=fresh))
-        return there, there.created == wanted.created
+        manifest = await self._ask("open", wanted.name, Open(manifest=wanted, fresh=fresh))
+        return manifest, manifest.created == wanted.created
 
-    async def clear_the_way(self, name: str, admin: Admin | None) -> None:
+    async def kill_stuck_requests(self, name: str, admin: Admin | None) -> None:
         """Kill requests about the record of this name that Restate has tried in vain: it takes one at a time, and one
         that outgrew what Restate moves (versions of before let records grow so large) would hold up all to come."""
         if admin is None:
@@ -118,7 +130,7 @@ class ObjectJobStore:
             if error.status == NOT_FOUND:  # workers of before there was this: the name is all that is known
                 return wanted.job
             raise
-        return received(_name_decoder, answer, f"the name of the job {wanted.job!r}")
+        return decode_received(_name_decoder, answer, f"the name of the job {wanted.job!r}")
 
     async def vary(self, base: str, asked: Vary) -> None:
         await self._ingress.call(
@@ -132,15 +144,17 @@ class ObjectJobStore:
         answer = await self._ingress.call(
             self._service, handler, encode(asked), key=name, idempotency_key=uuid4().hex, patience=patience
         )
-        return received(manifest_decoder, answer, f"the record of the job {name!r}")
+        return decode_received(manifest_decoder, answer, f"the record of the job {name!r}")
 
 
-def job_store_of(ingress: Ingress, session: str, attendance: Deployments | Unregistered) -> JobStore:
+def job_store_of(
+    ingress: Ingress, session: str, register: Callable[[], Awaitable[None]], *, reachable: bool
+) -> JobStore:
     """Where manifests are kept: in the object that this process serves, if Restate can reach it; else only here.
 
     That Restate lists such an object says nothing: whoever served it may be gone, and a call of it would wait for ever.
     """
-    return ObjectJobStore(ingress, session, attendance.take) if isinstance(attendance, Deployments) else LocalJobStore()
+    return ObjectJobStore(ingress, session, register) if reachable else LocalJobStore()
 
 
 class LocalJobStore:
@@ -150,6 +164,8 @@ class LocalJobStore:
     job is over, so that other items under the same name are another job, and the same ones are found again from any
     process. That a job was cancelled, paused or tried again is forgotten with the process.
     """
+
+    begins_anew = False
 
     def __init__(self) -> None:
         self._manifests: dict[tuple[str, int], Manifest] = {}
@@ -168,7 +184,7 @@ class LocalJobStore:
         wanted = msgspec.structs.replace(wanted, generation=generation)
         return self._manifests.setdefault((wanted.name, generation), wanted), False
 
-    async def clear_the_way(self, name: str, admin: Admin | None) -> None:
+    async def kill_stuck_requests(self, name: str, admin: Admin | None) -> None:
         pass
 
     async def change(self, manifest: Manifest, change: Change, *, patient: bool = False) -> Manifest:
@@ -182,3 +198,52 @@ class LocalJobStore:
 
     async def vary(self, base: str, asked: Vary) -> None:
         """It is forgotten with the process."""
+
+
+async def read_manifests(admin: Admin) -> list[tuple[str, Manifest]]:
+    """The session and the manifest of every job on the server. Records that cannot be read are left out, and logged:
+    they may be those of others.
+
+    Raises:
+        ServerError: what the server answers is nothing of the kind.
+    """
+    found = []
+    for session, keys in await _listed(admin):
+        rows = await admin.query(
+            f"select value_utf8 from state where key = 'manifest' and service_name = "
+            f"{sql_literal(jobs_service(session))} and service_key in ({', '.join(map(sql_literal, keys))})"
+        )
+        for row in rows:
+            text = row.get("value_utf8")
+            try:
+                manifest = decode_received(
+                    manifest_decoder, text if isinstance(text, str) else b"", "the record of a job"
+                )
+            except ServerError as error:
+                _log.warning("A job of the session %r is left out. %s", session[:60], error)
+            else:
+                found.append((session, manifest))
+    return found
+
+
+async def _listed(admin: Admin) -> list[tuple[str, list[str]]]:
+    """Sessions and names of their jobs, in portions whose records restate-server can give at once."""
+    head, _, tail = jobs_service("*").partition("*")
+    rows = await admin.query(
+        "select service_name, service_key, octet_length(value_utf8) as size from state where key = 'manifest'"
+    )
+    portions: list[tuple[str, list[str]]] = []
+    room = 0
+    for row in sorted(rows, key=lambda row: str(row.get("service_name"))):
+        service, name, size = row.get("service_name"), row.get("service_key"), row.get("size")
+        if not (isinstance(service, str) and isinstance(name, str)):
+            continue
+        if not service.startswith(head) or not service.endswith(tail):
+            continue
+        session, size = service.removeprefix(head).removesuffix(tail), size if isinstance(size, int) else 0
+        if not portions or portions[-1][0] != session or size > room or len(portions[-1][1]) >= _AT_ONCE:
+            portions.append((session, []))
+            room = _BYTES_AT_ONCE
+        portions[-1][1].append(name)
+        room -= size
+    return portions

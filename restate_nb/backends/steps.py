@@ -8,9 +8,10 @@ from typing import Any, Final
 import msgspec
 import pandas as pd
 
+from restate_nb.backends.introspection import JobInvocations
 from restate_nb.server.admin import Admin
 from restate_nb.service.durable_handler import OUTCOME_STEP
-from restate_nb.service.received import reading
+from restate_nb.service.wire import reading
 
 COLUMNS: Final = ["position", "step", "kind", "status", "started_at", "run_s", "finished_at"]
 
@@ -32,12 +33,12 @@ _KINDS: Final = {
 """What is not called as it is in the journal, in lower case."""
 
 
-async def read_steps(admin: Admin, mine: str, index: pd.Index[Any]) -> pd.DataFrame:
+async def read_steps(admin: Admin, invocations: JobInvocations, index: pd.Index[Any]) -> pd.DataFrame:
     """One row a durable step, by position and order.
 
     Args:
         admin: where journals are read.
-        mine: the condition, in SQL, that an invocation `i` is one of the job's.
+        invocations: of the job.
         index: the index of the job's input.
 
     Returns:
@@ -45,12 +46,7 @@ async def read_steps(admin: Admin, mine: str, index: pd.Index[Any]) -> pd.DataFr
         `status` (ok, error, pending, or cancelled when its invocation ended first), `started_at`, `run_s` (seconds
         until its result was recorded, or its invocation ended), `finished_at`.
     """
-    entries = await admin.query(
-        "select i.idempotency_key, i.status, i.completed_at, j.index, j.name, j.entry_lite_json, j.appended_at "
-        "from sys_journal j "
-        "join sys_invocation i on i.id = j.id "
-        f"where {mine} order by i.idempotency_key, j.index"
-    )
+    entries = await invocations.journals(admin)
     rows: list[dict[str, Any]] = []
     journals: dict[str, list[Mapping[str, Any]]] = {}
     with reading("a journal"):

@@ -9,42 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-import msgspec
-
-from restate_nb.backends.base import Connection
-from restate_nb.backends.local import ended_outside
-from restate_nb.backends.worker_pause import WorkerPause
-from restate_nb.backends.worker_registry import WorkerStats
+from restate_nb.backends.base import CANCELLED_CODE, Backend, WorkerShare
+from restate_nb.backends.connection import Connection
+from restate_nb.backends.introspection import JobInvocations
+from restate_nb.backends.shards import Shards, unended, why_ended_outside
 from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import FAIL_FAST, cancelled
-from restate_nb.engine.output import OutputCapture
-from restate_nb.engine.pool import OnUnkept
-from restate_nb.engine.record import ERROR, Attempt, Failure, is_unkept
-from restate_nb.engine.stacks import RunningItem
+from restate_nb.engine.record import ERROR, Attempt, Failure
 from restate_nb.errors import InvalidInput, InvocationFailed, ServerError
-from restate_nb.limits import Range, StopRule
+from restate_nb.limits import Range
 from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
-from restate_nb.server.admin import AT_ONCE, sql_literal
+from restate_nb.server.admin import order_all
 from restate_nb.server.http import UnknownInvocation
-from restate_nb.service.received import received
 from restate_nb.service.run_spec import share_of
-from restate_nb.service.wire import (
-    SHARD_HANDLER,
-    Manifest,
-    ShardRequest,
-    encode,
-    job_key,
-    keys_of_job,
-    lanes_service,
-    output_decoder,
-    shard_key,
-)
+from restate_nb.service.wire import Manifest, ShardOutput, WorkerName, decode_received, output_decoder
+
+MAX_LANES: Final = 32
+"""How many shards of a job run at once, at most: enough for the cores of some machines. One shard has the concurrency
+of its lane, so more lanes mean fewer items at once in each."""
 
 SHARDS_A_LANE: Final = 8
 MAX_SHARD_ITEMS: Final = 1_000
@@ -52,35 +41,29 @@ MAX_SHARD_BYTES: Final = 1024 * 1024
 """Small enough that outputs come often, and that little is lost where a lane waits for the last item of a shard."""
 
 _SUBMIT_AT_ONCE: Final = 16
-_CANCELLED_CODE: Final = 409
 _LOOK: Final = 0.2  # seconds
+_LONGEST_LOOK: Final = 5.0
 
 
-class WorkersBackend:
-    """The shards of one job on workers; see `work.Work`."""
+def lanes_for(policy: RunPolicy, total: int) -> int:
+    """How many lanes a job of so many items has."""
+    return max(1, min(policy.bounds.high, MAX_LANES, total))
+
+
+class WorkersBackend(Backend):
+    """The shards of one job: Restate sends them to workers, and this process only looks on."""
 
     def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
         assert manifest.lanes is not None
-        self._connection = connection
-        self._manifest = manifest
-        self._encoded = encoded
-        self._ledger = ledger
+        super().__init__(connection, manifest, encoded, ledger)
         self._lanes = manifest.lanes
-        self._service = lanes_service(connection.session)
-        self._key = job_key(manifest.name, manifest.generation)
-        self.prints = OutputCapture()
-        self.roll = WorkerStats()
+        self._shards = Shards(connection.ingress, connection.session, manifest, encoded)
         self._concurrency = 0
-        self._recipe = manifest.recipe
-        self._rule: StopRule | None = None
-        self._gave_up: str | None = None
-        self._cancelled = False
+        self._run_spec = manifest.recipe
         self._ending: asyncio.Task[None] | None = None
-        self._told_unkept: OnUnkept | None = None
-        self._holds_since = 0.0
-        self._held = WorkerPause(
-            connection, self._service, keys_of_job(manifest.name, manifest.generation, sql_literal)
-        )
+        self._pause = WorkerPause(connection, self.invocations)
+        self._shards_of: Counter[WorkerName] = Counter()
+        self._items_of: Counter[WorkerName] = Counter()
 
     @property
     def concurrency(self) -> int:
@@ -92,17 +75,31 @@ class WorkersBackend:
             "job.cancel(), then run its cell with the new concurrency=, then job.retry_failed()."
         )
 
-    def running_positions(self) -> frozenset[int]:
-        return frozenset()  # workers know
+    @property
+    def concurrency_note(self) -> str:
+        concurrency, lanes = self._concurrency or self._lanes, self._lanes
+        if lanes >= concurrency:
+            return f"on workers: Restate runs {concurrency:,} shards at once, one item at a time in each"
+        low, rest = divmod(concurrency, lanes)
+        each = f"{low:,} or {low + 1:,}" if rest else f"{low:,}"
+        return f"on workers: Restate runs {lanes} shards at once, and {each} items at a time in each"
 
     def obstacles(self) -> list[str]:
-        found = [] if self._gave_up is None else [f"It starts no further item. {self._gave_up}"]
-        return [*found, "It is paused: job.resume() goes on."] if self._held.paused else found
+        found = [] if self._stopped_by_rule is None else [f"It starts no further item. {self._stopped_by_rule}"]
+        return [*found, "It is paused: job.resume() goes on."] if self._pause.paused else found
 
-    def running_items(self) -> list[RunningItem]:
-        return []
+    def workers(self) -> list[WorkerShare]:
+        return [
+            WorkerShare(each.host, each.process, each.code, shards, self._items_of[each])
+            for each, shards in self._shards_of.items()
+        ]
 
-    def provide(self, target: Function, policy: RunPolicy) -> None:
+    def _count(self, output: ShardOutput) -> None:
+        if (worker := output.worker) is not None:
+            self._shards_of[worker] += 1
+            self._items_of[worker] += sum(attempt.final for group in output.groups for attempt in group)
+
+    def set_function(self, function: Function, policy: RunPolicy) -> None:
         if policy.bounds.high < self._lanes:
             raise InvalidInput(
                 f"The job {self._manifest.name!r} was begun with more items at once, and {self._lanes} of its shards "
@@ -112,51 +109,15 @@ class WorkersBackend:
             _ = self._connection.admin  # there is no other way to end what runs
         self._concurrency = policy.bounds.high
         self._rule = policy.stop_rule
-        self._recipe = self._manifest.recipe
-
-    def listen(self) -> None:
-        """Nothing to do: outcomes come with the outputs of shards."""
-
-    def columns(self) -> Mapping[str, Sequence[Any]]:
-        return {}
-
-    @property
-    def mismatched(self) -> int:
-        return 0
-
-    async def restart(self) -> int:
-        return 0
+        self._run_spec = self._manifest.recipe
 
     def pause(self) -> None:
         if not self._manifest.paused:
             _ = self._connection.admin  # there is no other way to do it
-        self._held.pause()
+        self._pause.pause()
 
     def resume(self) -> None:
-        self._held.resume()
-
-    def hold(self, told: OnUnkept | None) -> None:
-        self._told_unkept, self._holds_since = told, time.time()
-
-    def _look_at(self, attempts: Iterable[Attempt]) -> None:
-        if self._told_unkept is None:
-            return
-        unkept = (each for each in attempts if each.failure is not None and is_unkept(each.failure))
-        found = next((each for each in unkept if each.started >= self._holds_since), None)
-        if found is not None:
-            self._told_unkept(found)
-
-    @property
-    def busy(self) -> bool:
-        return False
-
-    def reopen(self) -> None:
-        self._cancelled, self._gave_up = False, None
-
-    def gives_up(self, round_: int) -> bool:
-        if self._rule is not None and self._gave_up is None:
-            self._gave_up = self._rule.broken(*self._ledger.tally(round_))
-        return self._cancelled or self._gave_up is not None
+        self._pause.resume()
 
     async def cancel(self) -> None:
         if self._manifest.cancelled and self._connection.admin_if_any is None:
@@ -164,12 +125,12 @@ class WorkersBackend:
             return
         _ = self._connection.admin  # there is no other way
         self._cancelled = True
-        self._held.resume()
-        await end_shards(self._connection, self._manifest.name, self._manifest.generation)
+        self._pause.resume()
+        await self.invocations.cancel(self._connection.admin)
 
     # ------------------------------------------------------------ on the session's loop
 
-    async def finish(
+    async def run_round(
         self,
         round_: int,
         positions: Sequence[int],
@@ -194,22 +155,11 @@ class WorkersBackend:
             if self._ending is not None:
                 self._ending.cancel()
                 self._ending = None
-            self._held.close()
+            self._pause.close()
 
     def _cut(self, positions: Sequence[int]) -> list[Sequence[int]]:
-        """The positions of each shard. They depend on nothing that may be another when the cell is run again."""
         most = min(max(-(-self._manifest.total // (self._lanes * SHARDS_A_LANE)), 1), MAX_SHARD_ITEMS)
-        shards: list[Sequence[int]] = []
-        begin = size = 0
-        for at, position in enumerate(positions):
-            length = self._encoded.size(position)
-            if at > begin and (at - begin >= most or size + length > MAX_SHARD_BYTES):
-                shards.append(positions[begin:at])
-                begin, size = at, 0
-            size += length
-        if begin < len(positions):
-            shards.append(positions[begin:])
-        return shards
+        return self._shards.cut(positions, most, MAX_SHARD_BYTES)
 
     def _lane(self, shard: int) -> str:
         return f"{self._key}/{shard % self._lanes}"
@@ -221,66 +171,47 @@ class WorkersBackend:
         sent: Sequence[asyncio.Future[bool]],
         submitted: Callable[[], Awaitable[None]],
     ) -> None:
-        if self._recipe is None:
+        if self._run_spec is None:
             raise InvalidInput(f"Not all items of {self._manifest.name!r} were submitted. Run its cell again.")
         slots = asyncio.Semaphore(_SUBMIT_AT_ONCE)
-        recipes = [share_of(self._recipe, self._lanes, lane) for lane in range(self._lanes)]
+        run_specs = [share_of(self._run_spec, self._lanes, lane) for lane in range(self._lanes)]
 
-        async def submit(shard: int, positions: Sequence[int], told: asyncio.Future[bool]) -> None:
+        async def submit(shard: int, positions: Sequence[int], done: asyncio.Future[bool]) -> None:
             try:
-                if not self.gives_up(round_):
-                    await self._submit(round_, shard, positions, recipes[shard % self._lanes])
-                told.set_result(not self.gives_up(round_))
+                if not self.is_stopping(round_):
+                    lane, run_spec = self._lane(shard), run_specs[shard % self._lanes]
+                    await self._shards.submit(round_, shard, positions, lane=lane, run_spec=run_spec)
+                done.set_result(not self.is_stopping(round_))
             finally:
                 slots.release()
 
         async with asyncio.TaskGroup() as group:
-            for (shard, part), told in zip(shards, sent, strict=True):
-                await self._held.until_resumed()
+            for (shard, part), done in zip(shards, sent, strict=True):
+                await self._pause.until_resumed()
                 await slots.acquire()
-                group.create_task(submit(shard, part, told))
+                group.create_task(submit(shard, part, done))
         await submitted()
 
-    async def _submit(self, round_: int, shard: int, positions: Sequence[int], recipe: str) -> None:
-        request = ShardRequest(
-            job=self._manifest.name,
-            generation=self._manifest.generation,
-            round=round_,
-            shard=shard,
-            function=self._manifest.function,
-            positions=list(positions),
-            items=list(map(msgspec.Raw, self._encoded.take(positions))),
-            recipe=recipe,
-        )
-        await self._connection.ingress.send(
-            self._service,
-            SHARD_HANDLER,
-            encode(request),
-            key=self._lane(shard),
-            idempotency_key=request.key(),
-            patience=None,
-        )
-
     async def _follow(self, round_: int, shard: int, positions: Sequence[int], sent: asyncio.Future[bool]) -> None:
-        there = await sent
-        key: str | None = shard_key(self._manifest.name, self._manifest.generation, round_, shard)
+        submitted = await sent
+        key: str | None = self._shards.key(round_, shard)
         while key is not None:
             try:
-                body = await self._connection.ingress.attach(self._service, SHARD_HANDLER, key, key=self._lane(shard))
+                body = await self._shards.attach(key, lane=self._lane(shard))
             except UnknownInvocation as failure:
                 # never sent, or cancelled in the queue of its lane; or purged
-                self._end(round_, positions, failure if there and not self.gives_up(round_) else None)
+                self._end(round_, positions, failure if submitted and not self.is_stopping(round_) else None)
                 return
             except InvocationFailed as failure:
                 self._end(round_, positions, failure)
                 return
-            output = received(output_decoder, body, "a shard's outcomes")
-            self.roll.note(output)
+            output = decode_received(output_decoder, body, "a shard's outcomes")
+            self._count(output)
             for group in output.groups:
                 self._ledger.apply(round_, group, time.time())
-                self._look_at(group)
+                self._look_for_unkept(group)
             key = output.next
-            if self._rule is not None and not self._cancelled and self.gives_up(round_) and self._ending is None:
+            if self._rule is not None and not self._cancelled and self.is_stopping(round_) and self._ending is None:
                 self._ending = asyncio.create_task(self._end_the_rest())
 
     async def _end_the_rest(self) -> None:
@@ -291,47 +222,97 @@ class WorkersBackend:
 
     def _end(self, round_: int, positions: Sequence[int], failure: InvocationFailed | UnknownInvocation | None) -> None:
         """The shard was not run, or not to its end: its open items will have no other outcome."""
-        lost = [position for position in positions if not self._ledger.knows([position])]
+        lost = unended(self._ledger, positions)
         if isinstance(failure, UnknownInvocation):
-            attempts = [cancelled(position, 1, reason=ended_outside(failure)) for position in lost]
-        elif self._gave_up is not None and (failure is None or failure.code == _CANCELLED_CODE):
-            attempts = [cancelled(position, 1, reason=self._gave_up, kind=FAIL_FAST) for position in lost]
-        elif failure is None or (failure.code == _CANCELLED_CODE and self._cancelled):
+            attempts = [cancelled(position, 1, reason=why_ended_outside(failure)) for position in lost]
+        elif self._stopped_by_rule is not None and (failure is None or failure.code == CANCELLED_CODE):
+            attempts = [cancelled(position, 1, reason=self._stopped_by_rule, kind=FAIL_FAST) for position in lost]
+        elif failure is None or (failure.code == CANCELLED_CODE and self._cancelled):
             attempts = [cancelled(position, 1) for position in lost]
-        elif failure.code == _CANCELLED_CODE:
-            attempts = [cancelled(position, 1, reason=ended_outside(failure)) for position in lost]
+        elif failure.code == CANCELLED_CODE:
+            attempts = [cancelled(position, 1, reason=why_ended_outside(failure)) for position in lost]
         else:
             why = Failure(type(failure).__name__, failure.reason)
             attempts = [Attempt(position, 1, ERROR, time.time(), 0.0, failure=why) for position in lost]
         self._ledger.apply(round_, attempts, 0)
 
 
-async def end_shards(connection: Connection, job: str, generation: int) -> None:
-    """Cancel what a job has on workers, or in the queues of their lanes: the last first, so that nothing moves up.
+class WorkerPause:
+    """Whether a job on workers is paused. Its methods belong to the session's loop.
 
-    Args:
-        connection: to the workers.
-        job: its name.
-        generation: of the job.
+    Restate holds the shard at the head of each lane, and so all behind it. It pauses an invocation when its current
+    step has ended, which is when an item has. The workers then start nothing more of it, and what runs there goes on.
 
-    Raises:
-        InvalidInput: there is no admin API.
+    Attributes:
+        paused: whether nothing more is to be started.
     """
-    admin, service = connection.admin, lanes_service(connection.session)
-    rows = await admin.query(
-        "select id, status from sys_invocation where status <> 'completed' "
-        f"and target_service_name = {sql_literal(service)} "
-        f"and {keys_of_job(job, generation, sql_literal)} order by created_at desc"
-    )
-    slots = asyncio.Semaphore(AT_ONCE)
 
-    async def end(invocation: str, paused: bool) -> None:
-        async with slots:
+    def __init__(self, connection: Connection, invocations: JobInvocations) -> None:
+        self._connection = connection
+        self._invocations = invocations
+        self.paused = False
+        self._asked: set[str] = set()  # may still become paused
+        self._going = asyncio.Event()
+        self._going.set()
+        self._task: asyncio.Task[None] | None = None
+
+    async def until_resumed(self) -> None:
+        """Wait until it is not paused."""
+        await self._going.wait()
+
+    def pause(self) -> None:
+        """Have Restate hold what runs, and what takes its place."""
+        if not self.paused:
+            self.paused = True
+            self._asked.clear()
+            self._going.clear()
+            if self._connection.admin_if_any is not None:
+                self._start(self._hold())
+
+    def resume(self) -> None:
+        """Let all go on that is held by now, or about to be."""
+        if self.paused:
+            self.paused = False
+            self._going.set()
+            self._start(self._release())
+
+    def close(self) -> None:
+        """The job has ended, or is not followed any more."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self.close()
+        self._task = asyncio.create_task(work)
+
+    async def _hold(self) -> None:
+        wait = _LOOK
+
+        async def hold(invocation: str) -> bool:
+            self._asked.add(invocation)
+            return await self._connection.admin.pause(invocation)
+
+        while True:
             try:
-                await admin.cancel(invocation)
-                if paused:
-                    await admin.resume(invocation)  # it has to run to be told
-            except UnknownInvocation:
-                return  # it has ended
+                going = await self._invocations.going(self._connection.admin)
+                wait = min(2 * wait, _LONGEST_LOOK) if self._asked.issuperset(going) else _LOOK
+                await order_all(hold, going)
+            except ServerError:
+                wait = _LONGEST_LOOK  # Restate is away, and runs nothing meanwhile
+            await asyncio.sleep(wait)
 
-    await asyncio.gather(*(end(str(row["id"]), row["status"] == "paused") for row in rows))
+    async def _release(self) -> None:
+        """`JobRunner.pause` has let those go on that it found; some may be paused when their step has ended."""
+        wait = _LOOK
+        while self._asked:
+            admin = self._connection.admin
+            try:
+                paused = await self._invocations.paused(admin)
+                await order_all(admin.resume, paused)
+                self._asked.difference_update(paused)
+                self._asked.intersection_update(await self._invocations.going(admin))
+            except ServerError:
+                pass  # Restate is away: they are let go when it is back
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LONGEST_LOOK)

@@ -8,7 +8,7 @@ import functools
 import inspect
 import keyword
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
@@ -77,16 +77,28 @@ def _caches_coroutines(fn: Callable[..., Any]) -> bool:
     return isinstance(fn, functools._lru_cache_wrapper) and is_async(fn.__wrapped__)
 
 
+def not_here(error: type[Exception], message: str) -> Callable[..., NoReturn]:
+    """Stands for a function whose code is elsewhere, or not known: calling it raises this error."""
+    return functools.partial(_not_here, error, message)
+
+
+def _not_here(error: type[Exception], message: str, *_: Any, **__: Any) -> NoReturn:
+    raise error(message)
+
+
 class Function:
     """A function and the way its items are passed.
 
     Attributes:
         known_as: `package.module:name`, of a function that is known here by its name alone; else None.
         classes: those that its items and values may be of; `encode` refuses others.
+        deployed: whether it is a handler that is deployed in Restate.
 
     Raises:
         InvalidInput: it is no function, or a kind of function that gives no single value.
     """
+
+    deployed = False
 
     def __init__(
         self,

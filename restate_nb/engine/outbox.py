@@ -142,7 +142,11 @@ class ShardQueue:
                     loop.call_soon_threadsafe(event.set)
 
     async def next_group(self) -> bytes:
-        """Wait for outcomes, and return a group of all that are there, within bounds.
+        """Wait for outcomes, and return a group of all that are there; see `next_attempts`."""
+        return encode_group(await self.next_attempts())
+
+    async def next_attempts(self) -> list[Attempt]:
+        """Wait for outcomes, and return all that are there, within the bounds of a group.
 
         They stay in the queue until `acknowledge`; asked again before that, it gives the same ones.
         """
@@ -154,7 +158,7 @@ class ShardQueue:
             if not self._outcomes:
                 await event.wait()
             self._fill_group()
-        return encode_group(self._in_group.values())
+        return list(self._in_group.values())
 
     def _fill_group(self) -> None:
         size = 0

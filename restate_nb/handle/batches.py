@@ -51,20 +51,20 @@ class Batches:
         self.until = 0.0
         self.number = self.count = 1
 
-    async def finish(
+    async def run_round(
         self, round_: int, positions: Sequence[int], submitted: Callable[[], Awaitable[None]] | None
     ) -> None:
-        """See the items of a round to their outcomes; the arguments are those of `Work.finish`."""
+        """See the items of a round to their outcomes; the arguments are those of `Backend.run_round`."""
         start, self.count = 0, -(-len(positions) // self.size)
         while True:
             self.number = start // self.size + 1
             if start and submitted is not None:
                 await self._rest(round_, positions[start - self.size : start])
-            hurried = submitted is None or self._work.gives_up(round_)
+            hurried = submitted is None or self._work.is_stopping(round_)
             end = start + self.size * (_AT_ONCE if hurried else 1)
             last = end >= len(positions)
             told = submitted if last or submitted is None else _nobody
-            await self._work.finish(round_, positions[start:end], told, first=start)
+            await self._work.run_round(round_, positions[start:end], told, first=start)
             if last:
                 return
             start = end
@@ -76,7 +76,7 @@ class Batches:
     async def _rest(self, round_: int, batch: Sequence[int]) -> None:
         ended = max(self._ledger.started[position] + self._ledger.ran[position] for position in batch)
         try:
-            while not self._work.gives_up(round_) and (left := ended + self.pause - time.time()) > 0:
+            while not self._work.is_stopping(round_) and (left := ended + self.pause - time.time()) > 0:
                 self.until = ended + self.pause
                 await asyncio.sleep(min(left, _LOOK))
         finally:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import html
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from restate_nb.engine.pool import Pool
 from restate_nb.engine.stacks import RunningItem
 from restate_nb.formatting import counted, duration
-from restate_nb.server.admin import Admin
 
 _SHOWN: Final = 5  # items of which the lines of code are told
-_PAUSED_SHOWN: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,43 +43,6 @@ class Diagnosis:
         return f"<pre>{html.escape(str(self))}</pre>"
 
 
-def obstacles_of(pool: Pool, function: str) -> list[str]:
-    """What keeps the items of a pool from being started."""
-    found = []
-    if not pool.has_work:
-        found.append(f"It waits for {function}: run the cell that maps it.")
-    if pool.paused:
-        found.append("It is paused: job.resume() goes on.")
-    if pool.scarce is not None:
-        found.append(shortage_of(pool))
-    if pool.stopped:
-        found.append(f"It starts no further item. {pool.stopped}")
-    if pool.overfull:
-        found.append("Outcomes wait to be recorded, and nothing is started before: restate-server is slow or away.")
-    if pool.waits_for:
-        found.append(f"Items wait for their turn: {pool.waits_for}.")
-    if retries := pool.retries_at:
-        wait = duration(max(0.0, min(retries) - time.time()))
-        found.append(f"{counted(len(retries), 'item')} failed, and wait to be tried again: the first in {wait}.")
-    if pool.hung:
-        found.append(
-            f"{counted(pool.hung, 'thread')} still busy with items that timed out: a thread cannot be stopped. Give "
-            'the function\'s own calls a timeout, or use executor="process".'
-        )
-    return found
-
-
-def shortage_of(pool: Pool) -> str:
-    """That the machine gives no more threads or processes, in words; empty while it does."""
-    if pool.scarce is None:
-        return ""
-    return (
-        f"The machine gives no more threads or processes: {counted(pool.scarce, 'item')} at once, of up to "
-        f"{pool.concurrency:,}. More are tried again and again; the limit is that of the container (pids) or of the "
-        "user (ulimit -u)."
-    )
-
-
 def running_lines(running_items: Iterable[RunningItem], labels: Any) -> list[str]:
     """The items that run longest, and where they are.
 
@@ -101,32 +60,3 @@ def running_lines(running_items: Iterable[RunningItem], labels: Any) -> list[str
     if len(running_items) > _SHOWN:
         lines.append(f"and {counted(len(running_items) - _SHOWN, 'more item')} that run")
     return lines
-
-
-async def held_by_restate(admin: Admin, mine: str) -> tuple[list[str], list[str]]:
-    """What Restate itself has stopped of a job.
-
-    Args:
-        admin: where to ask.
-        mine: the condition, in SQL, that an invocation is one of the job's.
-
-    Returns:
-        The reasons in words, and the ids of the invocations that are paused.
-    """
-    rows = await admin.query(
-        "select id, status, last_failure from sys_invocation where status in ('paused', 'backing-off') "
-        f"and {mine} limit {_PAUSED_SHOWN}",
-        texts=["id", "status"],
-    )
-    paused = [str(row["id"]) for row in rows if row["status"] == "paused"]
-    reasons = []
-    for status, what in (
-        ("paused", "has paused {}: job.resume() has them go on"),
-        ("backing-off", "will try {} again by itself"),
-    ):
-        there = [row for row in rows if row["status"] == status]
-        if there:
-            why = next((str(row["last_failure"]) for row in there if row.get("last_failure")), "")
-            after = f", after: {why.strip().splitlines()[0][:300]}" if why.strip() else ""
-            reasons.append(f"Restate {what.format(counted(len(there), 'invocation'))}{after}.")
-    return reasons, paused

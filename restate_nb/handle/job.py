@@ -456,7 +456,7 @@ class Job(Visible, Generic[T]):
                 self._note = ""
             self._rule = policy.stop_rule
             self._limits.per_second = policy.per_second
-            self._guard.provide(target, self._which.code, lambda: self._driver.work.provide(target, policy))
+            self._guard.provide(target, self._which.code, lambda: self._driver.work.set_function(target, policy))
             self._note_limits(time.time())
             again = self._following is not None
             self._attach(target, items)
@@ -484,7 +484,7 @@ class Job(Visible, Generic[T]):
         async def follow() -> None:
             watching = asyncio.create_task(self._which.watch(self._ledger))
             try:
-                self._driver.work.listen()
+                self._driver.work.connect_ledger()
                 for number in rounds:
                     await self._driver.finish(number)
                 if self._which.asked_again and self._ledger.complete:

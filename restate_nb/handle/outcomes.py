@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restate_nb.backends.worker_registry import WorkerStats
-from restate_nb.backends.workers import WorkersBackend
+from restate_nb.backends.base import WorkerShare
 from restate_nb.engine.function import Function
 from restate_nb.engine.record import CANCELLED, ERROR, TIMEOUT
 from restate_nb.errors import InvalidInput
@@ -194,8 +193,9 @@ class Outcomes:
         Example:
             job.workers()["code"].nunique()  # more than 1: not all workers have the same code
         """
-        work = self._driver.work
-        return (work.roll if isinstance(work, WorkersBackend) else WorkerStats()).frame()
+        import pandas as pd  # noqa: PLC0415 - heavy, loaded on first use
+
+        return pd.DataFrame(list(self._driver.work.workers()), columns=list(WorkerShare._fields))
 
     def steps(self) -> pd.DataFrame:
         """Every durable step of a job over a durable function, one row each, on the input's index.

@@ -240,7 +240,7 @@ class Provenance:
     def _can_vary(self) -> bool:
         """Whether what the function changes is changed in this process."""
         manifest, target = self.driver.manifest, self._target
-        here = target is not None and target.executor != "process" and not manifest.deployed and manifest.lanes is None
+        here = target is not None and target.executor != "process" and manifest.kind in ("local", "durable")
         return here and self.now is not None and bool(self.now.varying)
 
     async def record(self) -> None:
@@ -264,7 +264,7 @@ class Provenance:
         if news:
             base = self.driver.manifest.base
             if base:
-                await self.driver._connection.records.vary(base, Vary(job=self.driver.manifest.name, varies=news))
+                await self.driver._connection.job_store.vary(base, Vary(job=self.driver.manifest.name, varies=news))
             await self.driver._change(varies=news)
 
     async def watch(self, ledger: Ledger) -> None:

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from restate_nb.backends.base import Backend, Connection
-from restate_nb.backends.deployed import DeployedBackend
-from restate_nb.backends.durable import DurableBackend
-from restate_nb.backends.local import LocalBackend
-from restate_nb.backends.worker_registry import how_it_is_kept
-from restate_nb.backends.workers import WorkersBackend, end_shards
+from restate_nb.backends import BACKENDS
+from restate_nb.backends.base import Backend
+from restate_nb.backends.connection import Connection
+from restate_nb.backends.introspection import JobInvocations
 from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.errors import JobMismatch
 from restate_nb.handle.batches import Batches
-from restate_nb.handle.diagnosis import held_by_restate
 from restate_nb.handle.provenance import check_bound
 from restate_nb.handle.stall_probe import StallProbe
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
-from restate_nb.server.admin import sql_literal
-from restate_nb.server.http import UnknownInvocation, Unreachable
-from restate_nb.service.wire import Change, Manifest, Round, Summary, Unkept, keys_of_job, service_of
-from restate_nb.session.sweeper import purge
+from restate_nb.server.admin import order_all
+from restate_nb.server.http import Unreachable
+from restate_nb.service.wire import Change, Manifest, Round, Summary, Unkept
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,13 +64,12 @@ class JobRunner:
     @property
     def manner(self) -> str:
         """How the job's concurrency is kept, where that is not in this process; else empty."""
-        lanes = self.manifest.lanes
-        return "" if lanes is None else how_it_is_kept(self.work.concurrency or lanes, lanes)
+        return self.work.concurrency_note
 
     @property
     def shortage(self) -> str:
         """What the machine has too little of, in words; empty when nothing is known of that."""
-        return self.work.shortage if isinstance(self.work, LocalBackend) else ""
+        return self.work.shortage
 
     @classmethod
     async def open(
@@ -86,20 +80,22 @@ class JobRunner:
         Raises:
             JobMismatch: the one that is there is over other items, or runs them in another way.
         """
-        await (connection.records.ready if wanted.deployed else connection.attend)()
+        await (connection.job_store.ready if wanted.kind == "deployed" else connection.register)()
         if fresh:
-            await connection.records.clear_the_way(wanted.name, connection.admin_if_any)
-        there, created = await connection.records.open(wanted, fresh=fresh)
+            await connection.job_store.kill_stuck_requests(wanted.name, connection.admin_if_any)
+        there, created = await connection.job_store.open(wanted, fresh=fresh)
         if (there.items, there.options, there.total) != (wanted.items, wanted.options, wanted.total):
             raise JobMismatch(_mismatch(there, wanted))
         check_bound(there, wanted)
         if there.recipe != wanted.recipe:
             change = Change(generation=there.generation, recipe=wanted.recipe or "")
-            there = await connection.records.change(there, change)
+            there = await connection.job_store.change(there, change)
         if created and there.generation > 1:
             connection.runs.get(there.name, there.generation - 1).cancel()  # else its shards wait for ever
-            if connection.on_workers and connection.admin_if_any is not None:
-                await end_shards(connection, there.name, there.generation - 1)  # without the API they run to their end
+            if there.kind == "workers" and connection.admin_if_any is not None:
+                older = msgspec.structs.replace(there, generation=there.generation - 1)
+                # without the API they run to their end
+                await JobInvocations.of(connection.session, older).cancel(connection.admin)
             connection.sweep()
         return await cls.of(connection, there, encoded, ledger, created=created)
 
@@ -108,14 +104,7 @@ class JobRunner:
         cls, connection: Connection, there: Manifest, encoded: Spool, ledger: Ledger, *, created: bool
     ) -> JobRunner:
         """The way of a job that Restate knows."""
-        kind: type[LocalBackend] | type[DurableBackend] | type[WorkersBackend] = (
-            DurableBackend if there.durable else LocalBackend
-        )
-        if there.deployed:
-            kind = DeployedBackend
-        if there.lanes is not None:
-            kind = WorkersBackend
-        work = kind(connection, there, encoded, ledger)
+        work = BACKENDS[there.kind](connection, there, encoded, ledger)
         if there.cancelled:
             await work.cancel()
         if there.paused:
@@ -131,7 +120,7 @@ class JobRunner:
         async with self._changing:
             manifest = self.manifest
             change = msgspec.convert({"generation": manifest.generation, **changes}, Change, from_attributes=True)
-            self.manifest = await self._connection.records.change(manifest, change, patient=patient)
+            self.manifest = await self._connection.job_store.change(manifest, change, patient=patient)
 
     async def cancel(self) -> None:
         """End every item that has no outcome. While Restate is away it is tried again."""
@@ -148,9 +137,9 @@ class JobRunner:
         (self.work.pause if paused else self.work.resume)()
         await self._change(paused=paused)
         if not paused:
-            for invocation in (await self.held_by_restate())[1]:
-                with suppress(UnknownInvocation):  # it has ended meanwhile, or was purged
-                    await self._connection.admin.resume(invocation)
+            stopped = (await self.held_by_restate())[1]
+            if stopped:
+                await order_all(self._connection.admin.resume, stopped)
 
     @property
     def can_hold(self) -> bool:
@@ -164,15 +153,9 @@ class JobRunner:
             await self._change(paused=True, unkept=unkept)
 
     async def held_by_restate(self) -> tuple[list[str], list[str]]:
-        """See `diagnosis.held_by_restate`."""
+        """What Restate itself has stopped: the reasons in words, and the ids of the invocations that are paused."""
         admin = self._connection.admin_if_any
-        return ([], []) if admin is None else await held_by_restate(admin, self._mine())
-
-    def _mine(self, alias: str = "") -> str:
-        """The condition, in SQL, that an invocation is one of this job's."""
-        service = service_of(self.session, self.manifest)
-        keys = keys_of_job(self.manifest.name, self.manifest.generation, sql_literal, f"{alias}idempotency_key")
-        return f"{alias}target_service_name = {sql_literal(service)} and {keys}"
+        return ([], []) if admin is None else await self.work.invocations.stopped(admin)
 
     def trouble(self) -> str:
         """What is wrong with the server, in words; empty when nothing is. It may take seconds."""
@@ -203,10 +186,8 @@ class JobRunner:
     async def delete(self) -> None:
         """Drop the job in its record, in one step; then purge its invocations, or leave them to the sweeper."""
         manifest, admin = self.manifest, self._connection.admin
-        await self._connection.records.forget(manifest)
-        purging = asyncio.create_task(
-            purge(admin, service_of(self.session, manifest), manifest.name, manifest.generation)
-        )
+        await self._connection.job_store.forget(manifest)
+        purging = asyncio.create_task(self.work.invocations.purge(admin))
         purging.add_done_callback(lambda _: self._connection.sweep())
         await asyncio.wait({purging}, timeout=_PURGE_SECONDS)
         if purging.done():
@@ -215,7 +196,7 @@ class JobRunner:
     async def add_round(self, positions: list[int], code: str) -> int:
         """Open these items again, and return the number of the round that is for them."""
         self.work.reopen()
-        await (self._connection.records.ready if self.manifest.deployed else self._connection.attend)()
+        await (self._connection.job_store.ready if self.manifest.kind == "deployed" else self._connection.register)()
         positions = sorted(positions)  # as its record will tell them
         await self._change(add_round=Round.over(positions, self.manifest.total, code=code, started=time.time()))
         number = len(self.manifest.rounds) - 1
@@ -226,7 +207,7 @@ class JobRunner:
         """The durable steps of the job's invocations; see `steps.read_steps`."""
         from restate_nb.backends.steps import read_steps  # noqa: PLC0415 - loads pandas
 
-        return await read_steps(self._connection.admin, self._mine("i."), index)
+        return await read_steps(self._connection.admin, self.work.invocations, index)
 
     async def finish(self, number: int) -> None:
         """See a round's items to their outcomes, wherever they stand."""
@@ -238,7 +219,7 @@ class JobRunner:
             await self._change(patient=True, submitted=number)
 
         way = self.work if self.batches is None else self.batches
-        await way.finish(number, positions, None if round_.submitted else submitted)
+        await way.run_round(number, positions, None if round_.submitted else submitted)
 
 
 def _mismatch(there: Manifest, wanted: Manifest) -> str:

@@ -68,8 +68,8 @@ class ValueGuard:
         manifest = self._driver.manifest
         known = self._found or manifest.unkept
         changed = known is not None and known.code != code
-        can_hold = manifest.lanes is None or self._driver.can_hold
-        self._judges = target.one_function and not manifest.deployed and can_hold
+        can_hold = manifest.kind != "workers" or self._driver.can_hold
+        self._judges = target.one_function and manifest.kind != "deployed" and can_hold
         bring()
         if changed and self.found is not None:
             self.let_go(watch=True)
@@ -103,7 +103,7 @@ class ValueGuard:
         return True
 
     def _watch(self, watch: bool) -> None:
-        self._driver.work.hold(partial(self._heard, self._code) if watch and self._judges else None)
+        self._driver.work.notify_unkept(partial(self._heard, self._code) if watch and self._judges else None)
 
     def _heard(self, code: str, attempt: Attempt) -> None:
         """What an item returned cannot be kept. Called on whichever loop learns of it."""

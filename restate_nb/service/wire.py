@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, Final
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Final, Literal, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from restate_nb.engine.record import WIRE_VERSION, Attempt
+from restate_nb.errors import ServerError
 from restate_nb.service import positions as packed
+
+T = TypeVar("T")
 
 SHARD_HANDLER: Final = "shard"
 UNPURGED: Final = "rest"
@@ -83,20 +87,6 @@ def job_key(job: str, generation: int) -> str:
     handler sends on.
     """
     return f"{quote(job, safe='/ ').replace('%', '=')}/{generation}"
-
-
-def keys_of_job(job: str, generation: int, literal: Callable[[str], str], column: str = "idempotency_key") -> str:
-    """The condition, in SQL, that an invocation has a key of this job: those of a job `a/1` begin with what those of
-    the first generation of `a` do, and have a part more.
-
-    Args:
-        job: its name.
-        generation: of the job.
-        literal: writes a text in SQL.
-        column: which has the key.
-    """
-    prefix = job_key(job, generation) + "/"
-    return f"starts_with({column}, {literal(prefix)}) and {column} not like {literal(prefix + '%/%/%')}"
 
 
 def shard_key(job: str, generation: int, round_: int, shard: int, part: int = 0) -> str:
@@ -210,6 +200,11 @@ class Unkept(msgspec.Struct):
     why: str
 
 
+JobKind = Literal["local", "durable", "deployed", "workers"]
+"""How the items of a job are run: plain functions in the session's process; functions that take a Restate context, each
+item an invocation; invocations of a handler that is deployed in Restate; or shards that workers run."""
+
+
 class Manifest(msgspec.Struct, kw_only=True):
     """What is kept of a job besides its shards.
 
@@ -262,6 +257,15 @@ class Manifest(msgspec.Struct, kw_only=True):
     def __post_init__(self) -> None:
         for each in self.rounds:
             _check_positions(each, self.total)
+
+    @property
+    def kind(self) -> JobKind:
+        """How its items are run."""
+        if self.lanes is not None:
+            return "workers"
+        if self.deployed:
+            return "deployed"
+        return "durable" if self.durable else "local"
 
     @property
     def unfinished(self) -> bool:
@@ -378,9 +382,9 @@ class Unpurged(msgspec.Struct, kw_only=True, frozen=True):
 
 def service_of(session: str, manifest: Manifest) -> str:
     """The Restate service that has a job's invocations."""
-    if manifest.deployed:
+    if manifest.kind == "deployed":
         return manifest.function.rpartition("/")[0]
-    return lanes_service(session) if manifest.lanes is not None else items_service(session)
+    return lanes_service(session) if manifest.kind == "workers" else items_service(session)
 
 
 request_decoder: Final = msgspec.json.Decoder(ShardRequest)
@@ -388,3 +392,37 @@ output_decoder: Final = msgspec.json.Decoder(ShardOutput)
 manifest_decoder: Final = msgspec.json.Decoder(Manifest)
 unpurged_decoder: Final = msgspec.json.Decoder(list[Unpurged])
 encode: Final = msgspec.json.Encoder().encode
+
+
+def decode_received(decoder: msgspec.json.Decoder[T], body: bytes | str, what: str) -> T:
+    """Decode a document that Restate gave: whoever can write there, or answers in its place, may have made it.
+
+    Args:
+        decoder: of its type.
+        body: the document.
+        what: it is, for the message.
+
+    Raises:
+        ServerError: it is none.
+    """
+    with reading(what):
+        return decoder.decode(body)
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Where something is read that Restate gave; see `decode_received`.
+
+    Args:
+        what: it is, for the message.
+
+    Raises:
+        ServerError: it is none.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ServerError(
+            f"What Restate gives as {what} is none that restate_nb can read: {str(error)[:200]}. It was written by "
+            "another program or by a newer restate_nb, or something else answers in its place."
+        ) from None

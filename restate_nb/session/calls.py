@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 from restate.handler import Handler, handler_from_callable
 
-from restate_nb.backends.base import Connection
+from restate_nb.backends.connection import Connection
 from restate_nb.engine.function import Function, name_of
 from restate_nb.errors import InvalidInput, InvocationFailed, ServerError
 from restate_nb.server.admin import Admin, sql_literal
@@ -30,9 +30,8 @@ from restate_nb.service.durable_handler import (
     arguments_of,
     attempt_decoder,
 )
-from restate_nb.service.received import received
+from restate_nb.service.wire import decode_received, items_service
 from restate_nb.service.wire import encode as encode_request
-from restate_nb.service.wire import items_service
 
 _QUIET_SECONDS: Final = 2.0  # that a call may take without a word
 _LOOK_SECONDS: Final = 5.0  # that a look at its attempts may take
@@ -172,7 +171,7 @@ class DurableCall:
             connection.functions.forget(self._key)
             raise
         connection.functions.forget(self._key)
-        attempt = received(attempt_decoder, body, f"the outcome of {self._name}")
+        attempt = decode_received(attempt_decoder, body, f"the outcome of {self._name}")
         if (failure := attempt.failure) is not None:
             says = f"{failure.type}: {failure.message}\n\n{failure.traceback}"
             raise InvocationFailed(500, says, f"of {self._name}")

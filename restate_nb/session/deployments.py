@@ -26,6 +26,8 @@ NOT_REACHED: Final = (
 class Unregistered:
     """Stands for the attendance of a process that Restate cannot reach."""
 
+    reachable = False
+
     async def register(self, *, alone: bool = False) -> None:
         """Raises InvalidInput, which says what to do."""
         raise InvalidInput(NOT_REACHED)
@@ -64,6 +66,8 @@ class Deployments:
     one stays with that one's deployment, when the server is restarted too. The deployment of a process that is gone is
     pointed at one that lives. A process that only looks on, at `rnb.jobs()` or a chart, takes nothing from another.
     """
+
+    reachable = True
 
     def __init__(
         self, admin: Admin, endpoint: Endpoint, taken: Callable[[], Awaitable[None]], liveness: Liveness

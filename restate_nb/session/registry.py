@@ -9,11 +9,11 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from restate_nb.backends.base import Connection
-from restate_nb.backends.deployed_handler import DeployedHandler
-from restate_nb.backends.job_store import ObjectJobStore
-from restate_nb.backends.read_back import read_items_back, read_manifests, unknown_function
-from restate_nb.backends.worker_registry import check_for_workers, connection_to_workers, lanes_for
+from restate_nb.backends.connection import Connection, connection_to_workers
+from restate_nb.backends.job_store import read_manifests
+from restate_nb.backends.recorded_items import read_items_back, unknown_function
+from restate_nb.backends.worker_functions import check_for_workers
+from restate_nb.backends.workers import lanes_for
 from restate_nb.engine.function import Function
 from restate_nb.errors import InvalidInput, RestateNbError
 from restate_nb.handle.batches import Batch
@@ -98,7 +98,7 @@ class Registry:
         if on_workers:
             check_for_workers(target, policy, spec)
             connection = self._to_workers()
-        elif type(target) is Function and target.known_as is not None:
+        elif target.known_as is not None:
             raise InvalidInput(
                 f"{target.known_as!r} is a name, which only workers can make a function of: rnb.map and rnb.starmap "
                 "send items to them. rnb.batch runs functions of this process: import it, and pass the function."
@@ -112,7 +112,7 @@ class Registry:
             function=target.name,
             items=digest,
             options=options,
-            deployed=isinstance(target, DeployedHandler),
+            deployed=target.deployed,
             total=len(items),
             created=now,
             durable=target.durable,
@@ -143,7 +143,7 @@ class Registry:
         self, connection: Connection, wanted: Manifest, identity: Identity, items: Items, ledger: Ledger, *, fresh: bool
     ) -> JobRunner:
         """Open the job that this one is, by what does not vary by itself."""
-        await (connection.records.ready if wanted.deployed else connection.attend)()
+        await (connection.job_store.ready if wanted.kind == "deployed" else connection.register)()
         for key, job in list(self._jobs.items()):
             there = job._driver.manifest
             same = there.base == wanted.base if wanted.base else there.name == wanted.name
@@ -151,14 +151,9 @@ class Registry:
                 await job._which.vary(sorted(job._which.now.own_doing(identity)))
         if wanted.base and identity.varying:
             variant = Variant(job=wanted.name, parts=wanted.made[0].parts, at=wanted.created)
-            wanted.name = await connection.records.claim(wanted.base, variant)
+            wanted.name = await connection.job_store.claim(wanted.base, variant)
         driver = await JobRunner.open(connection, wanted, items.encoded, ledger, fresh=fresh)
-        if (
-            wanted.base
-            and driver.manifest.mixed
-            and not driver.created
-            and isinstance(connection.records, ObjectJobStore)
-        ):
+        if wanted.base and driver.manifest.mixed and not driver.created and connection.job_store.begins_anew:
             # something was changed by hand while it ran: its results are of nothing that could be asked for
             return await JobRunner.open(connection, wanted, items.encoded, ledger, fresh=True)
         return driver
@@ -215,7 +210,7 @@ class Registry:
     async def _take_up(self, manifest: Manifest, recipe: str) -> None:
         try:
             encoded = await read_items_back(self._connection.admin, self._connection.session, manifest)
-            target, policy, pause = await asyncio.to_thread(read_run_spec, recipe, durable=manifest.durable)
+            target, policy, pause = await asyncio.to_thread(read_run_spec, recipe, durable=manifest.kind == "durable")
             identity = await asyncio.to_thread(identity_now, target)
             if (
                 manifest.base
@@ -271,13 +266,13 @@ class Registry:
         )
 
     def _read_back(self, session: str, manifest: Manifest) -> Job[Any]:
-        if manifest.deployed:
+        if manifest.kind == "deployed":
             raise InvalidInput(f"{manifest.name!r} is a job of rnb.invoke: run its cell again, which has the handler.")
         encoded = self._io.run(read_items_back(self._connection.admin, session, manifest))
         target = unknown_function(manifest)
         items = Items(Decoded(target, encoded), encoded)
         ledger = Ledger(manifest.total)
-        connection = self._connection if manifest.lanes is None else self._to_workers()
+        connection = self._connection if manifest.kind != "workers" else self._to_workers()
         driver = self._io.run(JobRunner.of(connection, manifest, encoded, ledger, created=False))
         job = self._handle(driver, ledger)
         job._attach(target, items)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from restate_nb.backends.base import Connection
+from restate_nb.backends.connection import Connection
 from restate_nb.backends.job_store import job_store_of
 from restate_nb.engine.forked import Home
 from restate_nb.engine.function import Function
@@ -111,7 +111,7 @@ class Session:
             self._runs,
             self._functions,
             self._attendance.take,
-            job_store_of(self._ingress, self.name, self._attendance),
+            job_store_of(self._ingress, self.name, self._attendance.take, reachable=self._attendance.reachable),
             restate.trouble,
             ui_link(self._admin.address, restate.data_dir) if self._admin is not None else "",
             self._sweeper.soon,

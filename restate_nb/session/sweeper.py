@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from restate_nb.backends.introspection import JobInvocations, purge_where
 from restate_nb.errors import InvocationFailed, ServerError
-from restate_nb.server.admin import AT_ONCE, Admin, sql_literal
-from restate_nb.server.http import UnknownInvocation
+from restate_nb.server.admin import Admin, sql_literal
 from restate_nb.server.ingress import Ingress
-from restate_nb.service.received import received
 from restate_nb.service.wire import (
     UNPURGED,
     Unpurged,
+    decode_received,
     encode,
     items_service,
     jobs_service,
-    keys_of_job,
     lanes_service,
     unpurged_decoder,
     workers_of,
@@ -33,11 +31,7 @@ from restate_nb.service.wire import (
 _log: Final = logging.getLogger("restate_nb.jobs")
 
 _INTERVAL: Final = 600.0  # seconds between two looks
-_PAGE: Final = 5_000  # invocations of which a query tells
-_WAIT: Final = 0.2  # seconds
 _RECORDED_SECONDS: Final = 1.0
-_ENDING_SECONDS: Final = 60.0
-"""That what still runs of a dropped job has to end after it was cancelled. Then it is killed."""
 
 
 class Sweeper:
@@ -92,7 +86,7 @@ class Sweeper:
             return
         for session in (self._session, workers_of(self._session)):
             for name, rest in await self._left(self._admin, session):
-                await purge(self._admin, rest.service, name, rest.generation)
+                await JobInvocations(rest.service, name, rest.generation).purge(self._admin)
                 key = f"purged/{session}/{name}/{rest.generation}/{rest.service}"
                 await self._ingress.send(jobs_service(session), "purged", encode(rest), key=name, idempotency_key=key)
         await self._purge_calls(self._admin)
@@ -106,7 +100,7 @@ class Sweeper:
         ours = {items_service(session), lanes_service(session)}
         found = []
         for row in rows:
-            for rest in received(unpurged_decoder, row["value_utf8"], "what is left of a job"):
+            for rest in decode_received(unpurged_decoder, row["value_utf8"], "what is left of a job"):
                 if rest.service in ours or not rest.service.startswith("rnb-"):
                     found.append((str(row["service_key"]), rest))
         return found
@@ -114,45 +108,9 @@ class Sweeper:
     async def _purge_calls(self, admin: Admin) -> None:
         """Single calls run in the service that runs items, which keeps what belongs to a job until that is dropped."""
         before = (datetime.now(UTC) - self._retention).isoformat()
-        await _purge_where(
+        await purge_where(
             admin,
             f"target_service_name = {sql_literal(items_service(self._session))} and status = 'completed' "
             "and (idempotency_key is null or idempotency_key not like '%/%/%/%') "
             f"and completed_at < {sql_literal(before)}",
         )
-
-
-async def purge(admin: Admin, service: str, job: str, generation: int) -> None:
-    """Purge all invocations of a job, and first end those that have not ended.
-
-    Raises:
-        ServerError: Restate is away.
-    """
-    await _purge_where(
-        admin, f"target_service_name = {sql_literal(service)} and {keys_of_job(job, generation, sql_literal)}"
-    )
-
-
-async def _purge_where(admin: Admin, condition: str) -> None:
-    began, cancelled, slots = time.monotonic(), set[str](), asyncio.Semaphore(AT_ONCE)
-
-    async def purge_one(invocation: str, status: str) -> bool:
-        async with slots:
-            try:
-                if status == "completed":
-                    return await admin.purge(invocation)
-                if time.monotonic() - began > _ENDING_SECONDS:
-                    await admin.kill(invocation)
-                elif invocation not in cancelled:
-                    cancelled.add(invocation)
-                    await admin.cancel(invocation)
-            except UnknownInvocation:
-                return True  # gone already
-            return False
-
-    while rows := await admin.query(
-        f"select id, status from sys_invocation where {condition} limit {_PAGE}", texts=["id", "status"]
-    ):
-        gone = await asyncio.gather(*(purge_one(row["id"], row["status"]) for row in rows))
-        if not all(gone):
-            await asyncio.sleep(_WAIT)

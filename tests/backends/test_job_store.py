@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import restate_nb as rnb
-from restate_nb.backends import journal_inputs
+from restate_nb.backends import recorded_items
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.server.admin import Admin
 from restate_nb.session.session import Session
@@ -29,8 +29,8 @@ def test_a_job_that_is_had_by_its_name_has_all_items_and_outcomes(
 ) -> None:
     """Portions of few bytes and few invocations, and neighbours whose names begin alike."""
     monkeypatch.setattr("restate_nb.backends.local.MAX_SHARD_BYTES", 4_000)
-    monkeypatch.setattr(journal_inputs, "_BYTES_AT_ONCE", 10_000)
-    monkeypatch.setattr(journal_inputs, "_IDS_AT_ONCE", 7)
+    monkeypatch.setattr(recorded_items, "BYTES_AT_ONCE", 10_000)
+    monkeypatch.setattr(recorded_items, "IDS_AT_ONCE", 7)
     rng = random.Random(11)
     items = ["x" * rng.randint(0, 2_000) for _ in range(60)]
     with Session("back", data_dir) as session, Session("beside", data_dir) as beside:
@@ -85,12 +85,12 @@ def test_an_input_is_found_in_the_message_that_brings_it_and_nothing_else_is_tak
         (b"\x08\x96\x01" + b"\x0d1234" + b"\x0912345678" + value, b"abc"),
         (header, b""),
     ):
-        assert journal_inputs._input(text(raw), "inv_1") == found
+        assert recorded_items.input_of(text(raw), "inv_1") == found
     rng = random.Random(3)
     for raw in [b"\x72\x7fabc", b"\xff" * 20, b"\x0b", *(rng.randbytes(rng.randint(1, 40)) for _ in range(500))]:
         try:
-            journal_inputs._input(text(raw), "inv_1")
+            recorded_items.input_of(text(raw), "inv_1")
         except ServerError as error:
             assert "The journal of the invocation inv_1 cannot be read" in str(error)
     with pytest.raises(ServerError, match="cannot be read"):
-        journal_inputs._input("%%", "inv_1")
+        recorded_items.input_of("%%", "inv_1")

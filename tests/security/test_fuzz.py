@@ -40,7 +40,8 @@ from restate.exceptions import RetryableError
 
 from restate_nb.backends import introspection, steps
 from restate_nb.backends.deployed_handler import DeployedHandler
-from restate_nb.backends.read_back import read_items_back, read_manifests
+from restate_nb.backends.job_store import read_manifests
+from restate_nb.backends.recorded_items import read_items_back
 from restate_nb.backpressure import LONGEST, pushback, retry_after
 from restate_nb.engine import codec
 from restate_nb.engine.function import Function
@@ -63,10 +64,9 @@ from restate_nb.server.supervisor import RECORD
 from restate_nb.server.supervisor_client import Connection, Gone
 from restate_nb.service import job_object
 from restate_nb.service.durable_handler import DurableFunctions, add_durable_handler
-from restate_nb.service.received import received
 from restate_nb.service.run_spec import read_run_spec, run_spec_of
 from restate_nb.service.shard_handler import read_request
-from restate_nb.service.wire import apply_change, manifest_decoder, output_decoder
+from restate_nb.service.wire import apply_change, decode_received, manifest_decoder, output_decoder
 from tests.security.mutations import EXTREMES, ODD_BYTES, hostile, mutated
 
 SEED = int(os.environ.get("RNB_FUZZ_SEED", "20261123"))
@@ -212,7 +212,7 @@ def rebuilt(raw: bytes) -> None:
 
 def output(raw: bytes) -> None:
     ledger = Ledger(3)
-    for group in received(output_decoder, raw, "an output").groups:
+    for group in decode_received(output_decoder, raw, "an output").groups:
         ledger.apply(0, group, 1.0)
     for position in range(3):
         ledger.last(position)
@@ -311,17 +311,20 @@ FOUND = [
 ]
 
 
+JOB = introspection.JobInvocations("Shop", "j", 1)
+
+
 def invocations(rows: Any) -> Any:
     target = DeployedHandler(ServiceClient[int, int]("Shop", "double"))
 
     async def look() -> None:
-        introspection.columns_of(9, await introspection.look(rows, target, "j/1"), {})
+        introspection.columns_of(9, await JOB.of_handler(rows, target.handler, target.keys), {})
 
     return look()
 
 
 def journals(rows: Any) -> Any:
-    return steps.read_steps(rows, "j/1", pd.RangeIndex(9))
+    return steps.read_steps(rows, JOB, pd.RangeIndex(9))
 
 
 RECIPES = [
@@ -411,7 +414,7 @@ TARGETS: dict[str, tuple[list[bytes], Reader, tuple[type[BaseException], ...]]] 
     "durable requests": ([WIRE["durable request"]], durable, (TerminalError,)),
     "manifests": (
         [WIRE["manifest"], WIRE["new manifest"]],
-        lambda raw: received(manifest_decoder, raw, "it"),
+        lambda raw: decode_received(manifest_decoder, raw, "it"),
         (ServerError,),
     ),
     "changes": ([WIRE["change"]], asked("change"), (ValueError, RecursionError)),

@@ -245,7 +245,7 @@ def test_requests_that_are_tried_in_vain_are_killed_before_a_job_begins_anew(
             while not any(row["retry_count"] >= 5 for row in await admin.query(vain)):
                 assert time.monotonic() < end
                 await asyncio.sleep(0.1)
-            await ObjectJobStore(ingress, "tests", nothing).clear_the_way("in vain", admin)
+            await ObjectJobStore(ingress, "tests", nothing).kill_stuck_requests("in vain", admin)
 
     monkeypatch.setattr("restate_nb.service.job_object.apply_change", outgrown)
     asyncio.run(change_in_vain())
