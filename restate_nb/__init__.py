@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from restate_nb.api.connect import connect
     from restate_nb.api.fan_out import fan_out
     from restate_nb.api.invoke import invoke
+    from restate_nb.api.jobs import compare, compare_chart, job, jobs
     from restate_nb.api.map import map, starmap
-    from restate_nb.api.start import compare, compare_chart, job, jobs, start
+    from restate_nb.api.start import start
     from restate_nb.engine.waiting import run
     from restate_nb.errors import (
         CannotAsk,
@@ -87,41 +88,23 @@ __all__ = [
     "start",
 ]
 
-_HOMES = {
-    "errors": (
-        "CannotAsk",
-        "InvalidInput",
-        "InvocationFailed",
-        "ItemTimeout",
-        "JobError",
-        "JobMismatch",
-        "JournalMismatch",
-        "NotDurable",
-        "NotEncodable",
-        "NotReadable",
-        "OlderResults",
-        "RestateNbError",
-        "ServerError",
-        "UnsupportedSdk",
-        "WorkerDied",
-    ),
-    "policy": ("Limit", "Retry", "RunPolicy"),
-    "versions": ("show_versions",),
-    "api.as_completed": ("as_completed",),
-    "api.batch": ("batch",),
-    "api.call": ("call",),
-    "api.connect": ("connect",),
-    "api.fan_out": ("fan_out",),
-    "api.invoke": ("invoke",),
-    "api.magics": ("load_ipython_extension", "unload_ipython_extension"),  # called by %load_ext, and no one else
-    "api.map": ("map", "starmap"),
-    "api.start": ("compare", "compare_chart", "job", "jobs", "start"),
-    "handle.job": ("Job",),
-    "results.unreadable": ("Unreadable",),
-    "engine.waiting": ("run",),
-    "session.session": ("Session",),
+_HOME_OF = {name: "errors" if name[0].isupper() else f"api.{name}" for name in __all__} | {
+    "Job": "handle.job",
+    "Limit": "policy",
+    "Retry": "policy",
+    "RunPolicy": "policy",
+    "Session": "session.session",
+    "Unreadable": "results.unreadable",
+    "compare": "api.jobs",
+    "compare_chart": "api.jobs",
+    "job": "api.jobs",
+    "load_ipython_extension": "api.magics",  # called by %load_ext, and no one else, as is its counterpart
+    "run": "engine.waiting",
+    "show_versions": "versions",
+    "starmap": "api.map",
+    "unload_ipython_extension": "api.magics",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+"""The module of each name: an error's is `errors`, a verb's its own in `api`, unless it says otherwise."""
 
 
 def __getattr__(name: str) -> Any:

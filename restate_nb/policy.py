@@ -136,9 +136,6 @@ class Limit:
         concurrency: how many attempts run at once, over all of its jobs; None for any number.
         per_second: how many start a second, or `(count, seconds)`; None for any number.
 
-    Attributes:
-        rate: `per_second` as a rate.
-
     Raises:
         InvalidInput: a value is out of range, or nothing is limited.
 
@@ -150,7 +147,7 @@ class Limit:
     name: str
     concurrency: int | None = None
     per_second: PerSecond | None = None
-    rate: Rate | None = field(init=False, repr=False, compare=False)
+    rate: Rate | None = field(init=False, repr=False, compare=False)  # what `per_second` means
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -181,11 +178,6 @@ class RunPolicy:
             failures, or at their share of the items that have ended (a float, looked at from 20 items on). Items that
             run are let end. Not for `run_each`, whose handler sees every outcome.
 
-    Attributes:
-        bounds: `concurrency` as a range; of a number, from that to that.
-        rate: `max_per_second` as a rate.
-        stop_rule: `fail_fast` as a rule; None when nothing stops the job.
-
     Raises:
         InvalidInput: a value is out of range.
 
@@ -200,6 +192,7 @@ class RunPolicy:
     max_per_second: PerSecond | None
     limit: Limit | None
     fail_fast: bool | float
+    # What concurrency, max_per_second and fail_fast mean, for those who run the items:
     bounds: Range = field(init=False, repr=False, compare=False)
     rate: Rate | None = field(init=False, repr=False, compare=False)
     stop_rule: StopRule | None = field(init=False, repr=False, compare=False)

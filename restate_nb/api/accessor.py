@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, Unpack
 
 import pandas as pd
 
 from restate_nb.api.map import map as map_items
+from restate_nb.api.options import MapOptions
 from restate_nb.handle.job import Job
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _showing_options_of_map(method: F) -> F:
+    """Have `fn?` and the tab key show the options, which the method hands on."""
+    shown = inspect.signature(method)
+    own = [each for each in shown.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    options = [each for each in inspect.signature(map_items).parameters.values() if each.kind is each.KEYWORD_ONLY]
+    vars(method)["__signature__"] = shown.replace(parameters=[*own, *options])
+    return method
 
 
 @pd.api.extensions.register_dataframe_accessor("restate")
@@ -29,6 +42,7 @@ class RestateAccessor:
     def __init__(self, data: pd.DataFrame | pd.Series[Any]) -> None:
         self._data = data
 
-    def map(self, fn: Callable[..., Any], **options: Any) -> Job[Any]:
+    @_showing_options_of_map
+    def map(self, fn: Callable[..., Any], **options: Unpack[MapOptions]) -> Job[Any]:
         """Like `restate_nb.map(fn, data, **options)`: rows are passed as keyword arguments, values as they are."""
         return map_items(fn, self._data, **options)

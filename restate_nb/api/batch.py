@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack
 
-from restate_nb.api.options import concurrency_of, target_of
+from restate_nb.api.options import FunctionOptions, concurrency_of, function_of
 from restate_nb.engine.function import Executor
 from restate_nb.handle.batches import Batch
 from restate_nb.handle.items import passing_of, read_items
@@ -20,45 +21,23 @@ from restate_nb.validation import positive_int, seconds
 T = TypeVar("T")
 
 
-@overload
+@typing.overload
 def batch(
     fn: Callable[..., Awaitable[T]],
     items: Iterable[Any],
     *,
     batch_size: int,
     pause: Seconds = 0,
-    name: str | None = None,
-    concurrency: Concurrency | None = None,
-    max_per_second: PerSecond | None = None,
-    limit: Limit | None = None,
-    retry: Retry = NO_RETRY,
-    timeout: Seconds | None = None,
-    fail_fast: bool | float = False,
-    executor: Executor = "auto",
-    version: str | int | None = None,
-    fresh: Fresh = False,
-    show: bool = True,
-    session: Session | None = None,
+    **options: Unpack[FunctionOptions],
 ) -> Job[T]: ...
-@overload
+@typing.overload
 def batch(
     fn: Callable[..., T],
     items: Iterable[Any],
     *,
     batch_size: int,
     pause: Seconds = 0,
-    name: str | None = None,
-    concurrency: Concurrency | None = None,
-    max_per_second: PerSecond | None = None,
-    limit: Limit | None = None,
-    retry: Retry = NO_RETRY,
-    timeout: Seconds | None = None,
-    fail_fast: bool | float = False,
-    executor: Executor = "auto",
-    version: str | int | None = None,
-    fresh: Fresh = False,
-    show: bool = True,
-    session: Session | None = None,
+    **options: Unpack[FunctionOptions],
 ) -> Job[T]: ...
 def batch(
     fn: Callable[..., Any],
@@ -116,11 +95,13 @@ def batch(
         job = rnb.batch(len, ["a", "bb", "ccc", "dddd"], batch_size=2, pause=0.5)
         frame = job.result()
     """
-    cut = Batch(positive_int("batch_size", batch_size), seconds("pause", pause, zero=True))
-    at_once = concurrency_of(concurrency, executor, default=cut.size)
+    batches = Batch(positive_int("batch_size", batch_size), seconds("pause", pause, zero=True))
+    at_once = concurrency_of(concurrency, executor, default=batches.size)
     policy = RunPolicy(at_once, retry, timeout, max_per_second, limit, fail_fast)
-    target = target_of(fn, passing_of(items), policy, executor, version)
-    job = (session or current()).submit(target, read_items(items, target), policy, name=name, fresh=fresh, batch=cut)
+    function = function_of(fn, passing_of(items), policy, executor, version)
+    job = (session or current()).submit(
+        function, read_items(items, function), policy, name=name, fresh=fresh, batch=batches
+    )
     if show:
         job.show()
     return job

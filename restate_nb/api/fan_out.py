@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack
 
-from restate_nb.api.options import check_durable, check_version, concurrency_of
+from restate_nb.api.options import FunctionOptions, check_durable, check_function, check_version, concurrency_of
 from restate_nb.engine.codec import encode
 from restate_nb.engine.function import Executor, name_of
 from restate_nb.engine.function_table import FunctionTable
@@ -25,39 +26,14 @@ from restate_nb.session.session import Session
 T = TypeVar("T")
 
 
-@overload
+@typing.overload
 def fan_out(
     operations: Iterable[Callable[..., Awaitable[T]]] | Mapping[Any, Callable[..., Awaitable[T]]],
-    *,
-    name: str | None = None,
-    concurrency: Concurrency | None = None,
-    max_per_second: PerSecond | None = None,
-    limit: Limit | None = None,
-    retry: Retry = NO_RETRY,
-    timeout: Seconds | None = None,
-    fail_fast: bool | float = False,
-    executor: Executor = "auto",
-    version: str | int | None = None,
-    fresh: Fresh = False,
-    show: bool = True,
-    session: Session | None = None,
+    **options: Unpack[FunctionOptions],
 ) -> Job[T]: ...
-@overload
+@typing.overload
 def fan_out(
-    operations: Iterable[Callable[..., T]] | Mapping[Any, Callable[..., T]],
-    *,
-    name: str | None = None,
-    concurrency: Concurrency | None = None,
-    max_per_second: PerSecond | None = None,
-    limit: Limit | None = None,
-    retry: Retry = NO_RETRY,
-    timeout: Seconds | None = None,
-    fail_fast: bool | float = False,
-    executor: Executor = "auto",
-    version: str | int | None = None,
-    fresh: Fresh = False,
-    show: bool = True,
-    session: Session | None = None,
+    operations: Iterable[Callable[..., T]] | Mapping[Any, Callable[..., T]], **options: Unpack[FunctionOptions]
 ) -> Job[T]: ...
 def fan_out(
     operations: Iterable[Callable[..., Any]] | Mapping[Any, Callable[..., Any]],
@@ -116,13 +92,11 @@ def fan_out(
     functions, labels = _functions(operations)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
     durable = _durable(list(functions.values()), policy, executor)
-    target = FunctionTable(functions, durable=durable, executor=executor, version=version)
-    target.check_value()
-    if executor == "process":
-        target.item_call(policy.retry)  # refuses what cannot be sent there
+    table = FunctionTable(functions, durable=durable, executor=executor, version=version)
+    check_function(table, policy)
     names = [name_of(fn) for fn in functions.values()]
     items = Items(names, Spool(map(encode, functions)), labels)
-    job = (session or current()).submit(target, items, policy, name=name, fresh=fresh)
+    job = (session or current()).submit(table, items, policy, name=name, fresh=fresh)
     if show:
         job.show()
     return job

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable
-from typing import Any, TypeVar, overload
+import typing
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar, Unpack
 
+from restate_nb.api.options import InvokeOptions, Key
 from restate_nb.backends.deployed_handler import DeployedHandler
 from restate_nb.handle.items import read_inputs
 from restate_nb.handle.job import Job
@@ -16,44 +18,15 @@ from restate_nb.session.session import Session
 
 O = TypeVar("O")  # noqa: E741 - the SDK's name for a handler's output
 
-Key = str | Callable[[Any], Hashable] | Iterable[Hashable]
-"""The keys of objects or workflows: a column or field, a function of the input, or one key an input."""
 
-
-@overload
+@typing.overload
 def invoke(
     client: ServiceClient[Any, O] | ObjectClient[Any, O] | WorkflowClient[Any, O],
     inputs: Iterable[Any],
-    *,
-    key: Key | None = None,
-    name: str | None = None,
-    concurrency: Concurrency = DEFAULT_CONCURRENCY,
-    max_per_second: PerSecond | None = None,
-    limit: Limit | None = None,
-    retry: Retry = NO_RETRY,
-    timeout: Seconds | None = None,
-    fail_fast: bool | float = False,
-    fresh: bool = False,
-    show: bool = True,
-    session: Session | None = None,
+    **options: Unpack[InvokeOptions],
 ) -> Job[O]: ...
-@overload
-def invoke(
-    client: Callable[..., Awaitable[O]],
-    inputs: Iterable[Any],
-    *,
-    key: Key | None = None,
-    name: str | None = None,
-    concurrency: Concurrency = DEFAULT_CONCURRENCY,
-    max_per_second: PerSecond | None = None,
-    limit: Limit | None = None,
-    retry: Retry = NO_RETRY,
-    timeout: Seconds | None = None,
-    fail_fast: bool | float = False,
-    fresh: bool = False,
-    show: bool = True,
-    session: Session | None = None,
-) -> Job[O]: ...
+@typing.overload
+def invoke(client: Callable[..., Awaitable[O]], inputs: Iterable[Any], **options: Unpack[InvokeOptions]) -> Job[O]: ...
 def invoke(
     client: Any,
     inputs: Iterable[Any],
@@ -121,10 +94,10 @@ def invoke(
         print(job.values())
     """
     policy = RunPolicy(concurrency, retry, timeout, max_per_second, limit, fail_fast)
-    target = DeployedHandler(client)
-    items = read_inputs(inputs, target.body)
-    target.set_keys(key, items.originals)
-    job = (session or current()).submit(target, items, policy, name=name, fresh=fresh)
+    function = DeployedHandler(client)
+    items = read_inputs(inputs, function.body)
+    function.set_keys(key, items.originals)
+    job = (session or current()).submit(function, items, policy, name=name, fresh=fresh)
     if show:
         job.show()
     return job

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack
 
-from restate_nb.api.options import On, concurrency_of, is_for_workers, target_of
+from restate_nb.api.options import MapOptions, On, concurrency_of, function_of, runs_on_workers
 from restate_nb.engine.function import Executor
 from restate_nb.handle.items import passing_of, read_items
 from restate_nb.handle.job import Job
@@ -18,63 +19,12 @@ from restate_nb.session.session import Session
 T = TypeVar("T")
 
 
-@overload
-def map(
-    fn: Callable[..., Awaitable[T]],
-    items: Iterable[Any],
-    *,
-    name: str | None = None,
-    concurrency: Concurrency | None = None,
-    max_per_second: PerSecond | None = None,
-    limit: Limit | None = None,
-    retry: Retry = NO_RETRY,
-    timeout: Seconds | None = None,
-    fail_fast: bool | float = False,
-    executor: Executor = "auto",
-    on: On = None,
-    version: str | int | None = None,
-    fresh: Fresh = False,
-    show: bool = True,
-    session: Session | None = None,
-) -> Job[T]: ...
-@overload
-def map(
-    fn: Callable[..., T],
-    items: Iterable[Any],
-    *,
-    name: str | None = None,
-    concurrency: Concurrency | None = None,
-    max_per_second: PerSecond | None = None,
-    limit: Limit | None = None,
-    retry: Retry = NO_RETRY,
-    timeout: Seconds | None = None,
-    fail_fast: bool | float = False,
-    executor: Executor = "auto",
-    on: On = None,
-    version: str | int | None = None,
-    fresh: Fresh = False,
-    show: bool = True,
-    session: Session | None = None,
-) -> Job[T]: ...
-@overload
-def map(
-    fn: str,
-    items: Iterable[Any],
-    *,
-    name: str | None = None,
-    concurrency: Concurrency | None = None,
-    max_per_second: PerSecond | None = None,
-    limit: Limit | None = None,
-    retry: Retry = NO_RETRY,
-    timeout: Seconds | None = None,
-    fail_fast: bool | float = False,
-    executor: Executor = "auto",
-    on: On = None,
-    version: str | int | None = None,
-    fresh: Fresh = False,
-    show: bool = True,
-    session: Session | None = None,
-) -> Job[Any]: ...
+@typing.overload
+def map(fn: Callable[..., Awaitable[T]], items: Iterable[Any], **options: Unpack[MapOptions]) -> Job[T]: ...
+@typing.overload
+def map(fn: Callable[..., T], items: Iterable[Any], **options: Unpack[MapOptions]) -> Job[T]: ...
+@typing.overload
+def map(fn: str, items: Iterable[Any], **options: Unpack[MapOptions]) -> Job[Any]: ...
 def map(
     fn: Callable[..., Any] | str,
     items: Iterable[Any],
@@ -151,74 +101,27 @@ def map(
         job = rnb.map(len, ["a", "bb", "ccc"])
         frame = job.result()
     """
-    away = is_for_workers(fn, on)
+    on_workers = runs_on_workers(fn, on)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
-    target = target_of(fn, passing_of(items), policy, executor, version)
+    function = function_of(fn, passing_of(items), policy, executor, version)
     job = (session or current()).submit(
-        target, read_items(items, target), policy, name=name, fresh=fresh, on_workers=away
+        function, read_items(items, function), policy, name=name, fresh=fresh, on_workers=on_workers
     )
     if show:
         job.show()
     return job
 
 
-@overload
+@typing.overload
 def starmap(
-    fn: Callable[..., Awaitable[T]],
-    items: Iterable[tuple[Any, ...] | list[Any]],
-    *,
-    name: str | None = None,
-    concurrency: Concurrency | None = None,
-    max_per_second: PerSecond | None = None,
-    limit: Limit | None = None,
-    retry: Retry = NO_RETRY,
-    timeout: Seconds | None = None,
-    fail_fast: bool | float = False,
-    executor: Executor = "auto",
-    on: On = None,
-    version: str | int | None = None,
-    fresh: Fresh = False,
-    show: bool = True,
-    session: Session | None = None,
+    fn: Callable[..., Awaitable[T]], items: Iterable[tuple[Any, ...] | list[Any]], **options: Unpack[MapOptions]
 ) -> Job[T]: ...
-@overload
+@typing.overload
 def starmap(
-    fn: Callable[..., T],
-    items: Iterable[tuple[Any, ...] | list[Any]],
-    *,
-    name: str | None = None,
-    concurrency: Concurrency | None = None,
-    max_per_second: PerSecond | None = None,
-    limit: Limit | None = None,
-    retry: Retry = NO_RETRY,
-    timeout: Seconds | None = None,
-    fail_fast: bool | float = False,
-    executor: Executor = "auto",
-    on: On = None,
-    version: str | int | None = None,
-    fresh: Fresh = False,
-    show: bool = True,
-    session: Session | None = None,
+    fn: Callable[..., T], items: Iterable[tuple[Any, ...] | list[Any]], **options: Unpack[MapOptions]
 ) -> Job[T]: ...
-@overload
-def starmap(
-    fn: str,
-    items: Iterable[tuple[Any, ...] | list[Any]],
-    *,
-    name: str | None = None,
-    concurrency: Concurrency | None = None,
-    max_per_second: PerSecond | None = None,
-    limit: Limit | None = None,
-    retry: Retry = NO_RETRY,
-    timeout: Seconds | None = None,
-    fail_fast: bool | float = False,
-    executor: Executor = "auto",
-    on: On = None,
-    version: str | int | None = None,
-    fresh: Fresh = False,
-    show: bool = True,
-    session: Session | None = None,
-) -> Job[Any]: ...
+@typing.overload
+def starmap(fn: str, items: Iterable[tuple[Any, ...] | list[Any]], **options: Unpack[MapOptions]) -> Job[Any]: ...
 def starmap(
     fn: Callable[..., Any] | str,
     items: Iterable[tuple[Any, ...] | list[Any]],
@@ -250,11 +153,11 @@ def starmap(
         job = rnb.starmap(pow, [(2, 3), (3, 2)])
         frame = job.result()
     """
-    away = is_for_workers(fn, on)
+    on_workers = runs_on_workers(fn, on)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
-    target = target_of(fn, "args", policy, executor, version)
+    function = function_of(fn, "args", policy, executor, version)
     job = (session or current()).submit(
-        target, read_items(items, target), policy, name=name, fresh=fresh, on_workers=away
+        function, read_items(items, function), policy, name=name, fresh=fresh, on_workers=on_workers
     )
     if show:
         job.show()

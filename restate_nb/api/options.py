@@ -1,17 +1,66 @@
-"""What the options of the verbs mean together, and what does not go together."""
+"""The options of the verbs, spelled once for type checkers, and what they mean together.
+
+A verb has them in its own signature, too: that is what `fn?`, the tab key and `inspect` show. Its overloads take them
+from here; they are decorated as `typing.overload`, since jedi, which completes in notebooks, shows those that it knows
+by the bare name in place of the signature. `tests/api/test_options.py` holds all to be the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Literal, TypedDict
 
 from restate_nb.backends.worker_functions import function_named
 from restate_nb.engine.function import Executor, Function, Passing, name_of
 from restate_nb.engine.process_runner import cpus
 from restate_nb.errors import InvalidInput
-from restate_nb.limits import Concurrency
-from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
+from restate_nb.handle.provenance import Fresh
+from restate_nb.limits import Concurrency, PerSecond, Seconds
+from restate_nb.policy import DEFAULT_CONCURRENCY, Limit, Retry, RunPolicy
 from restate_nb.service.durable_handler import takes_context
+from restate_nb.session.session import Session
+
+On = Literal["workers"] | None
+"""Where the items of a job run: on the session's workers, or in this process."""
+
+Key = str | Callable[[Any], Hashable] | Iterable[Hashable]
+"""The keys of objects or workflows: a column or field, a function of the input, or one key an input."""
+
+
+class JobOptions(TypedDict, total=False):
+    """What every verb that makes a job takes; `map` explains each."""
+
+    name: str | None
+    max_per_second: PerSecond | None
+    limit: Limit | None
+    retry: Retry
+    timeout: Seconds | None
+    fail_fast: bool | float
+    show: bool
+    session: Session | None
+
+
+class FunctionOptions(JobOptions, total=False):
+    """What `fan_out` and `batch` take, too: how functions of this process are run."""
+
+    concurrency: Concurrency | None
+    executor: Executor
+    version: str | int | None
+    fresh: Fresh
+
+
+class MapOptions(FunctionOptions, total=False):
+    """What `map` and `starmap` take."""
+
+    on: On
+
+
+class InvokeOptions(JobOptions, total=False):
+    """What `invoke` takes, whose handlers run elsewhere."""
+
+    key: Key | None
+    concurrency: Concurrency
+    fresh: bool
 
 
 def concurrency_of(
@@ -34,11 +83,7 @@ def concurrency_of(
     return concurrency
 
 
-On = Literal["workers"] | None
-"""Where the items of a job run: on the session's workers, or in this process."""
-
-
-def is_for_workers(fn: object, on: On) -> bool:
+def runs_on_workers(fn: object, on: On) -> bool:
     """Whether workers run the job: it says so, or its function is given by name.
 
     Raises:
@@ -49,7 +94,7 @@ def is_for_workers(fn: object, on: On) -> bool:
     return on == "workers" or isinstance(fn, str)
 
 
-def target_of(
+def function_of(
     fn: Callable[..., Any] | str, passing: Passing, policy: RunPolicy, executor: Executor, version: str | int | None
 ) -> Function:
     """The function of a job over items.
@@ -60,16 +105,23 @@ def target_of(
     check_version(version)
     if isinstance(fn, str):
         return function_named(fn, passing, executor, version)
-    if callable(fn) and takes_context(fn):
+    durable = callable(fn) and takes_context(fn)
+    if durable:
         check_durable(fn, policy, executor)
-        target = Function(fn, passing, durable=True, version=version)
-        target.check_value()
-        return target
-    target = Function(fn, passing, executor=executor, version=version)
-    target.check_value()
-    if executor == "process":
-        target.item_call(policy.retry)  # refuses what cannot be sent there
-    return target
+    function = Function(fn, passing, durable=durable, executor=executor, version=version)
+    check_function(function, policy)
+    return function
+
+
+def check_function(function: Function, policy: RunPolicy) -> None:
+    """See that a function, or several, can be run like that.
+
+    Raises:
+        InvalidInput: it cannot be sent to a worker process, or has no value that could be recorded.
+    """
+    function.check_value()
+    if function.executor == "process":
+        function.item_call(policy.retry)
 
 
 def check_version(version: object) -> None:

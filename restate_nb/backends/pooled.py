@@ -115,15 +115,15 @@ class PooledBackend(Backend):
 def _obstacles(pool: Pool, function: str) -> list[str]:
     """What keeps the items of a pool from being started."""
     found = []
-    if not pool.has_work:
+    if not pool.has_function:
         found.append(f"It waits for {function}: run the cell that maps it.")
     if pool.paused:
         found.append("It is paused: job.resume() goes on.")
-    if pool.scarce is not None:
+    if pool.thread_limit is not None:
         found.append(_shortage(pool))
     if pool.stopped:
         found.append(f"It starts no further item. {pool.stopped}")
-    if pool.overfull:
+    if pool.backlog_full:
         found.append("Outcomes wait to be recorded, and nothing is started before: restate-server is slow or away.")
     if pool.waits_for:
         found.append(f"Items wait for their turn: {pool.waits_for}.")
@@ -140,10 +140,10 @@ def _obstacles(pool: Pool, function: str) -> list[str]:
 
 def _shortage(pool: Pool) -> str:
     """That the machine gives no more threads or processes, in words; empty while it does."""
-    if pool.scarce is None:
+    if pool.thread_limit is None:
         return ""
     return (
-        f"The machine gives no more threads or processes: {counted(pool.scarce, 'item')} at once, of up to "
+        f"The machine gives no more threads or processes: {counted(pool.thread_limit, 'item')} at once, of up to "
         f"{pool.concurrency:,}. More are tried again and again; the limit is that of the container (pids) or of the "
         "user (ulimit -u)."
     )

@@ -30,9 +30,8 @@ from restate_nb.engine.limiter import SharedLimiter
 from restate_nb.engine.pool import Pool
 from restate_nb.engine.rate import RateLimiter
 from restate_nb.engine.record import ERROR, OK
-from restate_nb.limits import AUTO, Range, Rate, StopRule
+from restate_nb.limits import Range, Rate, StopRule
 from restate_nb.policy import Limit, Retry, RunPolicy
-from restate_nb.validation import concurrency_range, rate
 from tests.engine.test_pool import Spy, outcomes, queue_of, run
 
 
@@ -83,13 +82,6 @@ def test_a_new_rate_counts_the_starts_of_the_old_one() -> None:
     new = RateLimiter(Rate(2, 1.0))
     new.continue_from(old)
     assert new.ready_in(0.91) == pytest.approx(0.8 + 1.0 - 0.91)
-
-
-@pytest.mark.parametrize(
-    ("given", "read"), [(5, (5, 1.0)), (2.5, (2, 0.8)), (0.1, (1, 10.0)), ((10, 60), (10, 60.0)), (1e4, (10_000, 1.0))]
-)
-def test_rates_as_people_write_them(given: Any, read: tuple[int, float]) -> None:
-    assert tuple(rate("max_per_second", given)) == pytest.approx(read)
 
 
 async def test_a_pool_keeps_to_its_rate_over_queues_and_retries() -> None:
@@ -341,12 +333,6 @@ async def test_retry_after_holds_up_all_items_of_an_adaptive_job() -> None:
     gaps = [after - before for before, after in zip(starts, starts[1:], strict=False)]
     assert max(gaps) > 0.45
     pool.close()
-
-
-def test_concurrency_as_people_write_it() -> None:
-    assert concurrency_range("concurrency", 7) == (7, 7)
-    assert concurrency_range("concurrency", (2, 9)) == (2, 9)
-    assert concurrency_range("concurrency", "auto") == AUTO
 
 
 # ---------------------------------------------------------------- what errors say of the pace

@@ -6,9 +6,11 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, assert_type
 
+from pandas import Series
 from restate import Context, Service
 
 import restate_nb as rnb
+from restate_nb.api.accessor import RestateAccessor
 from restate_nb.patterns import ObjectClient, ServiceClient, WorkflowClient
 
 
@@ -82,3 +84,14 @@ def fan_outs() -> None:
     assert_type(rnb.fan_out({"a": stock}, version=1), rnb.Job[int])
     assert_type(rnb.fan_out([order]), rnb.Job[str])
     rnb.fan_out([1, 2])  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def misspelt_options() -> None:
+    rnb.map(length, ["a"], nme="typo")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    rnb.starmap(length, [("a",)], nme="typo")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    rnb.batch(length, ["a"], batch_size=1, nme="typo")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    rnb.fan_out([stock], nme="typo")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    rnb.invoke(weigh, ["a"], nme="typo")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    rnb.map(length, ["a"], timeout="10 s")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    RestateAccessor(Series(["a"])).map(length, nme="typo")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    RestateAccessor(Series(["a"])).map(length, timeout=10, retry=rnb.Retry())
