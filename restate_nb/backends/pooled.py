@@ -39,7 +39,7 @@ class PooledBackend(Backend):
         context = self.prints.context(bounded=in_notebook())
         pool = weakref.ref(self._run.pool)
         context.run(nesting.enter, self.prints.job, lambda at: None if (it := pool()) is None else it.permit(at))
-        self._run.provide(context.run(function.work, policy.retry), policy)
+        self._run.provide(context.run(function.item_call, policy.retry), policy)
         self._note_concurrency(policy.bounds)
 
     @property
