@@ -23,6 +23,13 @@ def in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
+def this_cell() -> int | None:
+    """The number of the cell that runs; None outside of IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell.execution_count if shell is not None else None
+
+
 def in_terminal() -> bool:
     """Whether somebody reads stderr as it is written, and lines may be overwritten."""
     return sys.stderr is not None and sys.stderr.isatty()

@@ -108,7 +108,7 @@ def connect(
             thread.close()
         return Session(name, restate, retention=retention)
 
-    session = only_one(make, lambda live: live.name == name and live._restate == restate)
+    session = only_one(make, lambda live: live.name == name and live.cluster == restate)
     import restate_nb.api.accessor  # noqa: F401, PLC0415 - df.restate, as `start` does
 
     return session

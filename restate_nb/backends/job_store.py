@@ -26,7 +26,6 @@ from restate_nb.service.wire import (
     jobs_service,
     manifest_decoder,
 )
-from restate_nb.session.deployments import Deployments, Unregistered
 
 _IN_VAIN: Final = 5  # attempts
 NOT_FOUND: Final = 404
@@ -34,7 +33,13 @@ _name_decoder: Final = msgspec.json.Decoder(str)
 
 
 class JobStore(Protocol):
-    """Keeps manifests, one a job name."""
+    """Keeps manifests, one a job name.
+
+    Attributes:
+        opens_fresh: whether a job can begin anew here under the same name.
+    """
+
+    opens_fresh: bool
 
     async def ready(self) -> None:
         """See to it that they can be kept."""
@@ -66,13 +71,17 @@ class JobStore(Protocol):
 
 
 class ObjectJobStore:
-    """Manifests in the session's jobs object, which `service/job_object.py` defines.
+    """Manifests in the session's jobs object, which `service/job_object.py` defines, and this process serves.
+
+    That Restate lists such an object says nothing: whoever served it may be gone, and a call of it would wait for ever.
 
     Args:
         ingress: the way there.
         session: the session's name.
         attend: has Restate send what is new to this process, which serves the object.
     """
+
+    opens_fresh = True
 
     def __init__(self, ingress: Ingress, session: str, attend: Callable[[], Awaitable[None]]) -> None:
         self._ingress = ingress
@@ -84,7 +93,9 @@ class ObjectJobStore:
 
     async def open(self, wanted: Manifest, *, fresh: bool) -> tuple[Manifest, bool]:
         there = await self._ask("open", wanted.name, Open(manifest=wanted, fresh=fresh))
-        return there, there.created == wanted.created
+        if not there.opened_by:  # workers of before there was this
+            return there, there.created == wanted.created
+        return there, there.opened_by == wanted.opened_by
 
     async def clear_the_way(self, name: str, admin: Admin | None) -> None:
         """Kill requests about the record of this name that Restate has tried in vain: it takes one at a time, and one
@@ -135,14 +146,6 @@ class ObjectJobStore:
         return received(manifest_decoder, answer, f"the record of the job {name!r}")
 
 
-def job_store_of(ingress: Ingress, session: str, attendance: Deployments | Unregistered) -> JobStore:
-    """Where manifests are kept: in the object that this process serves, if Restate can reach it; else only here.
-
-    That Restate lists such an object says nothing: whoever served it may be gone, and a call of it would wait for ever.
-    """
-    return ObjectJobStore(ingress, session, attendance.take) if isinstance(attendance, Deployments) else LocalJobStore()
-
-
 class LocalJobStore:
     """Manifests in this process only, for a session whose services Restate cannot reach.
 
@@ -150,6 +153,8 @@ class LocalJobStore:
     job is over, so that other items under the same name are another job, and the same ones are found again from any
     process. That a job was cancelled, paused or tried again is forgotten with the process.
     """
+
+    opens_fresh = False
 
     def __init__(self) -> None:
         self._manifests: dict[tuple[str, int], Manifest] = {}
