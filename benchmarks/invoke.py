@@ -61,7 +61,7 @@ def measure(folder: str, items: int, concurrency: int, pairs: int) -> dict[str, 
     try:
         assert process.stdout is not None
         with rnb.start("benchmark", data_dir=f"{folder}/.restate", listen="tcp") as session:
-            session._io.run(session._connection.admin.point(["Echo"], process.stdout.readline().strip()))
+            session.io.run(session.connection.admin.point(["Echo"], process.stdout.readline().strip()))
             url = session.server.ingress.url
             client = ServiceClient[int, int]("Echo", "echo")
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from restate_nb.engine.record import OK, STATUS_NAMES, Attempt, AttemptStatus
 from restate_nb.environment import this_cell
-from restate_nb.handle.job import Job
+from restate_nb.handle.job import Job, runner_of
+from restate_nb.handle.wait import check_live, check_not_paused, print_that_it_goes_on, wait_for_end
 from restate_nb.results.ledger import PENDING
 from restate_nb.results.unreadable import unreadable
 
@@ -46,6 +47,8 @@ class Completed:
 
     def __init__(self, job: Job[Any]) -> None:
         self._job = job
+        self._runner = runner_of(job)
+        self._data = self._runner.data
 
     def __len__(self) -> int:
         return len(self._job)
@@ -59,42 +62,42 @@ class Completed:
         seen = 0
         while True:
             over = self._job.done()  # before the look, or what ends in between would be missed
-            stands_still = self._job._guard.stands_still
+            stands_still = self._runner.guard.stands_still
             seen, rows = self._since(seen)
             yield from rows
             if over:
                 return
             if not rows:
                 if stands_still:
-                    self._job._see_that_it_goes_on()
-                self._job._wait(_LOOK_SECONDS)
+                    check_not_paused(self._runner)
+                wait_for_end(self._runner, _LOOK_SECONDS)
 
     async def __aiter__(self) -> AsyncIterator[Row]:
         seen = 0
         while True:
             over = self._job.done()
-            stands_still = self._job._guard.stands_still
+            stands_still = self._runner.guard.stands_still
             seen, rows = self._since(seen)
             for row in rows:
                 yield row
             if over:
                 return
             if not rows:
-                self._job._check_here()
+                check_live(self._runner)
                 if stands_still:
-                    self._job._see_that_it_goes_on()
+                    check_not_paused(self._runner)
                 try:
                     await asyncio.sleep(_LOOK_SECONDS)
                 except asyncio.CancelledError:
                     if this_cell() is not None:  # in a notebook that is Ctrl-C
-                        self._job._say_it_goes_on()
+                        print_that_it_goes_on(self._runner)
                     raise
 
     def _since(self, seen: int) -> tuple[int, list[Row]]:
         """What has ended after the first `seen` items: how many there are now, and their rows."""
-        positions = self._job._ledger.order[seen:]
-        index = self._job._items.index()
-        ended = [(position, self._job._ledger.last(position)) for position in positions]
+        positions = self._data.ledger.order[seen:]
+        index = self._data.items.index()
+        ended = [(position, self._data.ledger.last(position)) for position in positions]
         # An item that runs again by now comes when it has ended.
         rows = [self._row(position, index[position], last) for position, last in ended if last.status != PENDING]
         return seen + len(positions), rows
@@ -103,19 +106,19 @@ class Completed:
         failure = last.failure
         return Row(
             label,
-            self._job._items.originals[position],
+            self._data.items.originals[position],
             self._value(position) if last.status == OK else None,
             STATUS_NAMES[last.status],
             failure.type if failure is not None else None,
             failure.message if failure is not None else None,
             last.number,
-            self._job._ledger.ran_in_all[position],
+            self._data.ledger.ran_in_all[position],
         )
 
     def _value(self, position: int) -> Any:
-        raw = next(self._job._ledger.raws([position]))
+        raw = next(self._data.ledger.raws([position]))
         try:
-            return self._job._target.value(raw, position)
+            return self._data.function.value(raw, position)
         except Exception as error:  # a class of the user's own may do anything when it is made again
             return unreadable(error, raw)
 

@@ -28,7 +28,7 @@ from restate_nb.server.http import Rejected
 from restate_nb.server.secret import Secret
 from restate_nb.service.endpoint import ListenAddress
 from restate_nb.session.cluster import RemoteCluster
-from restate_nb.session.current import only_one
+from restate_nb.session.current import live_or_new
 from restate_nb.session.session import RETENTION, Session
 from restate_nb.validation import seconds
 
@@ -109,7 +109,7 @@ def connect(
             thread.close()
         return Session(name, restate, retention=retention)
 
-    session = only_one(make, lambda live: live.name == name and live._restate == restate)
+    session = live_or_new(make, lambda live: live.name == name and live.cluster == restate)
     import restate_nb.api.accessor  # noqa: F401, PLC0415 - df.restate, as `start` does
 
     return session

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from restate_nb.errors import InvalidInput
-from restate_nb.session.about import server_has_ended
 from restate_nb.session.current import current
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def restate(line: str) -> pd.DataFrame | None:
         return None
     print(session)
     if session.data_dir is not None:
-        ended = server_has_ended(session)
+        ended = session.server_has_ended
         print(f"restate-server {'has ended: rnb.start() starts it again' if ended else 'runs'}")
     for job in session.jobs:
         print(f"  {job!r}")

@@ -9,7 +9,7 @@ from typing import Literal
 
 from restate_nb.errors import ServerError
 from restate_nb.names import check_session_name, default_session_name
-from restate_nb.session.current import only_one
+from restate_nb.session.current import live_or_new
 from restate_nb.session.session import RETENTION, Session
 
 
@@ -51,7 +51,7 @@ def start(
     def fits(live: Session) -> bool:
         return name in (None, live.name) and (not data_dir or directory == live.data_dir)
 
-    session = only_one(make, fits)
+    session = live_or_new(make, fits)
     import restate_nb.api.accessor  # noqa: F401, PLC0415 - df.restate; loads pandas, so not before it is asked for
 
     return session

@@ -96,7 +96,9 @@ class ObjectJobStore:
 
     async def open(self, wanted: Manifest, *, fresh: bool) -> tuple[Manifest, bool]:
         manifest = await self._ask("open", wanted.name, Open(manifest=wanted, fresh=fresh))
-        return manifest, manifest.created == wanted.created
+        if not manifest.opened_by:  # workers of before there was this
+            return manifest, manifest.created == wanted.created
+        return manifest, manifest.opened_by == wanted.opened_by
 
     async def kill_stuck_requests(self, name: str, admin: Admin | None) -> None:
         """Kill requests about the record of this name that Restate has tried in vain: it takes one at a time, and one

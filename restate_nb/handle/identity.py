@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from restate_nb.handle.provenance import Provenance, short_code
+from restate_nb.handle.function_changes import short_code
+from restate_nb.handle.provenance import Provenance
 from restate_nb.service.identity import changed
 from restate_nb.service.wire import Manifest
 
@@ -93,18 +94,18 @@ class JobIdentity:
 _HEAD = ("name", "kind", "digest", "")
 
 
-def identity_of_job(job: str, manifest: Manifest, which: Provenance) -> JobIdentity:
+def identity_of_job(job: str, manifest: Manifest, provenance: Provenance) -> JobIdentity:
     """What is known of a job's identity, from its record, and from its cell where that was run here."""
     last = manifest.made[-1] if manifest.made else None
     before = {} if last is None else last.parts
-    now = dict(before) if which.now is None else which.now.marks
+    now = dict(before) if provenance.now is None else provenance.now.marks
     differing = set(changed(before, now, manifest.varies)) if before else set()
     rows = [
         Row(name, _KINDS[mark[0]], mark[1:], _state(name, before, now, differing, manifest))
         for name, mark in {**before, **now}.items()
     ]
-    if which.now is not None:
-        unseen = tuple((each.name, f"{each.type}: {each.why}") for each in which.now.unseen)
+    if provenance.now is not None:
+        unseen = tuple((each.name, f"{each.type}: {each.why}") for each in provenance.now.unseen)
     else:
         unseen = () if last is None else tuple(last.unseen.items())
     codes = tuple((pd.Timestamp(each.since, unit="s", tz="UTC"), short_code(each.code)) for each in manifest.made)

@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from restate_nb.engine import nesting
-from restate_nb.engine.function import Function
-from restate_nb.engine.loop_thread import LoopThread, blocked_by_waiting
-from restate_nb.engine.outbox import FAIL_FAST
-from restate_nb.engine.record import CANCELLED, OK
-from restate_nb.engine.waiting import cause_of, until_done
-from restate_nb.environment import this_cell
-from restate_nb.errors import InvalidInput, JobError, ServerError
-from restate_nb.handle.batches import Batch
-from restate_nb.handle.items import Items
-from restate_nb.handle.outcomes import Where
-from restate_nb.handle.provenance import Older, Provenance, listed
+from restate_nb.environment import in_notebook, this_cell
+from restate_nb.errors import InvalidInput
+from restate_nb.handle import status
+from restate_nb.handle.diagnosis import Diagnosis
+from restate_nb.handle.originals import own_source
+from restate_nb.handle.outcomes import Where, frame_of, positions_where, values_of, workers_frame
 from restate_nb.handle.runner import JobRunner
-from restate_nb.handle.value_guard import ValueGuard
-from restate_nb.handle.visible import SessionStopped, Visible
-from restate_nb.limits import Concurrency, StopRule
-from restate_nb.policy import RunPolicy
-from restate_nb.results.ledger import Ledger
-from restate_nb.results.limit_history import LimitHistory
-from restate_nb.service.identity import Identity
+from restate_nb.handle.wait import check_not_paused, result_of, until_ended, wait_for_end, waits_within
+from restate_nb.limits import Concurrency
+from restate_nb.results.progress import Progress
 from restate_nb.validation import concurrency_range
 
 if TYPE_CHECKING:
+    import os
+
     import pandas as pd
+    from matplotlib.axes import Axes
 
-    from restate_nb.panel import Updater
-
+    from restate_nb.charts import Sort
+    from restate_nb.handle.identity import JobIdentity
 
 T = TypeVar("T")
 
 _CANCEL_SECONDS = 3.0  # that a cell waits until Restate knows that the job is cancelled
 _CANCELLED_SECONDS = 30.0  # that it waits until all is recorded, then
-_NOTED_SECONDS = 5.0  # that the end of a job waits until Restate knows of it
-_LAST_PANEL_SECONDS = 1.0  # a cell that has ended may store no more output, so the last panel goes first
 
 
-class Job(Visible, Generic[T]):
+class Job(Generic[T]):
     """A running or finished job. Made by `restate_nb.map` and its kin.
 
     It goes on whether or not anyone looks. `result()` waits and gives the DataFrame, so does `await job`; `frame()`
@@ -61,23 +50,92 @@ class Job(Visible, Generic[T]):
         job.result()[["item", "value", "run_s"]]
     """
 
-    def __init__(self, driver: JobRunner, io: LoopThread, ledger: Ledger, forget: Callable[[Job[Any]], None]) -> None:
-        self._driver = driver
+    def __init__(self, runner: JobRunner, forget: Callable[[Job[Any]], None]) -> None:
+        """`forget`: is called when the job was deleted."""
+        self._runner = runner
+        self._data = runner.data
         self._forget = forget
-        self._io = io
-        self._items: Items
-        self._ledger = ledger
-        self._guard = ValueGuard(driver, io, ledger)
-        self._limits = LimitHistory()
-        ledger.on_recorded = self._note_limits
-        self._target: Function
-        self._which = Provenance(driver)
-        self._ended: Future[None] = Future()
-        self._following: Future[None] | None = None
-        self._note = ""
-        self._rule: StopRule | None = None
-        self._updater: Updater | None = None
-        self._joining = threading.RLock()  # a cell may bring the function while the session does so by itself
+        self._shown_in: int | None = None  # the number of the cell that has the live panel
+
+    # ------------------------------------------------------------ what it is
+
+    @property
+    def name(self) -> str:
+        """The job's name: with it, the same cell finds the job again."""
+        return self._data.name
+
+    @property
+    def status(self) -> str:
+        """One of `submitting`, `waiting` (nothing runs yet), `running`, `paused`, `finished`, `cancelled`, `stopped`,
+        `failed`.
+
+        A job with failed items is `finished`; one whose session was stopped is `stopped`, and goes on when its cell is
+        run again; `failed` is a job that could not be followed to its end.
+        """
+        return status.status_of(self._runner)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many items are `pending`, `running`, `ok`, `error`, `timeout` and `cancelled`; together, all of them."""
+        return status.counts_of(self._runner)
+
+    @property
+    def failed(self) -> int:
+        """How many items ended with an error or a timeout."""
+        return self._data.ledger.failed
+
+    @property
+    def attached(self) -> int:
+        """How many items were done already when this process attached to the job, or when its cell was run again."""
+        return self._data.ledger.attached
+
+    def progress(self) -> Progress:
+        """The job at this moment, as its panel shows it: counts, rates, and a line on what is awaited.
+
+        Its fields are `name`, `function`, `status`; `total`, `ok`, `failed`, `cancelled`, `running`, `waiting`, `done`,
+        `attached` and `retries` (items); `elapsed`, `eta`, `p50` and `p95` of the time that an item runs (seconds);
+        `rate` (items that end a second), `concurrency`, `note`, `errors` (the most frequent first) and `ui_url`.
+
+        Example:
+            now = job.progress()
+            print(f"{now.done} of {now.total}, {now.note}")
+        """
+        return status.progress_of(self._runner)
+
+    def identity(self) -> JobIdentity:
+        """Which job it is: what counted, what could not be seen, and what has changed since its items ran.
+
+        Example:
+            import restate_nb as rnb
+
+            rnb.start()
+            FACTOR = 3
+
+            def times(n):
+                return FACTOR * n
+
+            job = rnb.map(times, [1, 2])
+            job.identity().frame()  # one row a part: `times` and `FACTOR`
+        """
+        from restate_nb.handle.identity import identity_of_job  # noqa: PLC0415 - loads pandas
+
+        return identity_of_job(self.name, self._data.manifest, self._data.provenance)
+
+    def diagnose(self) -> Diagnosis:
+        """What keeps the job from going on, and what to do: its function is not known here, a rate limit, failed items
+        that wait for their next attempt, a server that does not answer, threads that hang, invocations that Restate has
+        paused. With the items that run longest, and the line of code where each of them is.
+
+        Example:
+            job.diagnose()
+        """
+        return status.diagnose(self._runner)
+
+    def __len__(self) -> int:
+        return self._data.ledger.total
+
+    def __repr__(self) -> str:
+        return status.summary_of(self._runner)
 
     # ------------------------------------------------------------ the panel
 
@@ -89,40 +147,20 @@ class Job(Visible, Generic[T]):
         """
         from restate_nb.panel import Updater, make_panel  # noqa: PLC0415 - not in scripts that show nothing
 
-        self._updater = Updater(self._progress, make_panel(self._progress(), self))
+        self._runner.show_on(Updater(self.progress, make_panel(self.progress(), self)))
         self._shown_in = this_cell()
-        self._update_panel()
 
-    def _update_panel(self) -> None:
-        updater = self._updater
-        if updater is not None:
-            updater.start()
-            self._ended.add_done_callback(lambda _: updater.wake())
+    def _ipython_display_(self) -> None:
+        """What a cell that ends with the job shows: the panel as it is now, or nothing if the live one is above."""
+        from restate_nb.panel import to_html  # noqa: PLC0415 - only where something is shown
 
-    # ------------------------------------------------------------ how much at once
+        if not in_notebook():
+            print(repr(self))
+        elif self._shown_in is None or self._shown_in != this_cell():
+            from IPython.display import display  # noqa: PLC0415 - only where a notebook is
 
-    @property
-    def concurrency(self) -> int:
-        """How many items may run at once; where that adapts itself, at present. Can be set while the job runs: to a
-        number, a range such as `(2, 100)`, or "auto"."""
-        return self._driver.work.concurrency
-
-    @concurrency.setter
-    def concurrency(self, value: Concurrency) -> None:
-        self._driver.work.set_concurrency(concurrency_range("concurrency", value))
-        self._note_limits(time.time())
-
-    def _note_limits(self, now: float) -> None:
-        if self._driver.work.concurrency:  # none while its function is not known here
-            self._limits.note(now, self._driver.work.concurrency)
-
-    def __len__(self) -> int:
-        return self._ledger.total
-
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{count:,} {what}" for what, count in self.counts.items() if count)
-        items = f"{self._ledger.total:,} {'item' if self._ledger.total == 1 else 'items'}"
-        return f"<Job {self.name!r}: {self.status}, {items}{': ' if counts else ''}{counts}>"
+            show: Any = display  # IPython has no types for it
+            show({"text/html": to_html(self.progress()), "text/plain": repr(self)}, raw=True)
 
     # ------------------------------------------------------------ waiting
 
@@ -132,7 +170,7 @@ class Job(Visible, Generic[T]):
         Example:
             job.done() or job.frame()
         """
-        return self._ended.done()
+        return self._runner.ended.done()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the job has ended, or for `timeout` seconds; says whether it has ended.
@@ -147,60 +185,10 @@ class Job(Visible, Generic[T]):
             if not job.wait(timeout=0.5):
                 print(job.counts)
         """
-        ended = self._wait(timeout)
-        if not ended and self._guard.stands_still:
-            print(f"The job {self.name!r} is {self._paused_itself()}.")
+        ended = wait_for_end(self._runner, timeout)
+        if not ended and self._runner.guard.stands_still:
+            print(f"The job {self.name!r} is {status.pause_reason(self._runner)}.")
         return ended
-
-    def _wait(self, timeout: float | None) -> bool:
-        self._check_here()
-        try:
-            if not self._ended.done() and (timeout is None or timeout > 0):
-                self._check_waiting()
-                with nesting.lent():
-                    self._guard.wait_ended(self._ended, timeout)
-            if not self._ended.done():
-                return False
-        except KeyboardInterrupt:
-            self._say_it_goes_on()
-            raise
-        if self._updater is not None:
-            self._updater.join(_LAST_PANEL_SECONDS)
-        return True
-
-    def _see_that_it_goes_on(self) -> None:
-        """Whoever waits for more must not wait for ever.
-
-        Raises:
-            JobError: the job has paused itself.
-        """
-        if self._guard.stands_still and not self.done():
-            raise JobError(f"The job {self.name!r} is {self._paused_itself()}.", self.frame())
-
-    def _check_here(self) -> None:
-        if not self._ended.done():
-            self._io.check()
-
-    def _check_waiting(self, *, blocks: bool = True) -> None:
-        """See that whoever waits here is not what the job waits for.
-
-        Raises:
-            InvalidInput: it is an item of this job, or of one that such an item has begun; or it blocks the loop.
-        """
-        if nesting.is_within(self._driver.work.prints.job):
-            raise InvalidInput(
-                f"An item of {self.name!r} waits for its own job, or for one that waits for it: it cannot end before "
-                "this item does. Begin a job of another name, over other items."
-            )
-        if blocks and blocked_by_waiting():
-            raise InvalidInput(
-                f"This waits for the job {self.name!r} in an `async def` function, and so blocks the loop on which "
-                "items run: the job could never end. Write `await job` (or `async for` over rnb.as_completed(job)), "
-                "or make the function a plain `def`, which runs in a thread."
-            )
-
-    def _say_it_goes_on(self) -> None:
-        print(f"Stopped waiting; the job goes on. {self.name!r}: job.result() waits again, job.cancel() ends it.")
 
     def result(self, timeout: float | None = None) -> pd.DataFrame:
         """Wait until every item has an outcome, and return the frame. Failed items are rows, not exceptions.
@@ -217,69 +205,17 @@ class Job(Visible, Generic[T]):
         Example:
             frame = job.result(timeout=60)
         """
-        if not self._wait(timeout):
-            self._see_that_it_goes_on()
+        if not wait_for_end(self._runner, timeout):
+            check_not_paused(self._runner)
             raise TimeoutError(
-                f"{self._ledger.done:,} of {self._ledger.total:,} items are done after {timeout:g} s; the job goes on. "
+                f"{self._data.ledger.done:,} of {len(self):,} items are done after {timeout:g} s; the job goes on. "
                 "job.frame() shows what is there."
             )
-        return self._result()
+        return result_of(self._runner)
 
     def __await__(self) -> Generator[Any, None, pd.DataFrame]:
-        return self._awaited().__await__()
-
-    async def _awaited(self) -> pd.DataFrame:
-        self._check_here()
-        try:
-            if not self._ended.done():
-                self._check_waiting(blocks=False)
-                async with nesting.lent_while_awaited():
-                    await until_done(self._ended, lambda: self._guard.stands_still)
-            if self._ended.done():
-                self._ended.result()
-        except asyncio.CancelledError:
-            if this_cell() is not None:  # in a notebook that is Ctrl-C; elsewhere a caller's own timeout
-                self._say_it_goes_on()
-            raise
-        except InvalidInput:
-            if not self._ended.done():
-                raise
-        except Exception:  # told with its cause by _result
-            self._ended.exception()
-        self._see_that_it_goes_on()
-        self._wait(None)  # for the last panel; the job has ended
-        return self._result()
-
-    def _result(self) -> pd.DataFrame:
-        error = self._ended.exception()
-        if error is not None:
-            kept = "" if self._driver.lost() else " What is recorded is safe; run its cell again."
-            raise JobError(
-                f"The job could not be followed to its end: {str(error).rstrip('.')}.{kept}", self.frame()
-            ) from error
-        self._see_that_it_went_on()
-        return self.frame()
-
-    def _see_that_it_went_on(self) -> None:
-        last = len(self._driver.manifest.rounds) - 1
-        gave_up = self._ledger.gave_up(last)
-        if gave_up is None and self._rule is not None:
-            gave_up = self._rule.broken(*self._ledger.tally(last))  # with nothing left to cancel
-        if gave_up is None:
-            return
-        counts = self._ledger.counts
-        raise JobError(
-            f"{gave_up} {counts[OK]:,} have a value, {counts[CANCELLED]:,} were cancelled. {self._kinds()}\n"
-            "job.errors() groups the failures; the frame is job.frame(), and `frame` of this error. "
-            "Repair what failed, run the cell of the function, and job.retry_failed() goes on.",
-            self.frame(),
-        )
-
-    def _kinds(self) -> str:
-        kinds = [each for each in self._ledger.error_groups() if each.error_type != FAIL_FAST]
-        return "; ".join(f"{each.count:,} x {each.error_type}: {each.message}" for each in kinds[:3])
-
-    # ------------------------------------------------------------ outcomes
+        yield from until_ended(self._runner).__await__()
+        return result_of(self._runner)
 
     def values(self) -> list[T]:
         """Wait, and return what the function returned for each item, in input order.
@@ -296,27 +232,20 @@ class Job(Visible, Generic[T]):
                 print(error.frame["status"].value_counts())
         """
         frame = self.result()
-        bad = self._ledger.total - self._ledger.counts[OK]
-        if bad:
-            raise JobError(
-                f"{bad:,} of {self._ledger.total:,} items have no value ({self._kinds()}). "
-                "job.errors() groups them, job.retry_failed() runs them again, job.frame() has the others' values.",
-                frame,
-            )
-        raws = self._ledger.raws(range(self._ledger.total))
-        return [self._read(raw, position, frame) for position, raw in enumerate(raws)]
-
-    def _read(self, raw: bytes, position: int, frame: pd.DataFrame) -> Any:
-        try:
-            return self._target.value(raw, position)
-        except Exception as error:
-            raise JobError(
-                f"The value of item {position} (index {self._items.index()[position]!r}) is recorded and cannot be "
-                f"read: {error} job.frame() has the others' values, and the reason in place of those that cannot be.",
-                frame,
-            ) from error
+        return values_of(self._data, frame)
 
     # ------------------------------------------------------------ steering
+
+    @property
+    def concurrency(self) -> int:
+        """How many items may run at once; where that adapts itself, at present. Can be set while the job runs: to a
+        number, a range such as `(2, 100)`, or "auto"."""
+        return self._data.backend.concurrency
+
+    @concurrency.setter
+    def concurrency(self, value: Concurrency) -> None:
+        self._data.backend.set_concurrency(concurrency_range("concurrency", value))
+        self._runner.note_limits(time.time())
 
     def cancel(self) -> None:
         """End the job: running coroutines are cancelled, threads are no longer waited for, the rest is not started.
@@ -328,7 +257,7 @@ class Job(Visible, Generic[T]):
         """
         if self.done():
             return
-        cancelling = self._io.start(self._driver.cancel())
+        cancelling = self._runner.io.start(self._runner.cancel())
         try:
             cancelling.result(_CANCEL_SECONDS)
         except FutureTimeoutError:
@@ -337,10 +266,10 @@ class Job(Visible, Generic[T]):
                 "job.diagnose() says whether Restate is away."
             )
             return
-        if not blocked_by_waiting() and not nesting.is_within(self._driver.work.prints.job):
+        if not waits_within(self._runner):
             with suppress(Exception):  # told by whoever asks for the result
-                self._ended.exception(_CANCELLED_SECONDS)
-            self._wait(0)  # for the last panel
+                self._runner.ended.exception(_CANCELLED_SECONDS)
+            wait_for_end(self._runner, 0)  # for the last panel
 
     def pause(self) -> None:
         """Start no more items, until `resume()`; what runs goes on. It holds when the kernel is restarted, too.
@@ -348,7 +277,7 @@ class Job(Visible, Generic[T]):
         Example:
             job.pause()
         """
-        self._io.run(self._driver.pause(True))
+        self._runner.io.run(self._runner.set_paused(True))
 
     def resume(self) -> None:
         """Go on after `pause()`, or after the job has paused itself: values that cannot be kept do not pause it again
@@ -357,10 +286,10 @@ class Job(Visible, Generic[T]):
         Example:
             job.resume()
         """
-        if self._guard.found is not None:
-            self._guard.let_go().result()
+        if self._runner.guard.unkept is not None:
+            self._runner.guard.resume().result()
         else:
-            self._io.run(self._driver.pause(False))
+            self._runner.io.run(self._runner.set_paused(False))
 
     def retry_failed(self, where: Where = None) -> Job[T]:
         """Run failed and cancelled items again, with the function as it is now. Returns this job.
@@ -378,20 +307,15 @@ class Job(Visible, Generic[T]):
             job.retry_failed(lambda failed: failed["error"].str.contains("429"))
         """
         if not self.done():
-            if self._guard.stands_still:
-                raise InvalidInput(f"The job {self.name!r} is {self._paused_itself()}.")
+            if self._runner.guard.stands_still:
+                raise InvalidInput(f"The job {self.name!r} is {status.pause_reason(self._runner)}.")
             raise InvalidInput("The job still runs. Retry when it has ended, or cancel it first: job.cancel().")
-        positions = self._chosen(where)
-        if positions:
-            if self._which.now is None:
+        if positions := positions_where(self._data, where):
+            if self._data.provenance.now is None:
                 raise InvalidInput(
-                    f"The function {self._target.name} is not known here: run the cell that maps it first."
+                    f"The function {self._data.function.name} is not known here: run the cell that maps it first."
                 )
-            if self._guard.found is not None:
-                self._guard.let_go(watch=True).result()
-            number = self._io.run(self._add_round(positions))
-            self._follow([number])
-            self._update_panel()
+            self._runner.retry(positions)
         return self
 
     def delete(self) -> None:
@@ -401,7 +325,7 @@ class Job(Visible, Generic[T]):
             job.delete()
         """
         self.cancel()
-        self._io.run(self._driver.delete())
+        self._runner.io.run(self._data.record.delete())
         self._forget(self)
 
     def restart(self) -> int:
@@ -413,136 +337,347 @@ class Job(Visible, Generic[T]):
         Example:
             job.restart()
         """
-        return self._io.run(self._driver.work.restart())
+        return self._runner.io.run(self._data.backend.restart())
 
-    # ------------------------------------------------------------ from the session
-
-    def _provide(
-        self,
-        target: Function,
-        items: Items,
-        policy: RunPolicy,
-        batch: Batch | None,
-        identity: Identity,
-        *,
-        again: bool = False,
-    ) -> Older:
-        """Bring the function as it is now, and the index under which the same items were passed this time.
+    def rerun_locally(self, label: Any, *, debug: bool = False) -> Any:
+        """Run one item here and now, in this cell: nothing is recorded. Returns what the function returns.
 
         Args:
-            again: run again what older code or content made.
+            label: the item's index label.
+            debug: open the debugger where it raises.
 
-        Returns:
-            What has changed since the items ran last.
+        Raises:
+            InvalidInput: there is no such item, or the function takes a Restate context; `rnb.call` runs it.
+            Whatever the function raises.
+
+        Example:
+            job.rerun_locally(job.frame().index[0])
         """
-        self._which.asked_again = again
-        older = self._bring(target, items, policy, batch, identity)
-        if (older or not older.known) and not self.done() and self._driver.manifest.unfinished:
-            self._io.run(self._which.record())
-        if again and self.done() and self._ended.exception() is None:
-            self._follow([])
-        return older
+        __tracebackhide__ = True  # IPython and pytest leave this frame out
+        from restate_nb.results.error_groups import positions_of, run_here  # noqa: PLC0415 - loads pandas
 
-    def _bring(
-        self, target: Function, items: Items, policy: RunPolicy, batch: Batch | None, identity: Identity
-    ) -> Older:
-        with self._joining:
-            if batch is not None and self._driver.batches is not None:
-                self._driver.batches.pause = batch.pause
-            older = self._which.bring(target, identity, finished=self.done() or not self._driver.manifest.unfinished)
-            if older and not self.done():
-                what = target.name if older.code else listed(older.data)
-                self._note = f"{what} has changed: items that are still to start use it as it is now"
-            else:
-                self._note = ""
-            self._rule = policy.stop_rule
-            self._limits.per_second = policy.per_second
-            self._guard.provide(target, self._which.code, lambda: self._driver.work.set_function(target, policy))
-            self._note_limits(time.time())
-            again = self._following is not None
-            self._attach(target, items)
-            if again:
-                self._ledger.attached = self._ledger.done
-            return older
+        function, items = self._data.function, self._data.items
+        position = positions_of(items.index(), label)[0]
+        if function.durable:
+            raise InvalidInput(f"{function.name} takes a Restate context. Run it with rnb.call({function.name}, ...).")
+        return run_here(function, items.encoded[position], debug=debug)
 
-    def _attach(self, target: Function, items: Items) -> None:
-        """Follow the job from wherever it stands, unless that is being done already."""
-        with self._joining:
-            self._target = target
-            self._items = items
-            lost = self._ended.done() and self._ended.exception() is not None
-            if self._following is None or lost:  # lost: Restate was away for too long, say, and may be there again
-                if not self._driver.created:
-                    self._ledger.attached_at = time.time()
-                if self._which.now is None:
-                    self._note = f"waiting for {target.name}: run the cell that maps it"
-                self._follow(range(len(self._driver.manifest.rounds)))
+    # ------------------------------------------------------------ frames
 
-    def _follow(self, rounds: Iterable[int]) -> None:
-        ended: Future[None] = Future()
-        self._ended = ended
+    def frame(self, *, expand: bool = False) -> pd.DataFrame:
+        """The outcomes as they are now, one row an item, in input order, on the input's own index.
 
-        async def follow() -> None:
-            watching = asyncio.create_task(self._which.watch(self._ledger))
-            try:
-                self._driver.work.connect_ledger()
-                for number in rounds:
-                    await self._driver.finish(number)
-                if self._which.asked_again and self._ledger.complete:
-                    self._which.asked_again = False
-                    if positions := self._which.older_positions(self._ledger):
-                        await self._driver.finish(await self._add_round(positions))
-                if not self._ledger.complete:
-                    raise RuntimeError(f"{self._ledger.total - self._ledger.done} items have no outcome")
-                concluding = asyncio.create_task(self._conclude())
-                try:
-                    await asyncio.wait({concluding}, timeout=_NOTED_SECONDS)
-                except asyncio.CancelledError:
-                    concluding.cancel()
-                    raise
-                if not concluding.done():
-                    ended.set_result(None)  # all outcomes are here; the end is noted when Restate is back
-                await concluding
-            except asyncio.CancelledError:
-                self._let_go(ended)
-                raise
-            except BaseException as error:
-                _end(ended, cause_of(error) if isinstance(error, Exception) else error)
-            else:
-                _end(ended, None)
-            finally:
-                watching.cancel()
+        Args:
+            expand: put the fields of dict, dataclass or model values in columns of their own, in place of `value`.
 
-        self._following = self._io.start(follow())
+        Columns: `item`; `value` (what the function returned); `status` (pending, running, ok, error, timeout,
+        cancelled); `error_type` and `error`; `attempts` (how many were made); `queued_s` (seconds from submission to
+        the first start); `run_s` (seconds spent running, all attempts together); `started_at`, `finished_at` (UTC).
+        Of a job of `rnb.invoke` also what Restate tells of each item's last invocation: `invocation_id`,
+        `invocation_status`, `invocation_retries` (since it last made progress), `invocation_created_at`,
+        `invocation_started_at`, `invocation_ended_at` (UTC). Where items were run by different code, or with different
+        content of what it names, also `code`: which it was, as `job.identity()` lists them.
 
-    async def _conclude(self) -> None:
-        await self._which.settle()
-        await self._driver.conclude()
+        Example:
+            job.frame()["status"].value_counts()
+        """
+        return frame_of(self._data, expand=expand)
 
-    async def _add_round(self, positions: list[int]) -> int:
-        await asyncio.to_thread(self._which.run_here)
-        await self._which.record_if_changed()
-        return await self._driver.add_round(positions, self._which.code)
+    def join(self, *, expand: bool = True) -> pd.DataFrame:
+        """The input with what became of each row beside it, on the input's own index.
 
-    def _give_up(self, error: ServerError) -> None:
-        """Follow the job no longer, for this reason. On the session's loop."""
-        if not self._ended.done():
-            self._ended.set_exception(error)
-            self._leave()
+        Args:
+            expand: as in `frame`. A column that the input has, too, becomes `<column>_result`.
 
-    def _leave(self) -> None:
-        """Stop following the job; it stays where it is."""
-        if self._following is not None:
-            self._following.cancel()
+        Example:
+            job.join().to_csv("cities_with_answers.csv")
+        """
+        from restate_nb.results.frame import joined  # noqa: PLC0415 - loads pandas
 
-    def _let_go(self, ended: Future[None] | None = None) -> None:
-        """Tell those who wait that nobody follows the job any more."""
-        _end(ended or self._ended, SessionStopped("the session was stopped"))
+        items = self._data.items
+        return joined(own_source(items.source), self.frame(expand=expand), items.index())
 
+    def errors(self) -> pd.DataFrame:
+        """The failed items grouped by what went wrong, the most frequent first.
 
-def _end(ended: Future[None], error: BaseException | None) -> None:
-    with suppress(InvalidStateError):  # the session was stopped, which has told so already
-        if error is None:
-            ended.set_result(None)
+        Failures are of one kind when their type, the last line of your own code and their message agree, names and
+        numbers in the message left aside. Columns: `count`, `error_type`, `error` (the first message), `where`,
+        `first_at`, `last_at` (UTC), `example` (an index label), `traceback` (of the example).
+
+        Example:
+            job.errors()[["count", "error_type", "error", "where"]]
+        """
+        from restate_nb.results.error_groups import errors_frame  # noqa: PLC0415 - loads pandas
+
+        return errors_frame(self._data.ledger, self._data.items.index())
+
+    def traceback(self, label: Any) -> str:
+        """The traceback of a failed item; `print` it.
+
+        Args:
+            label: the item's index label; its position where the index has none.
+
+        Raises:
+            InvalidInput: there is no such item, or it has not failed.
+
+        Example:
+            print(job.traceback(job.errors()["example"].iloc[0]))
+        """
+        from restate_nb.results.error_groups import traceback_text  # noqa: PLC0415 - loads pandas
+
+        return traceback_text(self._data.ledger, self._data.items.index(), label)
+
+    def attempts(self) -> pd.DataFrame:
+        """Every attempt, one row each, on the input's index: `position, attempt, status, error_type, error, started_at,
+        run_s, finished_at`.
+
+        Example:
+            job.attempts().groupby("attempt")["status"].value_counts()
+        """
+        from restate_nb.results.frame import attempts_frame  # noqa: PLC0415 - loads pandas
+
+        return attempts_frame(self._data.ledger, self._data.items.index())
+
+    def workers(self) -> pd.DataFrame:
+        """Who ran a job on workers, one row a process and version of its code, as known by now.
+
+        Columns: `host`, `process` (its id there), `code` (the digest of the function's code there), `shards` and
+        `items` (that it ended; what another worker began counts for the one that ended it). No
+        rows where this process ran the job.
+
+        Example:
+            job.workers()["code"].nunique()  # more than 1: not all workers have the same code
+        """
+        return workers_frame(self._data)
+
+    def steps(self) -> pd.DataFrame:
+        """Every durable step of a job over a durable function, one row each, on the input's index.
+
+        Columns: `position`; `step` (its name, or the target of a call) and `kind` (run, sleep, call, send, ...);
+        `status` (ok, error, pending, or cancelled when its invocation ended first); `started_at`; `run_s` (seconds
+        until its result was recorded, or its invocation ended); `finished_at`. Read from Restate's journals.
+
+        Raises:
+            InvalidInput: the function takes no Restate context, so it has no steps.
+
+        Example:
+            from datetime import timedelta
+
+            import restate_nb as rnb
+
+            async def nap(ctx, item):
+                await ctx.sleep(timedelta(milliseconds=10), name="nap")
+                return item
+
+            rnb.start()
+            job = rnb.map(nap, [1, 2])
+            job.result()
+            job.steps()[["step", "status", "run_s"]]
+        """
+        if not self._data.function.durable:
+            raise InvalidInput(
+                f"{self._data.function.name} is a plain function and has no durable steps; job.attempts() has its "
+                "timings."
+            )
+        from restate_nb.backends.steps import read_steps  # noqa: PLC0415 - loads pandas
+
+        record = self._data.record
+        return self._runner.io.run(read_steps(record.connection.admin, record.invocations, self._data.items.index()))
+
+    def logs(self) -> pd.DataFrame:
+        """What the items printed and logged in this process and its workers, one row a line, on the input's index.
+
+        It is shown under the cell that submitted the job, too, as long as that takes more output. The last 50,000 lines
+        are kept, until this process ends. What threads of your own print, and programs that run in no worker process,
+        is not known to be an item's: it shows up in the cell that runs.
+
+        Columns: `position`, `stream` (stdout, stderr), `at` (UTC), `text`.
+
+        Example:
+            print(*job.logs()["text"])
+            job.logs().loc["Bonn"]  # what the item with this index label printed
+        """
+        from restate_nb.results.frame import logs_frame  # noqa: PLC0415 - loads pandas
+
+        return logs_frame(self._data.backend.prints.lines(), self._data.items.index())
+
+    # ------------------------------------------------------------ files
+
+    def to_parquet(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write the frame as Parquet (needs pyarrow); items and values that are no plain column become JSON text.
+
+        Args:
+            path: the file; its directory must exist.
+            options: for `pandas.DataFrame.to_parquet`.
+
+        Example:
+            job.to_parquet("answers.parquet")
+        """
+        from restate_nb.results.exports import plain_columns  # noqa: PLC0415 - loads pandas
+
+        plain_columns(self.frame()).to_parquet(path, **options)
+        return Path(path)
+
+    def to_csv(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write the frame as CSV; items and values that are no plain column become JSON text.
+
+        Args:
+            path: the file; its directory must exist.
+            options: for `pandas.DataFrame.to_csv`.
+
+        Example:
+            job.to_csv("answers.csv")
+        """
+        from restate_nb.results.exports import plain_columns  # noqa: PLC0415 - loads pandas
+
+        plain_columns(self.frame()).to_csv(path, **options)
+        return Path(path)
+
+    def to_json(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write the frame as JSON: a list of objects, one an item, the index among their fields.
+
+        Args:
+            path: the file; its directory must exist.
+            options: for `pandas.DataFrame.to_json`, such as `lines=True` for an object a line.
+
+        Example:
+            job.to_json("answers.jsonl", lines=True)
+        """
+        from restate_nb.results.exports import records  # noqa: PLC0415 - loads pandas
+
+        known: dict[str, Any] = {"orient": "records", "date_format": "iso", "date_unit": "us"}
+        records(self.frame()).to_json(path, **(known | options))
+        return Path(path)
+
+    # ------------------------------------------------------------ charts
+
+    def timeline(
+        self,
+        *,
+        sort: Sort = "start",
+        label: str | Sequence[object] | None = None,
+        ax: Axes | None = None,
+        title: str | None = None,
+        steps: bool = False,
+    ) -> Axes:
+        """Draw when each item waited, ran and failed.
+
+        Args:
+            sort: the order of rows: by "start", "duration" or "index", or "lane" for rows shared as items end.
+            label: what names the rows: a column of the frame, or one value an item.
+            ax: where to draw; a new figure by default.
+            title: the chart's title; the job's name by default.
+            steps: draw the durable steps of each item in place of its attempts; for durable functions.
+
+        Raises:
+            InvalidInput: `sort` is none of these; or `label` is no column, or has too few or too many values.
+
+        Example:
+            job.timeline(sort="duration", label="item").figure.savefig("timeline.png")
+        """
+        from restate_nb import charts  # noqa: PLC0415 - loads matplotlib
+
+        frame = self.frame()
+        if steps:
+            done = self.steps().dropna(subset=["finished_at"])
+            attempts = done.assign(attempt=done.groupby("position").cumcount() + 1, error_type=None, error=None)
         else:
-            ended.set_exception(error)
+            attempts = self.attempts()
+        return charts.timeline(
+            frame, attempts, sort=sort, label=label, ax=ax, title=title, submitted_at=self._data.manifest.created
+        )
+
+    def durations(
+        self, *, label: str | Sequence[object] | None = None, ax: Axes | None = None, title: str | None = None
+    ) -> Axes:
+        """Draw how long items ran: histogram, cumulative share, and the percentiles 50, 95 and 99.
+
+        Args:
+            label: what names items: a column of the frame, or one value an item; the index by default.
+            ax: where to draw; a new figure by default.
+            title: the chart's title.
+
+        Raises:
+            InvalidInput: `label` is no column, or has too few or too many values.
+
+        Example:
+            job.durations().figure.savefig("durations.png")
+        """
+        from restate_nb import charts  # noqa: PLC0415 - loads matplotlib
+
+        return charts.durations(self.frame(), label=label, ax=ax, title=title)
+
+    def throughput(
+        self, *, label: str | Sequence[object] | None = None, ax: Axes | None = None, title: str | None = None
+    ) -> Axes:
+        """Draw how many items ended a second over time, how many ran at once, and the limits on both.
+
+        The limits are those that were in force while this process ran the job: the concurrency as it adapted itself or
+        was changed by hand, and the rate.
+
+        Args:
+            label: what names items: a column of the frame, or one value an item; the index by default.
+            ax: where to draw; a new figure by default.
+            title: the chart's title.
+
+        Raises:
+            InvalidInput: `label` is no column, or has too few or too many values.
+
+        Example:
+            job.throughput()
+        """
+        from restate_nb import charts  # noqa: PLC0415 - loads matplotlib
+
+        limits, submitted_at = self._data.limits.frame(), self._data.manifest.created
+        return charts.throughput(
+            self.frame(), self.attempts(), limits=limits, label=label, ax=ax, title=title, submitted_at=submitted_at
+        )
+
+    def failures(
+        self, *, label: str | Sequence[object] | None = None, ax: Axes | None = None, title: str | None = None
+    ) -> Axes:
+        """Draw failed attempts by type over time.
+
+        Args:
+            label: what names items: a column of the frame, or one value an item; the index by default.
+            ax: where to draw; a new figure by default.
+            title: the chart's title.
+
+        Raises:
+            InvalidInput: `label` is no column, or has too few or too many values.
+
+        Example:
+            job.failures(title="What went wrong")
+        """
+        from restate_nb import charts  # noqa: PLC0415 - loads matplotlib
+
+        submitted_at = self._data.manifest.created
+        return charts.failures(
+            self.frame(), self.attempts(), label=label, ax=ax, title=title, submitted_at=submitted_at
+        )
+
+    def overview(self, *, label: str | Sequence[object] | None = None, title: str | None = None) -> Any:
+        """Draw the four charts on one figure, and return their Axes as a 2 by 2 array.
+
+        Args:
+            label: what names items: a column of the frame, or one value an item; the index by default.
+            title: over the figure; the job's name by default.
+
+        Raises:
+            InvalidInput: `label` is no column, or has too few or too many values.
+
+        Example:
+            job.overview()[0, 0].figure.savefig("overview.png")
+        """
+        from restate_nb import charts  # noqa: PLC0415 - loads matplotlib
+
+        limits, submitted_at = self._data.limits.frame(), self._data.manifest.created
+        title = title or self.name
+        return charts.overview(
+            self.frame(), self.attempts(), limits=limits, label=label, title=title, submitted_at=submitted_at
+        )
+
+
+def runner_of(job: Job[Any]) -> JobRunner:
+    """What runs a job: for those parts of this package that follow, list or steer jobs."""
+    return job._runner

@@ -1,235 +1,377 @@
-"""Takes a job to its end: opens it, and sees each of its rounds through. Runs on the session's own loop."""
+"""Takes a job to its end: provides its function, follows each of its rounds, and concludes it."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
+from collections.abc import Iterable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from restate_nb.backends import BACKENDS
 from restate_nb.backends.base import Backend
-from restate_nb.backends.connection import Connection
-from restate_nb.backends.introspection import JobInvocations
+from restate_nb.engine.function import Function
+from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.engine.record import CANCELLED, OK
-from restate_nb.errors import JobMismatch
-from restate_nb.handle.batches import Batches
+from restate_nb.engine.waiting import cause_of
+from restate_nb.errors import ServerError
+from restate_nb.handle.batches import Batch, Batches
 from restate_nb.handle.diagnosis import StallProbe
-from restate_nb.handle.provenance import check_bound
+from restate_nb.handle.function_changes import Older, listed
+from restate_nb.handle.items import Items
+from restate_nb.handle.provenance import Provenance
+from restate_nb.handle.record import JobRecord
+from restate_nb.handle.value_guard import ValueGuard
+from restate_nb.limits import StopRule
+from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
-from restate_nb.results.spool import Spool
-from restate_nb.server.admin import order_all
+from restate_nb.results.limit_history import LimitHistory
 from restate_nb.server.http import Unreachable
-from restate_nb.service.wire import Change, Manifest, Round, Summary, Unkept
+from restate_nb.service.identity import Identity
+from restate_nb.service.wire import Manifest, Round, Summary
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from restate_nb.panel.updater import Updater
 
 _AGAIN_SECONDS: Final = 0.5
 """From a cancellation of which Restate did not hear to the next try."""
 
-_PURGE_SECONDS: Final = 10.0
-"""That `delete` waits for what it drops; the rest is purged behind its back."""
+_NOTED_SECONDS: Final = 5.0
+"""That the end of a job waits until Restate knows of it."""
+
+
+class SessionStopped(RuntimeError):
+    """Nobody follows the job any longer; it stays where it is."""
+
+
+@dataclass(slots=True, eq=False)
+class JobData:
+    """What this process knows of a job, of which all that is shown is made.
+
+    Attributes:
+        record: the job as Restate knows it.
+        backend: how its items are run.
+        ledger: their outcomes.
+        items: as they were given; of a job that was found in Restate, as they were sent.
+        function: as its cell has it now.
+        provenance: what it was when the items ran.
+        limits: what limited them over time.
+    """
+
+    record: JobRecord
+    backend: Backend
+    ledger: Ledger
+    items: Items
+    function: Function
+    provenance: Provenance
+    limits: LimitHistory = field(default_factory=LimitHistory)
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.record.manifest.name
+
+    @property
+    def manifest(self) -> Manifest:
+        """The job as Restate knows it."""
+        return self.record.manifest
+
+
+async def data_of(record: JobRecord, function: Function, items: Items) -> JobData:
+    """What there is to know of a job whose record is open."""
+    manifest = record.manifest
+    ledger = Ledger(manifest.total)
+    backend = BACKENDS[manifest.kind](record.connection, manifest, items.encoded, ledger)
+    if manifest.cancelled:
+        await backend.cancel()
+    if manifest.paused:
+        backend.pause()
+    for number, round_ in enumerate(manifest.rounds):
+        chosen = round_.chosen(manifest.total)
+        if chosen is not None:
+            ledger.begin_round(number, chosen)
+    return JobData(record, backend, ledger, items, function, Provenance(record))
 
 
 class JobRunner:
-    """One job's way through Restate.
+    """Runs one job. Its coroutines belong to the session's own loop, the rest to any thread.
 
     Attributes:
-        manifest: the job as Restate knows it.
-        work: how its items are run.
-        batches: sees to it that they are run in batches; None when they are not.
-        created: whether this process began the job, rather than found it.
-        lookout: finds out why nothing is recorded.
+        data: what is known of the job.
+        io: the session's own loop.
+        batches: sees to it that its items are run in batches; None when they are not.
+        guard: pauses it when a value cannot be kept.
+        stall: finds out why nothing is recorded.
+        stop_rule: after how many failures it gives up.
+        note: what its panel says while it goes on well; often empty.
+        panel: keeps what shows the job up to date; None where nothing does.
+        ended: is done when every item has an outcome, or nobody follows the job any longer.
     """
 
-    def __init__(
-        self, connection: Connection, manifest: Manifest, work: Backend, ledger: Ledger, *, created: bool
-    ) -> None:
-        self._connection = connection
-        self._ledger = ledger
-        self.manifest = manifest
-        self.work = work
-        self.batches = None if manifest.batch is None else Batches(work, ledger, manifest.batch)
-        self.created = created
-        self._changing = asyncio.Lock()  # a cancellation that waits for Restate must not overtake a later retry
-        self.lookout = StallProbe(connection.trouble)
+    def __init__(self, data: JobData, io: LoopThread) -> None:
+        manifest = data.manifest
+        self.data = data
+        self.io = io
+        self.batches = None if manifest.batch is None else Batches(data.backend, data.ledger, manifest.batch)
+        self.guard = ValueGuard(data.record, data.backend, data.ledger, io, lambda: self.set_paused(False))
+        self.stall = StallProbe(data.record.connection.trouble)
+        self.stop_rule: StopRule | None = None
+        self.note = ""
+        self.panel: Updater | None = None
+        self.ended: Future[None] = Future()
+        self._following: Future[None] | None = None
+        self._attaching = threading.RLock()  # a cell may bring the function while the session does so by itself
+        data.ledger.on_recorded = self.note_limits
 
-    @property
-    def session(self) -> str:
-        """Whose job it is: the session's, or its workers', in the names of their services."""
-        return self._connection.session
+    def note_limits(self, now: float) -> None:
+        """Take down how many items may run at once; `now` in seconds since 1970."""
+        if self.data.backend.concurrency:  # none while its function is not known here
+            self.data.limits.note(now, self.data.backend.concurrency)
 
-    @property
-    def manner(self) -> str:
-        """How the job's concurrency is kept, where that is not in this process; else empty."""
-        return self.work.concurrency_note
+    def elapsed(self, now: float | None) -> float:
+        """For how many seconds its rounds went on; `now` is the end of one that still does, in seconds since 1970."""
+        return self.data.ledger.busy([each.started for each in self.data.manifest.rounds], now)
 
-    @property
-    def shortage(self) -> str:
-        """What the machine has too little of, in words; empty when nothing is known of that."""
-        return self.work.shortage
+    # ------------------------------------------------------------ its function
 
-    @classmethod
-    async def open(
-        cls, connection: Connection, wanted: Manifest, encoded: Spool, ledger: Ledger, *, fresh: bool
-    ) -> JobRunner:
-        """Begin the job, or find the one that has its name.
+    def provide(
+        self,
+        function: Function,
+        items: Items,
+        policy: RunPolicy,
+        batch: Batch | None,
+        identity: Identity,
+        *,
+        again: bool = False,
+    ) -> Older:
+        """Bring the function as it is now, and the index under which the same items were passed this time.
 
-        Raises:
-            JobMismatch: the one that is there is over other items, or runs them in another way.
+        Args:
+            again: run again what older code or content made.
+
+        Returns:
+            What has changed since the items ran last.
         """
-        await (connection.job_store.ready if wanted.kind == "deployed" else connection.register)()
-        if fresh:
-            await connection.job_store.kill_stuck_requests(wanted.name, connection.admin_if_any)
-        there, created = await connection.job_store.open(wanted, fresh=fresh)
-        if (there.items, there.options, there.total) != (wanted.items, wanted.options, wanted.total):
-            raise JobMismatch(_mismatch(there, wanted))
-        check_bound(there, wanted)
-        if there.recipe != wanted.recipe:
-            change = Change(generation=there.generation, recipe=wanted.recipe or "")
-            there = await connection.job_store.change(there, change)
-        if created and there.generation > 1:
-            connection.runs.get(there.name, there.generation - 1).cancel()  # else its shards wait for ever
-            if there.kind == "workers" and connection.admin_if_any is not None:
-                older = msgspec.structs.replace(there, generation=there.generation - 1)
-                # without the API they run to their end
-                await JobInvocations.of(connection.session, older).cancel(connection.admin)
-            connection.sweep()
-        return await cls.of(connection, there, encoded, ledger, created=created)
+        provenance = self.data.provenance
+        provenance.asked_again = again
+        older = self.bring(function, items, policy, batch, identity)
+        if (older or not older.known) and not self.ended.done() and self.data.manifest.unfinished:
+            self.io.run(provenance.note())
+        if again and self.ended.done() and self.ended.exception() is None:
+            self.follow([])
+        return older
 
-    @classmethod
-    async def of(
-        cls, connection: Connection, there: Manifest, encoded: Spool, ledger: Ledger, *, created: bool
-    ) -> JobRunner:
-        """The way of a job that Restate knows."""
-        work = BACKENDS[there.kind](connection, there, encoded, ledger)
-        if there.cancelled:
-            await work.cancel()
-        if there.paused:
-            work.pause()
-        for number, round_ in enumerate(there.rounds):
-            chosen = round_.chosen(there.total)
-            if chosen is not None:
-                ledger.begin_round(number, chosen)
-        return cls(connection, there, work, ledger, created=created)
+    def bring(
+        self, function: Function, items: Items, policy: RunPolicy, batch: Batch | None, identity: Identity
+    ) -> Older:
+        """The same, with nothing noted in Restate, and nothing run again."""
+        data = self.data
+        with self._attaching:
+            if batch is not None and self.batches is not None:
+                self.batches.pause = batch.pause
+            finished = self.ended.done() or not data.manifest.unfinished
+            older = data.provenance.provide(function, identity, finished=finished)
+            if older and not self.ended.done():
+                what = function.name if older.code else listed(older.data)
+                self.note = f"{what} has changed: items that are still to start use it as it is now"
+            else:
+                self.note = ""
+            self.stop_rule = policy.stop_rule
+            data.limits.per_second = policy.per_second
+            self.guard.provide(function, data.provenance.code, lambda: data.backend.set_function(function, policy))
+            self.note_limits(time.time())
+            again = self._following is not None
+            data.function, data.items = function, items
+            self.attach()
+            if again:
+                data.ledger.attached = data.ledger.done
+            return older
 
-    async def _change(self, *, patient: bool = False, **changes: object) -> None:
-        """Change the manifest; `patient`: nobody waits in a cell, so for as long as Restate is away."""
-        async with self._changing:
-            manifest = self.manifest
-            change = msgspec.convert({"generation": manifest.generation, **changes}, Change, from_attributes=True)
-            self.manifest = await self._connection.job_store.change(manifest, change, patient=patient)
+    async def reopen(self, wanted: Manifest, fresh: bool) -> JobRecord:
+        """Open the record of this job, or of another of its name, and follow what other processes changed of this one.
+
+        Args:
+            wanted: the job as it would begin.
+            fresh: begin it anew.
+        """
+        data, before, had_ended = self.data, self.data.manifest, self.ended.done()
+        opened = await data.record.reopen(wanted, fresh=fresh, rounds_may_differ=had_ended)
+        paused, rounds = before.paused, range(len(before.rounds), len(data.manifest.rounds))
+        if data.manifest.paused != paused:
+            (data.backend.resume if paused else data.backend.pause)()
+        if rounds:
+            for number in rounds:
+                data.ledger.begin_round(number, data.manifest.rounds[number].chosen(data.manifest.total) or ())
+            data.backend.reopen()
+            self.follow(rounds)
+            self.update_panel()
+        return opened
+
+    # ------------------------------------------------------------ its rounds
+
+    def attach(self) -> None:
+        """Follow the job from wherever it stands, unless that is being done already."""
+        data = self.data
+        with self._attaching:
+            lost = self.ended.done() and self.ended.exception() is not None
+            if self._following is None or lost:  # lost: Restate was away for too long, say, and may be there again
+                if not data.record.created:
+                    data.ledger.attached_at = time.time()
+                if data.provenance.now is None:
+                    self.note = f"waiting for {data.function.name}: run the cell that maps it"
+                self.follow(range(len(data.manifest.rounds)))
+
+    def follow(self, rounds: Iterable[int]) -> None:
+        """See these rounds to their ends, and then the job."""
+        self.ended = ended = Future[None]()
+        self._following = self.io.start(self._follow(rounds, ended))
+
+    async def _follow(self, rounds: Iterable[int], ended: Future[None]) -> None:
+        watching = asyncio.create_task(self.data.provenance.watch(self.data.ledger))
+        try:
+            await self._finish_rounds(rounds)
+            await self._conclude(ended)
+        except asyncio.CancelledError:
+            self.end_waiting(ended)
+            raise
+        except BaseException as error:
+            _end(ended, cause_of(error) if isinstance(error, Exception) else error)
+        else:
+            _end(ended, None)
+        finally:
+            watching.cancel()
+
+    async def _finish_rounds(self, rounds: Iterable[int]) -> None:
+        data = self.data
+        data.backend.connect_ledger()
+        for number in rounds:
+            await self._finish_round(number)
+        if data.provenance.asked_again and data.ledger.complete:
+            data.provenance.asked_again = False
+            if positions := data.provenance.older_positions(data.ledger):
+                await self._finish_round(await self._add_round(positions))
+        if not data.ledger.complete:
+            raise RuntimeError(f"{data.ledger.total - data.ledger.done} items have no outcome")
+
+    async def _finish_round(self, number: int) -> None:
+        """See a round's items to their outcomes, wherever they stand."""
+        data = self.data
+        round_ = data.manifest.rounds[number]
+        chosen = round_.chosen(data.manifest.total)
+        positions = range(data.ledger.total) if chosen is None else chosen
+
+        async def submitted() -> None:
+            await data.record.change(patient=True, submitted=number)
+
+        way = data.backend if self.batches is None else self.batches
+        await way.run_round(number, positions, None if round_.submitted else submitted)
+
+    async def _add_round(self, positions: list[int]) -> int:
+        """Open these items again, and return the number of the round that is for them."""
+        data = self.data
+        await asyncio.to_thread(data.provenance.look_again)
+        await data.provenance.note_if_changed()
+        data.backend.reopen()
+        await data.record.ready()
+        positions = sorted(positions)  # as its record will tell them
+        code = data.provenance.code
+        await data.record.change(add_round=Round.over(positions, data.manifest.total, code=code, started=time.time()))
+        number = len(data.manifest.rounds) - 1
+        data.ledger.begin_round(number, positions)
+        return number
+
+    async def _conclude(self, ended: Future[None]) -> None:
+        """Note that all items have ended; should Restate be away, the job has ended before that is noted."""
+        noting = asyncio.create_task(self._note_end())
+        try:
+            await asyncio.wait({noting}, timeout=_NOTED_SECONDS)
+        except asyncio.CancelledError:
+            noting.cancel()
+            raise
+        if not noting.done():
+            ended.set_result(None)  # all outcomes are here; the end is noted when Restate is back
+        await noting
+
+    async def _note_end(self) -> None:
+        """Note how the job ended, for those who list jobs, and what its function changed."""
+        data = self.data
+        await data.provenance.settle()
+        ledger, manifest = data.ledger, data.manifest
+        summary = Summary(
+            ok=ledger.counts[OK],
+            failed=ledger.failed,
+            cancelled=ledger.counts[CANCELLED],
+            at=ledger.last_end or time.time(),
+            busy=self.elapsed(None),
+        )
+        gave_up = ledger.gave_up(len(manifest.rounds) - 1) is not None
+        if manifest.summary != summary:
+            await data.record.change(patient=True, summary=summary, cancelled=True if gave_up else None)
+
+    # ------------------------------------------------------------ steering
 
     async def cancel(self) -> None:
         """End every item that has no outcome. While Restate is away it is tried again."""
         while True:
             try:
-                await self.work.cancel()
+                await self.data.backend.cancel()
                 break
             except Unreachable:
                 await asyncio.sleep(_AGAIN_SECONDS)
-        await self._change(patient=True, cancelled=True)
+        await self.data.record.change(patient=True, cancelled=True)
 
-    async def pause(self, paused: bool) -> None:
+    async def set_paused(self, paused: bool) -> None:
         """Start nothing more, or go on; it holds in the next process, too."""
-        (self.work.pause if paused else self.work.resume)()
-        await self._change(paused=paused)
+        backend = self.data.backend
+        (backend.pause if paused else backend.resume)()
+        await self.data.record.change(paused=paused)
         if not paused:
-            stopped = (await self.held_by_restate())[1]
-            if stopped:
-                await order_all(self._connection.admin.resume, stopped)
+            await self.data.record.resume_invocations()
 
-    @property
-    def can_hold(self) -> bool:
-        """Whether there is a way to pause what runs elsewhere."""
-        return self._connection.admin_if_any is not None
+    def retry(self, positions: list[int]) -> None:
+        """Run these items again, with the function as it is now."""
+        if self.guard.unkept is not None:
+            self.guard.resume(watch=True).result()
+        self.follow([self.io.run(self._add_round(positions))])
+        self.update_panel()
 
-    async def hold(self, unkept: Unkept) -> None:
-        """Start nothing more: what the function returned cannot be kept. It holds in the next process, too."""
-        if not self._ledger.complete:
-            self.work.pause()
-            await self._change(paused=True, unkept=unkept)
+    # ------------------------------------------------------------ its panel
 
-    async def held_by_restate(self) -> tuple[list[str], list[str]]:
-        """What Restate itself has stopped: the reasons in words, and the ids of the invocations that are paused."""
-        admin = self._connection.admin_if_any
-        return ([], []) if admin is None else await self.work.invocations.stopped(admin)
+    def show_on(self, panel: Updater) -> None:
+        """Keep this panel up to date from now on."""
+        self.panel = panel
+        self.update_panel()
 
-    def trouble(self) -> str:
-        """What is wrong with the server, in words; empty when nothing is. It may take seconds."""
-        return self._connection.trouble()
+    def update_panel(self) -> None:
+        """Keep the panel up to date until the job has ended."""
+        if (panel := self.panel) is not None:
+            panel.start()
+            self.ended.add_done_callback(lambda _: panel.wake())
 
-    def lost(self) -> str:
-        """What became of the server's data, in words; empty while they are there."""
-        return self._connection.lost()
+    # ------------------------------------------------------------ without its session
 
-    def busy(self, now: float | None) -> float:
-        """For how many seconds its rounds went on; `now` is the end of one that still does, in seconds since 1970."""
-        return self._ledger.busy([each.started for each in self.manifest.rounds], now)
+    def give_up(self, error: ServerError) -> None:
+        """Follow the job no longer, for this reason. On the session's loop."""
+        if not self.ended.done():
+            self.ended.set_exception(error)
+            self.leave()
 
-    async def conclude(self) -> None:
-        """Note how the job ended, for those who list jobs."""
-        counts = self._ledger.counts
-        summary = Summary(
-            ok=counts[OK],
-            failed=self._ledger.failed,
-            cancelled=counts[CANCELLED],
-            at=self._ledger.last_end or time.time(),
-            busy=self.busy(None),
-        )
-        gave_up = self._ledger.gave_up(len(self.manifest.rounds) - 1) is not None
-        if self.manifest.summary != summary:
-            await self._change(patient=True, summary=summary, cancelled=True if gave_up else None)
+    def leave(self) -> None:
+        """Stop following the job; it stays where it is."""
+        if self._following is not None:
+            self._following.cancel()
 
-    async def delete(self) -> None:
-        """Drop the job in its record, in one step; then purge its invocations, or leave them to the sweeper."""
-        manifest, admin = self.manifest, self._connection.admin
-        await self._connection.job_store.forget(manifest)
-        purging = asyncio.create_task(self.work.invocations.purge(admin))
-        purging.add_done_callback(lambda _: self._connection.sweep())
-        await asyncio.wait({purging}, timeout=_PURGE_SECONDS)
-        if purging.done():
-            purging.exception()  # the sweeper tries again
-
-    async def add_round(self, positions: list[int], code: str) -> int:
-        """Open these items again, and return the number of the round that is for them."""
-        self.work.reopen()
-        await (self._connection.job_store.ready if self.manifest.kind == "deployed" else self._connection.register)()
-        positions = sorted(positions)  # as its record will tell them
-        await self._change(add_round=Round.over(positions, self.manifest.total, code=code, started=time.time()))
-        number = len(self.manifest.rounds) - 1
-        self._ledger.begin_round(number, positions)
-        return number
-
-    async def steps(self, index: pd.Index[Any]) -> pd.DataFrame:
-        """The durable steps of the job's invocations; see `steps.read_steps`."""
-        from restate_nb.backends.steps import read_steps  # noqa: PLC0415 - loads pandas
-
-        return await read_steps(self._connection.admin, self.work.invocations, index)
-
-    async def finish(self, number: int) -> None:
-        """See a round's items to their outcomes, wherever they stand."""
-        round_ = self.manifest.rounds[number]
-        chosen = round_.chosen(self.manifest.total)
-        positions = range(self._ledger.total) if chosen is None else chosen
-
-        async def submitted() -> None:
-            await self._change(patient=True, submitted=number)
-
-        way = self.work if self.batches is None else self.batches
-        await way.run_round(number, positions, None if round_.submitted else submitted)
+    def end_waiting(self, ended: Future[None] | None = None) -> None:
+        """Tell those who wait that nobody follows the job any more."""
+        _end(ended or self.ended, SessionStopped("the session was stopped"))
 
 
-def _mismatch(there: Manifest, wanted: Manifest) -> str:
-    if there.total != wanted.total:
-        what = f"{there.total:,} {'item' if there.total == 1 else 'items'}, and these are {wanted.total:,}"
-    elif there.items != wanted.items:
-        what = f"{there.total:,} other {'item' if there.total == 1 else 'items'}"
-    else:
-        what = "the same items, passed in another way, in other batches, or to another kind of function"
-    return (
-        f"There is a job {wanted.name!r} over {what}. "
-        "Give this one another name=, or drop the old job and its outcomes with fresh=True."
-    )
+def _end(ended: Future[None], error: BaseException | None) -> None:
+    with suppress(InvalidStateError):  # the session was stopped, which has told so already
+        if error is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(error)

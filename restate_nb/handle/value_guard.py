@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
+from restate_nb.backends.base import Backend
 from restate_nb.engine.function import Function
 from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.engine.record import Attempt
-from restate_nb.handle.runner import JobRunner
+from restate_nb.handle.record import JobRecord
 from restate_nb.results.ledger import Ledger
 from restate_nb.service.wire import Unkept
 
-_LOOK: Final = 0.05  # seconds between looks at what still runs of a job that has paused itself
+_LOOK_SECONDS: Final = 0.05  # between looks at what still runs of a job that has paused itself
 
 
 class ValueGuard:
@@ -25,39 +26,55 @@ class ValueGuard:
 
     Attempts that began before the function was as it is now do not count. Once somebody has let the job go on with the
     same function, nothing pauses it any more.
+
+    Args:
+        record: the job's record.
+        backend: how its items are run.
+        ledger: their outcomes.
+        io: the session's own loop.
+        resume: lets the job go on.
     """
 
-    def __init__(self, driver: JobRunner, io: LoopThread, ledger: Ledger) -> None:
-        self._driver = driver
-        self._io = io
+    def __init__(
+        self,
+        record: JobRecord,
+        backend: Backend,
+        ledger: Ledger,
+        io: LoopThread,
+        resume: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._record = record
+        self._backend = backend
         self._ledger = ledger
+        self._io = io
+        self._resume_job = resume
         self._code = ""
         self._judges = False  # whether the value of one item says something about those of others
-        self._found: Unkept | None = None  # of this process: before it is recorded, too
-        self._holding: Future[None] | None = None
-        self._going: Future[None] | None = None
-        self._told: Future[None] = Future()  # is done when the job has paused itself
+        self._unkept: Unkept | None = None  # of this process: before it is recorded, too
+        self._pausing: Future[None] | None = None
+        self._resuming: Future[None] | None = None
+        self._paused: Future[None] = Future()  # is done when the job has paused itself
 
     @property
-    def found(self) -> Unkept | None:
-        """Why the job is paused; None if it is not, or by somebody."""
-        manifest = self._driver.manifest
-        if self._going is not None and not self._going.done():
+    def unkept(self) -> Unkept | None:
+        """Why the job has paused itself; None if it is not paused, or by somebody."""
+        manifest = self._record.manifest
+        if self._resuming is not None and not self._resuming.done():
             return None
-        return self._found or (manifest.unkept if manifest.paused else None)
+        return self._unkept or (manifest.unkept if manifest.paused else None)
 
     @property
     def stands_still(self) -> bool:
         """Whether it has paused itself, what ran then has ended, and more is to be run."""
-        if self._holding is not None and not self._holding.done():
+        if self._pausing is not None and not self._pausing.done():
             return False
-        return self.found is not None and not self._driver.work.busy and not self._ledger.complete
+        return self.unkept is not None and not self._backend.busy and not self._ledger.complete
 
-    def provide(self, target: Function, code: str, bring: Callable[[], None]) -> None:
+    def provide(self, function: Function, code: str, bring: Callable[[], None]) -> None:
         """Take note of the function as it is now. A job that has paused itself goes on if it is another one.
 
         Args:
-            target: the function.
+            function: the function.
             code: its digest.
             bring: brings it to where it runs; before anything goes on, or items would begin with the one before.
         """
@@ -65,30 +82,30 @@ class ValueGuard:
             bring()
             return
         self._code = code
-        manifest = self._driver.manifest
-        known = self._found or manifest.unkept
+        manifest = self._record.manifest
+        known = self._unkept or manifest.unkept
         changed = known is not None and known.code != code
-        can_hold = manifest.kind != "workers" or self._driver.can_hold
-        self._judges = target.one_function and manifest.kind != "deployed" and can_hold
+        can_pause = manifest.kind != "workers" or self._record.can_pause_invocations
+        self._judges = function.one_function and manifest.kind != "deployed" and can_pause
         bring()
-        if changed and self.found is not None:
-            self.let_go(watch=True)
+        if changed and self.unkept is not None:
+            self.resume(watch=True)
         else:
             self._watch(known is None or changed)
 
-    def let_go(self, *, watch: bool = False) -> Future[None]:
+    def resume(self, *, watch: bool = False) -> Future[None]:
         """Go on; with `watch` only up to the next value that cannot be kept."""
-        self._found = None
-        if self._told.done():
-            self._told = Future()
+        self._unkept = None
+        if self._paused.done():
+            self._paused = Future()
         self._watch(watch)
-        self._going = self._io.start(self._go_on(self._holding))
-        return self._going
+        self._resuming = self._io.start(self._resume(self._pausing))
+        return self._resuming
 
-    async def _go_on(self, holding: Future[None] | None) -> None:
-        if holding is not None:  # else it would pause what is to go on
-            await asyncio.wait([asyncio.wrap_future(holding)])
-        await self._driver.pause(False)
+    async def _resume(self, pausing: Future[None] | None) -> None:
+        if pausing is not None:  # else it would pause what is to go on
+            await asyncio.wait([asyncio.wrap_future(pausing)])
+        await self._resume_job()
 
     def wait_ended(self, ended: Future[None], timeout: float | None) -> bool:
         """Wait until a job has ended, or stands still, for at most `timeout` seconds; says whether it has ended."""
@@ -97,24 +114,27 @@ class ValueGuard:
             left = until - time.monotonic()
             if left <= 0 or self.stands_still:
                 return False
-            looks_on = self.found is not None
-            seconds = min(_LOOK, left) if looks_on else (None if left == math.inf else left)
-            wait([ended] if looks_on else [ended, self._told], seconds, FIRST_COMPLETED)
+            looks_on = self.unkept is not None
+            seconds = min(_LOOK_SECONDS, left) if looks_on else (None if left == math.inf else left)
+            wait([ended] if looks_on else [ended, self._paused], seconds, FIRST_COMPLETED)
         return True
 
     def _watch(self, watch: bool) -> None:
-        self._driver.work.notify_unkept(partial(self._heard, self._code) if watch and self._judges else None)
+        self._backend.notify_unkept(partial(self._on_unkept, self._code) if watch and self._judges else None)
 
-    def _heard(self, code: str, attempt: Attempt) -> None:
+    def _on_unkept(self, code: str, attempt: Attempt) -> None:
         """What an item returned cannot be kept. Called on whichever loop learns of it."""
-        if code != self._code or self._found is not None or attempt.failure is None:
+        if code != self._code or self._unkept is not None or attempt.failure is None:
             return
-        self._found = found = Unkept(code, attempt.position, attempt.failure.message)
-        self._holding = self._io.start(self._hold(found))
+        self._unkept = unkept = Unkept(code, attempt.position, attempt.failure.message)
+        self._pausing = self._io.start(self._pause(unkept))
 
-    async def _hold(self, found: Unkept) -> None:
+    async def _pause(self, unkept: Unkept) -> None:
+        """Start nothing more; it holds in the next process, too."""
         try:
-            await self._driver.hold(found)
+            if not self._ledger.complete:
+                self._backend.pause()
+                await self._record.change(paused=True, unkept=unkept)
         finally:
-            if not self._told.done():
-                self._told.set_result(None)
+            if not self._paused.done():
+                self._paused.set_result(None)

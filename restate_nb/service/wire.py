@@ -228,6 +228,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         bound: the marks of what was bound to its functions, which counts like items; None where that is not known.
         varies: the names of parts that the function itself changes: they do not count.
         mixed: the names of parts that somebody else changed while it ran.
+        opened_by: a number of whoever asked to open it first; empty in records of before there was this.
     """
 
     version: int = WIRE_VERSION
@@ -253,6 +254,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     bound: dict[str, str] | None = None
     varies: list[str] = []
     mixed: list[str] = []
+    opened_by: str = ""
 
     def __post_init__(self) -> None:
         for each in self.rounds:

@@ -26,7 +26,7 @@ class Cluster(Protocol):
 
     Attributes:
         data_dir: where its data are; None when they are none of ours.
-        exposure: how it reaches this process; None when it cannot.
+        listen_address: how it reaches this process; None when it cannot.
         shared: whether another process may serve the session's services there already.
         private: whether nobody but this user can write there. Elsewhere the names of functions that are kept there are
             those that anybody may have written, and nothing is imported by them.
@@ -35,7 +35,7 @@ class Cluster(Protocol):
     @property
     def data_dir(self) -> Path | None: ...
     @property
-    def exposure(self) -> ListenAddress | None: ...
+    def listen_address(self) -> ListenAddress | None: ...
     @property
     def shared(self) -> bool: ...
     @property
@@ -90,7 +90,7 @@ class LocalCluster:
             print(self.server.note)
 
     @property
-    def exposure(self) -> ListenAddress | None:
+    def listen_address(self) -> ListenAddress | None:
         return ListenAddress(self.server.identity_key)
 
     @property
@@ -146,7 +146,7 @@ class RemoteCluster:
     admin_at: Address | None
     token: Secret | None
     patience: float
-    exposure: ListenAddress | None = None
+    listen_address: ListenAddress | None = None
     data_dir: Path | None = None
     shared: bool = True
     private: bool = False

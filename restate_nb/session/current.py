@@ -24,7 +24,7 @@ def _forked() -> None:
 in_children(_forked)
 
 
-def only_one(make: Callable[[], Session], fits: Callable[[Session], bool]) -> Session:
+def live_or_new(make: Callable[[], Session], fits: Callable[[Session], bool]) -> Session:
     """The live session if it is the one that is asked for, its server started again if need be; else one that is made.
 
     Args:
@@ -54,7 +54,7 @@ def current() -> Session:
         InvalidInput: there is none.
     """
     if _session is not None:
-        _session._home.check()
+        _session.check_process()
     if _session is None or not _session.live:
         raise InvalidInput("There is no session yet. Run this first: rnb.start()")
     return _session

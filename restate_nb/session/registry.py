@@ -7,40 +7,29 @@ import difflib
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NotRequired, TypedDict, Unpack
 
 from restate_nb.backends.connection import Connection, connection_to_workers
 from restate_nb.backends.job_store import read_manifests
 from restate_nb.backends.recorded_items import read_items_back, unknown_function
 from restate_nb.backends.worker_functions import check_for_workers
-from restate_nb.backends.workers import lanes_for
 from restate_nb.engine.function import Function
 from restate_nb.engine.loop_thread import LoopThread
-from restate_nb.errors import InvalidInput, RestateNbError
+from restate_nb.errors import InvalidInput, RestateNbError, ServerError
 from restate_nb.handle.batches import Batch
+from restate_nb.handle.function_changes import code_named, identity_now, older_of
 from restate_nb.handle.items import Items
-from restate_nb.handle.job import Job
+from restate_nb.handle.job import Job, runner_of
 from restate_nb.handle.originals import DecodedItems
-from restate_nb.handle.provenance import (
-    Fresh,
-    bound_of,
-    check_fresh,
-    code_named,
-    identity_now,
-    made_of,
-    older_of,
-    warn_of_older,
-)
-from restate_nb.handle.runner import JobRunner
-from restate_nb.names import check_job_name
+from restate_nb.handle.provenance import Fresh, check_fresh, warn_of_older
+from restate_nb.handle.record import JobRecord, open_record, ready_for, wanted_manifest
+from restate_nb.handle.runner import JobRunner, data_of
 from restate_nb.policy import RunPolicy
-from restate_nb.results.ledger import Ledger
 from restate_nb.service.active_jobs import JobRuns
-from restate_nb.service.digest import items_digest
 from restate_nb.service.identity import Identity
 from restate_nb.service.run_spec import read_run_spec, run_spec_of
 from restate_nb.service.variants import Variant
-from restate_nb.service.wire import Manifest, Round, workers_of
+from restate_nb.service.wire import Manifest, workers_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,10 +37,29 @@ if TYPE_CHECKING:
 On = Literal["here", "workers"]
 """Where a job's items are run: by the process of its session, or by the session's workers."""
 
+Key = tuple[str, str, int]
+"""Which job a handle is of: the session (or what stands for its workers), the name and the generation."""
+
 _ENDED_KEPT: Final = 20
 """Handles of jobs that have ended, the latest, which are kept though nobody else holds them."""
 
 _TOLD: Final = 5  # unfinished jobs that are named
+
+
+class SubmitOptions(TypedDict):
+    """How a job is submitted.
+
+    Attributes:
+        name: its name; None for one that is made of what it is over.
+        fresh: what is run again.
+        batch: how many items begin together; by default they need not wait for others.
+        on_workers: whether the session's workers run it.
+    """
+
+    name: str | None
+    fresh: Fresh
+    batch: NotRequired[Batch | None]
+    on_workers: NotRequired[bool]
 
 
 class Registry:
@@ -62,10 +70,10 @@ class Registry:
         self._connection = connection
         self._io = io
         self._private = private
-        # By the session (or what stands for its workers), the name and the generation.
-        self._jobs: weakref.WeakValueDictionary[tuple[str, str, int], Job[Any]] = weakref.WeakValueDictionary()
+        self._jobs: weakref.WeakValueDictionary[Key, Job[Any]] = weakref.WeakValueDictionary()
         self._kept: list[Job[Any]] = []  # those that run, and the latest of those that have ended
         self._handles = threading.Lock()
+        self._stands: weakref.WeakKeyDictionary[JobRunner, tuple[int, float]] = weakref.WeakKeyDictionary()
         self._going_on: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -76,92 +84,117 @@ class Registry:
         """All of them, as they came: those that run, those that somebody holds, and the latest that have ended."""
         return list(self._jobs.values())
 
-    def submit(
-        self,
-        target: Function,
-        items: Items,
-        policy: RunPolicy,
-        *,
-        name: str | None,
-        fresh: Fresh,
-        batch: Batch | None = None,
-        on_workers: bool = False,
-    ) -> Job[Any]:
+    def submit(self, function: Function, items: Items, policy: RunPolicy, **options: Unpack[SubmitOptions]) -> Job[Any]:
         """Begin a job, or attach to the one that is there.
 
         Raises:
             InvalidInput: the name cannot be one, there are no workers, or they cannot run it.
             JobMismatch: the name belongs to a job over other items.
         """
+        fresh, batch, on_workers = options["fresh"], options.get("batch"), options.get("on_workers", False)
         check_fresh(fresh)
-        connection = self._connection
-        spec = run_spec_of(target, policy, 0.0 if batch is None else batch.pause)
-        if on_workers:
-            check_for_workers(target, policy, spec)
-            connection = self._to_workers()
-        elif target.known_as is not None:
-            raise InvalidInput(
-                f"{target.known_as!r} is a name, which only workers can make a function of: rnb.map and rnb.starmap "
-                "send items to them. rnb.batch runs functions of this process: import it, and pass the function."
-            )
-        digest = items_digest(items.encoded.sizes(), items.encoded.chunks())
-        identity, now = identity_now(target), time.time()
-        code = code_named(target, identity)
-        options = target.options if batch is None else f"{target.options}, batches of {batch.size}"
-        wanted = Manifest(
-            name=check_job_name(name) if name is not None else _unnamed(target, code, identity, digest, options),
-            function=target.name,
-            items=digest,
-            options=options,
-            deployed=target.deployed,
-            total=len(items),
-            created=now,
-            durable=target.durable,
-            batch=None if batch is None else batch.size,
-            rounds=[Round(positions=None, code=code, started=now)],
-            recipe=spec,
-            lanes=lanes_for(policy, len(items)) if on_workers else None,
-            base="" if name is not None else _base(target, identity, digest, options),
-            made=[made_of(identity, code, now)],
-            bound=bound_of(identity),
+        spec = run_spec_of(function, policy, 0.0 if batch is None else batch.pause)
+        connection = self._connection_for(function, policy, spec, on_workers=on_workers)
+        identity = identity_now(function)
+        wanted = wanted_manifest(
+            function, items, policy, identity, name=options["name"], batch=batch, spec=spec, on_workers=on_workers
         )
         if fresh and on_workers and connection.admin_if_any is not None:
             self._end_older(connection.session, wanted.name)
-        ledger = Ledger(len(items))
         try:
-            driver = self._io.run(self._open(connection, wanted, identity, items, ledger, fresh=fresh is True))
+            job = self._io.run(self._open(connection, wanted, identity, function, items, fresh=fresh is True))
         except KeyboardInterrupt:
             print("Stopped while the job was being submitted: run the cell again, and it is made complete.")
             raise
-        job = self._handle(driver, ledger)
-        finished = job.done() or not driver.manifest.unfinished
-        older = job._provide(target, items, policy, batch, identity, again=fresh == "changed")
+        runner = runner_of(job)
+        finished = job.done() or not runner.data.manifest.unfinished
+        older = runner.provide(function, items, policy, batch, identity, again=fresh == "changed")
         if fresh != "changed":
-            warn_of_older(job.name, older, job._driver.manifest.mixed, finished=finished)
+            warn_of_older(job.name, older, runner.data.manifest.mixed, finished=finished)
         return job
 
+    def _connection_for(
+        self, function: Function, policy: RunPolicy, spec: str | None, *, on_workers: bool
+    ) -> Connection:
+        """The way to where a job is run."""
+        if on_workers:
+            check_for_workers(function, policy, spec)
+            return self._to_workers()
+        if function.known_as is not None:
+            raise InvalidInput(
+                f"{function.known_as!r} is a name, which only workers can make a function of: rnb.map and rnb.starmap "
+                "send items to them. rnb.batch runs functions of this process: import it, and pass the function."
+            )
+        return self._connection
+
     async def _open(
-        self, connection: Connection, wanted: Manifest, identity: Identity, items: Items, ledger: Ledger, *, fresh: bool
-    ) -> JobRunner:
-        """Open the job that this one is, by what does not vary by itself."""
-        await (connection.job_store.ready if wanted.kind == "deployed" else connection.register)()
-        for key, job in list(self._jobs.items()):
-            there = job._driver.manifest
+        self,
+        connection: Connection,
+        wanted: Manifest,
+        identity: Identity,
+        function: Function,
+        items: Items,
+        *,
+        fresh: bool,
+    ) -> Job[Any]:
+        """The handle of the job that this one is, by what does not vary by itself."""
+        await ready_for(connection, wanted)
+        for key, runner in self._runners():
+            data = runner.data
+            there, then = data.manifest, data.provenance.now
             same = there.base == wanted.base if wanted.base else there.name == wanted.name
-            if same and key[0] == connection.session and not job.done() and job._which.now is not None:
-                await job._which.vary(sorted(job._which.now.own_doing(identity)))
+            if same and key[0] == connection.session and not runner.ended.done() and then is not None:
+                await data.record.vary(sorted(then.own_doing(identity)))
         if wanted.base and identity.varying:
             variant = Variant(job=wanted.name, parts=wanted.made[0].parts, at=wanted.created)
             wanted.name = await connection.job_store.claim(wanted.base, variant)
-        driver = await JobRunner.open(connection, wanted, items.encoded, ledger, fresh=fresh)
-        if wanted.base and driver.manifest.mixed and not driver.created and connection.job_store.begins_anew:
+        record = await self._open_record(connection, wanted, fresh=fresh)
+        if wanted.base and record.manifest.mixed and not record.created and connection.job_store.begins_anew:
             # something was changed by hand while it ran: its results are of nothing that could be asked for
-            return await JobRunner.open(connection, wanted, items.encoded, ledger, fresh=True)
-        return driver
+            record = await self._open_record(connection, wanted, fresh=True)
+        return await self._handle(record, function, items)
 
-    async def look_once_more(self) -> None:
+    async def _open_record(self, connection: Connection, wanted: Manifest, *, fresh: bool) -> JobRecord:
+        """The record of a job: with the handle that there may be, which follows what others have changed of it."""
+        known = (each for key, each in self._runners() if key[:2] == (connection.session, wanted.name))
+        runner = next(known, None)
+        return await (open_record(connection, wanted, fresh=fresh) if runner is None else runner.reopen(wanted, fresh))
+
+    def _runners(self) -> list[tuple[Key, JobRunner]]:
+        return [(key, runner_of(job)) for key, job in list(self._jobs.items())]
+
+    async def note_before_stop(self) -> None:
         """The session is to stop: note what the functions of unfinished jobs have changed by now."""
-        await asyncio.gather(*(job._which.look_once_more() for job in self.jobs if not job.done()))
+        unfinished = [each for _, each in self._runners() if not each.ended.done()]
+        await asyncio.gather(*(each.data.provenance.note_before_stop() for each in unfinished))
+
+    def leave_all(self) -> None:
+        """Follow the jobs no longer; they stay where they are."""
+        for _, runner in self._runners():
+            runner.leave()
+
+    def give_up_standing(self, error: ServerError, seconds: float) -> None:
+        """Follow the jobs no longer of which nothing was recorded for so long, since their data are gone.
+
+        Call it now and then, on the session's loop.
+        """
+        now = time.monotonic()
+        for _, runner in self._runners():
+            done = runner.data.ledger.done
+            before, since = self._stands.get(runner, (-1, now))
+            self._stands[runner] = (done, since if before == done else now)
+            if now - self._stands[runner][1] > seconds:
+                runner.give_up(error)
+
+    def end_waiting(self) -> None:
+        """Tell those who wait for a job that nobody follows it any more."""
+        for _, runner in self._runners():
+            runner.end_waiting()
+
+    def forget_handles(self) -> None:
+        """Leave all jobs and know none of them, as another process does. For tests."""
+        self.leave_all()
+        self._jobs.clear()
 
     def _end_older(self, session: str, name: str) -> None:
         """Cancel what workers do for a job that is to begin anew: here somebody may wait for it."""
@@ -172,13 +205,16 @@ class Registry:
     def _to_workers(self) -> Connection:
         return self._io.run(connection_to_workers(self._connection, JobRuns(self._io.loop)))
 
-    def _handle(self, driver: JobRunner, ledger: Ledger) -> Job[Any]:
+    async def _handle(self, record: JobRecord, function: Function, items: Items) -> Job[Any]:
         """The handle of a job: the one that there is, or a new one."""
-        key = driver.session, driver.manifest.name, driver.manifest.generation
+        runner = None
+        if self._jobs.get(record.key) is None:
+            runner = JobRunner(await data_of(record, function, items), self._io)
         with self._handles:
-            job = self._jobs.get(key)
+            job = self._jobs.get(record.key)
             if job is None:
-                job = self._jobs[key] = Job(driver, self._io, ledger, self._forget)
+                assert runner is not None
+                job = self._jobs[record.key] = Job(runner, self.forget)
             self._keep(job)
             return job
 
@@ -208,25 +244,24 @@ class Registry:
                 self._going_on.add(task := asyncio.create_task(self._take_up(each, each.recipe)))
                 task.add_done_callback(self._going_on.discard)
 
-    async def _take_up(self, manifest: Manifest, recipe: str) -> None:
+    async def _take_up(self, manifest: Manifest, spec: str) -> None:
         try:
             encoded = await read_items_back(self._connection.admin, self._connection.session, manifest)
-            target, policy, pause = await asyncio.to_thread(read_run_spec, recipe, durable=manifest.kind == "durable")
-            identity = await asyncio.to_thread(identity_now, target)
+            function, policy, pause = await asyncio.to_thread(read_run_spec, spec, durable=manifest.kind == "durable")
+            identity = await asyncio.to_thread(identity_now, function)
             if (
                 manifest.base
                 and manifest.made
-                and older_of(manifest.made[-1], identity, code_named(target, identity), manifest.varies)
+                and older_of(manifest.made[-1], identity, code_named(function, identity), manifest.varies)
             ):
                 print(f"The job {manifest.name!r} does not go on by itself: {manifest.function} is another one by now.")
                 return
-            ledger = Ledger(manifest.total)
-            driver = await JobRunner.of(self._connection, manifest, encoded, ledger, created=False)
+            items = Items(DecodedItems(function, encoded), encoded)
             batch = None if manifest.batch is None else Batch(manifest.batch, pause)
-            job = self._handle(driver, ledger)
-            older = job._bring(target, Items(DecodedItems(target, encoded), encoded), policy, batch, identity)
+            runner = runner_of(await self._handle(self._found(self._connection, manifest), function, items))
+            older = runner.bring(function, items, policy, batch, identity)
             if older or not older.known:
-                await job._which.record()
+                await runner.data.provenance.note()
         except Exception as error:  # nobody waits for this task: what is not told here, nobody is told
             kind = "" if isinstance(error, RestateNbError) else f"{type(error).__name__}: "
             print(f"The job {manifest.name!r} cannot go on without its cell: {kind}{error}")
@@ -270,40 +305,27 @@ class Registry:
         if manifest.kind == "deployed":
             raise InvalidInput(f"{manifest.name!r} is a job of rnb.invoke: run its cell again, which has the handler.")
         encoded = self._io.run(read_items_back(self._connection.admin, session, manifest))
-        target = unknown_function(manifest)
-        items = Items(DecodedItems(target, encoded), encoded)
-        ledger = Ledger(manifest.total)
+        function = unknown_function(manifest)
+        items = Items(DecodedItems(function, encoded), encoded)
         connection = self._connection if manifest.kind != "workers" else self._to_workers()
-        driver = self._io.run(JobRunner.of(connection, manifest, encoded, ledger, created=False))
-        job = self._handle(driver, ledger)
-        job._attach(target, items)
+        job = self._io.run(self._handle(self._found(connection, manifest), function, items))
+        runner_of(job).attach()
         return job
+
+    @staticmethod
+    def _found(connection: Connection, manifest: Manifest) -> JobRecord:
+        return JobRecord(connection, manifest, created=False)
 
     def listing(self) -> pd.DataFrame:
         """All jobs of this session's server; see `restate_nb.jobs`."""
-        from restate_nb.handle.listing import listing  # noqa: PLC0415 - loads pandas
+        from restate_nb.session.listing import listing  # noqa: PLC0415 - loads pandas
 
-        return listing(self._io.run(read_manifests(self._connection.admin)), dict(self._jobs))
+        return listing(self._io.run(read_manifests(self._connection.admin)), dict(self._runners()))
 
-    def _forget(self, job: Job[Any]) -> None:
+    def forget(self, job: Job[Any]) -> None:
+        """Know this job no longer, nor what runs it here: it was deleted."""
         for key in [key for key, each in list(self._jobs.items()) if each is job]:
             del self._jobs[key]
             self._kept = [each for each in self._kept if each is not job]
             if key[0] == self._connection.session:
                 self._connection.runs.forget(*key[1:])
-
-
-def _unnamed(target: Function, code: str, identity: Identity, items: str, options: str) -> str:
-    """What a job is called that has no name of its own."""
-    by_version = len(identity.parts) == 1 and target.version is not None and target.known_as is None
-    return f"{target.name}-{_mix(code if by_version else identity.digest, items, options)}"
-
-
-def _base(target: Function, identity: Identity, items: str, options: str) -> str:
-    """What stands for a job without a name, what may vary left out."""
-    return f"{target.name}-{_mix(identity.base, items, options)}"
-
-
-def _mix(*parts: str) -> str:
-    encoded = [part.encode() for part in parts]
-    return items_digest(map(len, encoded), encoded)[:10]

@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
+from contextlib import AsyncExitStack
 from datetime import timedelta
+from html import escape
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
 
 from restate_nb.backends.connection import Connection
 from restate_nb.backends.job_store import job_store_of
@@ -21,11 +23,11 @@ from restate_nb.engine.forked import Home
 from restate_nb.engine.function import Function
 from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.errors import InvalidInput, ServerError
-from restate_nb.handle.batches import Batch
+from restate_nb.formatting import count, counted, one_line
 from restate_nb.handle.items import Items
 from restate_nb.handle.job import Job
-from restate_nb.handle.provenance import Fresh
-from restate_nb.handle.visible import SessionStopped
+from restate_nb.handle.runner import SessionStopped
+from restate_nb.panel.render import ui_anchor
 from restate_nb.policy import RunPolicy
 from restate_nb.server.lifecycle import ServerHandle
 from restate_nb.server.ui_link import ui_link
@@ -36,7 +38,7 @@ from restate_nb.service.job_object import jobs_object, shard_service
 from restate_nb.session.calls import DurableCall, call_handler
 from restate_nb.session.cluster import Cluster, LocalCluster
 from restate_nb.session.deployments import deployments_of
-from restate_nb.session.registry import On, Registry
+from restate_nb.session.registry import On, Registry, SubmitOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +50,7 @@ _NOTE_PATIENCE: Final = 1.0
 _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 2.0  # between two looks whether the server's data are there
+_SHOWN: Final = 20  # jobs of its representation
 _STANDS_SECONDS: Final = 8.0  # without an outcome until a job whose data are gone is given up
 
 
@@ -66,62 +69,74 @@ class Session:
     def __init__(
         self,
         name: str,
-        restate: Path | Cluster,
+        cluster: Path | Cluster,
         *,
         listen: Literal["unix", "tcp"] = "unix",
         retention: timedelta = RETENTION,
         patient: bool = True,
         server_env: dict[str, str] | None = None,
     ) -> None:
-        """`restate`: where to run jobs; a directory stands for a server of our own with its data there."""
+        """`cluster`: where to run jobs; a directory stands for a server of our own with its data there."""
         self.name = name
         self._home = Home()
         self._closing = threading.Lock()
         self._closed = False
         self._io_answers = True
         self._calls: set[Future[Any]] = set()  # that somebody waits for
-        self._restate = LocalCluster(restate, listen=listen, env=server_env) if isinstance(restate, Path) else restate
-        self._io = LoopThread("rnb-io")
+        self._watching: asyncio.Task[None] | None = None
+        self.cluster = LocalCluster(cluster, listen=listen, env=server_env) if isinstance(cluster, Path) else cluster
+        self.io = LoopThread("rnb-io")
         self._work = LoopThread("rnb-work")
         try:
-            self._runs = JobRuns(self._work.loop)
-            self._io.run(self._open(retention, patient))
+            self.io.run(self._make_parts(retention, patient))
+        except BaseException:
+            self.io.close()
+            self._work.close()
+            self.cluster.close()
+            raise
+        try:
+            self.io.run(self._open())
         except BaseException:
             self.stop()
             raise
         atexit.register(self.stop)
 
-    async def _open(self, retention: timedelta, patient: bool) -> None:
-        self._functions = DurableFunctions()
-        items = shard_service(self.name, self._runs, retention=retention, patient=patient)
-        add_durable_handler(items, self._functions)
-        restate = self._restate
-        self._ingress, self._item_ingress, self._admin = restate.ingress(), restate.ingress(), restate.admin()
-        self._endpoint = Endpoint(restate.exposure)
-        self._sweeper = Sweeper(self._admin, self._ingress, self.name, retention)
-        dropped = self._sweeper.when_recorded
-        self._endpoint.serve(items, jobs_object(self.name, retention=retention, dropped=dropped))
-        await self._endpoint.open()
-        self._attendance = deployments_of(self._admin, self._endpoint, self._go_on, local=restate.data_dir is not None)
-        self._connection = Connection(
+    async def _make_parts(self, retention: timedelta, patient: bool) -> None:
+        """Make what the session consists of, nothing of which is open yet; on its own loop."""
+        cluster = self.cluster
+        admin, ingress = cluster.admin(), cluster.ingress()
+        runs, functions = JobRuns(self._work.loop), DurableFunctions()
+        self._sweeper = Sweeper(admin, ingress, self.name, retention)
+        self._endpoint = Endpoint(cluster.listen_address)
+        items = shard_service(self.name, runs, retention=retention, patient=patient)
+        add_durable_handler(items, functions)
+        self._endpoint.serve(items, jobs_object(self.name, retention=retention, dropped=self._sweeper.when_recorded))
+        self._deployments = deployments_of(admin, self._endpoint, self._go_on, local=cluster.data_dir is not None)
+        register = self._deployments.ensure_registered
+        self.connection = Connection(
             self.name,
-            self._ingress,
-            self._item_ingress,
-            self._admin,
-            self._runs,
-            self._functions,
-            self._attendance.take,
-            job_store_of(self._ingress, self.name, self._attendance.take, reachable=self._attendance.reachable),
-            restate.trouble,
-            ui_link(self._admin.address, restate.data_dir) if self._admin is not None else "",
+            ingress,
+            cluster.ingress(),
+            admin,
+            runs,
+            functions,
+            register,
+            job_store_of(ingress, self.name, register, reachable=self._deployments.reachable),
+            cluster.trouble,
+            ui_link(admin.address, cluster.data_dir) if admin is not None else "",
             self._sweeper.soon,
-            restate.lost,
+            cluster.lost,
         )
-        self._registry = Registry(self._connection, self._io, private=restate.private)
-        here = await self._attendance.take_if_free() if restate.shared else True
-        if not restate.shared:
-            await self._attendance.register(alone=True)
-        self._attendance.watch()
+        self._registry = Registry(self.connection, self.io, private=cluster.private)
+
+    async def _open(self) -> None:
+        await self._endpoint.open()
+        if self.cluster.shared:
+            here = await self._deployments.take_over_gone()
+        else:
+            here = True
+            await self._deployments.register(alone=True)
+        self._deployments.watch()
         self._sweeper.watch()
         self._watching = asyncio.create_task(self._watch_data())
         if here:
@@ -129,37 +144,21 @@ class Session:
 
     async def _watch_data(self) -> None:
         """End the waiting for jobs whose data were deleted, when nothing of them is recorded any more."""
-        stands: dict[Job[Any], tuple[int, float]] = {}
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            if not (lost := self._restate.lost()):
+            if not (lost := self.cluster.lost()):
                 continue
-            now = time.monotonic()
-            for job in self.jobs:
-                done, since = stands.get(job, (-1, now))
-                stands[job] = (job._ledger.done, since if job._ledger.done == done else now)
-                if now - stands[job][1] > _STANDS_SECONDS:
-                    job._give_up(ServerError(lost))
+            self._registry.give_up_standing(ServerError(lost), _STANDS_SECONDS)
 
     async def _go_on(self) -> None:
-        await self._registry.go_on()  # which needs the attendance before it is there
+        await self._registry.go_on()  # which is made after what calls this
 
     def revive(self) -> None:
         """Start the server again if someone ended it, as `restate-nb server stop` does; jobs find it where it was."""
-        if self._restate.revive():
-            self._io.run(self._attendance.register())
+        if self.cluster.revive():
+            self.io.run(self._deployments.register())
 
-    def submit(
-        self,
-        target: Function,
-        items: Items,
-        policy: RunPolicy,
-        *,
-        name: str | None,
-        fresh: Fresh,
-        batch: Batch | None = None,
-        on_workers: bool = False,
-    ) -> Job[Any]:
+    def submit(self, function: Function, items: Items, policy: RunPolicy, **options: Unpack[SubmitOptions]) -> Job[Any]:
         """Begin a job, or attach to the one that is there.
 
         Raises:
@@ -167,12 +166,12 @@ class Session:
             ServerError: the data of its server were deleted.
             JobMismatch: the name belongs to a job over other items.
         """
-        self._home.check()
+        self.check_process()
         if self._closed:
             raise InvalidInput("This session was stopped. Run rnb.start() again.")
-        if lost := self._restate.lost():
+        if lost := self.cluster.lost():
             raise ServerError(lost)
-        return self._registry.submit(target, items, policy, name=name, fresh=fresh, batch=batch, on_workers=on_workers)
+        return self._registry.submit(function, items, policy, **options)
 
     def job(self, name: str, *, on: On | None = None) -> Job[Any]:
         """The job of that name; see `restate_nb.job`.
@@ -187,7 +186,7 @@ class Session:
             rnb.map(len, ["a", "bb"], name="two words").result()
             session.job("two words").status
         """
-        self._home.check()
+        self.check_process()
         return self._registry.job(name, on)
 
     def list_jobs(self) -> pd.DataFrame:
@@ -227,7 +226,7 @@ class Session:
                     f"Names with rnb- in front are restate_nb's own: rename the service {service.name!r}."
                 )
         self._endpoint.serve(*services)
-        self._io.run(self._attendance.register())
+        self.io.run(self._deployments.register())
 
     def call(
         self, handler: Callable[..., Any], *arg: Any, key: str | None = None, idempotency_key: str | None = None
@@ -264,8 +263,8 @@ class Session:
             session.serve(greeter)
             session.call(greet, "Ada")
         """
-        self._io.run(self._attendance.take_if_able())
-        return self._wait_for(call_handler(self._connection, handler, arg, key=key, idempotency_key=idempotency_key))
+        self.io.run(self._deployments.register_if_reachable())
+        return self._wait_for(call_handler(self.connection, handler, arg, key=key, idempotency_key=idempotency_key))
 
     def call_durable(
         self,
@@ -276,12 +275,12 @@ class Session:
     ) -> Any:
         """Run a durable function once, and wait for what it returns; see `restate_nb.call`."""
         call = DurableCall(fn, args, kwargs, idempotency_key)
-        self._io.run(self._attendance.take())
-        call.provide(self._functions)
-        return self._wait_for(call.value(self._connection))
+        self.io.run(self._deployments.ensure_registered())
+        call.provide(self.connection.functions)
+        return self._wait_for(call.value(self.connection))
 
     def _wait_for(self, call: Coroutine[Any, Any, Any]) -> Any:
-        future = self._io.start(call)
+        future = self.io.start(call)
         self._calls.add(future)
         try:
             return future.result()
@@ -298,7 +297,7 @@ class Session:
     @property
     def data_dir(self) -> Path | None:
         """Where the server's data are; None in a session that is connected to a Restate that others run."""
-        return self._restate.data_dir
+        return self.cluster.data_dir
 
     @property
     def server(self) -> ServerHandle:
@@ -307,7 +306,20 @@ class Session:
         Raises:
             InvalidInput: it has none, being connected to a Restate that others run.
         """
-        return self._restate.server
+        return self.cluster.server
+
+    def check_process(self) -> None:
+        """See that this is the process of the session, and no fork of it.
+
+        Raises:
+            InvalidInput: it is a fork.
+        """
+        self._home.check()
+
+    @property
+    def server_has_ended(self) -> bool:
+        """Whether the session's own server was ended from outside; a connected session has none."""
+        return self.data_dir is not None and not self.server.alive
 
     @property
     def live(self) -> bool:
@@ -317,7 +329,7 @@ class Session:
     @property
     def lost(self) -> str:
         """What became of its server's data, in words; empty while they are there."""
-        return "" if self._closed else self._restate.lost()
+        return "" if self._closed else self.cluster.lost()
 
     @property
     def jobs(self) -> list[Job[Any]]:
@@ -344,11 +356,11 @@ class Session:
                 return
             self._closed = True
         atexit.unregister(self.stop)
-        if lost := self._restate.lost():
+        if lost := self.cluster.lost():
             print(lost.partition(". ")[0] + ".")
         interrupted: KeyboardInterrupt | None = None
         for stage in (
-            self._look_once_more,
+            self._note_provenance,
             self._end_items,
             self._end_following,
             self._end_server,
@@ -363,20 +375,18 @@ class Session:
         if interrupted is not None:
             raise interrupted
 
-    def _look_once_more(self) -> None:
+    def _note_provenance(self) -> None:
         """Note what the functions of unfinished jobs have changed by now of what they name."""
-        if hasattr(self, "_registry"):  # there is none when the start was broken off
-            _answers(self._io, self._registry.look_once_more(), _NOTE_PATIENCE)
+        _answers(self.io, self._registry.note_before_stop(), _NOTE_PATIENCE)
 
     def _end_items(self) -> None:
         """End the loop on which items run, and worker processes; a blocked one is left to itself."""
-        if hasattr(self, "_runs"):
-            self._runs.close()
-        answers = _answers(self._work, self._close("_item_ingress"))
+        runs = self.connection.runs
+        runs.close()
+        answers = _answers(self._work, self.connection.item_ingress.close())
         blocked_at = "" if answers else self._work.where()
         ended = self._work.close(_PATIENCE if answers else 0.0)
-        if hasattr(self, "_runs"):
-            self._runs.kill(time.monotonic() + _PATIENCE)
+        runs.kill(time.monotonic() + _PATIENCE)
         if not ended:
             _log.warning(
                 "An `async def` function blocks the loop of the session %r%s: it runs on, in the background, until it "
@@ -386,30 +396,38 @@ class Session:
             )
 
     def _end_following(self) -> None:
-        if hasattr(self, "_registry"):  # there is none when the start was broken off
-            for job in self._registry.jobs:
-                job._leave()
-        if hasattr(self, "_watching"):
-            self._io.loop.call_soon_threadsafe(self._watching.cancel)
+        self._registry.leave_all()
+        if self._watching is not None:
+            self.io.loop.call_soon_threadsafe(self._watching.cancel)
         for call in list(self._calls):
             call.cancel()  # else it would wait for Restate over a connection that nobody closes
-        self._io_answers = _answers(self._io, self._close("_attendance", "_sweeper", "_ingress", "_admin"))
+        self._io_answers = _answers(self.io, self._close_clients())
+
+    async def _close_clients(self) -> None:
+        async with AsyncExitStack() as parts:
+            if (admin := self.connection.admin_if_any) is not None:
+                parts.push_async_callback(admin.close)
+            parts.push_async_callback(self.connection.ingress.close)
+            parts.push_async_callback(self._sweeper.close)
+            parts.push_async_callback(self._deployments.close)
 
     def _end_server(self) -> None:
-        self._restate.close()  # before the endpoint: a server that has ended sends it nothing more
+        self.cluster.close()  # before the endpoint: a server that has ended sends it nothing more
 
     def _end_endpoint(self) -> None:
-        answers = self._io_answers and _answers(self._io, self._close("_endpoint"), _ENDPOINT_PATIENCE)
-        self._io.close(_PATIENCE if answers else 0.0)
-        if hasattr(self, "_registry"):
-            for job in self._registry.jobs:
-                job._let_go()  # should the loop not have come to it
+        answers = self._io_answers and _answers(self.io, self._endpoint.close(), _ENDPOINT_PATIENCE)
+        self.io.close(_PATIENCE if answers else 0.0)
+        self._registry.end_waiting()  # should the loop not have come to it
 
-    async def _close(self, *parts: str) -> None:
-        for name in parts:
-            part = getattr(self, name, None)  # there is none when the start was broken off
-            if part is not None:
-                await part.close()
+    # ------------------------------------------------------------ for tests
+
+    def forget_handles(self) -> None:
+        """Leave all jobs and know none of them, as another process does."""
+        self._registry.forget_handles()
+
+    def forget_job(self, job: Job[Any]) -> None:
+        """Know this job no longer, nor what runs it here."""
+        self._registry.forget(job)
 
     def __enter__(self) -> Self:
         return self
@@ -423,12 +441,15 @@ class Session:
         if self._closed:
             return f"<Session {self.name!r}: stopped>"
         count = len(self._registry)
-        return f"<Session {self.name!r}: live, {count} {'job' if count == 1 else 'jobs'}, {self._restate}>"
+        return f"<Session {self.name!r}: live, {count} {'job' if count == 1 else 'jobs'}, {self.cluster}>"
 
     def _repr_html_(self) -> str:
-        from restate_nb.session.about import session_html  # noqa: PLC0415 - only where a notebook is
-
-        return session_html(self)
+        ui_url = self.connection.ui_url if self.live else ""
+        if not self.live:
+            state = "stopped: rnb.start() goes on"
+        else:
+            state = "live, but its server has ended: rnb.start()" if self.server_has_ended else "live"
+        return _html(self.name, state, self.jobs[::-1], ui_url)
 
     def __dir__(self) -> list[str]:
         return ["call", "data_dir", "job", "jobs", "live", "lost", "name", "serve", "server", "stop"]
@@ -441,3 +462,21 @@ def _answers(loop: LoopThread, last: Coroutine[Any, Any, None], timeout: float =
     except Exception as error:  # what was to be closed is given up
         _log.info("Something could not be closed: %r", error)
     return True
+
+
+def _html(name: str, state: str, jobs: list[Job[Any]], ui_url: str) -> str:
+    """A session's state and its latest jobs, first; inline styles and opacity keep it readable in any theme."""
+    rows = "".join(
+        f'<tr><td style="text-align:left">{escape(one_line(job.name, 80))}</td>'
+        f'<td style="text-align:left">{escape(job.status)}</td>'
+        f"<td>{count(len(job) - job.counts['pending'] - job.counts['running'])} of {count(len(job))}</td>"
+        f"<td>{count(job.failed)}</td></tr>"
+        for job in jobs[:_SHOWN]
+    )
+    head = '<tr><th style="text-align:left">job</th><th style="text-align:left">status</th><th>done</th><th>failed</th>'
+    table = f"<table><thead>{head}</tr></thead><tbody>{rows}</tbody></table>" if jobs else ""
+    more = f"<div>and {counted(len(jobs) - _SHOWN, 'earlier job')}: rnb.jobs()</div>" if len(jobs) > _SHOWN else ""
+    return (
+        f"<div><b>Session {escape(name)}</b> <span>{state}</span> "
+        f'<span style="opacity:0.72">{counted(len(jobs), "job")}</span>{ui_anchor(ui_url)}{table}{more}</div>'
+    )

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import pandas as pd
 
-from restate_nb.handle.job import Job
+from restate_nb.handle.runner import JobRunner
+from restate_nb.handle.status import counts_of, elapsed_of, status_of
 from restate_nb.service.wire import Manifest
 
 COLUMNS: Final = [
@@ -16,12 +17,12 @@ COLUMNS: Final = [
 ]
 
 
-def listing(manifests: list[tuple[str, Manifest]], live: dict[tuple[str, str, int], Job[Any]]) -> pd.DataFrame:
+def listing(manifests: list[tuple[str, Manifest]], live: dict[tuple[str, str, int], JobRunner]) -> pd.DataFrame:
     """One row a job, the latest first.
 
     Args:
         manifests: sessions and manifests.
-        live: the jobs of this process by session, name and generation; their counts are those of now.
+        live: what runs the jobs of this process, by session, name and generation; their counts are those of now.
     """
     rows = [_row(session, each, live.get((session, each.name, each.generation))) for session, each in manifests]
     frame = pd.DataFrame(rows, columns=COLUMNS).sort_values("started_at", ascending=False, ignore_index=True)
@@ -31,7 +32,7 @@ def listing(manifests: list[tuple[str, Manifest]], live: dict[tuple[str, str, in
     return frame.astype(dict.fromkeys(("total", "ok", "failed", "cancelled", "rounds"), "Int64"))
 
 
-def _row(session: str, manifest: Manifest, job: Job[Any] | None) -> dict[str, Any]:
+def _row(session: str, manifest: Manifest, runner: JobRunner | None) -> dict[str, Any]:
     summary = manifest.summary
     row: dict[str, Any] = {
         "name": manifest.name,
@@ -43,14 +44,14 @@ def _row(session: str, manifest: Manifest, job: Job[Any] | None) -> dict[str, An
         "elapsed_s": _elapsed(manifest),
         "rounds": len(manifest.rounds),
     }
-    if job is not None:
-        counts = job.counts
+    if runner is not None:
+        counts = counts_of(runner)
         return row | {
-            "status": job.status,
+            "status": status_of(runner),
             "ok": counts["ok"],
-            "failed": job.failed,
+            "failed": runner.data.ledger.failed,
             "cancelled": counts["cancelled"],
-            "elapsed_s": job._elapsed(time.time()),
+            "elapsed_s": elapsed_of(runner, time.time()),
         }
     if summary is None:  # counts are known where it runs
         return row | {"status": "paused" if manifest.paused else "unfinished"}
