@@ -43,24 +43,9 @@ OF_OTHER_LIBRARIES = {
 }
 """What has no other name: private members of Python and of other libraries, each looked at."""
 
-TO_BE_GIVEN_A_SEAM = {
-    "restate_nb.api.as_completed: _check_here, _guard, _items, _ledger, _say_it_goes_on, _see_that_it_goes_on",
-    "restate_nb.api.as_completed: _target, _wait",
-    "restate_nb.api.connect: _restate",
-    "restate_nb.handle.provenance: _change, _connection",
-    "restate_nb.handle.visible: _connection",
-    "restate_nb.patterns.sdk: _encode",
-    "restate_nb.session.about: _connection",
-    "restate_nb.session.current: _home",
-    "restate_nb.session.registry: _attach, _bring, _driver, _provide, _which",
-    "restate_nb.session.session: _give_up, _leave, _ledger, _let_go, _registry, _runs, _watching",
-}
-"""Private members of this package that other modules reach today. This list only becomes shorter."""
+TO_BE_GIVEN_A_SEAM: set[str] = set()
 
-TOO_LONG = {
-    "restate_nb.handle.job",
-}
-"""Functions and modules that are too long today. This list only becomes shorter."""
+TOO_LONG: set[str] = set()
 
 BESIDE_THE_PACKAGE = {
     *("browser", "cluster", "deploy", "durability", "notebooks", "security"),  # of the whole

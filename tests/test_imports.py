@@ -36,16 +36,9 @@ BELOW = {
 OF_RESULTS = {"panel": {"restate_nb.results.progress"}, "charts": {"restate_nb.results.exports"}}
 """What is drawn is how far a job is, or a frame: no panel or chart knows the rest of `results/`."""
 
-TO_BE_MOVED = {
-    "restate_nb.session.about -> restate_nb.panel.render",
-}
-"""Arrows that point up today. This list only becomes shorter."""
+TO_BE_MOVED: set[str] = set()
 
-CIRCLES = {
-    "restate_nb.handle.provenance -> restate_nb.handle.runner",
-    "restate_nb.session.about -> restate_nb.session.session",
-}
-"""Imports that close a circle today. This list only becomes shorter."""
+CIRCLES: set[str] = set()
 
 KNOWN = modules()
 

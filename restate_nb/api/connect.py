@@ -33,7 +33,7 @@ from restate_nb.session.session import RETENTION, Session
 from restate_nb.validation import seconds
 
 _PATIENCE: Final = 300.0  # seconds: a cluster that is upgraded, or a laptop between two networks
-_FIRST_ANSWER: Final = 10.0  # seconds
+FIRST_ANSWER_SECONDS: Final = 10.0  # seconds
 
 
 def connect(
@@ -155,7 +155,7 @@ async def check(restate: RemoteCluster) -> None:
     """
     async with restate.ingress() as ingress:
         try:
-            await ingress.services(patience=_FIRST_ANSWER)
+            await ingress.services(patience=FIRST_ANSWER_SECONDS)
         except Rejected as error:
             raise ServerError(_refused("ingress_url", restate.at, restate.token, error)) from None
         version = None if await ingress.is_current() else "older than 1.7"

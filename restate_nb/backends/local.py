@@ -36,7 +36,7 @@ class LocalBackend(PooledBackend):
         super().__init__(connection, manifest, encoded, ledger)
         self._shards = Shards(connection.ingress, connection.session, manifest, encoded)
         self._submitting = asyncio.Semaphore(_SUBMIT_AT_ONCE)
-        self._unfinished = 0  # bytes
+        self.unfinished_bytes = 0  # bytes
         self._room = asyncio.Condition()
 
     async def run_round(
@@ -74,18 +74,18 @@ class LocalBackend(PooledBackend):
             async with self._submitting:  # so that few requests are in memory
                 await self._shards.submit(round_, shard, positions)
         except BaseException:
-            self._unfinished -= self._shards.size(positions)  # it is not there; the job may be followed anew
+            self.unfinished_bytes -= self._shards.size(positions)  # it is not there; the job may be followed anew
             raise
 
     async def _wait_for_room(self, size: int) -> None:
         async with self._room:
-            while self._unfinished and self._unfinished + size > MAX_UNFINISHED_BYTES:
+            while self.unfinished_bytes and self.unfinished_bytes + size > MAX_UNFINISHED_BYTES:
                 await self._room.wait()
-            self._unfinished += size
+            self.unfinished_bytes += size
 
     async def _make_room(self, size: int) -> None:
         async with self._room:
-            self._unfinished -= size
+            self.unfinished_bytes -= size
             self._room.notify_all()
 
     async def _follow(

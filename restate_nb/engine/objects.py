@@ -59,17 +59,17 @@ class Classes:
 
     def __init__(self, kinds: Iterable[type] = (), *, plain: bool = False) -> None:
         self.plain = plain
-        self._named: dict[str, type] = {}
+        self.named: dict[str, type] = {}
         self.writer: Any = None  # the codec's own
         self.given = False
         for kind in kinds:
-            self._named[full_name(kind)] = kind
+            self.named[full_name(kind)] = kind
 
     def __bool__(self) -> bool:
-        return bool(self._named)
+        return bool(self.named)
 
     def __iter__(self) -> Iterator[type]:
-        return iter(tuple(self._named.values()))
+        return iter(tuple(self.named.values()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Classes, (tuple(self),)  # what the codec keeps there stays here
@@ -79,14 +79,14 @@ class Classes:
         for kind in _classes_in(item, set()):
             name = full_name(kind)
             if self.find(name) is not kind:
-                self._named[name] = kind
+                self.named[name] = kind
                 self.given = True
 
     def find(self, name: str) -> type | None:
         """The class of that name."""
-        found = self._named.get(name)
+        found = self.named.get(name)
         if found is None:
-            for kind in self._named.values():
+            for kind in self.named.values():
                 found = next((each for each in _below(kind) if full_name(each) == name), None)
                 if found is not None:
                     break
@@ -96,10 +96,10 @@ class Classes:
         """Whether objects of this class can be read back. By its name, since a class of a notebook is made anew in
         each worker process, and each time its cell runs."""
         name = full_name(kind)
-        if name not in self._named:
+        if name not in self.named:
             if self.find(name) is None:
                 return False
-            self._named[name] = kind
+            self.named[name] = kind
         return True
 
 

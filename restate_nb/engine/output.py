@@ -19,8 +19,8 @@ from restate_nb.patches import watch_writes
 
 KEPT_LINES: Final = 50_000
 """Of a job, the latest."""
-_KEPT_CHARACTERS: Final = 20_000_000  # the latest, too: at 50,000 lines, 400 each
-_KEPT_BEGUN: Final = 1_000  # lines without an end; of more of them the oldest ones are taken to have ended
+KEPT_CHARACTERS: Final = 20_000_000  # the latest, too: at 50,000 lines, 400 each
+KEPT_BEGUN: Final = 1_000  # lines without an end; of more of them the oldest ones are taken to have ended
 
 _SOON = 0.1  # seconds until a line without an end is shown
 _LONGEST = 10_000  # characters of a line that is kept
@@ -142,14 +142,14 @@ class OutputCapture:
             at = time.time()
         if rest:
             self._begun[key] = at, rest[:_LONGEST]
-            if len(self._begun) > _KEPT_BEGUN:
+            if len(self._begun) > KEPT_BEGUN:
                 oldest = next(iter(self._begun))
                 self._add(Line(*oldest, *self._begun.pop(oldest)))
 
     def _add(self, line: Line) -> None:
         self._lines.append(line)
         self._characters += len(line.text)
-        while len(self._lines) > KEPT_LINES or self._characters > _KEPT_CHARACTERS:
+        while len(self._lines) > KEPT_LINES or self._characters > KEPT_CHARACTERS:
             self._characters -= len(self._lines.popleft().text)
 
 

@@ -37,7 +37,7 @@ OnUnkept = Callable[[Attempt], None]
 _TURN: Final = 0.005
 """Seconds that items which never wait may keep the loop for themselves."""
 
-_GROW: Final = 0.5
+GROW_SECONDS: Final = 0.5
 """Seconds after which one item more is tried, where the machine gave no thread for it."""
 
 
@@ -363,7 +363,7 @@ class Pool:
                 self._pending.appendleft(queue)
         self._most_workers = sum(1 for each in self._workers.values() if each is not None)
         if self._growing is None and not self._closed:
-            self._growing = self._loop.call_later(_GROW, self._grow)
+            self._growing = self._loop.call_later(GROW_SECONDS, self._grow)
 
     def _grow(self) -> None:
         self._growing = None
@@ -371,7 +371,7 @@ class Pool:
         if self._most_workers >= self._limiter.concurrency:
             self._most_workers = sys.maxsize
         else:
-            self._growing = self._loop.call_later(_GROW, self._grow)
+            self._growing = self._loop.call_later(GROW_SECONDS, self._grow)
         self._start_workers()
 
     def _run(self, call: ItemCall, attempt: RunningAttempt) -> Coroutine[Any, Any, Report]:

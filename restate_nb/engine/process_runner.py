@@ -34,7 +34,7 @@ IDLE: Final = 10.0
 _LOOK: Final = 1.0  # seconds between looks at whether a silent worker lives: its children may hold the pipe open
 _READS: Final = 100  # of at most 64 KiB, after an item
 _TRIES: Final = 3  # workers that end before an item reaches them
-_PAUSES: Final = 0.2, 0.5, 1.0  # seconds before it is tried again to start one, where the machine refuses
+PAUSES: Final = 0.2, 0.5, 1.0  # seconds before it is tried again to start one, where the machine refuses
 
 
 def cpus() -> int:
@@ -346,7 +346,7 @@ class Processes:
 
     def _start(self, function: bytes) -> Worker:
         worker = None
-        pauses = iter(_PAUSES)
+        pauses = iter(PAUSES)
         while worker is None:
             with self._lock:
                 if self._closed:

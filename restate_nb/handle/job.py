@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CANCEL_SECONDS = 3.0  # that a cell waits until Restate knows that the job is cancelled
+CANCEL_SECONDS = 3.0  # that a cell waits until Restate knows that the job is cancelled
 _CANCELLED_SECONDS = 30.0  # that it waits until all is recorded, then
 
 
@@ -259,7 +259,7 @@ class Job(Generic[T]):
             return
         cancelling = self._runner.io.start(self._runner.cancel())
         try:
-            cancelling.result(_CANCEL_SECONDS)
+            cancelling.result(CANCEL_SECONDS)
         except FutureTimeoutError:
             print(
                 f"Cancelling {self.name!r} takes its time, and goes on by itself: "

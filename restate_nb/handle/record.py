@@ -36,13 +36,14 @@ class JobRecord:
         connection: the way to Restate.
         manifest: the job as Restate knows it.
         created: whether this process began the job, rather than found it.
+        changing: is held by whoever changes it.
     """
 
     def __init__(self, connection: Connection, manifest: Manifest, *, created: bool) -> None:
         self.connection = connection
         self.manifest = manifest
         self.created = created
-        self._changing = asyncio.Lock()  # a cancellation that waits for Restate must not overtake a later retry
+        self.changing = asyncio.Lock()  # a cancellation that waits for Restate must not overtake a later retry
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -60,7 +61,7 @@ class JobRecord:
 
     async def change(self, *, patient: bool = False, **changes: object) -> None:
         """Change the manifest; `patient`: nobody waits in a cell, so for as long as Restate is away."""
-        async with self._changing:
+        async with self.changing:
             manifest = self.manifest
             change = msgspec.convert({"generation": manifest.generation, **changes}, Change, from_attributes=True)
             self.manifest = await self.connection.job_store.change(manifest, change, patient=patient)
@@ -73,7 +74,7 @@ class JobRecord:
             fresh: begin it anew.
             rounds_may_differ: take over the manifest although another process has added rounds.
         """
-        async with self._changing:
+        async with self.changing:
             opened = await open_record(self.connection, wanted, fresh=fresh)
             rounds = len(opened.manifest.rounds)
             if opened.key == self.key and (rounds_may_differ or rounds == len(self.manifest.rounds)):

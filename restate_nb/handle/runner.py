@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _AGAIN_SECONDS: Final = 0.5
 """From a cancellation of which Restate did not hear to the next try."""
 
-_NOTED_SECONDS: Final = 5.0
+NOTED_SECONDS: Final = 5.0
 """That the end of a job waits until Restate knows of it."""
 
 
@@ -287,7 +287,7 @@ class JobRunner:
         """Note that all items have ended; should Restate be away, the job has ended before that is noted."""
         noting = asyncio.create_task(self._note_end())
         try:
-            await asyncio.wait({noting}, timeout=_NOTED_SECONDS)
+            await asyncio.wait({noting}, timeout=NOTED_SECONDS)
         except asyncio.CancelledError:
             noting.cancel()
             raise

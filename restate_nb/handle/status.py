@@ -12,8 +12,8 @@ from restate_nb.handle.diagnosis import Diagnosis, running_lines
 from restate_nb.handle.runner import JobRunner, SessionStopped
 from restate_nb.results.progress import Progress
 
-_QUIET_SECONDS: Final = 5.0
-_LONG_SECONDS: Final = 60.0
+QUIET_SECONDS: Final = 5.0
+LONG_SECONDS: Final = 60.0
 _TIMES_AS_LONG: Final = 5
 """Without an outcome for so long, the panel says why nothing is started; or, after a minute and five times what 95 % of
 the items took, that it cannot tell."""
@@ -131,13 +131,13 @@ def pause_reason(runner: JobRunner) -> str:
 def _why_quiet(runner: JobRunner) -> str:
     """Why nothing ends, when that takes longer than it should."""
     backend, quiet = runner.data.backend, runner.stall.quiet
-    obstacles = backend.obstacles() if quiet > _QUIET_SECONDS else []
+    obstacles = backend.obstacles() if quiet > QUIET_SECONDS else []
     if obstacles:
         return obstacles[0]
     if shortage := backend.shortage:
         return shortage
     _, p95 = runner.data.ledger.percentiles()
-    if quiet < max(_LONG_SECONDS, _TIMES_AS_LONG * (p95 or 0.0)) or status_of(runner) == "paused":
+    if quiet < max(LONG_SECONDS, _TIMES_AS_LONG * (p95 or 0.0)) or status_of(runner) == "paused":
         return ""
     return f"nothing has ended for {duration(quiet)}: job.diagnose() says what it does"
 

@@ -21,7 +21,7 @@ from restate_nb.results.spool import Spool
 _IN_MEMORY: Final = 2 * 1024 * 1024  # bytes of tracebacks
 _ALIKE: Final = 100  # different tracebacks that are recognised when they come once more
 _NONE: Final = -1
-_KINDS: Final = 2_000  # that are counted: what the panel shows must cost the same at a million items
+MAX_KINDS: Final = 2_000  # that are counted: what the panel shows must cost the same at a million items
 _VARYING: Final = re.compile(
     r"""(                                   # kept: a status of HTTP, which tells a 404 from a 429
           ^[45]\d\d(?=,|:|\ [A-Z])         # 429, message=...; 429 Client Error
@@ -59,7 +59,7 @@ class FailureStore(Mapping[int, Failure]):
         self._at[position] = self._put(failure.traceback)
         self._bare[position] = bare(failure)
         kind = failure.type, kind_of(failure.message)
-        if len(self._kinds) < _KINDS or kind in self._kinds:
+        if len(self._kinds) < MAX_KINDS or kind in self._kinds:
             self._kinds[kind] += 1
             self._examples.setdefault(kind, failure.message)
 

@@ -21,7 +21,7 @@ from restate_nb.results.spool import Spool
 PENDING = 255
 
 _RECENT_SECONDS = 10.0
-_SAMPLE = 2_000
+SAMPLE = 2_000
 """How many of the latest durations the percentiles are taken of: what the panel shows must cost the same at a million
 items."""
 
@@ -68,7 +68,7 @@ class Ledger:
         self._number = array("H", bytes(2 * total))  # of the last attempt, within its round
         self._seen: set[tuple[int, int, int]] = set()  # position, round and number of all but plain successes
         self._recent: deque[tuple[float, int]] = deque()  # (when, how many ended)
-        self._durations: deque[float] = deque(maxlen=_SAMPLE)
+        self._durations: deque[float] = deque(maxlen=SAMPLE)
         self.last_end = 0.0  # seconds since 1970
         self.attached_at = 0.0  # seconds since 1970: what ended before then was done by an earlier process
         self.attached = 0

@@ -12,10 +12,10 @@ from typing import IO, Final, SupportsIndex, overload
 IN_MEMORY: Final = 64 * 1024 * 1024
 """Bytes up to which a spool needs no file."""
 
-_TAIL: Final = 1024 * 1024
+TAIL_BYTES: Final = 1024 * 1024
 """Bytes that gather before they are written to the file."""
 
-_AT_ONCE: Final = 1_000  # byte strings that are taken under one lock
+AT_ONCE: Final = 1_000  # byte strings that are taken under one lock
 
 
 class Spool(Sequence[bytes]):
@@ -49,14 +49,14 @@ class Spool(Sequence[bytes]):
                 self._file = tempfile.TemporaryFile(prefix="restate-nb-", buffering=0)  # noqa: SIM115 - closed below
                 weakref.finalize(self, self._file.close)
             self._file.seek(self._written)
-            for start in range(0, len(self._tail), _TAIL):
-                self._write_all(memoryview(self._tail)[start : start + _TAIL])
+            for start in range(0, len(self._tail), TAIL_BYTES):
+                self._write_all(memoryview(self._tail)[start : start + TAIL_BYTES])
         except OSError:
             self._limit = len(self._tail) * 2  # the disk is full: tried again when as much has come once more
             return
         self._written += len(self._tail)
         self._tail = bytearray()
-        self._limit = _TAIL
+        self._limit = TAIL_BYTES
 
     def _write_all(self, part: memoryview) -> None:
         assert self._file is not None
@@ -93,14 +93,14 @@ class Spool(Sequence[bytes]):
     def each(self, positions: Iterable[int]) -> Iterator[bytes]:
         """The same one by one: only few, or a MiB, of them are in memory."""
         some: list[int] = []
-        room = _TAIL
+        room = TAIL_BYTES
         for position in positions:
             some.append(position)
             room -= self.size(position)
-            if room <= 0 or len(some) == _AT_ONCE:
+            if room <= 0 or len(some) == AT_ONCE:
                 yield from self.take(some)
                 some.clear()
-                room = _TAIL
+                room = TAIL_BYTES
         yield from self.take(some)
 
     def _read(self, start: int, end: int) -> bytes:
@@ -129,8 +129,8 @@ class Spool(Sequence[bytes]):
     def chunks(self) -> Iterator[bytes]:
         """All bytes in order, in pieces of at most a MiB."""
         end = self._ends[-1] if self._ends else 0
-        for start in range(0, end, _TAIL):
-            yield self._span(start, min(start + _TAIL, end))
+        for start in range(0, end, TAIL_BYTES):
+            yield self._span(start, min(start + TAIL_BYTES, end))
 
     def _span(self, start: int, end: int) -> bytes:
         with self._lock:

@@ -12,7 +12,7 @@ from restate_nb.errors import InvalidInput
 if TYPE_CHECKING:
     from restate_nb.session.session import Session
 
-_session: Session | None = None
+live_session: Session | None = None
 _making = threading.Lock()
 
 
@@ -34,17 +34,17 @@ def live_or_new(make: Callable[[], Session], fits: Callable[[Session], bool]) ->
     Raises:
         InvalidInput: another one is live.
     """
-    global _session  # noqa: PLW0603 - what this module is about
+    global live_session  # noqa: PLW0603 - what this module is about
     with _making:
-        if _session is not None and _session.live and _session.lost:
-            _session.stop()
-        if _session is None or not _session.live:
-            _session = make()
-        elif not fits(_session):
-            raise InvalidInput(f"{_session!r} is live. Use it, or stop it first: rnb.start().stop().")
+        if live_session is not None and live_session.live and live_session.lost:
+            live_session.stop()
+        if live_session is None or not live_session.live:
+            live_session = make()
+        elif not fits(live_session):
+            raise InvalidInput(f"{live_session!r} is live. Use it, or stop it first: rnb.start().stop().")
         else:
-            _session.revive()
-        return _session
+            live_session.revive()
+        return live_session
 
 
 def current() -> Session:
@@ -53,8 +53,8 @@ def current() -> Session:
     Raises:
         InvalidInput: there is none.
     """
-    if _session is not None:
-        _session.check_process()
-    if _session is None or not _session.live:
+    if live_session is not None:
+        live_session.check_process()
+    if live_session is None or not live_session.live:
         raise InvalidInput("There is no session yet. Run this first: rnb.start()")
-    return _session
+    return live_session

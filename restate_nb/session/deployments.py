@@ -20,8 +20,8 @@ from restate_nb.server.admin import Admin
 from restate_nb.server.http import Rejected
 from restate_nb.service.endpoint import Endpoint
 
-_INTERVAL: Final = 2.0  # seconds between two looks
-_ANSWER_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 2.0  # seconds between two looks
+ANSWER_SECONDS: Final = 5.0
 _FAILED_LOOKS: Final = 3
 """Failed looks in a row until a process counts as gone, where Restate does not say that nobody listens there."""
 
@@ -156,7 +156,7 @@ class Deployments:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(_INTERVAL)
+            await asyncio.sleep(LOOK_SECONDS)
             try:
                 if await self.take_over_gone():
                     await self._on_taken_over()
@@ -261,7 +261,7 @@ class Liveness:
         if self._local and await _is_refused_here(uri):
             return True
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 served = await self._admin.discover(uri)
         except TimeoutError:
             return False  # it takes connections and is busy, or stopped: it may go on at any moment

@@ -25,7 +25,7 @@ from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.formatting import count, counted, one_line
 from restate_nb.handle.items import Items
-from restate_nb.handle.job import Job
+from restate_nb.handle.job import Job, runner_of
 from restate_nb.handle.runner import SessionStopped
 from restate_nb.panel.render import ui_anchor
 from restate_nb.policy import RunPolicy
@@ -49,9 +49,9 @@ _ENDPOINT_PATIENCE: Final = 1.0
 _NOTE_PATIENCE: Final = 1.0
 _log = logging.getLogger(__name__)
 
-_LOOK_SECONDS: Final = 2.0  # between two looks whether the server's data are there
+LOOK_SECONDS: Final = 2.0  # between two looks whether the server's data are there
 _SHOWN: Final = 20  # jobs of its representation
-_STANDS_SECONDS: Final = 8.0  # without an outcome until a job whose data are gone is given up
+STANDS_SECONDS: Final = 8.0  # without an outcome until a job whose data are gone is given up
 
 
 class Session:
@@ -106,13 +106,13 @@ class Session:
         cluster = self.cluster
         admin, ingress = cluster.admin(), cluster.ingress()
         runs, functions = JobRuns(self._work.loop), DurableFunctions()
-        self._sweeper = Sweeper(admin, ingress, self.name, retention)
-        self._endpoint = Endpoint(cluster.listen_address)
+        self.sweeper = Sweeper(admin, ingress, self.name, retention)
+        self.endpoint = Endpoint(cluster.listen_address)
         items = shard_service(self.name, runs, retention=retention, patient=patient)
         add_durable_handler(items, functions)
-        self._endpoint.serve(items, jobs_object(self.name, retention=retention, dropped=self._sweeper.when_recorded))
-        self._deployments = deployments_of(admin, self._endpoint, self._go_on, local=cluster.data_dir is not None)
-        register = self._deployments.ensure_registered
+        self.endpoint.serve(items, jobs_object(self.name, retention=retention, dropped=self.sweeper.when_recorded))
+        self.deployments = deployments_of(admin, self.endpoint, self._go_on, local=cluster.data_dir is not None)
+        register = self.deployments.ensure_registered
         self.connection = Connection(
             self.name,
             ingress,
@@ -121,23 +121,23 @@ class Session:
             runs,
             functions,
             register,
-            job_store_of(ingress, self.name, register, reachable=self._deployments.reachable),
+            job_store_of(ingress, self.name, register, reachable=self.deployments.reachable),
             cluster.trouble,
             ui_link(admin.address, cluster.data_dir) if admin is not None else "",
-            self._sweeper.soon,
+            self.sweeper.soon,
             cluster.lost,
         )
         self._registry = Registry(self.connection, self.io, private=cluster.private)
 
     async def _open(self) -> None:
-        await self._endpoint.open()
+        await self.endpoint.open()
         if self.cluster.shared:
-            here = await self._deployments.take_over_gone()
+            here = await self.deployments.take_over_gone()
         else:
             here = True
-            await self._deployments.register(alone=True)
-        self._deployments.watch()
-        self._sweeper.watch()
+            await self.deployments.register(alone=True)
+        self.deployments.watch()
+        self.sweeper.watch()
         self._watching = asyncio.create_task(self._watch_data())
         if here:
             await self._go_on()
@@ -145,10 +145,10 @@ class Session:
     async def _watch_data(self) -> None:
         """End the waiting for jobs whose data were deleted, when nothing of them is recorded any more."""
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
             if not (lost := self.cluster.lost()):
                 continue
-            self._registry.give_up_standing(ServerError(lost), _STANDS_SECONDS)
+            self._registry.give_up_standing(ServerError(lost), STANDS_SECONDS)
 
     async def _go_on(self) -> None:
         await self._registry.go_on()  # which is made after what calls this
@@ -156,7 +156,7 @@ class Session:
     def revive(self) -> None:
         """Start the server again if someone ended it, as `restate-nb server stop` does; jobs find it where it was."""
         if self.cluster.revive():
-            self.io.run(self._deployments.register())
+            self.io.run(self.deployments.register())
 
     def submit(self, function: Function, items: Items, policy: RunPolicy, **options: Unpack[SubmitOptions]) -> Job[Any]:
         """Begin a job, or attach to the one that is there.
@@ -225,8 +225,8 @@ class Session:
                 raise InvalidInput(
                     f"Names with rnb- in front are restate_nb's own: rename the service {service.name!r}."
                 )
-        self._endpoint.serve(*services)
-        self.io.run(self._deployments.register())
+        self.endpoint.serve(*services)
+        self.io.run(self.deployments.register())
 
     def call(
         self, handler: Callable[..., Any], *arg: Any, key: str | None = None, idempotency_key: str | None = None
@@ -263,7 +263,7 @@ class Session:
             session.serve(greeter)
             session.call(greet, "Ada")
         """
-        self.io.run(self._deployments.register_if_reachable())
+        self.io.run(self.deployments.register_if_reachable())
         return self._wait_for(call_handler(self.connection, handler, arg, key=key, idempotency_key=idempotency_key))
 
     def call_durable(
@@ -275,7 +275,7 @@ class Session:
     ) -> Any:
         """Run a durable function once, and wait for what it returns; see `restate_nb.call`."""
         call = DurableCall(fn, args, kwargs, idempotency_key)
-        self.io.run(self._deployments.ensure_registered())
+        self.io.run(self.deployments.ensure_registered())
         call.provide(self.connection.functions)
         return self._wait_for(call.value(self.connection))
 
@@ -408,14 +408,14 @@ class Session:
             if (admin := self.connection.admin_if_any) is not None:
                 parts.push_async_callback(admin.close)
             parts.push_async_callback(self.connection.ingress.close)
-            parts.push_async_callback(self._sweeper.close)
-            parts.push_async_callback(self._deployments.close)
+            parts.push_async_callback(self.sweeper.close)
+            parts.push_async_callback(self.deployments.close)
 
     def _end_server(self) -> None:
         self.cluster.close()  # before the endpoint: a server that has ended sends it nothing more
 
     def _end_endpoint(self) -> None:
-        answers = self._io_answers and _answers(self.io, self._endpoint.close(), _ENDPOINT_PATIENCE)
+        answers = self._io_answers and _answers(self.io, self.endpoint.close(), _ENDPOINT_PATIENCE)
         self.io.close(_PATIENCE if answers else 0.0)
         self._registry.end_waiting()  # should the loop not have come to it
 
@@ -426,7 +426,8 @@ class Session:
         self._registry.forget_handles()
 
     def forget_job(self, job: Job[Any]) -> None:
-        """Know this job no longer, nor what runs it here."""
+        """Leave this job and know it no longer, nor what runs it here."""
+        runner_of(job).leave()
         self._registry.forget(job)
 
     def __enter__(self) -> Self:

@@ -17,6 +17,7 @@ import pytest
 from restate import Context
 
 import restate_nb as rnb
+from restate_nb.handle.job import runner_of
 from restate_nb.server.lifecycle import server_status
 from restate_nb.session.session import Session
 from tests.support import eventually
@@ -85,11 +86,14 @@ def test_a_pause_is_counted_from_the_end_of_the_last_of_a_batch(session: Session
 
 def test_a_round_is_known_to_be_submitted_when_its_last_batch_is(session: Session) -> None:
     job = submit(session, Spy(), range(6), batch_size=2, pause=600, name="told")
-    eventually(lambda: job._progress().note)
-    assert not job._driver.manifest.rounds[0].submitted, "two batches are still to come"
+    eventually(lambda: job.progress().note)
+    assert not runner_of(job).data.manifest.rounds[0].submitted, "two batches are still to come"
     submit(session, Spy(), range(6), batch_size=2, pause=0, name="told").result(20)
-    assert job._driver.manifest.rounds[0].submitted
-    assert job._driver.batches is not None and (job._driver.batches.number, job._driver.batches.count) == (3, 3)
+    assert runner_of(job).data.manifest.rounds[0].submitted
+    assert runner_of(job).batches is not None and (runner_of(job).batches.number, runner_of(job).batches.count) == (
+        3,
+        3,
+    )
 
 
 def test_concurrency_holds_within_a_batch(any_session: Session) -> None:
@@ -105,12 +109,12 @@ def test_a_batch_that_is_larger_than_a_shard_is_several(session: Session, monkey
     job = submit(session, spy, range(25), batch_size=10, name="shards")
     assert job.values() == [item * 2 for item in range(25)]
     spy.check([list(range(10)), list(range(10, 20)), list(range(20, 25))], 0)
-    session._registry._jobs.clear()  # another handle has to find every shard
-    session._runs.forget("shards", 1)
+    session.forget_handles()  # another handle has to find every shard
+    session.connection.runs.forget("shards", 1)
     again = submit(session, spy, range(25), batch_size=10, name="shards")
     assert again.result(20)["value"].tolist() == [item * 2 for item in range(25)]
     assert spy.calls == dict.fromkeys(range(25), 1)
-    session._registry._jobs.clear()
+    session.forget_handles()
     assert session.job("shards").result(20)["item"].tolist() == list(range(25))
 
 
@@ -133,12 +137,12 @@ def test_other_batches_are_another_job_and_another_pause_is_not(session: Session
 def test_the_panel_says_until_when_the_job_pauses_and_the_pause_can_be_changed(session: Session) -> None:
     spy = Spy()
     job = submit(session, spy, range(6), batch_size=2, pause=600, name="long pause")
-    eventually(lambda: job._progress().note)
-    assert re.fullmatch(r"pausing until \d\d:\d\d:\d\d, before batch 2 of 3", job._progress().note)
+    eventually(lambda: job.progress().note)
+    assert re.fullmatch(r"pausing until \d\d:\d\d:\d\d, before batch 2 of 3", job.progress().note)
     assert job.status == "running"
     submit(session, spy, range(6), batch_size=2, pause=0, name="long pause")
     assert job.result(10)["status"].eq("ok").all()
-    assert job._progress().note == ""
+    assert job.progress().note == ""
 
 
 def test_the_time_that_is_left_includes_the_pauses_to_come(session: Session) -> None:
@@ -146,8 +150,8 @@ def test_the_time_that_is_left_includes_the_pauses_to_come(session: Session) -> 
         await asyncio.sleep(0.02 + item / 10)  # one by one, or there is no rate to tell
 
     job = submit(session, work, range(6), batch_size=2, pause=600)
-    eventually(lambda: job._progress().note)
-    eta = job._progress().eta
+    eventually(lambda: job.progress().note)
+    eta = job.progress().eta
     assert eta is not None
     assert 1195 < eta < 1205
     job.cancel()
@@ -156,7 +160,7 @@ def test_the_time_that_is_left_includes_the_pauses_to_come(session: Session) -> 
 def test_cancel_in_a_pause_ends_the_job_at_once_and_keeps_what_is_done(any_session: Session) -> None:
     spy = Spy()
     job = submit(any_session, spy, range(300), batch_size=2, pause=600, name="cancelled")
-    eventually(lambda: job._progress().note)
+    eventually(lambda: job.progress().note)
     job.cancel()
     assert job.status == "cancelled"
     assert job.counts == {"pending": 0, "running": 0, "ok": 2, "error": 0, "timeout": 0, "cancelled": 298}
@@ -168,7 +172,7 @@ def test_cancel_in_a_pause_ends_the_job_at_once_and_keeps_what_is_done(any_sessi
 def test_a_job_that_is_paused_can_be_cancelled_between_batches(session: Session) -> None:
     spy = Spy()
     job = submit(session, spy, range(6), batch_size=2, pause=600, name="held and cancelled")
-    eventually(lambda: job._progress().note)
+    eventually(lambda: job.progress().note)
     job.pause()
     job.cancel()
     assert (job.counts["ok"], job.counts["cancelled"]) == (2, 4)
@@ -178,7 +182,7 @@ def test_a_job_that_is_paused_can_be_cancelled_between_batches(session: Session)
 def test_a_job_that_is_paused_in_a_pause_starts_no_batch(session: Session) -> None:
     spy = Spy()
     job = submit(session, spy, range(4), batch_size=2, pause=0.3, name="held")
-    eventually(lambda: job._progress().note)
+    eventually(lambda: job.progress().note)
     job.pause()
     time.sleep(0.6)
     assert sorted(spy.calls) == [0, 1]
@@ -194,8 +198,8 @@ def test_fail_fast_begins_no_further_batch(any_session: Session) -> None:
         job.result(20)
     assert sorted(spy.calls) == [0, 1, 2]
     assert job.counts["cancelled"] == 6
-    any_session._registry._jobs.clear()
-    any_session._runs.forget("given up", 1)
+    any_session.forget_handles()
+    any_session.connection.runs.forget("given up", 1)
     again = submit(any_session, spy, range(9), batch_size=3, pause=600, fail_fast=True, name="given up")
     with pytest.raises(rnb.JobError, match="bad item 1"):
         again.result(20)
@@ -205,7 +209,7 @@ def test_fail_fast_begins_no_further_batch(any_session: Session) -> None:
 def test_failures_that_are_recorded_count_when_fail_fast_is_asked_for_in_a_pause(session: Session) -> None:
     spy = Spy(fails=frozenset({1}))
     job = submit(session, spy, range(6), batch_size=2, pause=600, name="given up later")
-    eventually(lambda: job._progress().note)
+    eventually(lambda: job.progress().note)
     with pytest.raises(rnb.JobError, match="bad item 1"):
         submit(session, spy, range(6), batch_size=2, pause=600, fail_fast=True, name="given up later").result(20)
     assert sorted(spy.calls) == [0, 1]

@@ -54,7 +54,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerHandle]:
             assert process.stdout is not None
             url = process.stdout.readline().strip()
             with rnb.connect(handle.ingress.url, admin_url=handle.admin.url, name="setup") as session:
-                session._io.run(session._connection.admin.point(shop.NAMES, url))
+                session.io.run(session.connection.admin.point(shop.NAMES, url))
             yield handle
         finally:
             process.kill()
@@ -236,7 +236,7 @@ def test_a_token_is_shown_nowhere(
     door: Gateway, connect: Callable[..., Session], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not in representations, logs, errors, or tracebacks with all local variables; and it stays in the process."""
-    monkeypatch.setattr(connecting, "_FIRST_ANSWER", 0.3)
+    monkeypatch.setattr(connecting, "FIRST_ANSWER_SECONDS", 0.3)
     caplog.set_level(logging.DEBUG)
     shown: list[str] = []
 
@@ -252,10 +252,17 @@ def test_a_token_is_shown_nowhere(
     session = connect(door.url, token=TOKEN)
     job = rnb.invoke(DOUBLE, [1], session=session, show=False)
     job.result(10)
-    restate = session._restate
-    for thing in (session, job, restate, restate.ingress(), session._ingress.http, vars(session._ingress.http)):
+    restate = session.cluster
+    for thing in (
+        session,
+        job,
+        restate,
+        restate.ingress(),
+        session.connection.ingress.http,
+        vars(session.connection.ingress.http),
+    ):
         shown.append(repr(thing))
-    for pickled in (restate, session._ingress.http):
+    for pickled in (restate, session.connection.ingress.http):
         with pytest.raises(TypeError):
             pickle.dumps(pickled)
 
@@ -355,7 +362,7 @@ def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
 def test_certificates_are_checked_against_the_authority_that_is_given(
     cluster: ServerHandle, connect: Callable[..., Session], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connecting, "_FIRST_ANSWER", 0.3)
+    monkeypatch.setattr(connecting, "FIRST_ANSWER_SECONDS", 0.3)
     authority, context = certificate(tmp_path)
     with gateway(cluster.ingress, token=TOKEN, tls=context) as door:
         assert door.url.startswith("https://")
@@ -372,7 +379,7 @@ def test_certificates_are_checked_against_the_authority_that_is_given(
 
 
 def test_an_address_where_nothing_answers_is_an_error_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connecting, "_FIRST_ANSWER", 0.3)
+    monkeypatch.setattr(connecting, "FIRST_ANSWER_SECONDS", 0.3)
     with pytest.raises(rnb.ServerError, match="did not serve the request within"):
         rnb.connect("http://127.0.0.1:1", name="tests")
 
@@ -492,7 +499,7 @@ def test_a_hostile_answer_is_that_inputs_error_and_no_more(
 ) -> None:
     monkeypatch.setattr(http, "MAX_ANSWER", 4 << 20)
     session = connect(door.url, token=TOKEN, patience=1)
-    session._item_ingress.http.longest = 4 << 20
+    session.connection.item_ingress.http.longest = 4 << 20
     door.hostile = hostile
     frame = rnb.invoke(DOUBLE, [1], session=session, show=False, timeout=3).result(20)
     assert frame["error_type"].tolist() == [kind]

@@ -129,7 +129,7 @@ def test_a_changed_operation_of_a_named_job_goes_on_as_it_is_now(session: Sessio
     job = submit(session, {"a": first, "b": old}, name="changing", concurrency=1)
     with pytest.warns(rnb.OlderResults, match="what is done is of an older `b`"):
         again = submit(session, {"a": first, "b": new}, name="changing", concurrency=1)
-    assert again._progress().note.startswith("first+new has changed")
+    assert again.progress().note.startswith("first+new has changed")
     gate.set()
     assert again.values() == ["first", "new"]
     assert ran == ["new"]
@@ -280,15 +280,15 @@ def test_a_version_keeps_a_changed_function_from_being_announced(session: Sessio
         rnb.map(lambda item: gate.wait(20), [1, 2], name=name, session=session, show=False, **options)
         with pytest.warns(rnb.OlderResults) if told else contextlib.nullcontext():
             job = rnb.map(lambda item: [gate.wait(20)], [1, 2], name=name, session=session, show=False, **options)
-        assert told in job._progress().note
-        assert bool(told) == bool(job._progress().note)
+        assert told in job.progress().note
+        assert bool(told) == bool(job.progress().note)
         gate.set()
         job.result(10)
 
 
 def test_another_process_finds_a_fan_out_by_its_name(session: Session) -> None:
     submit(session, {"a": stock, "b": partial(ask, "what")}, name="looked up").result(10)
-    session._registry._jobs.clear()  # as if this were another process
+    session.forget_handles()  # as if this were another process
     found = session.job("looked up")
     assert found.result(10)["value"].tolist() == [7, {"text": "what", "length": 4}]
     assert found.frame()["item"].tolist() == ["a", "b"]

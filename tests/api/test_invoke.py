@@ -39,8 +39,8 @@ class Deployed:
         )
         assert self.process.stdout is not None
         url = self.process.stdout.readline().strip()
-        assert session._admin is not None
-        session._io.run(session._admin.point(shop.NAMES, url))
+        assert session.connection.admin is not None
+        session.io.run(session.connection.admin.point(shop.NAMES, url))
 
     def invoke(self, client: Any, inputs: Any, **options: Any) -> rnb.Job[Any]:
         return rnb.invoke(client, inputs, session=self.session, show=False, **options)
@@ -48,8 +48,8 @@ class Deployed:
     def live(self) -> list[str]:
         """The status of each invocation of the shop that has not ended."""
         names = ", ".join(f"'{name}'" for name in shop.NAMES)
-        rows = self.session._io.run(
-            self.session._connection.admin.query(
+        rows = self.session.io.run(
+            self.session.connection.admin.query(
                 f"select status from sys_invocation where status <> 'completed' and target_service_name in ({names})"
             )
         )
@@ -89,7 +89,7 @@ def test_the_same_cell_attaches_with_the_same_frame_and_runs_nothing(deployed: D
     job = deployed.invoke(DOUBLE, range(200, 250))
     first = job.result(60)
     count = len(shop.runs(deployed.folder))
-    deployed.session._registry._forget(job)  # as in another process: nothing of the job is known here
+    deployed.session.forget_job(job)  # as in another process: nothing of the job is known here
     again = deployed.invoke(DOUBLE, range(200, 250))
     pd.testing.assert_frame_equal(again.result(60), first)
     assert again.attached == 50
@@ -177,7 +177,7 @@ def test_a_failed_invocation_is_followed_by_another_when_retries_are_asked_for(d
     assert job.values() == [1, 2]
     assert job.attempts()["status"].tolist() == ["error", "error", "ok"] * 2
     count = len(shop.runs(deployed.folder))
-    deployed.session._registry._forget(job)
+    deployed.session.forget_job(job)
     again = deployed.invoke(shop.at_last, [1, 2], retry=retry)
     assert again.values() == [1, 2]
     assert len(again.attempts()) == 6
@@ -218,7 +218,7 @@ def test_an_invocation_that_takes_too_long_is_cancelled_in_restate(deployed: Dep
     assert frame["status"].tolist() == ["ok", "timeout"]
     assert frame["error"].iloc[1] == "The invocation ran longer than timeout=0.5 seconds, and was cancelled."
     eventually(lambda: not deployed.live())
-    deployed.session._registry._forget(job)
+    deployed.session.forget_job(job)
     again = deployed.invoke(NAP, [0.01, 41.0], timeout=0.5).result(20)
     assert again["status"].tolist() == ["ok", "timeout"]
 
@@ -231,7 +231,7 @@ def test_a_cancelled_job_leaves_no_invocation_behind(deployed: Deployed) -> None
     assert job.status == "cancelled"
     eventually(lambda: not deployed.live())
     before = len(shop.runs(deployed.folder))
-    deployed.session._registry._forget(job)
+    deployed.session.forget_job(job)
     again = deployed.invoke(NAP, [0.01, *(50.0 + n for n in range(60))], name="cancelled")
     assert again.result(20)["status"].tolist() == ["ok", *["cancelled"] * 60]
     assert len(shop.runs(deployed.folder)) == before, "a cancelled job stays so"
@@ -273,7 +273,7 @@ def test_durable_jobs_and_plain_ones_stand_beside_them(deployed: Deployed) -> No
     assert jobs.loc["listed", "function"] == "Shop/double"
     assert jobs.loc["listed", ["status", "total", "ok"]].tolist() == ["finished", 3, 3]
     assert rnb.job("listed", deployed.session).done()
-    deployed.session._registry._jobs.clear()
+    deployed.session.forget_handles()
     with pytest.raises(rnb.InvalidInput, match=r"a job of rnb\.invoke: run its cell again"):
         rnb.job("listed", deployed.session)
 

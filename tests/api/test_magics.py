@@ -36,7 +36,7 @@ def run(shell: InteractiveShell, line: str) -> object:
 def test_the_magic_says_what_to_run_where_no_session_is(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(current, "_session", None)
+    monkeypatch.setattr(current, "live_session", None)
     for command in ("status", "jobs", "stop"):
         with pytest.raises(Exception, match=r"rnb\.start\(\)") as caught:
             run(shell, f"%restate {command}")
@@ -66,7 +66,7 @@ def test_the_magic_shows_and_stops_the_session(
     shell: InteractiveShell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Session("magic", tmp_path / ".restate") as session:
-        monkeypatch.setattr(current, "_session", session)
+        monkeypatch.setattr(current, "live_session", session)
         rnb.map(len, ["a", "bb"], name="lengths", show=False).result(20)
         capsys.readouterr()
         run(shell, "%restate status")

@@ -76,7 +76,7 @@ def test_a_kill_in_the_middle_of_a_delete_leaves_nothing_that_is_found_again(
             left = "select idempotency_key as key from sys_invocation where target_service_name = 'rnb-dropped'"
             end = time.monotonic() + 10
             while True:
-                found = {{row["key"].rsplit("/", 2)[0] for row in session._io.run(session._admin.query(left))}}
+                found = {{row["key"].rsplit("/", 2)[0] for row in session.io.run(session.connection.admin.query(left))}}
                 if "job/1" not in found or time.monotonic() > end:
                     break
                 time.sleep(0.05)
@@ -107,7 +107,7 @@ def test_what_a_delete_could_not_purge_is_purged_later(session: Session, monkeyp
     again = rnb.map(abs, range(3), name="later", session=session, show=False)
     assert (again.values(), again.attached) == ([0, 1, 2], 0)
     monkeypatch.setattr(Admin, "purge", purge)
-    session._sweeper.soon()
+    session.sweeper.soon()
     eventually(lambda: "later/1/0/0" not in keys(session))
     assert "later/2/0/0" in keys(session)
 
@@ -223,10 +223,10 @@ def test_single_calls_are_kept_for_as_long_as_jobs_and_what_belongs_to_a_job_is_
         assert job.values() == [2, 4]
         assert rnb.call(double, 3, session=session) == 6
         assert len(keys(session)) == 3
-        session._io.run(session._sweeper.sweep())
+        session.io.run(session.sweeper.sweep())
         assert len(keys(session)) == 3
         time.sleep(2.1)
-        session._io.run(session._sweeper._purge_calls(session._connection.admin))
+        session.io.run(session.sweeper._purge_calls(session.connection.admin))
         assert set(keys(session)) <= {"a job/1/0/0", "a job/1/0/1"}
 
 

@@ -177,8 +177,8 @@ def test_cancelling_reaches_the_invocations_in_flight_and_leaves_none_alive(sess
     job.cancel()
     frame = job.result(20)
     assert frame["status"].tolist() == ["ok"] + ["cancelled"] * 9
-    alive = session._io.run(
-        session._admin.query("select id, target, status from sys_invocation where status != 'completed'")
+    alive = session.io.run(
+        session.connection.admin.query("select id, target, status from sys_invocation where status != 'completed'")
     )
     assert [row for row in alive if "jobs" not in row["target"]] == []
 
@@ -305,7 +305,7 @@ def test_what_is_in_flight_goes_on_when_its_service_is_replaced(session: Session
         time.sleep(0.3)
         service, _ = slow("new")
         session.serve(service)
-        session._io.loop.call_soon_threadsafe(gate.set)
+        session.io.loop.call_soon_threadsafe(gate.set)
         assert answer.result(20) == "old x"
 
 
@@ -344,10 +344,10 @@ def test_an_invocation_that_does_not_match_its_journal_says_so_and_restarts(sess
     assert pid is not None
     os.kill(pid, signal.SIGKILL)  # the invocation in flight is replayed, with the new function
     deadline = time.monotonic() + 20
-    while "no longer match their journal" not in job._progress().note and time.monotonic() < deadline:
+    while "no longer match their journal" not in job.progress().note and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert "1 in flight no longer match their journal, since changing was changed" in job._progress().note
-    session._io.loop.call_soon_threadsafe(gate.set)
+    assert "1 in flight no longer match their journal, since changing was changed" in job.progress().note
+    session.io.loop.call_soon_threadsafe(gate.set)
     assert job.restart() == 1
     assert job.values() == ["first 0", "other 1"]
     assert sorted(began) == ["first 0", "first 1", "other 1"]

@@ -10,6 +10,7 @@ import pytest
 from restate import Context
 
 import restate_nb as rnb
+from restate_nb.handle.job import runner_of
 from restate_nb.server.http import UnknownInvocation, Unreachable
 from restate_nb.session.session import Session
 from tests.support import eventually
@@ -23,7 +24,7 @@ async def waits(ctx: Context, item: int) -> int:
 def test_a_cancel_of_durable_items_while_restate_is_away_is_done_later(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("restate_nb.handle.job._CANCEL_SECONDS", 0.3)
+    monkeypatch.setattr("restate_nb.handle.job.CANCEL_SECONDS", 0.3)
 
     async def fn(ctx: Context, item: int) -> int:
         await ctx.sleep(timedelta(milliseconds=100 if item < 6 else 3_600_000))
@@ -34,7 +35,7 @@ def test_a_cancel_of_durable_items_while_restate_is_away_is_done_later(
 
     job = rnb.map(fn, range(10), concurrency=2, session=session, show=False)
     with monkeypatch.context() as patch:
-        patch.setattr(session._admin, "query", away)
+        patch.setattr(session.connection.admin, "query", away)
         job.cancel()
         assert not job.done()
     frame = job.result(20)
@@ -45,8 +46,8 @@ def test_a_cancel_of_durable_items_while_restate_is_away_is_done_later(
 def test_what_could_not_be_cancelled_at_once_is_cancelled_later(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert session._admin is not None
-    cancel, refusals = session._admin.cancel, iter([Unreachable("away"), UnknownInvocation("gone")])
+    assert session.connection.admin is not None
+    cancel, refusals = session.connection.admin.cancel, iter([Unreachable("away"), UnknownInvocation("gone")])
 
     async def first_away(invocation: str) -> bool:
         for refusal in refusals:
@@ -55,7 +56,7 @@ def test_what_could_not_be_cancelled_at_once_is_cancelled_later(
 
     job = rnb.map(waits, range(5), session=session, show=False)
     eventually(lambda: len(job.steps()) == 5)
-    monkeypatch.setattr(session._admin, "cancel", first_away)
+    monkeypatch.setattr(session.connection.admin, "cancel", first_away)
     job.cancel()
     assert job.result(20)["status"].tolist() == ["cancelled"] * 5
 
@@ -84,7 +85,11 @@ def test_items_whose_function_is_lost_or_changed_are_cancelled_too(tmp_path: Pat
         with pytest.warns(rnb.OlderResults, match="`fn.step` has changed since"):
             changed = rnb.map(version("other"), range(3), name="changed", session=session, show=False)
         lost = session.job("lost")
-        eventually(lambda: changed._driver.work.mismatched == 3 and "Waiting for the function" in str(lost.diagnose()))
+        eventually(
+            lambda: (
+                runner_of(changed).data.backend.mismatched == 3 and "Waiting for the function" in str(lost.diagnose())
+            )
+        )
         for job in (lost, changed):
             job.cancel()
             assert job.result(20)["status"].tolist() == ["cancelled"] * 3

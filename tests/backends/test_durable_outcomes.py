@@ -293,7 +293,7 @@ def test_a_cancellation_by_restate_is_one_in_an_operation_and_in_a_step_too(sess
         time.sleep(0.05)
     job.cancel()
     assert job.result(20)["status"].tolist() == ["cancelled"] * 3
-    assert not session._functions.invocations, "what ran for them was let go"
+    assert not session.connection.functions.invocations, "what ran for them was let go"
 
 
 def test_items_that_raise_and_cancel_at_random_all_have_an_outcome(any_session: Session) -> None:
@@ -391,6 +391,6 @@ def test_an_attempt_overtaken_by_the_one_that_ends_the_invocation_begins_no_step
     assert session.server.pid is not None
     os.kill(session.server.pid, signal.SIGKILL)
     assert job.values() == [1]
-    session._io.loop.call_soon_threadsafe(gate.set)
+    session.io.loop.call_soon_threadsafe(gate.set)
     time.sleep(0.3)
     assert charged == [1]

@@ -20,7 +20,8 @@ import pytest
 import restate_nb as rnb
 from restate_nb.engine.waiting import cause_of
 from restate_nb.errors import ServerError
-from restate_nb.handle.runner import JobRunner
+from restate_nb.handle.job import runner_of
+from restate_nb.handle.record import JobRecord
 from restate_nb.server.http import Unreachable
 from restate_nb.server.lifecycle import ServerHandle, start_server, stop_server
 from restate_nb.session.session import Session
@@ -96,18 +97,18 @@ def test_a_job_outlives_its_server_and_supervisor_in_the_moment_in_which_it_is_n
     when: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They come back after the time for which a cell would wait."""
-    change, died = JobRunner._change, threading.Event()
+    change, died = JobRecord.change, threading.Event()
     monkeypatch.setattr("restate_nb.backends.job_store.DEFAULT_PATIENCE", 0.5)
-    monkeypatch.setattr("restate_nb.handle.job._NOTED_SECONDS", 0.3)
+    monkeypatch.setattr("restate_nb.handle.runner.NOTED_SECONDS", 0.3)
     with Session("noted", data_dir) as session:
 
-        async def dying(self: JobRunner, **changes: Any) -> None:
+        async def dying(self: JobRecord, **changes: Any) -> None:
             if when in changes and not died.is_set():
                 os.kill(session.server.status().supervisor_pid, signal.SIGKILL)  # the server dies with it
                 died.set()
             await change(self, **changes)
 
-        monkeypatch.setattr(JobRunner, "_change", dying)
+        monkeypatch.setattr(JobRecord, "change", dying)
         job = rnb.map(abs, range(100), name="noted", session=session, show=False)
         assert died.wait(20)
         assert job.wait(1.0) == (when == "summary"), "what has all its outcomes has ended"
@@ -116,7 +117,7 @@ def test_a_job_outlives_its_server_and_supervisor_in_the_moment_in_which_it_is_n
         assert rnb.map(abs, range(100), name="noted", session=session, show=False) is job
         assert job.values() == list(range(100))
         end = time.monotonic() + 20
-        while job._driver.manifest.summary is None:
+        while runner_of(job).data.manifest.summary is None:
             assert time.monotonic() < end
             time.sleep(0.02)
     with Session("noted", data_dir) as session:
@@ -127,7 +128,7 @@ def test_a_job_outlives_its_server_and_supervisor_in_the_moment_in_which_it_is_n
 def test_a_cancel_while_restate_is_away_returns_soon_and_counts_later(
     fn: Callable[..., Any], data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("restate_nb.handle.job._CANCEL_SECONDS", 0.3)
+    monkeypatch.setattr("restate_nb.handle.job.CANCEL_SECONDS", 0.3)
     with Session("cancelled", data_dir) as session:
         job = rnb.map(fn, range(200), concurrency=2, name="cancelled", session=session, show=False)
         while job.counts["ok"] < 2:
@@ -155,29 +156,29 @@ def test_a_cancellation_that_waited_does_not_end_a_later_round(data_dir: Path) -
     with Session("ordered", data_dir) as session:
         job = rnb.map(slow, range(4), name="ordered", session=session, show=False)
         job.result(20)
-        driver, order = job._driver, []
+        record, order = runner_of(job).data.record, []
 
         async def note(what: str) -> None:
-            await driver._change(paused=what == "first")
+            await record.change(paused=what == "first")
             order.append(what)
 
         async def both() -> None:
-            await driver._changing.acquire()
+            await record.changing.acquire()
             first, second = asyncio.create_task(note("first")), asyncio.create_task(note("second"))
             await asyncio.sleep(0.05)
-            driver._changing.release()
+            record.changing.release()
             await asyncio.gather(second, first)
 
-        session._io.run(both())
+        session.io.run(both())
         assert order == ["first", "second"]
-        assert not driver.manifest.paused
+        assert not record.manifest.paused
 
 
 def test_deleting_the_data_directory_of_a_running_job_is_noticed_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("restate_nb.session.session._LOOK_SECONDS", 0.1)
-    monkeypatch.setattr("restate_nb.session.session._STANDS_SECONDS", 0.5)
+    monkeypatch.setattr("restate_nb.session.session.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("restate_nb.session.session.STANDS_SECONDS", 0.5)
     home = tmp_path / "data"
     session = Session("deleted", home)
     try:
@@ -187,7 +188,7 @@ def test_deleting_the_data_directory_of_a_running_job_is_noticed_and_told(
         subprocess.run(["rm", "-rf", home], check=False)  # goes on where the server makes files meanwhile
         told = f"The data directory {home} was deleted or replaced while its server ran"
         assert told in str(job.diagnose())
-        assert told in job._progress().note
+        assert told in job.progress().note
         for do in (lambda: rnb.map(abs, [1], session=session, show=False), session.revive):
             with pytest.raises(
                 ServerError, match=r"was deleted or replaced .* rnb\.start\(\) ends that server, and begins anew"

@@ -13,6 +13,6 @@ import restate_nb.session.current
 def no_session_left() -> Iterator[None]:
     """Ends the session that a page began, as closing its notebook would."""
     yield
-    session = restate_nb.session.current._session
+    session = restate_nb.session.current.live_session
     if session is not None:
         session.stop()

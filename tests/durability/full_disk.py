@@ -44,7 +44,7 @@ def main() -> None:
         deadline, said = time.monotonic() + 30, ""
         while "disk" not in said and time.monotonic() < deadline:
             time.sleep(0.1)
-            said = job._progress().note
+            said = job.progress().note
         print("said:", said, flush=True)
         recorded = job.counts["ok"]
         assert not job.done()
@@ -52,7 +52,7 @@ def main() -> None:
         deadline = time.monotonic() + 30
         while "room again" not in said and not job.done() and time.monotonic() < deadline:
             time.sleep(0.1)
-            said = job._progress().note or said
+            said = job.progress().note or said
         print("said:", said, flush=True)
         frame = job.result(120)
         assert frame["value"].tolist() == [f"{item} {'x' * 2000}" for item in range(TOTAL)]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import restate_nb as rnb
 from restate_nb.engine.record import OK
+from restate_nb.handle.job import runner_of
 from tests.durability.outcomes import final_outcomes
 
 CONCURRENCY = 20
@@ -62,7 +63,9 @@ def watch(job: rnb.Job[int], path: Path) -> None:
     told: set[int] = set()
     with path.open("a") as file:
         while True:
-            recorded = set(job._ledger.positions(OK))  # what job.frame() shows, without a second of loading pandas
+            recorded = set(
+                runner_of(job).data.ledger.positions(OK)
+            )  # what job.frame() shows, without a second of loading pandas
             file.writelines(f"{position}\n" for position in sorted(recorded - told))
             file.flush()
             told = recorded

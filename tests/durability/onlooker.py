@@ -62,7 +62,7 @@ def main() -> None:
             answer = rnb.jobs()["name"].tolist()
         elif cell == "look":
             assert job is not None
-            answer = {"status": job.status, "ok": job.counts["ok"], "note": job._progress().note}
+            answer = {"status": job.status, "ok": job.counts["ok"], "note": job.progress().note}
         elif cell == "result":
             assert job is not None
             answer = job.result(60)["value"].tolist() == [item * item for item in range(total)]

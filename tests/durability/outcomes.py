@@ -6,13 +6,14 @@ from collections import Counter
 from typing import Any
 
 import restate_nb as rnb
+from restate_nb.handle.job import runner_of
 from restate_nb.service.wire import SHARD_HANDLER, items_service, output_decoder, shard_key
 from restate_nb.session.session import Session
 
 
 def final_outcomes(session: Session, job: rnb.Job[Any], round_: int = 0) -> Counter[int]:
     """By position, for one round of a finished job."""
-    manifest = job._driver.manifest
+    manifest = runner_of(job).data.manifest
     counts = Counter[int]()
 
     async def read() -> None:
@@ -20,12 +21,12 @@ def final_outcomes(session: Session, job: rnb.Job[Any], round_: int = 0) -> Coun
             key: str | None = shard_key(manifest.name, manifest.generation, round_, shard)
             while key is not None:
                 try:
-                    body = await session._ingress.attach(items_service(session.name), SHARD_HANDLER, key)
+                    body = await session.connection.ingress.attach(items_service(session.name), SHARD_HANDLER, key)
                 except LookupError:  # there is no such shard: the one before was the last
                     return
                 output = output_decoder.decode(body)
                 counts.update(each.position for group in output.groups for each in group if each.final)
                 key = output.next
 
-    session._io.run(read())
+    session.io.run(read())
     return counts

@@ -64,8 +64,8 @@ def kept(session: Session) -> dict[str, int]:
         "threads": sum(each.name.startswith("rnb") for each in threading.enumerate()),
         "descriptors": ME.num_fds(),
         "handles": len(session.jobs),
-        "runs": len(session._runs),
-        "functions": len(session._functions),
+        "runs": len(session.connection.runs),
+        "functions": len(session.connection.functions),
         "kB": tracemalloc.get_traced_memory()[0] // 1024,
     }
 

@@ -55,7 +55,7 @@ def stand_still(session: Session, seconds: float) -> None:
         began, said = time.monotonic(), ""
         while time.monotonic() - began < seconds:
             time.sleep(0.1)
-            said = job._progress().note
+            said = job.progress().note
             assert job.status == "running"
             assert job.counts["ok"] - recorded <= 20, "nothing is called recorded that is not"
         assert said == (
@@ -68,7 +68,7 @@ def stand_still(session: Session, seconds: float) -> None:
     assert frame["value"].tolist() == [item * item for item in range(3000)]
     assert calls == dict.fromkeys(range(3000), 1)
     assert frame["attempts"].eq(1).all()
-    assert job._progress().note == ""
+    assert job.progress().note == ""
     asking.join(20)
     if seconds > http.DEFAULT_PATIENCE:  # the cell has ended with an error that says why, and is run again
         assert "it hangs, or its process is stopped" in str(asked.pop())
@@ -90,7 +90,7 @@ def test_a_job_goes_on_after_long_too(session: Session, seconds: float) -> None:
 def test_a_question_to_a_server_that_stands_still_ends_with_an_error(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session._admin, "patience", 1.0)  # of 30 s
+    monkeypatch.setattr(session.connection.admin, "patience", 1.0)  # of 30 s
     monkeypatch.setattr(http, "PROBE_TIMEOUT", 0.5)
     server = session.server.pid
     assert server is not None

@@ -188,7 +188,7 @@ async def test_where_the_machine_gives_few_threads_fewer_items_run_at_once(limit
 async def test_a_pool_for_which_there_is_no_thread_at_all_begins_when_there_is_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("restate_nb.engine.pool._GROW", 0.02)
+    monkeypatch.setattr("restate_nb.engine.pool.GROW_SECONDS", 0.02)
     threads = Few()
     threads.most = 0
     pool = Pool(asyncio.get_running_loop(), "none", threads)

@@ -129,11 +129,11 @@ def test_cancelling_the_invocation_ends_it(session: Session) -> None:
         answer = thread.submit(session.call, waiting, 5)
         while sum(CALLS.values()) < 5:
             time.sleep(0.01)
-        admin = session._admin
-        (row,) = session._io.run(
+        admin = session.connection.admin
+        (row,) = session.io.run(
             admin.query("select id from sys_invocation where target_handler_name = 'waiting' and status != 'completed'")
         )
-        session._io.run(admin.cancel(row["id"]))
+        session.io.run(admin.cancel(row["id"]))
         with pytest.raises(InvocationFailed, match="409"):
             answer.result(20)
 

@@ -15,7 +15,7 @@ import pytest
 import restate
 
 import restate_nb as rnb
-from restate_nb.handle import visible
+from restate_nb.handle import status
 from restate_nb.handle.diagnosis import Diagnosis
 from restate_nb.session.session import Session
 from tests.support import eventually
@@ -118,13 +118,13 @@ def test_a_diagnosis_tells_what_restate_has_paused_and_resume_goes_on(session: S
         return item
 
     job = rnb.map(step, [7], session=session, show=False)
-    admin, key = session._admin, job.name
+    admin, key = session.connection.admin, job.name
     rows: list[dict[str, Any]] = []
     while not rows:
-        rows = session._io.run(
+        rows = session.io.run(
             admin.query(f"select id from sys_invocation where idempotency_key like '{key}%' and status <> 'completed'")
         )
-    session._io.run(admin.pause(rows[0]["id"]))
+    session.io.run(admin.pause(rows[0]["id"]))
     found = until(job, lambda each: "paused" in " ".join(each.reasons))
     assert "Restate has paused 1 invocation" in found.reasons[0] and "job.resume()" in found.reasons[0]
     job.resume()
@@ -132,20 +132,20 @@ def test_a_diagnosis_tells_what_restate_has_paused_and_resume_goes_on(session: S
 
 
 def test_the_panel_shows_the_diagnosis_after_some_seconds(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visible, "_QUIET_SECONDS", 0.2)
-    monkeypatch.setattr(visible, "_LONG_SECONDS", 0.4)
+    monkeypatch.setattr(status, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(status, "LONG_SECONDS", 0.4)
     with submitted(session, waits_in_vain, [1]) as job:
         while not job.counts["running"]:
             time.sleep(0.01)
-        assert job._progress().note == ""
+        assert job.progress().note == ""
         time.sleep(0.5)
-        assert "job.diagnose()" in job._progress().note
+        assert "job.diagnose()" in job.progress().note
     with submitted(session, lambda item: item, range(5), max_per_second=0.1) as job:
         while not job.counts["ok"]:
             time.sleep(0.01)
-        job._progress()
+        job.progress()
         time.sleep(0.3)
-        assert "max_per_second" in job._progress().note
+        assert "max_per_second" in job.progress().note
 
 
 def test_a_diagnosis_reads_well_in_a_notebook(session: Session) -> None:

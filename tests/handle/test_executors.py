@@ -410,7 +410,7 @@ def test_workers_that_the_machine_does_not_give_are_waited_for_while_others_run(
             raise BlockingIOError(11, "Resource temporarily unavailable")
         start(self, function)
 
-    monkeypatch.setattr(process_runner, "_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(process_runner, "PAUSES", (0.01, 0.01))
     monkeypatch.setattr(process_runner.Worker, "__init__", refused)
     job = submit(session, abs, range(-9, 0), concurrency=4, name="few workers")
     assert job.values(), job.diagnose()

@@ -11,6 +11,7 @@ import restate
 
 import restate_nb as rnb
 from restate_nb.backends import local
+from restate_nb.handle.job import runner_of
 from restate_nb.session.session import Session
 from tests.engine.test_limits import most_in_a_window
 from tests.support import submit
@@ -74,7 +75,7 @@ def test_the_chart_of_throughput_has_the_limits_as_they_were_changed(session: Se
             time.sleep(0.01)
         job.concurrency = concurrency
     job.result()
-    assert list(job._limits.frame()["concurrency"]) == [3, 9, 6]
+    assert list(runner_of(job).data.limits.frame()["concurrency"]) == [3, 9, 6]
     for ax in (job.throughput(), job.overview()[1, 0]):
         shown = [each for axes in ax.figure.axes for each in axes.lines if each.get_label() == "limit at once"]
         assert [list(line.get_ydata()) for line in shown] == [[3, 3, 9, 9, 6, 6]]
@@ -89,7 +90,7 @@ def test_the_chart_of_throughput_has_the_concurrency_as_it_adapted_itself(sessio
 
     job = submit(session, easy, range(400), name="by itself", concurrency=(2, 60))
     job.result()
-    seen = job._limits.frame()["concurrency"]
+    seen = runner_of(job).data.limits.frame()["concurrency"]
     assert len(seen) > 3
     assert seen.max() > 15
     assert seen.between(2, 60).all()

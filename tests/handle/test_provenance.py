@@ -23,6 +23,7 @@ import pandas as pd
 import pytest
 
 import restate_nb as rnb
+from restate_nb.handle.job import runner_of
 from restate_nb.service.variants import Variant, Vary, claim_variant, find_variant, note_varying
 from restate_nb.session.session import Session
 from tests.support import defined, submit
@@ -30,9 +31,7 @@ from tests.support import defined, submit
 
 def restarted(session: Session) -> None:
     """Let the session forget what it knows of its jobs, as if this were another process."""
-    for job in session.jobs:
-        job._leave()
-    session._registry._jobs.clear()
+    session.forget_handles()
 
 
 # ---------------------------------------------------------------- without a name
@@ -86,7 +85,7 @@ def test_what_is_changed_while_the_job_runs_is_the_functions_own_doing(session: 
     assert again is job
     assert job.values() == [1, 2, 3]
     assert submit(session, work, [1, 2, 3]) is job
-    assert job._driver.manifest.varies == ["work.seen"]
+    assert runner_of(job).data.manifest.varies == ["work.seen"]
 
 
 def test_what_the_user_changes_makes_another_job(session: Session) -> None:
@@ -146,7 +145,7 @@ def f(x):
     return x
 job = rnb.map(f, range(120), concurrency=2, show=False)
 if len(sys.argv) > 1:
-    while not job._driver.manifest.varies:
+    while not runner_of(job).data.manifest.varies:
         time.sleep(0.05)
     print(job.name, flush=True)
     time.sleep(60)
@@ -187,12 +186,12 @@ def test_a_finished_job_whose_function_has_changed_says_so(session: Session) -> 
     space = defined("RATE = 1\ndef helper(x): return x\ndef f(x): return helper(x) * RATE")
     job = submit(session, space["f"], [1, 2, 3], name="edited")
     assert job.values() == [1, 2, 3]
-    assert submit(session, space["f"], [1, 2, 3], name="edited")._progress().note == ""
+    assert submit(session, space["f"], [1, 2, 3], name="edited").progress().note == ""
     exec("def f(x): return -helper(x) * RATE", space)
     with pytest.warns(rnb.OlderResults, match="'edited': the results are of an older `f`") as caught:
         rnb.map(space["f"], [1, 2, 3], session=session, show=False, name="edited")
     assert caught[0].filename == __file__
-    assert "of an older `f`" in job._progress().note
+    assert "of an older `f`" in job.progress().note
     exec("def f(x): return helper(x) * RATE\ndef helper(x): return x + 1", space)
     with pytest.warns(rnb.OlderResults, match="of an older `helper`"):
         submit(session, space["f"], [1, 2, 3], name="edited")
@@ -227,7 +226,7 @@ def test_rows_tell_which_code_they_are_of_and_the_older_ones_can_be_run_again(se
     assert frame["value"].tolist() == [0, 1, -2, -3], "what ran then was of the older one"
     assert frame["code"].iloc[:2].nunique() == frame["code"].iloc[2:].nunique() == 1
     assert frame["code"].nunique() == 2
-    assert "2 of 4 are of other code" in job._progress().note
+    assert "2 of 4 are of other code" in job.progress().note
     restarted(session)
     found = submit(session, space["f"], [0, 1, 2, 3], name="halves")
     pd.testing.assert_series_equal(found.result(20)["code"], frame["code"])
@@ -255,7 +254,7 @@ def test_a_repair_of_what_failed_is_counted_and_not_warned_of_and_a_whole_new_ru
     exec(first, space)
     again = submit(session, space["f"], [1, 2, 3], name="repaired")
     assert again.values() == [1, 2, -3]
-    assert "1 of 3 are of other code" in again._progress().note
+    assert "1 of 3 are of other code" in again.progress().note
 
     exec(first, space)
     submit(session, space["f"], [1, 2], name="run anew").result(20)
@@ -285,7 +284,7 @@ def test_a_record_from_before_identities_is_attached_to_without_a_word(session: 
 
     job = submit(session, work, [1, 2, 3], name="earlier")
     job.result(20)
-    manifest = job._driver.manifest
+    manifest = runner_of(job).data.manifest
     manifest.made, manifest.bound = [], None
     assert submit(session, work, [1, 2, 3], name="earlier").values() == [1, 2, 3]
     assert "cannot be compared" in repr(job.identity())
@@ -354,11 +353,11 @@ def test_what_could_not_be_seen_is_told(session: Session) -> None:
     job = submit(session, work, [1, 2, 3])
     job.result(20)
     assert "not seen: work.lock: lock:" in repr(job.identity())
-    assert job._progress().note == ""
+    assert job.progress().note == ""
     restarted(session)
     again = submit(session, work, [1, 2, 3])
     again.result(20)
-    assert again._progress().note == "not seen: `work.lock`; see job.identity()"
+    assert again.progress().note == "not seen: `work.lock`; see job.identity()"
 
 
 def test_a_cached_function_of_a_notebook_runs_in_worker_processes(session: Session) -> None:

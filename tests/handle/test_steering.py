@@ -173,7 +173,7 @@ def test_the_time_between_a_round_and_the_next_is_in_no_list(tmp_path: Path) -> 
         time.sleep(2)
         again.set()
         job.retry_failed().result(20)
-        own = job._progress().elapsed
+        own = job.progress().elapsed
         here, there = (rnb.jobs(session).iloc[0] for session in (one, other))
         assert own == pytest.approx(here["elapsed_s"])
         assert own == pytest.approx(there["elapsed_s"])
@@ -196,7 +196,7 @@ def test_a_deleted_job_leaves_no_invocation_and_its_cell_runs_it_anew(any_sessio
     job = submit(any_session, fn, range(5), name=f"deleted {durable}")
     job.result(20)
     job.delete()
-    left = any_session._io.run(any_session._admin.query("select idempotency_key from sys_invocation"))
+    left = any_session.io.run(any_session.connection.admin.query("select idempotency_key from sys_invocation"))
     assert not [row for row in left if (row.get("idempotency_key") or "").startswith(f"deleted {durable}")]
     assert f"deleted {durable}" not in rnb.jobs(any_session)["name"].tolist()
     assert job.frame()["value"].tolist() == list(range(5)), "the handle keeps what it has"
@@ -266,7 +266,7 @@ def test_an_unfinished_job_that_is_had_by_its_name_waits_for_its_function(tmp_pa
         job = session.job("half")
         time.sleep(0.5)
         assert not job.done()
-        assert job._progress().note == "waiting for work: run the cell that maps it"
+        assert job.progress().note == "waiting for work: run the cell that maps it"
         assert job.counts["ok"] >= 10, "what is done is known"
         assert submit(session, work, range(100), name="half", concurrency=20) is job
         assert job.values() == list(range(100))

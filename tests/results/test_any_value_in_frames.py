@@ -27,6 +27,7 @@ from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.objects import Classes
 from restate_nb.engine.record import ERROR, OK, Attempt, Failure
 from restate_nb.errors import NotEncodable
+from restate_nb.handle.job import runner_of
 from restate_nb.results.error_groups import errors_frame
 from restate_nb.results.exports import plain_columns, records
 from restate_nb.results.frame import attempts_frame, compared, expanded, job_frame, joined
@@ -204,7 +205,7 @@ def test_a_value_whose_class_is_gone_is_told_in_its_row_and_takes_no_other_with_
 
     job = rnb.map(look, range(3), session=session, show=False)
     assert job.values() == [0, Found.YES, 2]
-    job._target.classes._named.clear()  # as in a kernel where the class is no more
+    runner_of(job).data.function.classes.named.clear()  # as in a kernel where the class is no more
     frame = job.frame()
     lost = frame["value"][1]
     assert isinstance(lost, rnb.Unreadable)

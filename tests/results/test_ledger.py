@@ -235,7 +235,7 @@ def test_long_jobs_forget_what_the_rate_no_longer_needs() -> None:
 
 
 def test_percentiles_are_of_how_long_items_ran_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SAMPLE", 200)
+    monkeypatch.setattr(module, "SAMPLE", 200)
     ledger = Ledger(401)
     assert ledger.percentiles() == (None, None)
     ledger.apply(0, [failure(400, 1, retry=True), success(400, 2)], 0)
@@ -245,7 +245,7 @@ def test_percentiles_are_of_how_long_items_ran_in_all(monkeypatch: pytest.Monkey
 
 
 def test_kinds_of_error_are_told_by_type_and_message_the_most_frequent_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failure_store, "_KINDS", 3)
+    monkeypatch.setattr(failure_store, "MAX_KINDS", 3)
     words = ["late", "late", "late", "gone", "gone", "full", "new", "late"]
     ledger = Ledger(len(words))
     failed = [Attempt(n, 1, ERROR, 100.0, 0.5, failure=Failure("E", word)) for n, word in enumerate(words)]
@@ -281,7 +281,7 @@ def test_items_are_known_when_all_of_them_have_ended() -> None:
 
 
 def test_values_are_those_of_their_items_however_many_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "_AT_ONCE", 3)
+    monkeypatch.setattr(spool, "AT_ONCE", 3)
     ledger = Ledger(10)
     for n in (5, 0, 9, 3, 1, 2, 8, 4, 6, 7):
         ledger.apply(0, [Attempt(n, 1, OK, 1.0, 0.5, msgspec.Raw(b"%d" % n))], 0)

@@ -175,8 +175,8 @@ def test_lines_of_threads_that_print_at_once_are_kept_whole_and_all_shown() -> N
 
 def test_lines_without_an_end_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "KEPT_LINES", 100)
-    monkeypatch.setattr(output, "_KEPT_BEGUN", 10)
-    monkeypatch.setattr(output, "_KEPT_CHARACTERS", 1_000)
+    monkeypatch.setattr(output, "KEPT_BEGUN", 10)
+    monkeypatch.setattr(output, "KEPT_CHARACTERS", 1_000)
     kept = output.OutputCapture()
 
     def write(position: int, text: str) -> None:

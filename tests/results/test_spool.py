@@ -20,7 +20,7 @@ from restate_nb.results.spool import Spool
 @pytest.mark.parametrize("seed", range(5))
 def test_a_spool_gives_back_what_was_appended(monkeypatch: pytest.MonkeyPatch, in_memory: int, seed: int) -> None:
     print("seed", seed)
-    monkeypatch.setattr(module, "_TAIL", 64)
+    monkeypatch.setattr(module, "TAIL_BYTES", 64)
     rng = random.Random(seed)
     raws = [rng.randbytes(rng.choice([0, 1, 7, 200])) for _ in range(200)]
     spool = Spool(in_memory=in_memory)
@@ -41,7 +41,7 @@ def test_an_empty_one_has_nothing() -> None:
 
 
 def test_readers_see_whole_items_while_others_append(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TAIL", 1_000)
+    monkeypatch.setattr(module, "TAIL_BYTES", 1_000)
     spool, over, wrong = Spool(in_memory=1_000), threading.Event(), list[bytes]()
 
     def read() -> None:
@@ -65,7 +65,7 @@ def test_what_is_large_goes_to_a_file_that_has_no_name(tmp_path: Path, monkeypat
     before = psutil.Process().num_fds()
     spool = Spool([b"x" * 1_000] * 5_000, in_memory=1_000_000)
     assert psutil.Process().num_fds() == before + 1 and not list(tmp_path.iterdir())
-    assert len(spool._tail) <= 1_000_000 + module._TAIL
+    assert len(spool._tail) <= 1_000_000 + module.TAIL_BYTES
     assert spool[0] == spool[4_999] == b"x" * 1_000
     del spool
     assert psutil.Process().num_fds() == before
@@ -86,7 +86,7 @@ def test_without_room_for_a_file_memory_has_to_do(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_spool_with_a_file_keeps_little_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TAIL", 100)
+    monkeypatch.setattr(module, "TAIL_BYTES", 100)
     spool = Spool(in_memory=10_000)
     for number in range(3_000):
         spool.append(b"%04d" % number)
@@ -112,7 +112,7 @@ def test_a_file_that_somebody_cut_is_told_of() -> None:
 
 
 def test_values_read_one_by_one_come_in_order_and_few_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TAIL", 1_000)
+    monkeypatch.setattr(module, "TAIL_BYTES", 1_000)
     raws = [bytes([each]) * (10 if each < 50 else 600) for each in range(100)]
     spool, taken = Spool(raws), list[int]()
     take = spool.take

@@ -204,8 +204,8 @@ def test_an_unreadable_record_of_others_is_left_out_and_told(
     async def spoil(ctx: restate.ObjectContext) -> None:
         ctx.set("manifest", {"total": -1})
 
-    session._endpoint.serve(theirs)
-    session._io.run(session._attendance.register())
+    session.endpoint.serve(theirs)
+    session.io.run(session.deployments.register())
     session.call(spoil, key="theirs")
     caplog.clear()
     listed = set(rnb.jobs(session)["name"])
@@ -223,7 +223,7 @@ def test_what_others_wrote_is_shown_as_text(session: Session) -> None:
 
     job = rnb.map(fails, [bad], name=bad, session=session, show=False)
     frame = job.result(20)
-    shown = [to_html(job._progress()), frame.to_html(), rnb.jobs(session).to_html(), job.errors().to_html()]
+    shown = [to_html(job.progress()), frame.to_html(), rnb.jobs(session).to_html(), job.errors().to_html()]
     for html in shown:
         assert "<script" not in html and "<img src=x" not in html
     assert any("&lt;script" in html for html in shown)

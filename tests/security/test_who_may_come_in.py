@@ -42,7 +42,7 @@ import restate_nb as rnb
 session = rnb.start("kernel", data_dir=sys.argv[1], listen=sys.argv[2])
 job = rnb.map(abs, [-1, -2], executor="process", show=False)
 job.result()
-print(session._endpoint.url, flush=True)
+print(session.endpoint.url, flush=True)
 sys.stdin.read()
 """
 
@@ -211,7 +211,7 @@ def test_the_endpoint_takes_only_what_its_own_server_has_signed_for_this_path(se
         async with aiohttp.ClientSession() as client:
             method = "POST" if path.startswith("/invoke") else "GET"
             accept = ("accept", "application/vnd.restate.endpointmanifest.v4+json")
-            async with client.request(method, session._endpoint.url + path, headers=[accept, *headers]) as answer:
+            async with client.request(method, session.endpoint.url + path, headers=[accept, *headers]) as answer:
                 return answer.status
 
     def signed(text: str) -> list[tuple[str, str]]:

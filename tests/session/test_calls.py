@@ -124,9 +124,9 @@ def test_a_call_with_an_idempotency_key_goes_on_in_the_next_process(
             call.result(10)
     with Session("calls", tmp_path / ".restate") as session:
         again = started(lambda: rnb.call(pay, 1, idempotency_key="order 1", session=session))
-        eventually(lambda: len(session._functions.invocations) == 2)
+        eventually(lambda: len(session.connection.functions.invocations) == 2)
         assert runs["charge"] == 2, "both went on behind what is recorded"
-        session._io.run(_cancel_all(session))
+        session.io.run(_cancel_all(session))
         with pytest.raises(InvocationFailed, match="409"):
             again.result(20)
         gate.set()
@@ -138,9 +138,9 @@ def test_a_call_with_an_idempotency_key_goes_on_in_the_next_process(
 
 
 async def _cancel_all(session: Session) -> None:
-    assert session._admin is not None
-    for row in await session._admin.query("select id from sys_invocation where status != 'completed'"):
-        await session._admin.cancel(row["id"])
+    assert session.connection.admin is not None
+    for row in await session.connection.admin.query("select id from sys_invocation where status != 'completed'"):
+        await session.connection.admin.cancel(row["id"])
 
 
 def test_functions_of_one_name_go_on_with_their_own_code(session: Session) -> None:
@@ -176,7 +176,7 @@ def test_trouble_of_the_admin_api_ends_no_call(session: Session, monkeypatch: py
         await ctx.sleep(timedelta(seconds=2.3))
         return "there"
 
-    monkeypatch.setattr(session._admin, "query", forbidden)
+    monkeypatch.setattr(session.connection.admin, "query", forbidden)
     assert rnb.call(slow, session=session) == "there"
     assert asked
 
@@ -194,7 +194,9 @@ def test_a_call_tells_of_its_own_failures_only(session: Session, capsys: pytest.
         return item
 
     session.serve(service)
-    bad = started(lambda: session._io.run(session._ingress.call("moody", "go", b'"bad"', idempotency_key="bad")))
+    bad = started(
+        lambda: session.io.run(session.connection.ingress.call("moody", "go", b'"bad"', idempotency_key="bad"))
+    )
     assert session.call(go, "good") == "good"
     assert "typo" not in capsys.readouterr().out
     mended.set()
@@ -210,7 +212,7 @@ def test_a_call_that_loses_restate_for_good_says_how_to_go_on(
     async def fn(ctx: Context) -> int:
         return 1
 
-    monkeypatch.setattr(session._ingress, "call", away)
+    monkeypatch.setattr(session.connection.ingress, "call", away)
     with pytest.raises(rnb.ServerError, match=r"the same call with idempotency_key='[0-9a-f]{32}' waits"):
         rnb.call(fn, session=session)
 

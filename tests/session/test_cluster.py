@@ -46,8 +46,8 @@ def test_a_job_whose_restate_is_away_says_so(tmp_path: Path) -> None:
             try:
                 job = rnb.invoke(ServiceClient[int, int]("Nobody", "x"), [1], session=session, show=False)
                 end = time.monotonic() + 60
-                while f"nothing is recorded: {url} does not answer" not in job._progress().note:
-                    assert time.monotonic() < end, job._progress().note
+                while f"nothing is recorded: {url} does not answer" not in job.progress().note:
+                    assert time.monotonic() < end, job.progress().note
                     time.sleep(0.2)
             finally:
                 os.kill(server.pid, signal.SIGCONT)

@@ -16,8 +16,8 @@ import pytest
 
 import restate_nb as rnb
 from restate_nb.server.admin import Admin
-from restate_nb.session import liveness
-from restate_nb.session.liveness import Liveness, is_within
+from restate_nb.session import deployments
+from restate_nb.session.deployments import Liveness, is_within
 from restate_nb.session.session import Session
 from tests.handle.counted import Calls
 from tests.support import start_python
@@ -65,7 +65,7 @@ def looks(session: Session, uri: str, count: int = 1, ours: set[str] = OURS, *, 
 
 
 def test_a_process_that_serves_lives_and_one_that_does_not_listen_is_gone(session: Session) -> None:
-    url = session._endpoint.url
+    url = session.endpoint.url
     for local in (True, False):
         assert looks(session, url, local=local) == [False]
         assert looks(session, f"{url}/dp_2", local=local) == [False]
@@ -83,7 +83,7 @@ def test_a_process_that_takes_connections_and_does_not_answer_may_go_on(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is stopped, or busy in native code; or its machine is so busy that connections have to wait."""
-    monkeypatch.setattr(liveness, "_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(deployments, "ANSWER_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
         uri = f"http://127.0.0.1:{listening.getsockname()[1]}"
         assert looks(session, uri, 4, local=True) == [False] * 4
@@ -119,8 +119,8 @@ def test_which_deployment_is_here_is_a_matter_of_the_whole_address(uri: str, pla
 def test_a_stopped_process_keeps_its_job_and_a_killed_one_loses_it(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(liveness, "_ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr("restate_nb.session.deployments._INTERVAL", 0.2)
+    monkeypatch.setattr(deployments, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("restate_nb.session.deployments.LOOK_SECONDS", 0.2)
     script = f"""
         import time
         from pathlib import Path

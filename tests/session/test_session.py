@@ -156,7 +156,7 @@ def test_a_finished_job_is_forgotten_when_its_retention_is_over(data_dir: Path) 
 
         def kept() -> int:
             query = "select count(*) as n from sys_invocation where target_service_name = 'rnb-brief'"
-            return int(session._io.run(session._connection.admin.query(query))[0]["n"])
+            return int(session.io.run(session.connection.admin.query(query))[0]["n"])
 
         assert kept() == 1
         deadline = time.monotonic() + 30

@@ -15,6 +15,7 @@ import pytest
 
 import restate_nb as rnb
 from restate_nb.backends import local
+from restate_nb.handle.job import runner_of
 from restate_nb.session.session import Session
 from tests.handle.counted import Calls
 
@@ -66,7 +67,7 @@ def test_input_that_does_not_fit_into_the_server_at_once_is_sent_as_shards_end(
     job = rnb.map(work, (f"{each:05}" + "x" * 100_000 for each in range(200)), session=session, show=False)
     for row in rnb.as_completed(job):
         seen.append(row.index)
-        most = max(most, job._driver.work._unfinished)  # type: ignore[attr-defined]
+        most = max(most, runner_of(job).data.backend.unfinished_bytes)  # type: ignore[attr-defined]
     assert sorted(seen) == list(range(200)) and set(job.values()) == {100_005}
     assert calls.counts() == dict.fromkeys(map(str, range(200)), 1)
     assert 900_000 < most <= 3_000_000

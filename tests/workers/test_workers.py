@@ -128,7 +128,7 @@ def test_a_job_of_the_session_and_one_of_its_workers_may_share_a_name(crew: Crew
         rnb.job("same", crew.session)
     assert rnb.job("same", crew.session, on="workers") is there
     assert rnb.job("same", crew.session, on="here") is here
-    crew.session._registry._jobs.clear()  # as in another process
+    crew.session.forget_handles()  # as in another process
     assert rnb.job("same", crew.session, on="workers").result(20)["value"].tolist() == ["even", "even"]
     again = rnb.job("same", crew.session, on="here")
     assert again.result(20)["value"].tolist() == [1, 2, 3]
@@ -180,7 +180,7 @@ def test_the_concurrency_of_a_running_job_is_what_was_sent(crew: Crew, tmp_path:
     job = crew.doubles(tmp_path / "runs", 400, 0.1, concurrency=40)
     with pytest.raises(InvalidInput, match=r"carries its concurrency with it.*job.cancel\(\)"):
         job.concurrency = 5
-    assert job._progress().note == "on workers: Restate runs 32 shards at once, and 1 or 2 items at a time in each"
+    assert job.progress().note == "on workers: Restate runs 32 shards at once, and 1 or 2 items at a time in each"
     job.cancel()
 
 
@@ -245,8 +245,7 @@ def test_a_paused_job_of_workers_starts_nothing_until_it_is_resumed(crew: Crew, 
 def test_a_job_stays_paused_for_whoever_comes_next(crew: Crew, tmp_path: Path) -> None:
     job = paused(crew, tmp_path / "runs", "paused for long")
     begun = len(executions(tmp_path / "runs"))
-    job._leave()
-    crew.session._registry._forget(job)
+    crew.session.forget_job(job)
     again = crew.session.job("paused for long")
     assert again is not job and again.status == "paused"
     time.sleep(1)
