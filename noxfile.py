@@ -26,7 +26,8 @@ BESIDE = ["tests/browser", "tests/deploy", "tests/docs", "tests/examples", "test
 CORE = [
     "tests/engine",
     "tests/service",
-    "tests/panel/test_panel.py",
+    "tests/panel/test_render.py",
+    "tests/panel/test_trend.py",
     "tests/test_exports.py",
     "tests/test_tracebacks.py",
     "tests/results/test_frames.py",

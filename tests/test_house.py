@@ -33,7 +33,7 @@ OF_OTHER_LIBRARIES = {
     "restate_nb.handle.items: _fields",
     "restate_nb.handle.originals: _fields",
     "restate_nb.patterns.loop_guard: _asyncio_future_blocking, _get_running_loop, _set_running_loop",
-    "restate_nb.patterns.sdk: _restate_context_var",  # the SDK, of versions that were tested
+    "restate_nb.patterns.sdk: _encode, _restate_context_var",  # the SDK, of versions that were tested
     "restate_nb.server.die_with_parent: _exit",
     "restate_nb.server.supervisor: _exit",
     "restate_nb.service.identity.arrays: _data, _mask, _pa_array",  # pandas: the memory of its arrays
@@ -43,9 +43,6 @@ OF_OTHER_LIBRARIES = {
 }
 """What has no other name: private members of Python and of other libraries, each looked at."""
 
-TO_BE_GIVEN_A_SEAM: set[str] = set()
-
-TOO_LONG: set[str] = set()
 
 BESIDE_THE_PACKAGE = {
     *("browser", "cluster", "deploy", "durability", "notebooks", "security"),  # of the whole
@@ -98,7 +95,7 @@ def reaches(module: Module) -> Iterator[tuple[int, str]]:
 
 
 def test_no_module_reaches_what_is_private_to_another() -> None:
-    known = members_of(OF_OTHER_LIBRARIES | TO_BE_GIVEN_A_SEAM)
+    known = members_of(OF_OTHER_LIBRARIES)
     found = [
         f"{module.path}:{line} {name}"
         for module in KNOWN.values()
@@ -108,19 +105,29 @@ def test_no_module_reaches_what_is_private_to_another() -> None:
     assert not found, "\n".join(["private to another module:", *found])
 
 
-def test_functions_are_at_most_60_lines_and_modules_520() -> None:
+def docstring_lines(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """How many lines its own docstring has."""
+    if ast.get_docstring(node) is None:
+        return 0
+    return (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
+
+
+def test_functions_are_at_most_60_lines_and_modules_520_without_docstrings() -> None:
     long = []
     for module in KNOWN.values():
-        if (lines := len(module.text.splitlines())) > MAX_MODULE:
-            long.append((module.name, lines))
+        documented = [
+            each
+            for each in ast.walk(module.tree)
+            if isinstance(each, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        ]
+        lines = len(module.text.splitlines()) - sum(map(docstring_lines, [module.tree, *documented]))
+        if lines > MAX_MODULE:
+            long.append(f"{module.name}: {lines}")
         for name, node in functions(module.tree):
-            docstring = node.body[0] if ast.get_docstring(node) is not None else None
-            lines = (node.end_lineno or 0) - node.lineno + 1
-            if docstring is not None:
-                lines -= (docstring.end_lineno or 0) - docstring.lineno + 1
+            lines = (node.end_lineno or 0) - node.lineno + 1 - docstring_lines(node)
             if lines > MAX_FUNCTION:
-                long.append((f"{module.name}.{name}", lines))
-    assert not [f"{name}: {lines}" for name, lines in long if name not in TOO_LONG]
+                long.append(f"{module.name}.{name}: {lines}")
+    assert not long
 
 
 # ---------------------------------------------------------------- tests

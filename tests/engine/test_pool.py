@@ -229,7 +229,7 @@ async def test_a_coroutine_that_hangs_is_cut_off_at_its_timeout(pool: Pool) -> N
     assert cancelled.is_set()
 
 
-async def test_an_attempt_keeps_its_timeout_when_the_function_is_brought_anew_without_one(pool: Pool) -> None:
+async def test_an_attempt_keeps_its_timeout_when_a_function_without_one_comes(pool: Pool) -> None:
     queue = queue_of(30)
     pool.add(queue)
     pool.provide(Function(asyncio.sleep).item_call(), RunPolicy(timeout=0.1))
@@ -548,7 +548,7 @@ def numbered(*positions: int) -> ShardQueue:
     return ShardQueue(len(payloads), lambda: entries(payloads, {}))
 
 
-async def test_cancelling_one_queue_leaves_the_others_alone_and_says_how_long_its_items_ran(pool: Pool) -> None:
+async def test_cancelling_one_queue_leaves_others_alone_and_says_how_long_items_ran(pool: Pool) -> None:
     gate, mine, other = Gate(), numbered(0, 1), numbered(10, 11)
     pool.add(mine)
     pool.add(other)

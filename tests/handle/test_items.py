@@ -273,7 +273,7 @@ def test_a_generator_that_does_not_end_says_how_far_it_is(capsys: pytest.Capture
     assert "Stopped while the items were read, after 10 of them. Nothing was started." in said()
 
 
-def test_there_is_a_bound_to_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_items_are_read_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(items_module, "MAX_ITEMS", 100)
     with pytest.raises(rnb.InvalidInput, match=r"more than 100 items.*itertools\.islice"):
         got(number for number in itertools.count())
