@@ -25,6 +25,7 @@ import pytest
 import restate_nb as rnb
 from restate_nb.handle.job import runner_of
 from restate_nb.service.variants import Variant, Vary, claim_variant, find_variant, note_varying
+from restate_nb.service.wire import Manifest
 from restate_nb.session.session import Session
 from tests.support import defined, submit
 
@@ -137,6 +138,7 @@ def test_a_job_killed_in_the_middle_goes_on_though_its_content_had_changed(tmp_p
         """
 import random, sys, time
 import restate_nb as rnb
+from restate_nb.handle.job import runner_of
 rnb.start("killed", data_dir="data")
 rng = random.Random()  # another one in each process
 def f(x):
@@ -278,16 +280,29 @@ def test_only_what_is_older_runs_again_after_a_restart(session: Session) -> None
         submit(session, space["f"], [1, 2, 3], name="content", fresh="all")
 
 
-def test_a_record_from_before_identities_is_attached_to_without_a_word(session: Session) -> None:
+def test_a_record_from_before_identities_is_attached_to_without_a_word(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def work(item: int) -> int:
         return item
 
     job = submit(session, work, [1, 2, 3], name="earlier")
     job.result(20)
-    manifest = runner_of(job).data.manifest
-    manifest.made, manifest.bound = [], None
-    assert submit(session, work, [1, 2, 3], name="earlier").values() == [1, 2, 3]
+    store = session.connection.job_store
+    opened = store.open
+
+    async def open_earlier(wanted: Manifest, *, fresh: bool) -> tuple[Manifest, bool]:
+        manifest, began = await opened(wanted, fresh=fresh)
+        manifest.made, manifest.bound = [], None
+        return manifest, began
+
+    monkeypatch.setattr(store, "open", open_earlier)
+    assert submit(session, work, [1, 2, 3], name="earlier") is job  # the handle that is there
     assert "cannot be compared" in repr(job.identity())
+    restarted(session)
+    attached = submit(session, work, [1, 2, 3], name="earlier")
+    assert attached.values() == [1, 2, 3]
+    assert "cannot be compared" in repr(attached.identity())
 
 
 # ---------------------------------------------------------------- what is bound
