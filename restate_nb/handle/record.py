@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final
 from uuid import uuid4
 
@@ -66,20 +67,25 @@ class JobRecord:
             change = msgspec.convert({"generation": manifest.generation, **changes}, Change, from_attributes=True)
             self.manifest = await self.connection.job_store.change(manifest, change, patient=patient)
 
-    async def reopen(self, wanted: Manifest, *, fresh: bool, rounds_may_differ: bool) -> JobRecord:
+    async def reopen(
+        self, wanted: Manifest, *, fresh: bool, had_ended: Callable[[], bool]
+    ) -> tuple[JobRecord, Manifest]:
         """Open a job of which this may be the record; see `open_record`. No change of this process comes in between.
 
         Args:
             wanted: the job as it would begin.
             fresh: begin it anew.
-            rounds_may_differ: take over the manifest although another process has added rounds.
+            had_ended: whether the job has ended here: only then can rounds be followed that another process has added.
+
+        Returns:
+            The record that was opened, and how the manifest of this one was before it.
         """
         async with self.changing:
+            before, ended = self.manifest, had_ended()
             opened = await open_record(self.connection, wanted, fresh=fresh)
-            rounds = len(opened.manifest.rounds)
-            if opened.key == self.key and (rounds_may_differ or rounds == len(self.manifest.rounds)):
+            if opened.key == self.key and (ended or len(opened.manifest.rounds) == len(before.rounds)):
                 self.manifest = opened.manifest
-            return opened
+            return opened, before
 
     async def vary(self, names: list[str]) -> None:
         """Note that these parts of the function vary by themselves."""

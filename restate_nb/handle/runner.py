@@ -197,16 +197,18 @@ class JobRunner:
             wanted: the job as it would begin.
             fresh: begin it anew.
         """
-        data, before, had_ended = self.data, self.data.manifest, self.ended.done()
-        opened = await data.record.reopen(wanted, fresh=fresh, rounds_may_differ=had_ended)
-        paused, rounds = before.paused, range(len(before.rounds), len(data.manifest.rounds))
-        if data.manifest.paused != paused:
-            (data.backend.resume if paused else data.backend.pause)()
-        if rounds:
+        data = self.data
+        opened, before = await data.record.reopen(wanted, fresh=fresh, had_ended=self.ended.done)
+        if opened.manifest is not data.manifest:
+            return opened
+        if opened.manifest.paused != before.paused:
+            (data.backend.resume if before.paused else data.backend.pause)()
+        if rounds := range(len(before.rounds), len(opened.manifest.rounds)):
             for number in rounds:
                 data.ledger.begin_round(number, data.manifest.rounds[number].chosen(data.manifest.total) or ())
             data.backend.reopen()
-            self.follow(rounds)
+            followed_to_its_end = self.ended.done() and self.ended.exception() is None
+            self.follow(rounds if followed_to_its_end else range(rounds.stop))
             self.update_panel()
         return opened
 

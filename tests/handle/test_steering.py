@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from datetime import timedelta
@@ -13,6 +14,8 @@ import pytest
 from restate import Context
 
 import restate_nb as rnb
+from restate_nb.handle.job import runner_of
+from restate_nb.service.wire import Change, Round
 from restate_nb.session.session import Session
 from tests.support import submit
 
@@ -126,6 +129,56 @@ def test_a_paused_job_stays_paused_in_the_next_session(tmp_path: Path) -> None:
         job.resume()
         assert job.values() == list(range(10))
         assert len(calls) == 10
+
+
+def add_round(job: rnb.Job[Any], positions: list[int]) -> Any:
+    """What adds a round to a job's record, as another process does."""
+    record = runner_of(job).data.record
+    manifest = record.manifest
+    code = manifest.rounds[0].code
+    added = Round.over(positions, manifest.total, code=code, started=time.time())
+    change = Change(generation=manifest.generation, add_round=added)
+    return record.connection.job_store.change(manifest, change)
+
+
+def test_a_round_of_another_process_is_followed_when_the_cell_runs_again(session: Session, tmp_path: Path) -> None:
+    """Else the handle would show, for as long as its kernel lives, what was before that round."""
+    healed = tmp_path / "healed"
+
+    def flaky(item: int) -> int:
+        if not healed.exists():
+            raise ValueError(item)
+        return item
+
+    job = submit(session, flaky, range(3), name="elsewhere")
+    assert job.result(20)["status"].tolist() == ["error"] * 3
+    healed.touch()
+    session.io.run(add_round(job, [0, 1]))
+    assert submit(session, flaky, range(3), name="elsewhere") is job
+    assert job.result(20)["status"].tolist() == ["ok", "ok", "error"]
+
+
+def test_a_round_of_its_own_that_is_being_added_is_not_followed_twice(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cell runs again in the moment in which the job notes a round: that one is followed by whoever adds it."""
+    flaky = Flaky()
+    job = submit(session, flaky, ITEMS, name="own round", version=1)
+    job.result(20)
+    runner, followed = runner_of(job), list[Any]()
+    record = runner.data.record
+    monkeypatch.setattr(runner, "follow", followed.append)
+
+    async def adding() -> Any:
+        async with record.changing:
+            opening = asyncio.create_task(runner.reopen(record.manifest, fresh=False))
+            await asyncio.sleep(0.05)  # it waits for its turn by now
+            record.manifest = await add_round(job, [0])
+        return await opening
+
+    session.io.run(adding())
+    assert len(record.manifest.rounds) == 2
+    assert followed == []
 
 
 def test_all_jobs_of_the_server_are_listed_with_their_counts(tmp_path: Path) -> None:
