@@ -252,6 +252,9 @@ class Job(Generic[T]):
         What is done stays. While Restate is away this returns after some seconds, and the job is cancelled as soon as
         it is back.
 
+        Raises:
+            InvalidInput: this process is a fork of the session's.
+
         Example:
             job.cancel()
         """
@@ -459,6 +462,7 @@ class Job(Generic[T]):
 
         Raises:
             InvalidInput: the function takes no Restate context, so it has no steps.
+            ServerError: Restate cannot be asked.
 
         Example:
             from datetime import timedelta

@@ -4,11 +4,13 @@ answer any more, and leave no process behind."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection
+import warnings
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,15 @@ from restate_nb.session.session import Session
 from tests.support import run_python
 
 BOUND = 5.0  # seconds that stop() takes at most
+
+
+@pytest.fixture(scope="module", autouse=True)
+def blocked_loops_leave() -> Iterator[None]:
+    """A loop that is blocked cannot close its connections, and leaves them to the garbage collector."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def runs(pid: int) -> bool:
