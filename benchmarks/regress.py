@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     began = time.monotonic()
     with ExitStack() as stack:
-        before, after = (stack.enter_context(_Side.of(commit)) for commit in (a, arguments.b))
+        before, after = (stack.enter_context(Side.of(commit)) for commit in (a, arguments.b))
         ratios, missing = measure(before, after, began, arguments.seconds)
     judged = {name: found for name, found in ratios.items() if len(found) >= FEWEST}
     slower = [name for name, found in judged.items() if is_slower(found, arguments.limit)]
@@ -80,7 +80,7 @@ def is_slower(ratios: list[float], limit: float) -> bool:
     return statistics.quantiles(ratios, n=4)[0] > limit
 
 
-def measure(one: _Side, other: _Side, began: float, seconds: float) -> tuple[dict[str, list[float]], dict[str, str]]:
+def measure(one: Side, other: Side, began: float, seconds: float) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Time ratios of each probe, other / one, in pairs that begin with each side in turn; and why some have none.
 
     Args:
@@ -112,7 +112,7 @@ def measure(one: _Side, other: _Side, began: float, seconds: float) -> tuple[dic
     return ratios, missing
 
 
-class _Side:
+class Side:
     """A process that measures one commit."""
 
     def __init__(self, commit: str, package: Path) -> None:
@@ -130,7 +130,7 @@ class _Side:
 
     @classmethod
     @contextmanager
-    def of(cls, commit: str) -> Iterator[_Side]:
+    def of(cls, commit: str) -> Iterator[Side]:
         with _checked_out(commit) as package:
             side = cls(commit, package)
             try:

@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 @functools.cache
-def _is_known(distribution: str) -> bool:
+def is_known(distribution: str) -> bool:
     """Whether the installed version is one that was tried; it is logged where it is not."""
     from importlib import metadata  # noqa: PLC0415 - few processes patch anything but files
 
@@ -131,7 +131,7 @@ def _watch(file: Any, stream: str, find: FindWrites) -> None:
 def _watch_terminal(shell: Any, find: FindWrites) -> None:
     """Go on in a terminal's IPython, where others take the place of what is watched: it puts back the `write` of before
     when a cell has ended, and has a file of another kind while it waits at the prompt."""
-    if not (_is_known("ipython") and _is_known("prompt_toolkit")):
+    if not (is_known("ipython") and is_known("prompt_toolkit")):
         return
     again = _watches_again(find)
     if again not in shell.events.callbacks["post_run_cell"]:
@@ -174,7 +174,7 @@ def guard_questions(on_question: OnQuestion) -> None:
         # another debugger that is attached, such as that of an editor, stops where it is asked to
         sys.breakpointhook = _guarded(sys.breakpointhook, "breakpoint()", on_question, unless=_has_other_debugger)
     kernel = jupyter_kernel()
-    if kernel is not None and _is_known("ipykernel"):  # which puts these in the place of `input` and `getpass`
+    if kernel is not None and is_known("ipykernel"):  # which puts these in the place of `input` and `getpass`
         for name, what in (("raw_input", "input()"), ("getpass", "getpass()")):
             setattr(kernel, name, _guarded(getattr(kernel, name), what, on_question))
 
@@ -225,6 +225,6 @@ def use_h2_protocol(protocol: type) -> None:
     """Have hypercorn make its HTTP/2 connections of this class, derived from its own, in all of this process."""
     import hypercorn.protocol  # noqa: PLC0415 - whoever calls this has loaded it
 
-    if _is_known("hypercorn"):
+    if is_known("hypercorn"):
         module: Any = hypercorn.protocol
         module.H2Protocol = protocol

@@ -151,6 +151,15 @@ def test_names_of_tests_have_at_most_80_characters_and_stand_once() -> None:
     assert not [places for places in where.values() if len(places) > 1], "stands twice"
 
 
+def test_no_test_asks_a_job_or_a_session_for_what_is_private() -> None:
+    """There are `runner_of(job)`, `session.connection` and the like."""
+    reach = re.compile(r"\b\w*(?:job|session)\w*\._(?!repr_|asdict)\w+")
+    found = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        found += [f"{path.relative_to(ROOT)}: {each}" for each in reach.findall(path.read_text())]
+    assert not found
+
+
 def test_folders_of_tests_mirror_those_of_the_package() -> None:
     package = {path.parent.name for path in (ROOT / "restate_nb").glob("*/__init__.py")}
     tests = {path.relative_to(ROOT / "tests").parts[0] for path in files_of_tests()}

@@ -14,9 +14,9 @@ from restate_nb import patches
 
 @pytest.fixture(autouse=True)
 def versions_are_read_again() -> Iterator[None]:
-    patches._is_known.cache_clear()
+    patches.is_known.cache_clear()
     yield
-    patches._is_known.cache_clear()
+    patches.is_known.cache_clear()
 
 
 @pytest.fixture

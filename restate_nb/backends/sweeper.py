@@ -89,7 +89,7 @@ class Sweeper:
                 await JobInvocations(rest.service, name, rest.generation).purge(self._admin)
                 key = f"purged/{session}/{name}/{rest.generation}/{rest.service}"
                 await self._ingress.send(jobs_service(session), "purged", encode(rest), key=name, idempotency_key=key)
-        await self._purge_calls(self._admin)
+        await self.purge_calls(self._admin)
 
     async def _left(self, admin: Admin, session: str) -> list[tuple[str, Unpurged]]:
         rows = await admin.query(
@@ -105,7 +105,7 @@ class Sweeper:
                     found.append((str(row["service_key"]), rest))
         return found
 
-    async def _purge_calls(self, admin: Admin) -> None:
+    async def purge_calls(self, admin: Admin) -> None:
         """Single calls run in the service that runs items, which keeps what belongs to a job until that is dropped."""
         before = (datetime.now(UTC) - self._retention).isoformat()
         await purge_where(

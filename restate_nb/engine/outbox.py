@@ -87,8 +87,8 @@ class ShardQueue:
         self._since = 0.0  # on time.monotonic: since then something waits to be recorded
         self._ended = self._ended_bytes = 0  # counted by the pool's thread
         self._recorded = self._recorded_bytes = 0  # counted by the handler's
-        self._outcomes: deque[Attempt] = deque()  # in no group yet
-        self._in_group: dict[int, Attempt] = {}  # by `_key`: on their way into the journal
+        self.outcomes_waiting: deque[Attempt] = deque()  # in no group yet
+        self.in_group: dict[int, Attempt] = {}  # by `_key`: on their way into the journal
         self._in_group_bytes = 0
         self._takers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
@@ -115,7 +115,7 @@ class ShardQueue:
         """
         if self._load is not None:
             return count != self._count
-        mine = {attempt.position for attempt in (*self._outcomes.copy(), *self._in_group.copy().values())}
+        mine = {attempt.position for attempt in (*self.outcomes_waiting.copy(), *self.in_group.copy().values())}
         return any(position in self.open or position in mine for position in ended)
 
     def unrecorded(self) -> tuple[int, int, float]:
@@ -134,7 +134,7 @@ class ShardQueue:
             self._since = time.monotonic()
         self._ended += 1
         self._ended_bytes += len(attempt.value)
-        self._outcomes.append(attempt)
+        self.outcomes_waiting.append(attempt)
         if self._takers:
             takers, self._takers = self._takers, []
             for loop, event in takers:
@@ -150,37 +150,37 @@ class ShardQueue:
 
         They stay in the queue until `acknowledge`; asked again before that, it gives the same ones.
         """
-        while not self._in_group:
+        while not self.in_group:
             event = asyncio.Event()
             # Before the look, or an outcome could slip in between. There may be two who wait: an attempt of the handler
             # that does not know yet that it is over, and the next one.
             self._takers.append((asyncio.get_running_loop(), event))
-            if not self._outcomes:
+            if not self.outcomes_waiting:
                 await event.wait()
             self._fill_group()
-        return list(self._in_group.values())
+        return list(self.in_group.values())
 
     def _fill_group(self) -> None:
         size = 0
-        while self._outcomes and len(self._in_group) < MAX_GROUP_COUNT:
-            attempt = self._outcomes[0]
+        while self.outcomes_waiting and len(self.in_group) < MAX_GROUP_COUNT:
+            attempt = self.outcomes_waiting[0]
             of_value = len(attempt.value)
             size += _RECORD_BYTES + of_value
             if attempt.failure is not None:
                 size += len(attempt.failure.message) + len(attempt.failure.traceback)
-            if size > MAX_GROUP_BYTES and self._in_group:
+            if size > MAX_GROUP_BYTES and self.in_group:
                 return
-            self._in_group[_key(attempt)] = attempt
+            self.in_group[_key(attempt)] = attempt
             self._in_group_bytes += of_value
-            self._outcomes.popleft()
+            self.outcomes_waiting.popleft()
 
     def acknowledge(self, recorded: Iterable[Attempt]) -> None:
         """These are in the journal."""
         for attempt in recorded:
-            if self._in_group.pop(_key(attempt), None) is not None:
+            if self.in_group.pop(_key(attempt), None) is not None:
                 self._recorded += 1
         self._since = time.monotonic()
-        if not self._in_group:
+        if not self.in_group:
             self._recorded_bytes += self._in_group_bytes
             self._in_group_bytes = 0
 

@@ -59,9 +59,9 @@ class OutputCapture:
 
     def __init__(self) -> None:
         self.job = object()
-        self._lines: deque[Line] = deque()
+        self.ended_lines: deque[Line] = deque()
         self._characters = 0  # in these lines
-        self._begun: dict[tuple[int, str], tuple[float, str]] = {}  # when, and what: lines without an end so far
+        self.begun_lines: dict[tuple[int, str], tuple[float, str]] = {}  # when, and what: lines without an end so far
         self._held: dict[tuple[int, str], str] = {}  # of these lines, what was not shown yet
         self._soon: set[str] = set()  # streams of which it will be
         self._lock = threading.Lock()
@@ -84,8 +84,8 @@ class OutputCapture:
     def lines(self) -> list[Line]:
         """The latest lines, those without an end included, in the order of their ends."""
         with self._lock:
-            begun = [Line(*key, *begun) for key, begun in self._begun.items()]
-            return [*self._lines, *begun][-KEPT_LINES:]
+            begun = [Line(*key, *begun) for key, begun in self.begun_lines.items()]
+            return [*self.ended_lines, *begun][-KEPT_LINES:]
 
     def write(self, stream: str, text: str, show: Callable[[str], Any]) -> None:
         """Keep what an item has written, and show it: whole lines at once, others soon, so that lines of threads are
@@ -135,22 +135,22 @@ class OutputCapture:
 
     def _keep(self, position: int, stream: str, text: str) -> None:
         key = position, stream
-        at, head = self._begun.pop(key) if key in self._begun else (time.time(), "")
+        at, head = self.begun_lines.pop(key) if key in self.begun_lines else (time.time(), "")
         *ended, rest = (head + text).split("\n")
         for part in ended:
             self._add(Line(position, stream, at, part[:_LONGEST]))
             at = time.time()
         if rest:
-            self._begun[key] = at, rest[:_LONGEST]
-            if len(self._begun) > KEPT_BEGUN:
-                oldest = next(iter(self._begun))
-                self._add(Line(*oldest, *self._begun.pop(oldest)))
+            self.begun_lines[key] = at, rest[:_LONGEST]
+            if len(self.begun_lines) > KEPT_BEGUN:
+                oldest = next(iter(self.begun_lines))
+                self._add(Line(*oldest, *self.begun_lines.pop(oldest)))
 
     def _add(self, line: Line) -> None:
-        self._lines.append(line)
+        self.ended_lines.append(line)
         self._characters += len(line.text)
-        while len(self._lines) > KEPT_LINES or self._characters > KEPT_CHARACTERS:
-            self._characters -= len(self._lines.popleft().text)
+        while len(self.ended_lines) > KEPT_LINES or self._characters > KEPT_CHARACTERS:
+            self._characters -= len(self.ended_lines.popleft().text)
 
 
 def at_item(position: int, call: Callable[[Any], T], payload: Any) -> T:

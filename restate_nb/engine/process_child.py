@@ -151,7 +151,7 @@ class _Worker:
         self._retry: Retry = NO_RETRY
         self._encode: Callable[[Any], bytes] = encode
         self._failed: BaseException | None = None
-        self._runner: asyncio.Runner | None = None
+        self.loop_runner: asyncio.Runner | None = None
 
     def load(self) -> None:
         """Unpickle the function, the first time: that imports what it needs, and may take seconds."""
@@ -185,9 +185,9 @@ class _Worker:
         async def wait() -> Any:
             return await awaitable
 
-        if self._runner is None:
-            self._runner = asyncio.Runner()
-        loop = self._runner.get_loop()
+        if self.loop_runner is None:
+            self.loop_runner = asyncio.Runner()
+        loop = self.loop_runner.get_loop()
         item = loop.create_task(wait())
         while True:
             try:

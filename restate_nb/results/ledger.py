@@ -67,7 +67,7 @@ class Ledger:
         self._round = array("H", bytes(2 * total))
         self._number = array("H", bytes(2 * total))  # of the last attempt, within its round
         self._seen: set[tuple[int, int, int]] = set()  # position, round and number of all but plain successes
-        self._recent: deque[tuple[float, int]] = deque()  # (when, how many ended)
+        self.recent: deque[tuple[float, int]] = deque()  # (when, how many ended)
         self._durations: deque[float] = deque(maxlen=SAMPLE)
         self.last_end = 0.0  # seconds since 1970
         self.attached_at = 0.0  # seconds since 1970: what ended before then was done by an earlier process
@@ -111,9 +111,9 @@ class Ledger:
                 if self._is_new(round_, attempt):
                     ended += self._add(round_, attempt)
             if now and ended:
-                self._recent.append((now, ended))
-                while self._recent and self._recent[0][0] < now - _RECENT_SECONDS:
-                    self._recent.popleft()
+                self.recent.append((now, ended))
+                while self.recent and self.recent[0][0] < now - _RECENT_SECONDS:
+                    self.recent.popleft()
         if now:
             self.on_recorded(now)
 
@@ -250,7 +250,7 @@ class Ledger:
     def rate(self, now: float) -> float | None:
         """Items that ended a second, over the last ten seconds; None while too little is known."""
         with self._lock:
-            recent = [(when, count) for when, count in self._recent if when >= now - _RECENT_SECONDS]
+            recent = [(when, count) for when, count in self.recent if when >= now - _RECENT_SECONDS]
         if len(recent) < 2:
             return None
         seconds = now - recent[0][0]

@@ -27,9 +27,9 @@ class Spool(Sequence[bytes]):
     def __init__(self, raws: Iterable[bytes] = (), *, in_memory: int = IN_MEMORY) -> None:
         self._limit = in_memory
         self._ends = array("Q")
-        self._tail = bytearray()  # what follows the `_written` bytes that are in the file
+        self.tail = bytearray()  # what follows the `_written` bytes that are in the file
         self._written = 0
-        self._file: IO[bytes] | None = None
+        self.file: IO[bytes] | None = None
         self._lock = threading.Lock()  # handlers append while cells read
         for raw in raws:
             self.append(raw)
@@ -37,31 +37,31 @@ class Spool(Sequence[bytes]):
     def append(self, raw: bytes | memoryview) -> int:
         """Add a byte string; return its position."""
         with self._lock:
-            self._tail += raw
-            self._ends.append(self._written + len(self._tail))
-            if len(self._tail) > self._limit:
+            self.tail += raw
+            self._ends.append(self._written + len(self.tail))
+            if len(self.tail) > self._limit:
                 self._write()
             return len(self._ends) - 1
 
     def _write(self) -> None:
         try:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="restate-nb-", buffering=0)  # noqa: SIM115 - closed below
-                weakref.finalize(self, self._file.close)
-            self._file.seek(self._written)
-            for start in range(0, len(self._tail), TAIL_BYTES):
-                self._write_all(memoryview(self._tail)[start : start + TAIL_BYTES])
+            if self.file is None:
+                self.file = tempfile.TemporaryFile(prefix="restate-nb-", buffering=0)  # noqa: SIM115 - closed below
+                weakref.finalize(self, self.file.close)
+            self.file.seek(self._written)
+            for start in range(0, len(self.tail), TAIL_BYTES):
+                self._write_all(memoryview(self.tail)[start : start + TAIL_BYTES])
         except OSError:
-            self._limit = len(self._tail) * 2  # the disk is full: tried again when as much has come once more
+            self._limit = len(self.tail) * 2  # the disk is full: tried again when as much has come once more
             return
-        self._written += len(self._tail)
-        self._tail = bytearray()
+        self._written += len(self.tail)
+        self.tail = bytearray()
         self._limit = TAIL_BYTES
 
     def _write_all(self, part: memoryview) -> None:
-        assert self._file is not None
+        assert self.file is not None
         while part:
-            part = part[self._file.write(part) :]
+            part = part[self.file.write(part) :]
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -82,7 +82,7 @@ class Spool(Sequence[bytes]):
         """The byte strings at these positions."""
         found = []
         with self._lock:
-            ends, tail, written = self._ends, self._tail, self._written
+            ends, tail, written = self._ends, self.tail, self._written
             for position in positions:
                 start, end = ends[position - 1] if position else 0, ends[position]
                 found.append(
@@ -104,11 +104,11 @@ class Spool(Sequence[bytes]):
         yield from self.take(some)
 
     def _read(self, start: int, end: int) -> bytes:
-        assert self._file is not None
-        self._file.seek(start)
+        assert self.file is not None
+        self.file.seek(start)
         parts = []
         while start < end:
-            part = self._file.read(end - start)
+            part = self.file.read(end - start)
             if not part:
                 raise OSError("The temporary file with the job's data was cut short.")
             parts.append(part)
@@ -136,4 +136,4 @@ class Spool(Sequence[bytes]):
         with self._lock:
             middle = min(max(start, self._written), end)
             head = self._read(start, middle) if start < middle else b""
-            return head + self._tail[middle - self._written : end - self._written]
+            return head + self.tail[middle - self._written : end - self._written]

@@ -86,12 +86,12 @@ class Session:
         self._watching: asyncio.Task[None] | None = None
         self.cluster = LocalCluster(cluster, listen=listen, env=server_env) if isinstance(cluster, Path) else cluster
         self.io = LoopThread("rnb-io")
-        self._work = LoopThread("rnb-work")
+        self.items_loop = LoopThread("rnb-work")
         try:
             self.io.run(self._make_parts(retention, patient))
         except BaseException:
             self.io.close()
-            self._work.close()
+            self.items_loop.close()
             self.cluster.close()
             raise
         try:
@@ -105,7 +105,7 @@ class Session:
         """Make what the session consists of, nothing of which is open yet; on its own loop."""
         cluster = self.cluster
         admin, ingress = cluster.admin(), cluster.ingress()
-        runs, functions = JobRuns(self._work.loop), DurableFunctions()
+        runs, functions = JobRuns(self.items_loop.loop), DurableFunctions()
         self.sweeper = Sweeper(admin, ingress, self.name, retention)
         self.endpoint = Endpoint(cluster.listen_address)
         items = shard_service(self.name, runs, retention=retention, patient=patient)
@@ -383,9 +383,9 @@ class Session:
         """End the loop on which items run, and worker processes; a blocked one is left to itself."""
         runs = self.connection.runs
         runs.close()
-        answers = _answers(self._work, self.connection.item_ingress.close())
-        blocked_at = "" if answers else self._work.where()
-        ended = self._work.close(_PATIENCE if answers else 0.0)
+        answers = _answers(self.items_loop, self.connection.item_ingress.close())
+        blocked_at = "" if answers else self.items_loop.where()
+        ended = self.items_loop.close(_PATIENCE if answers else 0.0)
         runs.kill(time.monotonic() + _PATIENCE)
         if not ended:
             _log.warning(

@@ -226,7 +226,7 @@ def test_single_calls_are_kept_for_as_long_as_jobs_and_what_belongs_to_a_job_is_
         session.io.run(session.sweeper.sweep())
         assert len(keys(session)) == 3
         time.sleep(2.1)
-        session.io.run(session.sweeper._purge_calls(session.connection.admin))
+        session.io.run(session.sweeper.purge_calls(session.connection.admin))
         assert set(keys(session)) <= {"a job/1/0/0", "a job/1/0/1"}
 
 

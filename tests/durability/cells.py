@@ -48,7 +48,7 @@ class Cells:
 
     def release(self, item: int) -> None:
         future = self._waiting[item]
-        self._session._work.loop.call_soon_threadsafe(future.set_result, None)
+        self._session.items_loop.loop.call_soon_threadsafe(future.set_result, None)
 
     def pause(self) -> None:
         self._job.pause()

@@ -48,7 +48,7 @@ def ended(thread: LoopThread, fn: Any, ways: list[str], policy: RunPolicy | None
     async def take() -> None:
         pool.add(queue)
         pool.provide(Function(fn).item_call(), policy or RunPolicy(concurrency=4))
-        while queue.waiting or queue.open or queue._outcomes or queue._in_group:
+        while queue.waiting or queue.open or queue.outcomes_waiting or queue.in_group:
             group = decode_group(await queue.next_group())
             queue.acknowledge(group)
             for each in group:
@@ -200,7 +200,7 @@ async def test_a_pool_for_which_there_is_no_thread_at_all_begins_when_there_is_o
             await asyncio.sleep(0.001)
         assert pool.thread_limit is not None
         threads.most = 5
-        while len(queue._outcomes) != 5:
+        while len(queue.outcomes_waiting) != 5:
             await asyncio.sleep(0.001)
         while pool.thread_limit is not None:
             await asyncio.sleep(0.001)

@@ -76,7 +76,7 @@ async def pool() -> AsyncIterator[Pool]:
 
 
 def unrecorded(queue: ShardQueue) -> bool:
-    return bool(queue._outcomes or queue._in_group)
+    return bool(queue.outcomes_waiting or queue.in_group)
 
 
 def unsettled(queue: ShardQueue) -> bool:

@@ -53,8 +53,8 @@ def loaded() -> Iterator[Load]:
 
     yield load
     for worker in workers:
-        if worker._runner is not None:
-            worker._runner.close()
+        if worker.loop_runner is not None:
+            worker.loop_runner.close()
 
 
 def value_of(report: Report) -> Any:

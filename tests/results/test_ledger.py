@@ -231,7 +231,7 @@ def test_long_jobs_forget_what_the_rate_no_longer_needs() -> None:
     ledger = Ledger(1000)
     for second in range(1000):
         ledger.apply(0, [success(second)], float(second + 1))
-    assert len(ledger._recent) == 11
+    assert len(ledger.recent) == 11
 
 
 def test_percentiles_are_of_how_long_items_ran_in_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,5 +193,5 @@ def test_lines_without_an_end_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -
     assert any(line.position == 499 and line.text == ".end" for line in lines)
     for position in range(50):
         write(position, "x" * 90)
-    assert sum(len(line.text) for line in kept._lines) <= 1_000
-    assert len(kept._begun) <= 10
+    assert sum(len(line.text) for line in kept.ended_lines) <= 1_000
+    assert len(kept.begun_lines) <= 10

@@ -65,7 +65,7 @@ def test_what_is_large_goes_to_a_file_that_has_no_name(tmp_path: Path, monkeypat
     before = psutil.Process().num_fds()
     spool = Spool([b"x" * 1_000] * 5_000, in_memory=1_000_000)
     assert psutil.Process().num_fds() == before + 1 and not list(tmp_path.iterdir())
-    assert len(spool._tail) <= 1_000_000 + module.TAIL_BYTES
+    assert len(spool.tail) <= 1_000_000 + module.TAIL_BYTES
     assert spool[0] == spool[4_999] == b"x" * 1_000
     del spool
     assert psutil.Process().num_fds() == before
@@ -90,8 +90,8 @@ def test_a_spool_with_a_file_keeps_little_in_memory(monkeypatch: pytest.MonkeyPa
     spool = Spool(in_memory=10_000)
     for number in range(3_000):
         spool.append(b"%04d" % number)
-        assert len(spool._tail) <= (10_000 if spool._file is None else 100)
-    assert spool._file is not None
+        assert len(spool.tail) <= (10_000 if spool.file is None else 100)
+    assert spool.file is not None
     assert spool.take(range(3_000)) == [b"%04d" % number for number in range(3_000)]
 
 
@@ -105,8 +105,8 @@ def test_positions_count_from_both_ends() -> None:
 
 def test_a_file_that_somebody_cut_is_told_of() -> None:
     spool = Spool([b"x" * 100] * 10, in_memory=500)
-    assert spool._file is not None
-    spool._file.truncate(50)
+    assert spool.file is not None
+    spool.file.truncate(50)
     with pytest.raises(OSError, match="cut short"):
         spool[0]
 
