@@ -17,7 +17,7 @@ import msgspec
 
 from restate_nb.formatting import counted
 from restate_nb.server.admin import Admin, order_all, sql_literal
-from restate_nb.service.wire import Manifest, job_key, reading, service_of
+from restate_nb.service.wire import Manifest, decoding, job_key, service_of
 
 _FIELDS: Final = (
     "id, idempotency_key, target_service_key, status, completion_result, retry_count, created_at, running_at, "
@@ -156,7 +156,7 @@ class JobInvocations:
         """
         target = f"target_handler_name = {sql_literal(handler)}"
         rows = await admin.query(f"select {_FIELDS} from sys_invocation where {target} and {self._where}")
-        with reading("an invocation"):
+        with decoding("an invocation"):
             found = {str(row["idempotency_key"]): _invocation(row) for row in rows}
             for each in found:
                 position_of(each)
@@ -170,7 +170,7 @@ class JobInvocations:
                     f"and {target} and idempotency_key is null "
                     f"and target_service_key in ({', '.join(map(sql_literal, keys))})"
                 )
-                with reading("an invocation"):
+                with decoding("an invocation"):
                     found |= {f"{key}/0/{positions[str(row['target_service_key'])]}": _invocation(row) for row in rows}
         return found
 

@@ -94,12 +94,12 @@ class LocalBackend(PooledBackend):
         if sending is not None:
             await sending
         try:
-            await self._see_through(round_, shard, positions)
+            await self._finish_shard(round_, shard, positions)
         finally:
             if sending is not None:
                 await self._make_room(self._shards.size(positions))
 
-    async def _see_through(self, round_: int, shard: int, positions: Sequence[int]) -> None:
+    async def _finish_shard(self, round_: int, shard: int, positions: Sequence[int]) -> None:
         key: str | None = self._shards.key(round_, shard)
         while key is not None:
             try:

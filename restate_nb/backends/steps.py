@@ -11,7 +11,7 @@ import pandas as pd
 from restate_nb.backends.introspection import JobInvocations
 from restate_nb.server.admin import Admin
 from restate_nb.service.durable_handler import OUTCOME_STEP
-from restate_nb.service.wire import reading
+from restate_nb.service.wire import decoding
 
 COLUMNS: Final = ["position", "step", "kind", "status", "started_at", "run_s", "finished_at"]
 
@@ -49,7 +49,7 @@ async def read_steps(admin: Admin, invocations: JobInvocations, index: pd.Index[
     entries = await invocations.journals(admin)
     rows: list[dict[str, Any]] = []
     journals: dict[str, list[Mapping[str, Any]]] = {}
-    with reading("a journal"):
+    with decoding("a journal"):
         for entry in entries:
             journals.setdefault(entry["idempotency_key"], []).append(entry)
         for invocation, journal in journals.items():

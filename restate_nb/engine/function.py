@@ -199,7 +199,7 @@ class Function:
         try:
             return encode(item, self.classes)
         except NotEncodable:
-            self.classes.learn(item)
+            self.classes.add_of(item)
             return encode(item, self.classes)
 
     def _remote(self, retry: Retry) -> Remote:

@@ -200,8 +200,8 @@ class SharedLimiter:
         self._wake_first()
         return 0.0
 
-    def leave(self) -> None:
-        """An item has ended."""
+    def release(self) -> None:
+        """Give a place back: an item has ended."""
         self.running -= 1
         self._wake_first()
 
@@ -279,7 +279,7 @@ class Permit:
         """The item waits for other items, which may need its place."""
         self._lent += 1
         if self._lent == 1 and not self._left and self._shared is not None:
-            self._shared.leave()
+            self._shared.release()
 
     def take_back(self, then: Callable[[], object]) -> None:
         """The item waits no longer; `then` is called when it has its place again."""
@@ -295,8 +295,8 @@ class Permit:
         self._entering = entered
         self._shared.enter_again(entered)
 
-    def leave(self) -> None:
-        """The item has ended."""
+    def release(self) -> None:
+        """Give the item's place back: it has ended."""
         self._left = True
         if self._shared is None:
             return
@@ -304,4 +304,4 @@ class Permit:
             self._shared.give_up(self._entering)
             self._entering()
         elif not self._lent:
-            self._shared.leave()
+            self._shared.release()

@@ -74,7 +74,7 @@ class Classes:
     def __reduce__(self) -> tuple[Any, ...]:
         return Classes, (tuple(self),)  # what the codec keeps there stays here
 
-    def learn(self, item: object) -> None:
+    def add_of(self, item: object) -> None:
         """Know the classes of an item that was passed here."""
         for kind in _classes_in(item, set()):
             name = full_name(kind)
@@ -149,7 +149,7 @@ def written(value: Any, kind: type, write: Write, classes: Classes | None) -> ob
     if isinstance(value, enum.Enum):
         if isinstance(value, enum.Flag):
             return tagged("flag", write(int(value.value)), of=name)
-        return tagged("enum", value.name, of=name, **_told(value.value))
+        return tagged("enum", value.name, of=name, **_for_readers(value.value))
     if _is_namedtuple(kind):
         if getattr(value, "__dict__", None):
             raise NotEncodable(f"A {kind.__name__} with attributes besides its fields cannot be kept.")
@@ -170,7 +170,7 @@ def _unknown(kind: type) -> NotEncodable:
     )
 
 
-def _told(value: object) -> dict[str, object]:
+def _for_readers(value: object) -> dict[str, object]:
     """What stands beside an enum's name, for those who read the journal: its value, where that is plain."""
     if isinstance(value, str):
         return {"is": value.encode("utf-8", "backslashreplace").decode()}

@@ -387,7 +387,7 @@ class Pool:
         try:
             report = await self._run(call, attempt)
         finally:
-            permit.leave()
+            permit.release()
             self._permits.pop(position, None)
         if self._limiter.on_report(permit, report, len(self._workers)):
             self._context.many_hung = self._limiter.concurrency

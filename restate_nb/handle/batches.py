@@ -63,8 +63,8 @@ class Batches:
             hurried = submitted is None or self._work.is_stopping(round_)
             end = start + self.size * (_AT_ONCE if hurried else 1)
             last = end >= len(positions)
-            told = submitted if last or submitted is None else _nobody
-            await self._work.run_round(round_, positions[start:end], told, first=start)
+            when_submitted = submitted if last or submitted is None else _not_last
+            await self._work.run_round(round_, positions[start:end], when_submitted, first=start)
             if last:
                 return
             start = end
@@ -83,5 +83,5 @@ class Batches:
             self.until = 0.0
 
 
-async def _nobody() -> None:
+async def _not_last() -> None:
     """Told that a batch is submitted, of which others follow."""

@@ -128,7 +128,7 @@ class Older:
     def __bool__(self) -> bool:
         return bool(self.code or self.data)
 
-    def words(self, results: str = "the results are") -> str:
+    def description(self, results: str = "the results are") -> str:
         """It in words."""
         found = []
         if self.code:

@@ -201,7 +201,7 @@ class Provenance:
             return ""
         older = older_of(manifest.made[-1], self.now, self.code, manifest.varies)
         if older and not only_repaired(manifest, self.now, self.code):
-            return f'{older.words()}: fresh="changed" runs again what is older'
+            return f'{older.description()}: fresh="changed" runs again what is older'
         state = (ledger.done, len(manifest.made), len(manifest.rounds))
         if len(manifest.made) > 1 and self._counted[0] != state:
             self._counted = state, len(self.older_positions(ledger))
@@ -224,10 +224,10 @@ def warn_of_older(name: str, older: Older, mixed: Sequence[str], *, finished: bo
         return
     words, more = [], "fresh=True runs everything again."
     if older and finished:
-        words.append(older.words())
+        words.append(older.description())
         more = 'fresh="changed" runs again what is older, fresh=True everything.'
     elif older:
-        words.append(older.words("what is done is"))
+        words.append(older.description("what is done is"))
         more = 'What is still to start uses it as it is now; fresh="changed" runs the older ones again, too.'
     if mixed and not older:
         words.append(f"{listed(mixed)} {'was' if len(mixed) == 1 else 'were'} changed while it ran")

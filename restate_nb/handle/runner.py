@@ -157,17 +157,17 @@ class JobRunner:
         """
         provenance = self.data.provenance
         provenance.asked_again = again
-        older = self.bring(function, items, policy, batch, identity)
+        older = self.set_function(function, items, policy, batch, identity)
         if (older or not older.known) and not self.ended.done() and self.data.manifest.unfinished:
             self.io.run(provenance.note())
         if again and self.ended.done() and self.ended.exception() is None:
             self.follow([])
         return older
 
-    def bring(
+    def set_function(
         self, function: Function, items: Items, policy: RunPolicy, batch: Batch | None, identity: Identity
     ) -> Older:
-        """The same, with nothing noted in Restate, and nothing run again."""
+        """`provide`, with nothing noted in Restate, and nothing run again."""
         data = self.data
         with self._attaching:
             if batch is not None and self.batches is not None:
@@ -359,9 +359,9 @@ class JobRunner:
         """Follow the job no longer, for this reason. On the session's loop."""
         if not self.ended.done():
             self.ended.set_exception(error)
-            self.leave()
+            self.stop_following()
 
-    def leave(self) -> None:
+    def stop_following(self) -> None:
         """Stop following the job; it stays where it is."""
         if self._following is not None:
             self._following.cancel()

@@ -407,12 +407,12 @@ def decode_received(decoder: msgspec.json.Decoder[T], body: bytes | str, what: s
     Raises:
         ServerError: it is none.
     """
-    with reading(what):
+    with decoding(what):
         return decoder.decode(body)
 
 
 @contextmanager
-def reading(what: str) -> Iterator[None]:
+def decoding(what: str) -> Iterator[None]:
     """Where something is read that Restate gave; see `decode_received`.
 
     Args:

@@ -168,10 +168,10 @@ class Registry:
         unfinished = [each for _, each in self._runners() if not each.ended.done()]
         await asyncio.gather(*(each.data.provenance.note_before_stop() for each in unfinished))
 
-    def leave_all(self) -> None:
+    def stop_following(self) -> None:
         """Follow the jobs no longer; they stay where they are."""
         for _, runner in self._runners():
-            runner.leave()
+            runner.stop_following()
 
     def give_up_standing(self, error: ServerError, seconds: float) -> None:
         """Follow the jobs no longer of which nothing was recorded for so long, since their data are gone.
@@ -193,7 +193,7 @@ class Registry:
 
     def forget_handles(self) -> None:
         """Leave all jobs and know none of them, as another process does. For tests."""
-        self.leave_all()
+        self.stop_following()
         self._jobs.clear()
 
     def _end_older(self, session: str, name: str) -> None:
@@ -259,7 +259,7 @@ class Registry:
             items = Items(DecodedItems(function, encoded), encoded)
             batch = None if manifest.batch is None else Batch(manifest.batch, pause)
             runner = runner_of(await self._handle(self._found(self._connection, manifest), function, items))
-            older = runner.bring(function, items, policy, batch, identity)
+            older = runner.set_function(function, items, policy, batch, identity)
             if older or not older.known:
                 await runner.data.provenance.note()
         except Exception as error:  # nobody waits for this task: what is not told here, nobody is told

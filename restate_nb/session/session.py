@@ -396,7 +396,7 @@ class Session:
             )
 
     def _end_following(self) -> None:
-        self._registry.leave_all()
+        self._registry.stop_following()
         if self._watching is not None:
             self.io.loop.call_soon_threadsafe(self._watching.cancel)
         for call in list(self._calls):
@@ -427,7 +427,7 @@ class Session:
 
     def forget_job(self, job: Job[Any]) -> None:
         """Leave this job and know it no longer, nor what runs it here."""
-        runner_of(job).leave()
+        runner_of(job).stop_following()
         self._registry.forget(job)
 
     def __enter__(self) -> Self:
