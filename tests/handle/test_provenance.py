@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -265,6 +266,23 @@ def test_a_repair_of_what_failed_is_counted_and_not_warned_of_and_a_whole_new_ru
     exec(first, space)
     with pytest.warns(rnb.OlderResults, match="of an older `f`"):
         submit(session, space["f"], [1, 2], name="run anew")
+
+
+def test_who_began_a_job_is_told_though_the_clock_stands_still(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that open a job in the same moment are not taken for one."""
+    now = time.time()
+    monkeypatch.setattr("restate_nb.handle.record.time", SimpleNamespace(time=lambda: now))
+    space = defined("def f(x):\n    return x\n")
+    first = submit(session, space["f"], [1, 2, 3], name="same moment")
+    assert (first.attached, first.values()) == (0, [1, 2, 3])
+    session.forget_handles()
+    exec("def f(x):\n    return -x\n", space)
+    with pytest.warns(rnb.OlderResults, match="of an older `f`"):
+        again = submit(session, space["f"], [1, 2, 3], name="same moment")
+    assert again.values() == [1, 2, 3]
+    assert again.attached == 3
 
 
 def test_only_what_is_older_runs_again_after_a_restart(session: Session) -> None:
