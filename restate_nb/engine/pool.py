@@ -111,6 +111,11 @@ class Pool:
         return self._most_workers if self._growing is not None else None
 
     @property
+    def gil_bound(self) -> bool:
+        """Whether its items, in threads, keep the interpreter to themselves: more of them at once would not help."""
+        return False
+
+    @property
     def waits_for(self) -> str:
         """Which limit, other than concurrency, holds items up now; empty when none does."""
         return self._limiter.waits_for
@@ -163,6 +168,13 @@ class Pool:
         self._rule = policy.stop_rule
         self._limiter.set(policy)
         self._context.many_hung = self._limiter.concurrency
+        self._start_workers()
+
+    def replace_call(self, call: ItemCall) -> None:
+        """Have another executor run the same function: what has not begun. What runs ends where it is."""
+        self._call = call
+        for runner in self._runners.values():
+            runner.on_new_function()
         self._start_workers()
 
     def set_concurrency(self, bounds: Range) -> None:
