@@ -127,6 +127,11 @@ class Pool:
         return next((each.shortage for each in self._runners.values() if each.shortage is not None), None)
 
     @property
+    def gil_bound(self) -> bool:
+        """Whether its items, in threads, keep the interpreter to themselves: more of them at once would not help."""
+        return False
+
+    @property
     def waits_for(self) -> str:
         """Which limit, other than concurrency, holds items up now; empty when none does."""
         return self._limiter.waits_for
@@ -181,6 +186,13 @@ class Pool:
                 runner.recall()
             runner.on_new_function(call)
         self.wake()
+
+    def replace_call(self, call: ItemCall) -> None:
+        """Have another executor run the same function: what has not begun. What runs ends where it is."""
+        self._call = call
+        for runner in self._runners.values():
+            runner.on_new_function()
+        self._start_workers()
 
     def set_concurrency(self, bounds: Range) -> None:
         """Change how many run at once; what runs is not stopped."""

@@ -37,6 +37,10 @@ class JobRun:
         """Bring the function, and how it is run: what waited for it starts, and items to come use it."""
         self.pool.soon(self.pool.provide, call, policy)
 
+    def replace_call(self, call: ItemCall) -> None:
+        """Have another executor run what has not begun; see `Pool.replace_call`."""
+        self.pool.soon(self.pool.replace_call, call)
+
     def listen(self, listener: Listener) -> None:
         """Set the one listener; it is first called with what it has missed."""
         with self._lock:
