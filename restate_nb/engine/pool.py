@@ -127,11 +127,6 @@ class Pool:
         return next((each.shortage for each in self._runners.values() if each.shortage is not None), None)
 
     @property
-    def gil_bound(self) -> bool:
-        """Whether its items, in threads, keep the interpreter to themselves: more of them at once would not help."""
-        return False
-
-    @property
     def waits_for(self) -> str:
         """Which limit, other than concurrency, holds items up now; empty when none does."""
         return self._limiter.waits_for
@@ -181,18 +176,20 @@ class Pool:
             self._rule = policy.stop_rule
             self._limiter.set(policy)
             self._context.many_hung = self._limiter.concurrency
-        for runner in self._runners.values():
-            if before is not None:
-                runner.recall()
-            runner.on_new_function(call)
-        self.wake()
+        self._bring(call, before is not None)
 
     def replace_call(self, call: ItemCall) -> None:
         """Have another executor run the same function: what has not begun. What runs ends where it is."""
-        self._call = call
+        with self._lock:
+            self._call = call
+        self._bring(call, recall=True)
+
+    def _bring(self, call: ItemCall, recall: bool) -> None:
+        if recall:
+            self._recall()
         for runner in self._runners.values():
-            runner.on_new_function()
-        self._start_workers()
+            runner.on_new_function(call)
+        self.wake()
 
     def set_concurrency(self, bounds: Range) -> None:
         """Change how many run at once; what runs is not stopped."""
