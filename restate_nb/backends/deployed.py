@@ -18,7 +18,7 @@ from restate_nb.backends.shards import unended
 from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import Entry, ShardQueue, cancelled
 from restate_nb.engine.record import CANCELLED, ERROR, TIMEOUT, Failure, Group, Recorded, describe
-from restate_nb.errors import InvocationFailed, ItemTimeout, ServerError
+from restate_nb.errors import InvalidInput, InvocationFailed, ItemTimeout, ServerError
 from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
@@ -62,6 +62,11 @@ class DeployedBackend(PooledBackend):
         self._timeout = policy.timeout
         self._run = self._connection.runs.get(self._manifest.name, self._manifest.generation)
         super().set_function(function, dataclasses.replace(policy, timeout=None))  # its end is ours to see to
+
+    def set_executor(self, function: Function) -> None:
+        raise InvalidInput(
+            f"{function.name} is a deployed handler: it runs where it is deployed, so this job has no executor."
+        )
 
     # ------------------------------------------------------------ on the session's loop
 
