@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from restate_nb.engine.record import CANCELLED, Attempt, Failure, encode_group
+from restate_nb.engine.record import CANCELLED, OK, Attempt, Failure, encode_group
 
 MAX_GROUP_COUNT: Final = 10_000
 MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
@@ -140,6 +140,10 @@ class ShardQueue:
             for loop, event in takers:
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(event.set)
+
+    def add_ok(self, position: int, number: int, started: float, ran: float, value: bytes) -> None:
+        """Take the outcome of an attempt that went well; see `Attempt` for the arguments."""
+        self.add(Attempt(position, number, OK, started, ran, msgspec.Raw(value)))
 
     async def next_group(self) -> bytes:
         """Wait for outcomes, and return a group of all that are there; see `next_attempts`."""

@@ -11,7 +11,7 @@ from typing import Final
 from restate_nb.engine.outbox import Entry, ShardQueue
 from restate_nb.engine.pool import ItemCall, OnUnkept, Pool
 from restate_nb.engine.record import Attempt
-from restate_nb.engine.thread_runner import Threads
+from restate_nb.engine.threads import Threads
 from restate_nb.policy import RunPolicy
 
 Listener = Callable[[int, Sequence[Attempt]], None]
