@@ -142,6 +142,10 @@ class RunningAttempt(msgspec.Struct, eq=False):  # made for each item
         entry = self.entry
         return Report(Attempt(entry.position, entry.number, ERROR, self.started, self.ran, failure=failure))
 
+    def gave(self, value: Any, encode: Callable[[Any], bytes]) -> Ended:
+        """How it ended when the call gave a value, or what came of an attempt that was made elsewhere."""
+        return self.made_elsewhere(value) if type(value) is Recorded else self.returned(value, encode)
+
     def report(self, ended: Ended) -> Report:
         """How it ended, as a report."""
         if not isinstance(ended, bytes):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
+import difflib
 import functools
 import inspect
 import keyword
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn, Self, cast, get_args
 
 import msgspec
 
@@ -28,6 +30,29 @@ Passing = Literal["value", "args", "kwargs"]
 
 Executor = Literal["auto", "thread", "process"]
 """Where items run: "auto" is the background loop for coroutine functions and a thread for plain ones."""
+
+_MEANT: Final = {
+    **dict.fromkeys(("auto", "loop", "asyncio"), "auto"),
+    **dict.fromkeys(("thread", "threads", "threading", "threadpool"), "thread"),
+    **dict.fromkeys(("process", "processes", "processpool", "multiprocessing", "loky"), "process"),
+}
+"""What people write, and the executor that they mean."""
+
+
+def parse_executor(value: object) -> Executor:
+    """Read an executor given by the user.
+
+    Raises:
+        InvalidInput: there is none of that name.
+    """
+    if isinstance(value, str) and value in get_args(Executor):
+        return cast(Executor, value)
+    near = difflib.get_close_matches(value.lower(), _MEANT, n=1) if isinstance(value, str) else []
+    hint = f' Did you mean "{_MEANT[near[0]]}"?' if near else ""
+    raise InvalidInput(
+        'executor is "auto" (coroutine functions on a loop, plain functions in threads), "thread" or "process", '
+        f"not {value!r}.{hint}"
+    )
 
 
 _LONGEST_NAME: Final = 100  # it is part of the name of a job
@@ -165,6 +190,12 @@ class Function:
     def options(self) -> str:
         """How it is called, as far as that makes the job another one."""
         return f"{self.passing}, durable" if self.durable else self.passing
+
+    def with_executor(self, executor: Executor) -> Self:
+        """The same function, whose items another executor runs."""
+        other = copy.copy(self)
+        other.executor = executor
+        return other
 
     def item_call(self, retry: Retry = NO_RETRY) -> ItemCall:
         """How a pool calls it, in the context of who asks. Payloads are encoded items.

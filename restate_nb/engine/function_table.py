@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -83,6 +83,13 @@ class FunctionTable(Function):
 
     async def _dispatch(self, ctx: Any, key: Any) -> Any:
         return await self._parts[encode(key)].fn(ctx)
+
+    def with_executor(self, executor: Executor) -> Self:
+        """The same operations, which another executor runs."""
+        other = super().with_executor(executor)
+        other._parts = {key: part.with_executor(executor) for key, part in self._parts.items()}
+        other._in_order = list(other._parts.values())
+        return other
 
     def item_call(self, retry: Retry = NO_RETRY) -> ItemCall:
         """How a pool calls it: each operation in its own way."""

@@ -7,15 +7,22 @@ import contextvars
 import time
 import types
 from collections.abc import Awaitable, Coroutine, Generator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from restate_nb.engine.attempt import Ended, RunningAttempt
 from restate_nb.engine.output import belong_to
-from restate_nb.engine.record import Recorded
 from restate_nb.engine.runner import Runner, RunnerContext, Source
 
 _TURN: Final = 0.005
 """Seconds that items which never wait may keep the loop for themselves."""
+
+_MOST_AT_ONCE: Final = 16
+_BATCH_SECONDS: Final = 0.001
+"""How many items that never wait are taken at a time, and for how long they may take."""
+
+_NO_CONTEXT: Final = contextvars.Context()
 
 
 class LoopRunner(Runner):
@@ -26,6 +33,8 @@ class LoopRunner(Runner):
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting = self._start_more = False
         self._turn = 0.0
+        self._batch = 1  # items that are taken at a time: more than one where they never wait
+        self._recalled = False
 
     # ------------------------------------------------------------ from any thread
 
@@ -47,6 +56,10 @@ class LoopRunner(Runner):
             self._cancel(attempt, expired)
         else:
             self._context.soon(self._cancel, attempt, expired)
+
+    def recall(self) -> None:
+        """Put back what was taken and has not begun."""
+        self._recalled = True
 
     def _is_here(self) -> bool:
         try:
@@ -102,46 +115,78 @@ class LoopRunner(Runner):
 
     async def _run(self, first: RunningAttempt, awaitable: Awaitable[Any] | None) -> None:
         """Make the first attempt, whose call has given the awaitable, if there is one; then take others."""
-        task, source, ended = asyncio.current_task(), self._source, None
+        task, source = asyncio.current_task(), self._source
         assert task is not None
-        attempt: RunningAttempt | None = first
+        attempts = [first]
         try:
-            while attempt is not None:
-                attempt.owner, attempt.place = self, task
-                ended = None if attempt.over else await self._ended(attempt, task, awaitable)
-                attempt.place = awaitable = None
+            while attempts:
+                waits = self._begin(attempts, task, awaitable)
+                if waits is not None:
+                    attempts = [waits.attempt]
+                    ended = await self._ended(waits, task)
+                    source.finish([(waits.attempt, ended)])
+                attempts, awaitable = [], None
                 if task.cancelling():  # by the pool, or by the item itself: this task must not go on half-cancelled
-                    source.finish([(attempt, ended)])
                     break
-                attempt = source.next("loop", attempt, ended)
                 if time.perf_counter() - self._turn > _TURN:
                     await asyncio.sleep(0)
                     self._turn = time.perf_counter()
+                attempts = source.take("loop", self._batch)
         except BaseException as error:
-            if attempt is not None and not _is_thrown_away(task):
-                source.finish([(attempt, attempt.lost(error))])
+            if not _is_thrown_away(task):
+                source.finish([(each, each.lost(error)) for each in attempts if not each.over])
                 source.wake()
             raise
         source.wake()
 
-    async def _ended(
-        self, attempt: RunningAttempt, task: asyncio.Task[None], awaitable: Awaitable[Any] | None
-    ) -> Ended | None:
-        """How the attempt ended; None when it was cancelled."""
+    def _begin(
+        self, attempts: list[RunningAttempt], task: asyncio.Task[None], awaitable: Awaitable[Any] | None
+    ) -> _Waits | None:
+        """Make attempts as long as they do not wait. The first one that does is given back, and those after it are put
+        back, for other tasks."""
+        ended: list[tuple[RunningAttempt, Ended | None]] = []
+        until = time.perf_counter() + _BATCH_SECONDS
+        waits, self._recalled = None, False
+        for attempt in attempts:
+            if attempt.follows and (self._recalled or attempt.clock > until or task.cancelling()):
+                break
+            attempt.owner, attempt.place = self, task
+            how: Ended | None = None
+            if not attempt.over:  # else it was cancelled in the meantime
+                call = attempt.call
+                assert call is not None
+                context = call.context.copy()
+                try:
+                    value = context.run(_first_step, attempt, awaitable)
+                    if type(value) is _Waits:
+                        waits = value
+                        waits.context = context
+                        break
+                    how = attempt.gave(value, call.encode)
+                except BaseException as error:
+                    how = attempt.raised(error)
+                attempt.place = None
+            ended.append((attempt, how))
+        rest = attempts[len(ended) + (waits is not None) :]
+        self._batch = min(2 * self._batch, _MOST_AT_ONCE) if not rest and waits is None else 1
+        self._source.finish(ended, None if waits is None else waits.attempt)
+        if rest:
+            self._source.put_back(rest)
+        return waits
+
+    async def _ended(self, waits: _Waits, task: asyncio.Task[None]) -> Ended | None:
+        """How an attempt ended that has come to where it waits; None when it was cancelled."""
+        attempt = waits.attempt
         call = attempt.call
         assert call is not None
-        context = call.context.copy()
         try:
-            value = context.run(_first_step, attempt, awaitable)
-            if type(value) is _Waits:
-                value = await _steps(context, value.coroutine, value.on)
-            elif type(value) is _Awaits:
-                value = await value.awaitable
+            if waits.coroutine is None:
+                value = await waits.on
+            else:
+                value = await _steps(waits.context, waits.coroutine, waits.on)
             if attempt.expired:
                 task.uncancel()  # it did not let itself be cancelled, and has ended now
-            if type(value) is Recorded:
-                return attempt.made_elsewhere(value)
-            return attempt.returned(value, call.encode)
+            return attempt.gave(value, call.encode)
         except BaseException as error:
             if _is_thrown_away(task):
                 raise
@@ -149,32 +194,36 @@ class LoopRunner(Runner):
                 task.uncancel()
                 return self._context.timed_out(attempt)
             return None if attempt.over and isinstance(error, asyncio.CancelledError) else attempt.raised(error)
+        finally:
+            attempt.place = None
 
 
-class _Waits(NamedTuple):
-    """A coroutine that has come to where it waits."""
+class _Waits(msgspec.Struct):
+    """An attempt that has come to where it waits.
 
-    coroutine: Coroutine[Any, Any, Any]
+    Attributes:
+        attempt: which.
+        on: what its coroutine waits for; without a coroutine, what is awaited.
+        coroutine: the item's.
+        context: in which each of its steps is run.
+    """
+
+    attempt: RunningAttempt
     on: Any
-
-
-class _Awaits(NamedTuple):
-    """What is awaited, but for coroutines."""
-
-    awaitable: Awaitable[Any]
+    coroutine: Coroutine[Any, Any, Any] | None = None
+    context: contextvars.Context = _NO_CONTEXT
 
 
 def _first_step(attempt: RunningAttempt, awaitable: Awaitable[Any] | None) -> Any:
-    """Call the function, and go as far as it goes without waiting: what it returned, `_Waits` or `_Awaits`."""
+    """Call the function, and go as far as it goes without waiting: what it returned, or `_Waits`."""
     belong_to(attempt.entry.position)
-    attempt.begin()
+    attempt.started, attempt.clock = time.time(), time.perf_counter()
     if awaitable is None:
-        assert attempt.call is not None
-        awaitable = attempt.call.function(attempt.entry.payload)
-    if not isinstance(awaitable, Coroutine):
-        return _Awaits(awaitable)
+        awaitable = attempt.call.function(attempt.entry.payload)  # type: ignore[union-attr]
+    if type(awaitable) is not types.CoroutineType and not isinstance(awaitable, Coroutine):
+        return _Waits(attempt, awaitable)
     try:
-        return _Waits(awaitable, awaitable.send(None))
+        return _Waits(attempt, awaitable.send(None), awaitable)
     except StopIteration as end:
         return end.value
 

@@ -176,9 +176,18 @@ class Pool:
             self._rule = policy.stop_rule
             self._limiter.set(policy)
             self._context.many_hung = self._limiter.concurrency
+        self._bring(call, before is not None)
+
+    def replace_call(self, call: ItemCall) -> None:
+        """Have another executor run the same function: what has not begun. What runs ends where it is."""
+        with self._lock:
+            self._call = call
+        self._bring(call, recall=True)
+
+    def _bring(self, call: ItemCall, recall: bool) -> None:
+        if recall:
+            self._recall()
         for runner in self._runners.values():
-            if before is not None:
-                runner.recall()
             runner.on_new_function(call)
         self.wake()
 
@@ -356,8 +365,11 @@ class Pool:
         """The next attempts that may begin with this runner; see `runner.Source`."""
         taken: list[RunningAttempt] = []
         with self._lock:
-            while len(taken) < most and (attempt := self._take(runner, follows or bool(taken))) is not None:
+            attempt = self._take(runner, follows)
+            if attempt is not None:
                 taken.append(attempt)
+                if most > 1 and attempt.call is self._call and attempt.permit is None:
+                    self._take_more(taken, most)
         if taken and (taken[0].permit is not None or taken[0].call is not self._call):
             self.wake()
         return taken
@@ -386,17 +398,36 @@ class Pool:
                 self._permits[entry.position] = permit
         queue = self._pending[0]
         queue.pending.popleft()
-        attempt = RunningAttempt(entry, self._retry)
-        attempt.call, attempt.queue, attempt.timeout, attempt.permit = made_by, queue, self._timeout, permit
-        attempt.owner = self._runners[runner]
-        if follows:
-            attempt.follows = True
-        else:
-            self._occupied += 1
+        attempt = RunningAttempt(
+            entry,
+            self._retry,
+            0.0,
+            0.0,
+            0.0,
+            made_by,
+            queue,
+            self._timeout,
+            self._runners[runner],
+            permit,
+            follows,
+        )
+        self._occupied += not follows
         self._running[id(attempt)] = attempt
         if self._timeout is not None:
             self._watchdog.set_by(self._loop.time() + self._timeout)
         return attempt
+
+    def _take_more(self, taken: list[RunningAttempt], most: int) -> None:
+        """Take what follows these, in their place, of the same queue."""
+        call, queue, retry, timeout, owner = self._call, taken[0].queue, self._retry, self._timeout, taken[0].owner
+        assert queue is not None
+        pending, running = queue.pending, self._running
+        while len(taken) < most and pending and not pending[0].not_before:
+            attempt = RunningAttempt(
+                pending.popleft(), retry, 0.0, 0.0, 0.0, call, queue, timeout, owner, None, follows=True
+            )
+            running[id(attempt)] = attempt
+            taken.append(attempt)
 
     def next(self, runner: RunnerName, attempt: RunningAttempt | None, ended: Ended | None) -> RunningAttempt | None:
         """Finish one attempt, and take another; see `runner.Source`."""
@@ -447,17 +478,21 @@ class Pool:
             permit.release()
 
     def _finish(self, attempt: RunningAttempt, ended: Ended | None) -> None:
+        if type(ended) is bytes and attempt.permit is None and self._rule is None and not attempt.over:  # nearly all
+            if self._running.pop(id(attempt), None) is not None and not attempt.follows:
+                self._occupied -= 1
+            self._backlog.item_ended()
+            entry = attempt.entry
+            attempt.queue.add_ok(entry.position, entry.number, attempt.started, attempt.ran, ended)  # type: ignore[union-attr]
+            attempt.over = True
+            return
         permit, running = attempt.permit, self._occupied
         self._leave(attempt)
         if attempt.over or ended is None:
             return
         self._backlog.item_ended()
-        queue, entry = attempt.queue, attempt.entry
+        queue = attempt.queue
         assert queue is not None
-        if type(ended) is bytes and permit is None and self._rule is None:
-            queue.add_ok(entry.position, entry.number, attempt.started, attempt.ran, ended)
-            attempt.over = True
-            return
         report = attempt.report(ended)
         if permit is not None:
             self._limiter.on_end(permit, report.attempt.status == OK, report.pushback, running)
