@@ -74,7 +74,7 @@ def encode(value: Any, classes: Classes | None = None) -> bytes:
         ):
             raw = _encode(value)
         else:
-            raw = _encode(_writer_for(classes).whole(value))
+            raw = _encode(writer_for(classes).whole(value))
     except UnicodeEncodeError:
         raw = _encoded_in_any_text(Writer, value, classes)
     except RecursionError:
@@ -111,7 +111,8 @@ def _encoded_in_any_text(writer: type[Writer], value: object, classes: Classes |
         raise NotEncodable(f"A name in it is not valid Unicode text: {error}. Rename it.") from None
 
 
-def _writer_for(classes: Classes | None) -> Writer:
+def writer_for(classes: Classes | None) -> Writer:
+    """What writes values with objects of these classes."""
     if classes is None:
         return _OF_ANY_CLASS
     if classes.writer is None:
@@ -260,11 +261,11 @@ class Writer:
         if kind is tuple and not self.surrogates and is_plain_list(value, MAX_DEPTH - 1):
             return {TAG: "tuple", "v": value}
         if kind is list:
-            return self._elements(value, MAX_DEPTH)
+            return self.elements(value, MAX_DEPTH)
         if kind is dict:
             return self._items(value, MAX_DEPTH)
         if kind is tuple:
-            return {TAG: "tuple", "v": self._elements(value, MAX_DEPTH - 1)}
+            return {TAG: "tuple", "v": self.elements(value, MAX_DEPTH - 1)}
         return self.plain(value, MAX_DEPTH)
 
     def plain(self, value: Any, room: int) -> Any:
@@ -283,9 +284,10 @@ class Writer:
     def _list(self, value: list[Any] | tuple[Any, ...], room: int) -> Any:
         if room <= 0:
             raise _too_deep()
-        return value if not self.surrogates and are_scalars(value) else self._elements(value, room)
+        return value if not self.surrogates and are_scalars(value) else self.elements(value, room)
 
-    def _elements(self, value: list[Any] | tuple[Any, ...], room: int) -> Any:
+    def elements(self, value: list[Any] | tuple[Any, ...], room: int) -> Any:
+        """The elements of a list or tuple, where not all of them are plain."""
         plain, room = self.plain, room - 1
         if self.surrogates:
             return [plain(each, room) for each in value]
