@@ -21,21 +21,25 @@ class _Ground(NamedTuple):
     slower: str
 
 
-_GROUNDS: Final = {
+GROUNDS: Final = {
     "light": _Ground("#ffffff", "#24292f", "#8c959f", "#0072b2", "#d55e00"),
     "dark": _Ground("#0d1117", "#e6edf3", "#7d8590", "#56b4e9", "#e69f00"),
 }
 _TICKS: Final = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20]
 
 
+def made_of(path: Path) -> list[Path]:
+    """Where `draw` puts its pictures."""
+    return [path.with_name(f"{path.stem}-{name}{path.suffix or '.png'}") for name in GROUNDS]
+
+
 def draw(measured: Sequence[Measured], path: Path) -> list[Path]:
     """The pictures made: beside `path`, with `-light` and `-dark` in their names."""
-    made = []
-    for name, ground in _GROUNDS.items():
-        made.append(path.with_name(f"{path.stem}-{name}{path.suffix or '.png'}"))
+    made = made_of(path)
+    for file, ground in zip(made, GROUNDS.values(), strict=True):
         figure = Figure(figsize=(7.6, 0.36 * len(measured) + 0.9), layout="constrained", facecolor=ground.ground)
         _bars(figure.subplots(), measured, ground)
-        figure.savefig(made[-1], dpi=200)
+        figure.savefig(file, dpi=200)
     return made
 
 

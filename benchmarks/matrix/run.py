@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.matrix.chart import draw
+from benchmarks.matrix.chart import GROUNDS, draw, made_of
 from benchmarks.matrix.measured import Measured
 from benchmarks.measure import put_between, table
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PAGE = Path("docs/benchmarks.md")
 FEWEST = 20  # items
+ALT = "Each kind of work: the rate of restate_nb as a multiple of the rate of what keeps nothing"
 PACKAGES = ["restate-nb", "restate-sdk", "joblib", "pandas", "aiohttp"]
 
 
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.chart is not None:
         print("Pictures:", *draw(measured, arguments.chart))
     if arguments.markdown:
-        put_between(PAGE, "matrix", [about(report), "", *markdown(rows)])
+        put_between(PAGE, "matrix", [*pictures(arguments.chart), about(report), "", *markdown(rows)])
 
 
 def measure(names: Sequence[str] | None, repeat: int, divisor: int) -> list[Measured]:
@@ -137,6 +138,15 @@ def table_of(measured: Sequence[Measured]) -> list[list[str]]:
 def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "| --- | --- |" + " --: |" * (len(rows[0]) - 2))
+    return lines
+
+
+def pictures(chart: Path | None) -> list[str]:
+    """The pictures on the page, each for its ground; none where none were drawn."""
+    lines = []
+    for made, ground in zip(() if chart is None else made_of(chart), GROUNDS, strict=False):
+        place = os.path.relpath(made, PAGE.parent)
+        lines += [f"```{{image}} {place}", f":class: only-{ground}", f":alt: {ALT}", "```", ""]
     return lines
 
 

@@ -89,9 +89,8 @@ def loops(count: int) -> list[int]:
 def mixed_loops(count: int) -> list[int]:
     """Between 1 ms and 1 s, each order of magnitude equally often, in a random order that is always the same."""
     dice = random.Random(7)
-    spread = [
-        int(LOOPS_1_S ** (item / (count - 1)) * (LOOPS_10_MS / 10) ** (1 - item / (count - 1))) for item in range(count)
-    ]
+    low, high = LOOPS_10_MS / 10, LOOPS_1_S
+    spread = [round(low * (high / low) ** (item / (count - 1))) for item in range(count)]
     dice.shuffle(spread)
     return spread
 
