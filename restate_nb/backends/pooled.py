@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from restate_nb.backends.base import Backend
 from restate_nb.backends.connection import Connection
-from restate_nb.engine import nesting
+from restate_nb.engine import nesting, seeds
 from restate_nb.engine.adaptive import AdaptiveConcurrency
 from restate_nb.engine.asking import refuse_in_items
 from restate_nb.engine.function import Executor, Function
@@ -47,6 +47,7 @@ class PooledBackend(Backend):
         context = self._context = self.prints.context(bounded=in_notebook())
         pool = weakref.ref(self._run.pool)
         context.run(nesting.enter, self.prints.job, lambda at: None if (it := pool()) is None else it.permit(at))
+        context.run(seeds.enter, self._key)
         self._run.provide(context.run(function.item_call, policy.retry), policy)
         self._note_concurrency(policy.bounds)
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NoReturn, Self, cast, get_args
 
 import msgspec
 
-from restate_nb.engine import process_child
+from restate_nb.engine import process_child, seeds
 from restate_nb.engine.attempt import ItemCall, Remote
 from restate_nb.engine.codec import decode, encode, has_objects
 from restate_nb.engine.keepable import why_unkeepable
@@ -246,8 +246,11 @@ class Function:
             self._rebuilds or self.classes
         ):  # annotations of a notebook's own classes can be resolved here, and not there
             takes, pack = process_child.call_pickled, self._pickled
+        call: Callable[[bytes], Any] = functools.partial(takes, self.fn)
+        if (scope := seeds.scope()) is not None:
+            call = functools.partial(seeds.within, scope, call)
         try:
-            return Remote(dumps((functools.partial(takes, self.fn), retry, self.classes)), pack)
+            return Remote(dumps((call, retry, self.classes)), pack)
         except Exception as error:
             raise InvalidInput(
                 f"{self.name} cannot be sent to a process: {error}. What it uses of its cell must be picklable: open "
