@@ -123,6 +123,7 @@ def test_an_item_that_is_run_again_by_hand_or_later_has_its_seed(session: Sessio
 
 def test_it_is_the_seed_of_the_killed_kernel_for_what_it_had_in_flight(tmp_path: Path) -> None:
     code = """
+        import os
         import sys
         from functools import partial
         from pathlib import Path
@@ -131,27 +132,27 @@ def test_it_is_the_seed_of_the_killed_kernel_for_what_it_had_in_flight(tmp_path:
         from tests.handle.test_item_seeds import noted
         from tests.support import submit
 
-        folder = Path(sys.argv[1])
+        folder, executor, kills = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "kills"
+        work = partial(noted, Calls(folder / "calls"), os.getpid() if kills else 0)
         with Session("killed", folder / ".restate") as session:
-            job = submit(session, partial(noted, Calls(folder / "calls")), range(60), name="killed", concurrency=4,
-                         executor=sys.argv[2], version=1)
-            job.result(60)
+            submit(session, work, range(60), name="killed", concurrency=4, executor=executor, version=1).result(60)
         """
-    run_python(code, tmp_path, "process", check=False)
+    died = run_python(code, tmp_path, "process", "kills", check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr
     calls = Calls(tmp_path / "calls").counts()
-    assert len(calls) >= 20
-    run_python(code, tmp_path, "thread")
+    assert 20 < len(calls) < 60
+    run_python(code, tmp_path, "thread", "goes on")
     calls = Calls(tmp_path / "calls").counts()
     assert len(calls) == len({line.split()[0] for line in calls}) == 60
     assert max(calls.values()) == 2, "something was in flight"
 
 
-def noted(calls: Calls, item: int) -> int:
-    """Kills the kernel at item 30, the first time."""
+def noted(calls: Calls, kernel: int, item: int) -> int:
+    """Kills the kernel at item 30, if it is given one."""
     calls.note(f"{item} {rnb.item_seed()} {rnb.item_seed(7)}")
     time.sleep(0.01)
-    if item == 30 and sum(calls.counts().values()) < 50:
-        os.kill(os.getppid(), signal.SIGKILL)
+    if item == 30 and kernel:
+        os.kill(kernel, signal.SIGKILL)
         time.sleep(5)
     return item
 
