@@ -126,6 +126,11 @@ class PooledBackend(Backend):
         return _shortage(self._run.pool)
 
     @property
+    def cores_in_processes(self) -> int:
+        cores = min(cpus(), self._bounds.high)
+        return cores if cores > 1 and self._executor != "process" and self._run.pool.gil_bound else 0
+
+    @property
     def busy(self) -> bool:
         return self._run.busy
 

@@ -96,7 +96,8 @@ class Job(Generic[T]):
 
         Its fields are `name`, `function`, `status`; `total`, `ok`, `failed`, `cancelled`, `running`, `waiting`, `done`,
         `attached` and `retries` (items); `elapsed`, `eta`, `p50` and `p95` of the time that an item runs (seconds);
-        `rate` (items that end a second), `concurrency`, `note`, `errors` (the most frequent first) and `ui_url`.
+        `rate` (items that end a second), `concurrency`, `note`, `hint` (what would make it faster), `errors` (the most
+        frequent first) and `ui_url`.
 
         Example:
             now = job.progress()

@@ -76,6 +76,7 @@ def progress_of(runner: JobRunner) -> Progress:
         p95=p95,
         concurrency=data.backend.concurrency,
         note=_note(runner),
+        hint=_hint(runner, counts["pending"]),
         errors=ledger.error_groups(),
         ui_url=data.record.connection.ui_url,
     )
@@ -142,6 +143,14 @@ def _why_quiet(runner: JobRunner) -> str:
     return f"nothing has ended for {duration(quiet)}: job.diagnose() says what it does"
 
 
+def _hint(runner: JobRunner, pending: int) -> str:
+    """One line: what would make it faster, of a job that runs."""
+    data = runner.data
+    if not pending or status_of(runner) != "running":
+        return ""
+    return runner.advice.hint(data.function, data.backend.cores_in_processes)
+
+
 def _concurrency_on_workers(runner: JobRunner) -> str:
     """How the job's concurrency is kept, where that is not in this process; else empty."""
     return runner.data.backend.concurrency_note
@@ -178,4 +187,8 @@ def _reasons(runner: JobRunner) -> list[str]:
     if runner.guard.unkept is not None:
         reasons.insert(0, f"It is {pause_reason(runner)}.")
         obstacles = [each for each in obstacles if not each.startswith("It is paused")]
-    return reasons + obstacles
+    if cores := data.backend.cores_in_processes:
+        now = progress_of(runner)
+        if now.waiting and now.status == "running":
+            obstacles.append(runner.advice.reason(data.function, cores, now.waiting + now.running, now.eta))
+    return [each for each in reasons + obstacles if each]

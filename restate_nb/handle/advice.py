@@ -1,0 +1,75 @@
+"""What would make a job faster, for the person who waits for it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from restate_nb.engine.function import Function
+from restate_nb.engine.process_runner import cpus
+from restate_nb.errors import InvalidInput
+from restate_nb.formatting import duration
+
+_IN_USE: Final = "during iteration"
+"""How Python says that something changed while it was pickled: a moment later it may be still."""
+
+
+class ProcessAdvice:
+    """Says of items that compute in threads, one at a time, what processes would bring."""
+
+    def __init__(self) -> None:
+        self._function: Function | None = None  # of which is known whether it can be sent
+        self._obstacle = ""
+
+    def hint(self, function: Function, cores: int) -> str:
+        """One line; empty when the items would not be faster.
+
+        Args:
+            function: the job's.
+            cores: on how many processors they would compute; 0 for no more than now.
+        """
+        if not cores:
+            return ""
+        would = f'These items compute, one at a time: executor="process" would use {_cores(cores)}'
+        if obstacle := self._why_not(function):
+            return f"{would}, but {obstacle}"
+        return f'{would} (job.executor = "process" now)'
+
+    def reason(self, function: Function, cores: int, left: int, eta: float | None) -> str:
+        """The same for a diagnosis, with what it would bring.
+
+        Args:
+            function: the job's.
+            cores: on how many processors they would compute; 0 for no more than now.
+            left: how many items have no outcome.
+            eta: seconds until the job has ended, as it runs now.
+        """
+        times = min(cores, left)
+        if times < 2:
+            return ""
+        brings = f"up to {times} times as fast"
+        if eta is not None:
+            brings += f", about {duration(eta / times)} left in place of {duration(eta)}"
+        says = (
+            "These items compute, one at a time, since Python lets one thread compute: more of them at once do not "
+            f"help. In processes they use {_cores(cores)}, {brings}"
+        )
+        if obstacle := self._why_not(function):
+            return f"{says}. But {obstacle}"
+        return f'{says}: job.executor = "process" moves what has not begun.'
+
+    def _why_not(self, function: Function) -> str:
+        if function is not self._function:
+            try:
+                function.check_sendable()
+            except InvalidInput as error:
+                if _IN_USE in str(error):
+                    return ""
+                self._obstacle = str(error)
+            else:
+                self._obstacle = ""
+            self._function = function
+        return self._obstacle
+
+
+def _cores(cores: int) -> str:
+    return f"all {cores} cores" if cores == cpus() else f"{cores} cores"
