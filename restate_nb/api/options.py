@@ -11,8 +11,8 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Literal, TypedDict
 
 from restate_nb.backends.worker_functions import function_named
+from restate_nb.engine.cpus import cpus
 from restate_nb.engine.function import Executor, Function, Passing, name_of, parse_executor
-from restate_nb.engine.process_runner import cpus
 from restate_nb.errors import InvalidInput
 from restate_nb.handle.provenance import Fresh
 from restate_nb.limits import Concurrency, PerSecond, Seconds

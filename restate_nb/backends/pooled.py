@@ -12,9 +12,9 @@ from restate_nb.backends.connection import Connection
 from restate_nb.engine import nesting, seeds
 from restate_nb.engine.adaptive import AdaptiveConcurrency
 from restate_nb.engine.asking import refuse_in_items
+from restate_nb.engine.cpus import cpus
 from restate_nb.engine.function import Executor, Function
 from restate_nb.engine.pool import OnUnkept, Pool
-from restate_nb.engine.process_runner import cpus
 from restate_nb.engine.record import Attempt
 from restate_nb.engine.stacks import RunningItem
 from restate_nb.environment import in_notebook

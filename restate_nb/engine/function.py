@@ -16,7 +16,7 @@ import msgspec
 
 from restate_nb.engine import process_child, seeds
 from restate_nb.engine.attempt import ItemCall, Remote
-from restate_nb.engine.codec import decode, encode, has_objects
+from restate_nb.engine.codec import Instead, decode, decode_column, encode, has_objects
 from restate_nb.engine.keepable import why_unkeepable
 from restate_nb.engine.objects import Classes
 from restate_nb.engine.structure import Rebuild, classes_of, parameter_annotations, rebuilder
@@ -295,11 +295,38 @@ class Function:
         """
         value = decode(raw, self.classes)
         if self._rebuild_value is not None and not has_objects(raw):  # else of an earlier version, or a dict
-            try:
-                return self._rebuild_value(value)
-            except (ValueError, TypeError):
-                return value  # the function returned something else than it says, and that is what is shown
+            return _rebuilt_or_plain(self._rebuild_value, value)
         return value
+
+    def value_column(
+        self, raws: Sequence[bytes], positions: Sequence[int], instead: Instead | None = None
+    ) -> list[Any]:
+        """Many recorded values as `value` gives them one by one.
+
+        Args:
+            raws: the values.
+            positions: of which items they are the values.
+            instead: what stands for those that cannot be read back; without it, the first such raises.
+
+        Raises:
+            NotReadable: as in `value`, and only without `instead`.
+        """
+        rebuild = self._rebuild_value
+        if rebuild is None:
+            return decode_column(raws, self.classes, instead)
+        column = decode_column(raws, self.classes, lambda error, _: _NotRead(error))
+        for place, raw in enumerate(raws):
+            value = column[place]
+            try:
+                if type(value) is _NotRead:
+                    raise value.error
+                if not has_objects(raw):
+                    column[place] = _rebuilt_or_plain(rebuild, value)
+            except Exception as error:  # a class of the user's own may do anything when it is made again
+                if instead is None:
+                    raise
+                column[place] = instead(error, raw)
+        return column
 
     def caller(self) -> Callable[[bytes], Any]:
         """Takes an encoded item, and calls the function with it."""
@@ -439,6 +466,20 @@ def _not_sendable(name: str, error: Exception) -> str:
         f"{name} cannot be sent to a process: {error}. What it uses of its cell must be picklable: open "
         "files, connections, locks and models inside the function, or in a module that it imports."
     )
+
+
+class _NotRead:
+    """Stands in a column for a value that could not be read back."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _rebuilt_or_plain(rebuild: Rebuild, value: Any) -> Any:
+    try:
+        return rebuild(value)
+    except (ValueError, TypeError):
+        return value  # the function returned something else than it says, and that is what is shown
 
 
 def _returns(fn: Callable[..., Any]) -> Any:

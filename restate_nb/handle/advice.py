@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from restate_nb.engine.cpus import cpus
 from restate_nb.engine.function import Function
-from restate_nb.engine.process_runner import cpus
 from restate_nb.errors import InvalidInput
 from restate_nb.formatting import duration
 

@@ -171,27 +171,41 @@ class JobRunner:
         self, function: Function, items: Items, policy: RunPolicy, batch: Batch | None, identity: Identity
     ) -> Older:
         """`provide`, with nothing noted in Restate, and nothing run again."""
-        data = self.data
         with self._attaching:
-            if batch is not None and self.batches is not None:
-                self.batches.pause = batch.pause
-            finished = self.ended.done() or not data.manifest.unfinished
-            older = data.provenance.provide(function, identity, finished=finished)
-            if older and not self.ended.done():
-                what = function.name if older.code else listed(older.data)
-                self.note = f"{what} has changed: items that are still to start use it as it is now"
-            else:
-                self.note = ""
-            self.stop_rule = policy.stop_rule
-            data.limits.per_second = policy.per_second
-            self.guard.provide(function, data.provenance.code, lambda: data.backend.set_function(function, policy))
-            self.note_limits(time.time())
-            again = self._following is not None
-            data.function, data.items = function, items
-            self.attach()
-            if again:
-                data.ledger.attached = data.ledger.done
-            return older
+            return self._set_function(function, items, policy, batch, identity)
+
+    def set_first_function(
+        self, function: Function, items: Items, policy: RunPolicy, batch: Batch | None, identity: Identity
+    ) -> Older | None:
+        """`set_function`, unless one is known: then that holds, with its options, and this returns None."""
+        with self._attaching:
+            if self.data.provenance.now is not None:
+                return None
+            return self._set_function(function, items, policy, batch, identity)
+
+    def _set_function(
+        self, function: Function, items: Items, policy: RunPolicy, batch: Batch | None, identity: Identity
+    ) -> Older:
+        data = self.data
+        if batch is not None and self.batches is not None:
+            self.batches.pause = batch.pause
+        finished = self.ended.done() or not data.manifest.unfinished
+        older = data.provenance.provide(function, identity, finished=finished)
+        if older and not self.ended.done():
+            what = function.name if older.code else listed(older.data)
+            self.note = f"{what} has changed: items that are still to start use it as it is now"
+        else:
+            self.note = ""
+        self.stop_rule = policy.stop_rule
+        data.limits.per_second = policy.per_second
+        self.guard.provide(function, data.provenance.code, lambda: data.backend.set_function(function, policy))
+        self.note_limits(time.time())
+        again = self._following is not None
+        data.function, data.items = function, items
+        self.attach()
+        if again:
+            data.ledger.attached = data.ledger.done
+        return older
 
     def set_executor(self, executor: Executor) -> None:
         """Have another executor run what has not begun, until the function is brought anew.

@@ -153,7 +153,7 @@ def test_where_processes_would_change_nothing_nothing_is_said(session: Session, 
 
 
 @pytest.mark.usefixtures("computes")
-def test_fewer_at_once_than_processors_use_fewer_and_a_paused_or_ended_job_says_nothing(session: Session) -> None:
+def test_fewer_at_once_use_fewer_cores_and_a_paused_or_ended_job_says_nothing(session: Session) -> None:
     job = running(session, name="three", concurrency=3)
     assert 'executor="process" would use 3 cores (' in job.progress().hint
     job.pause()
