@@ -21,12 +21,17 @@ from tests.support import eventually, submit
 CORES = 4
 
 
-@pytest.fixture
-def computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The items of every pool keep the interpreter to themselves, on a machine with four processors."""
-    monkeypatch.setattr(Pool, "gil_bound", property(lambda _: True))
+@pytest.fixture(autouse=True)
+def cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes could use four processors."""
     for module in (pooled, advice):
         monkeypatch.setattr(module, "cpus", lambda: CORES)
+
+
+@pytest.fixture
+def computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The items of every pool keep the interpreter to themselves."""
+    monkeypatch.setattr(Pool, "gil_bound", property(lambda _: True))
 
 
 GATE = threading.Event()
@@ -81,8 +86,21 @@ def test_panel_text_and_diagnosis_say_what_processes_would_bring(session: Sessio
     ],
 )
 def test_a_diagnosis_estimates_what_it_brings_from_what_is_left(left: int, says: str) -> None:
-    assert says in (reason := advice.ProcessAdvice().reason(Function(work), CORES, left, 60.0))
+    gives, function = advice.ProcessAdvice(), Function(work)
+    assert gives.hint(function, CORES)
+    assert says in (reason := gives.reason(function, left, 60.0))
     assert bool(reason) is bool(says)
+
+
+def test_what_comes_and_goes_is_said_for_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    gives, function = advice.ProcessAdvice(), Function(work)
+    assert not gives.hint(function, 0)
+    assert gives.hint(function, 2) == gives.hint(function, 0) != ""
+    assert not gives.hint(function.with_executor("process"), 0), "but not of another executor"
+    assert gives.hint(function, 2)
+    monkeypatch.setattr(advice, "HELD_SECONDS", 0.05)
+    time.sleep(0.1)
+    assert not gives.hint(function, 0)
 
 
 @pytest.mark.usefixtures("computes")
@@ -163,6 +181,31 @@ def test_fewer_at_once_use_fewer_cores_and_a_paused_or_ended_job_says_nothing(se
     job.result(30)
     assert not job.progress().hint
     assert job.diagnose().reasons == []
+
+
+@pytest.mark.usefixtures("computes")
+def test_of_items_that_are_over_at_once_nothing_is_said(session: Session) -> None:
+    """To send one to a process costs more than it takes."""
+    job = running(session, lambda item: item if item < 5_000 else GATE.wait(20), 10_000, name="tiny", concurrency=10)
+    eventually(lambda: job.counts["ok"] >= 5_000)
+    assert not job.progress().hint
+    GATE.set()
+    job.cancel()
+
+
+def test_items_that_compute_are_seen(session: Session) -> None:
+    """Nothing is told to the pool here: it sees by itself that the items keep the interpreter busy."""
+
+    def computes(item: int) -> int:
+        return sum(each * each for each in range(200_000))
+
+    job = submit(session, computes, range(10_000), name="really computes")
+    eventually(lambda: 'executor="process" would use' in job.progress().hint)
+    job.executor = "process"
+    before = job.counts["ok"]
+    eventually(lambda: job.counts["ok"] > before + 20)
+    assert not job.progress().hint
+    job.cancel()
 
 
 def test_items_that_wait_say_nothing(session: Session) -> None:
