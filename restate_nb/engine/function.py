@@ -462,8 +462,9 @@ class Function:
 
 
 def _not_sendable(name: str, error: Exception) -> str:
+    why = str(error).rstrip(".")
     return (
-        f"{name} cannot be sent to a process: {error}. What it uses of its cell must be picklable: open "
+        f"{name} cannot be sent to a process: {why}. What it uses of its cell must be picklable: open "
         "files, connections, locks and models inside the function, or in a module that it imports."
     )
 

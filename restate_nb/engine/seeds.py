@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import hashlib
-from collections.abc import Callable
+import random
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -103,3 +108,61 @@ def item_seed(base: int | str | None = None) -> int:
     parts = [*of.outer, at, of.job] if base is None else [*of.outer, at, type(base).__name__, str(base)]
     digest = hashlib.blake2b(msgspec.json.encode(parts), digest_size=_SIZE).digest()
     return int.from_bytes(digest) >> 1
+
+
+def copied_generators(fn: Callable[..., Any]) -> list[str]:
+    """The names of random generators that a function of a notebook uses, and of which each process gets a copy that
+    draws the same numbers. What is imported by its name is not among them: who imports it makes a generator anew."""
+    found: dict[str, None] = {}
+    _look_at("the function itself", fn, found, set())
+    return list(found)
+
+
+def _look_at(name: str, value: Any, found: dict[str, None], seen: set[int]) -> None:
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if _is_generator(value):
+        found[name] = None
+    elif isinstance(value, functools.partial):
+        for number, each in enumerate(value.args, 1):
+            _look_at(f"argument {number}", each, found, seen)
+        for key, each in value.keywords.items():
+            _look_at(key, each, found, seen)
+        _look_at(name, value.func, found, seen)
+    elif isinstance(value, types.MethodType):
+        _look_at(name, value.__func__, found, seen)
+        _look_at_attributes(value.__self__, found, seen)
+    elif isinstance(value, types.FunctionType):
+        if value.__module__ == "__main__" or value.__closure__:
+            for key, each in _used_by(value):
+                _look_at(key, each, found, seen)
+    elif type(value).__module__ == "__main__" and not isinstance(value, type):
+        _look_at_attributes(value, found, seen)
+
+
+def _look_at_attributes(value: Any, found: dict[str, None], seen: set[int]) -> None:
+    for name, each in getattr(value, "__dict__", {}).items():
+        _look_at(name, each, found, seen)
+
+
+def _used_by(fn: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """What a function names, by its name."""
+    codes = [fn.__code__]
+    for code in codes:  # grows
+        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
+        for name in code.co_names:
+            if name in fn.__globals__:
+                yield name, fn.__globals__[name]
+    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
+        with suppress(ValueError):  # nothing is in it yet
+            yield name, cell.cell_contents
+    for default in (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()):
+        yield "a default value", default
+
+
+def _is_generator(value: Any) -> bool:
+    of_numpy = sys.modules.get("numpy.random")
+    return isinstance(value, random.Random) or (
+        of_numpy is not None and isinstance(value, (of_numpy.Generator, of_numpy.RandomState))
+    )

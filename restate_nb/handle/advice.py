@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Final
 
 from restate_nb.engine.cpus import cpus
 from restate_nb.engine.function import Function
+from restate_nb.engine.seeds import copied_generators
 from restate_nb.errors import InvalidInput
 from restate_nb.formatting import duration
+from restate_nb.handle.function_changes import listed
+from restate_nb.tracebacks import caller_level
 
 HELD_SECONDS: Final = 5.0
 """For how long what was seen last is said."""
@@ -86,6 +90,19 @@ class ProcessAdvice:
             else:
                 self._obstacle = ""
         return self._obstacle
+
+
+def warn_of_copied_generators(function: Function) -> None:
+    """Warn that a function draws from random generators of which each of its processes has a copy."""
+    names = list(dict.fromkeys(name for fn in function.functions for name in copied_generators(fn)))
+    if names:
+        warnings.warn(
+            f"{function.name} uses the random generator {listed(names)}, and each worker process has a copy of it: all "
+            "draw the same numbers. Make one for each item, inside the function: "
+            "numpy.random.default_rng(rnb.item_seed()).",
+            UserWarning,
+            stacklevel=caller_level(),
+        )
 
 
 def _named(cores: int) -> str:

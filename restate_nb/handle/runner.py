@@ -18,7 +18,7 @@ from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.engine.waiting import cause_of
 from restate_nb.errors import InvalidInput, ServerError
-from restate_nb.handle.advice import ProcessAdvice
+from restate_nb.handle.advice import ProcessAdvice, warn_of_copied_generators
 from restate_nb.handle.batches import Batch, Batches
 from restate_nb.handle.diagnosis import StallProbe
 from restate_nb.handle.function_changes import Older, listed
@@ -220,6 +220,8 @@ class JobRunner:
             function = data.function.with_executor(executor)
             if data.provenance.now is None and data.manifest.kind == "local":
                 raise InvalidInput(f"The function {function.name} is not known here: run the cell that maps it first.")
+            if executor == "process":
+                warn_of_copied_generators(function)
             data.backend.set_executor(function)
             data.function = function
             data.provenance.set_executor(function, finished=self.ended.done())

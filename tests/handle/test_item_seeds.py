@@ -20,7 +20,7 @@ import restate_nb as rnb
 from restate_nb.patterns import run_each
 from restate_nb.session.session import Session
 from tests.handle.counted import Calls
-from tests.support import run_python, submit
+from tests.support import defined, run_python, submit
 
 
 def both(item: int) -> list[int]:
@@ -187,6 +187,83 @@ def test_generators_take_them_and_two_workers_never_draw_the_same_numbers(sessio
     drawn = submit(session, draws, range(200), executor=executor, name=f"draws {executor}").values()
     assert len({number for numbers in drawn for number in numbers}) == 600
     assert drawn == submit(session, draws, range(200), name="draws again").values()
+
+
+def of_a_cell(kind: str) -> Any:
+    """A function of a notebook that draws from a generator, in one of the ways in which people write that."""
+    cell = defined(
+        """
+        import functools
+        import random
+
+        import numpy as np
+
+        rng, state, own = np.random.default_rng(1), np.random.RandomState(1), random.Random(1)
+        unused = random.Random(2)
+
+        def globally(item):
+            return float(rng.random())
+
+        def indirectly(item):
+            return globally(item)
+
+        def in_a_comprehension(item):
+            return [state.rand() for _ in range(2)]
+
+        def by_default(item, generator=own):
+            return generator.random()
+
+        def enclosing():
+            inner = random.Random(3)
+            return lambda item: inner.random()
+
+        class Draws:
+            def __init__(self):
+                self.source = random.Random(4)
+
+            def __call__(self, item):
+                return self.source.random()
+
+            def method(self, item):
+                return self.source.random()
+
+        enclosed, bound = enclosing(), functools.partial(by_default, generator=own)
+        called, method = Draws(), Draws().method
+
+        def safe(item):
+            generator = random.Random(item)
+            return generator.random() + random.random() + np.random.default_rng(item).random()
+        """
+    )
+    return cell[kind]
+
+
+COPIED = {
+    "globally": "rng",
+    "indirectly": "rng",
+    "in_a_comprehension": "state",
+    "by_default": "a default value",
+    "enclosed": "inner",
+    "bound": "generator",
+    "called": "source",
+    "method": "source",
+}
+
+
+@pytest.mark.parametrize("kind", COPIED)
+def test_a_generator_of_which_each_process_would_have_a_copy_is_warned_of(session: Session, kind: str) -> None:
+    says = rf"uses the random generator .*`{COPIED[kind]}`.*each worker process has a copy.*rnb\.item_seed"
+    with pytest.warns(UserWarning, match=says):
+        job = submit(session, of_a_cell(kind), range(2), executor="process", name=f"copied {kind}")
+    job.result(20)
+    job = submit(session, of_a_cell(kind), range(2), name=f"not copied {kind}")
+    with pytest.warns(UserWarning, match=says):
+        job.executor = "process"
+    job.result(20)
+
+
+def test_generators_that_are_made_there_are_not_warned_of(session: Session) -> None:
+    submit(session, of_a_cell("safe"), range(2), executor="process", name="not warned of").result(20)
 
 
 @pytest.mark.parametrize("base", [1.5, True, [1], b"x"])
