@@ -28,6 +28,7 @@ from restate_nb.engine import asking
 from restate_nb.engine.attempt import Report, RunningAttempt
 from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.outbox import Entry
+from restate_nb.engine.output import at_item
 from restate_nb.policy import NO_RETRY, Retry
 
 _LENGTH: Final = struct.Struct("<Q")
@@ -171,7 +172,7 @@ class _Worker:
         if self._call is None:
             assert self._failed is not None
             return attempt.report(attempt.raised(self._failed))
-        result = attempt.make(self._call, self._encode)
+        result = attempt.make(functools.partial(at_item, position, self._call), self._encode)
         if isinstance(result, (bytes, Report)):
             return attempt.report(result)
         try:
