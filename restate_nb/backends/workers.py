@@ -75,6 +75,12 @@ class WorkersBackend(Backend):
             "job.cancel(), then run its cell with the new concurrency=, then job.retry_failed()."
         )
 
+    def set_executor(self, function: Function) -> None:
+        raise InvalidInput(
+            "What is sent to workers carries its executor with it. Cancel the job, and go on with another one: "
+            "job.cancel(), then run its cell with the new executor=, then job.retry_failed()."
+        )
+
     @property
     def concurrency_note(self) -> str:
         concurrency, lanes = self._concurrency or self._lanes, self._lanes

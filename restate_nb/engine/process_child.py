@@ -133,11 +133,14 @@ class Loaded:
     """A function, unpickled."""
 
     def __init__(self, pickled: bytes) -> None:
-        """That imports what it needs, and may take seconds."""
         self.retry: Retry = NO_RETRY
         self._call: Callable[[bytes], Any] | None = None
         self._encode: Callable[[Any], bytes] = encode
         self._failed: BaseException | None = None
+        self.load(pickled)
+
+    def load(self, pickled: bytes) -> None:
+        """Unpickle it: that imports what it needs, and may take seconds."""
         try:
             self._call, self.retry, *classes = pickle.loads(pickled)
             self._encode = functools.partial(encode, classes=classes[0] if classes else None)
@@ -328,9 +331,9 @@ class _Worker:
         if order.owner != self._owner and not self._turn_to(order.owner, loads=True):
             return False
         self._shared.loading = order.function
-        self._surroundings.loads()
+        self._surroundings.before_loading()
         self._functions[order.function] = Loaded(order.pickled), order.owner
-        self._surroundings.loaded()
+        self._surroundings.after_loading()
         self._shared.loading = None
         return True
 

@@ -47,11 +47,11 @@ class Surroundings:
         self._seen = 0  # when, in nanoseconds since 1970
         self._see_modules()
 
-    def loads(self) -> None:
+    def before_loading(self) -> None:
         """A function is about to be loaded."""
         self._before = here()
 
-    def loaded(self) -> None:
+    def after_loading(self) -> None:
         """What has changed with that was needed, and is no harm."""
         if self._before == self._place:
             self._place = here()

@@ -9,14 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from restate_nb.engine.function import Executor, parse_executor
 from restate_nb.environment import in_notebook, this_cell
 from restate_nb.errors import InvalidInput
 from restate_nb.handle import status
 from restate_nb.handle.diagnosis import Diagnosis
 from restate_nb.handle.originals import own_source
 from restate_nb.handle.outcomes import Where, frame_of, positions_where, values_of, workers_frame
-from restate_nb.handle.runner import JobRunner
-from restate_nb.handle.wait import check_not_paused, result_of, until_ended, wait_for_end, waits_within
+from restate_nb.handle.runner import JobData, JobRunner
+from restate_nb.handle.wait import check_live, check_not_paused, result_of, until_ended, wait_for_end, waits_within
 from restate_nb.limits import Concurrency
 from restate_nb.results.progress import Progress
 from restate_nb.validation import concurrency_range
@@ -57,6 +58,12 @@ class Job(Generic[T]):
         self._forget = forget
         self._shown_in: int | None = None  # the number of the cell that has the live panel
 
+    @property
+    def _outcomes(self) -> JobData:
+        """What is known of the items. While the job runs, a fork of the session's process hears nothing of them."""
+        check_live(self._runner)
+        return self._data
+
     # ------------------------------------------------------------ what it is
 
     @property
@@ -77,6 +84,7 @@ class Job(Generic[T]):
     @property
     def counts(self) -> dict[str, int]:
         """How many items are `pending`, `running`, `ok`, `error`, `timeout` and `cancelled`; together, all of them."""
+        check_live(self._runner)
         return status.counts_of(self._runner)
 
     @property
@@ -167,9 +175,13 @@ class Job(Generic[T]):
     def done(self) -> bool:
         """Whether every item has an outcome.
 
+        Raises:
+            InvalidInput: this process is a fork of the session's, in which nobody follows the job.
+
         Example:
             job.done() or job.frame()
         """
+        check_live(self._runner)
         return self._runner.ended.done()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -246,6 +258,28 @@ class Job(Generic[T]):
     def concurrency(self, value: Concurrency) -> None:
         self._data.backend.set_concurrency(concurrency_range("concurrency", value))
         self._runner.note_limits(time.time())
+
+    @property
+    def executor(self) -> Executor:
+        """Where items run, as in `rnb.map`: "auto", "thread" or "process".
+
+        Can be set while the job runs: what has not begun, and what is tried again, is run there from then on; what runs
+        ends where it is. Processes are at most as many as there are processors, unless `job.concurrency` is set
+        afterwards; in threads as many items run at once as before. Of a job that has ended it counts for
+        `retry_failed()`. It holds until the job's cell is run again, whose own options count then.
+
+        Raises:
+            InvalidInput: the function cannot be sent to processes; or Restate or workers run it, so that this process
+                has no say. Nothing was changed.
+
+        Example:
+            job.executor = "process"
+        """
+        return self._data.function.executor
+
+    @executor.setter
+    def executor(self, value: Executor) -> None:
+        self._runner.set_executor(parse_executor(value))
 
     def cancel(self) -> None:
         """End the job: running coroutines are cancelled, threads are no longer waited for, the rest is not started.
@@ -384,7 +418,7 @@ class Job(Generic[T]):
         Example:
             job.frame()["status"].value_counts()
         """
-        return frame_of(self._data, expand=expand)
+        return frame_of(self._outcomes, expand=expand)
 
     def join(self, *, expand: bool = True) -> pd.DataFrame:
         """The input with what became of each row beside it, on the input's own index.
@@ -412,7 +446,7 @@ class Job(Generic[T]):
         """
         from restate_nb.results.error_groups import errors_frame  # noqa: PLC0415 - loads pandas
 
-        return errors_frame(self._data.ledger, self._data.items.index())
+        return errors_frame(self._outcomes.ledger, self._data.items.index())
 
     def traceback(self, label: Any) -> str:
         """The traceback of a failed item; `print` it.
@@ -428,7 +462,7 @@ class Job(Generic[T]):
         """
         from restate_nb.results.error_groups import traceback_text  # noqa: PLC0415 - loads pandas
 
-        return traceback_text(self._data.ledger, self._data.items.index(), label)
+        return traceback_text(self._outcomes.ledger, self._data.items.index(), label)
 
     def attempts(self) -> pd.DataFrame:
         """Every attempt, one row each, on the input's index: `position, attempt, status, error_type, error, started_at,
@@ -439,7 +473,7 @@ class Job(Generic[T]):
         """
         from restate_nb.results.frame import attempts_frame  # noqa: PLC0415 - loads pandas
 
-        return attempts_frame(self._data.ledger, self._data.items.index())
+        return attempts_frame(self._outcomes.ledger, self._data.items.index())
 
     def workers(self) -> pd.DataFrame:
         """Who ran a job on workers, one row a process and version of its code, as known by now.

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from restate_nb.backends import BACKENDS
 from restate_nb.backends.base import Backend
-from restate_nb.engine.function import Function
+from restate_nb.engine.function import Executor, Function
 from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.engine.waiting import cause_of
-from restate_nb.errors import ServerError
+from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.handle.batches import Batch, Batches
 from restate_nb.handle.diagnosis import StallProbe
 from restate_nb.handle.function_changes import Older, listed
@@ -168,27 +168,59 @@ class JobRunner:
         self, function: Function, items: Items, policy: RunPolicy, batch: Batch | None, identity: Identity
     ) -> Older:
         """`provide`, with nothing noted in Restate, and nothing run again."""
+        with self._attaching:
+            return self._set_function(function, items, policy, batch, identity)
+
+    def set_first_function(
+        self, function: Function, items: Items, policy: RunPolicy, batch: Batch | None, identity: Identity
+    ) -> Older | None:
+        """`set_function`, unless one is known: then that holds, with its options, and this returns None."""
+        with self._attaching:
+            if self.data.provenance.now is not None:
+                return None
+            return self._set_function(function, items, policy, batch, identity)
+
+    def _set_function(
+        self, function: Function, items: Items, policy: RunPolicy, batch: Batch | None, identity: Identity
+    ) -> Older:
+        data = self.data
+        if batch is not None and self.batches is not None:
+            self.batches.pause = batch.pause
+        finished = self.ended.done() or not data.manifest.unfinished
+        older = data.provenance.provide(function, identity, finished=finished)
+        if older and not self.ended.done():
+            what = function.name if older.code else listed(older.data)
+            self.note = f"{what} has changed: items that are still to start use it as it is now"
+        else:
+            self.note = ""
+        self.stop_rule = policy.stop_rule
+        data.limits.per_second = policy.per_second
+        self.guard.provide(function, data.provenance.code, lambda: data.backend.set_function(function, policy))
+        self.note_limits(time.time())
+        again = self._following is not None
+        data.function, data.items = function, items
+        self.attach()
+        if again:
+            data.ledger.attached = data.ledger.done
+        return older
+
+    def set_executor(self, executor: Executor) -> None:
+        """Have another executor run what has not begun, until the function is brought anew.
+
+        Raises:
+            InvalidInput: the job has none, or the function cannot be run by it. Nothing was changed.
+        """
         data = self.data
         with self._attaching:
-            if batch is not None and self.batches is not None:
-                self.batches.pause = batch.pause
-            finished = self.ended.done() or not data.manifest.unfinished
-            older = data.provenance.provide(function, identity, finished=finished)
-            if older and not self.ended.done():
-                what = function.name if older.code else listed(older.data)
-                self.note = f"{what} has changed: items that are still to start use it as it is now"
-            else:
-                self.note = ""
-            self.stop_rule = policy.stop_rule
-            data.limits.per_second = policy.per_second
-            self.guard.provide(function, data.provenance.code, lambda: data.backend.set_function(function, policy))
+            if executor == data.function.executor:
+                return
+            function = data.function.with_executor(executor)
+            if data.provenance.now is None and data.manifest.kind == "local":
+                raise InvalidInput(f"The function {function.name} is not known here: run the cell that maps it first.")
+            data.backend.set_executor(function)
+            data.function = function
+            data.provenance.set_executor(function, finished=self.ended.done())
             self.note_limits(time.time())
-            again = self._following is not None
-            data.function, data.items = function, items
-            self.attach()
-            if again:
-                data.ledger.attached = data.ledger.done
-            return older
 
     async def reopen(self, wanted: Manifest, fresh: bool) -> JobRecord:
         """Open the record of this job, or of another of its name, and follow what other processes changed of this one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, Self, TypeVar
 
@@ -28,6 +29,12 @@ T = TypeVar("T")
 
 MAX_ROWS_BYTES = 1 << 30  # of an SQL query; the items of a large job come back as rows
 AT_ONCE = 50  # requests, where one is needed for each of many invocations
+
+_PASSES = re.compile(
+    r"External error"  # of a partition or a node, not of the query: not up yet, moved, or its connection broke
+    r"|Internal error: [^\n]*([Ss]canner|[Cc]onnection|locate target nodes)"  # the part of a query at another node
+)
+"""What a 500 of a query says that will pass: at a start, and while a partition of a cluster changes its leader."""
 
 
 def sql_literal(value: str | int | float | bool | None) -> str:
@@ -380,5 +387,6 @@ def _raise_if_refused(answer: Answer, request: str) -> None:
 
 
 def _cannot_query_yet(answer: Answer) -> bool:
-    """Right after its start the server answers 500 to queries until its partition is up; a wrong query gets one too."""
-    return answer.status == 503 or (answer.status == 500 and "External error" in answer.reason)
+    """Whether the server, or a node of its cluster, will answer this query soon. A wrong query gets a 400 or 500, too.
+    429 is the bound that an operator can set on queries."""
+    return answer.status in (429, 503) or (answer.status == 500 and _PASSES.search(answer.reason) is not None)

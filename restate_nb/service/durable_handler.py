@@ -86,6 +86,14 @@ def takes_context(fn: Callable[..., Any]) -> bool:
     return is_context
 
 
+def no_executor(name: str) -> InvalidInput:
+    """The error of an executor that was given for a durable function of this name."""
+    return InvalidInput(
+        f"{name} is a durable function: it runs where Restate calls it, so it takes no executor. Send what "
+        'is CPU-bound in it to a thread, or map it as a plain function with executor="process".'
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     fn: Callable[..., Any]

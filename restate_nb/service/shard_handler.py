@@ -9,7 +9,7 @@ import msgspec
 from restate import TerminalError
 
 from restate_nb.engine.outbox import Entry, ShardQueue, entries
-from restate_nb.engine.record import WIRE_VERSION, Attempt, decode_group
+from restate_nb.engine.record import WIRE_VERSION, Attempt, Group, decode_group
 from restate_nb.service.active_jobs import JobRun
 from restate_nb.service.wire import ShardRequest, request_decoder
 
@@ -58,17 +58,17 @@ class Shard:
 
         return self._run.queue(self.id, self.count - len(ended), load, ended)
 
-    def acknowledge(self, recorded: Iterable[Attempt]) -> None:
-        self._run.acknowledge(self.id, recorded)
+    def recorded(self, raw: bytes) -> Group:
+        return self._run.recorded(self.id, raw)
 
     def cancel(self) -> None:
         self._run.cancel_shard(self.id)
 
-    def on_group(self, group: bytes, attempts: list[Attempt]) -> bool:
-        self.groups.append(group)
-        self._size += len(group)
-        self._open -= sum(attempt.final for attempt in attempts)
-        self._run.publish(self._round, attempts)
+    def on_group(self, raw: bytes, group: Group) -> bool:
+        self.groups.append(raw)
+        self._size += len(raw)
+        self._open -= group.final_count
+        self._run.publish(self._round, group)
         return self._size < HANDOVER_BYTES
 
     def rest(self) -> ShardRequest | None:
@@ -76,7 +76,7 @@ class Shard:
         if not self._open:
             self._run.finish(self.id)
             return None
-        ended = {attempt.position for group in self.groups for attempt in decode_group(group) if attempt.final}
+        ended = {position for raw in self.groups for position in decode_group(raw).finals()}
         request = request_decoder.decode(self._body)
         left = _items(request, ended)
         items = list(map(msgspec.Raw, left.values()))

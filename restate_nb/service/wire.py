@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from restate_nb.engine.record import WIRE_VERSION, Attempt
+from restate_nb.engine.record import WIRE_VERSION, Attempt, decode_group, encode_records
 from restate_nb.errors import ServerError
 from restate_nb.service import positions as packed
 
@@ -127,7 +127,7 @@ def encode_output(groups: list[bytes], next_key: str | None, worker: bytes | Non
     if worker is not None:
         head += b'"worker":%s,' % worker
     head += b'"groups":['
-    return head + b",".join(groups) + b"]}"
+    return head + b",".join(encode_records(decode_group(raw)) for raw in groups) + b"]}"
 
 
 class Round(msgspec.Struct, kw_only=True):

@@ -259,8 +259,8 @@ class Registry:
             items = Items(DecodedItems(function, encoded), encoded)
             batch = None if manifest.batch is None else Batch(manifest.batch, pause)
             runner = runner_of(await self._handle(self._found(self._connection, manifest), function, items))
-            older = runner.set_function(function, items, policy, batch, identity)
-            if older or not older.known:
+            older = runner.set_first_function(function, items, policy, batch, identity)  # its cell may have come before
+            if older is not None and (older or not older.known):
                 await runner.data.provenance.note()
         except Exception as error:  # nobody waits for this task: what is not told here, nobody is told
             kind = "" if isinstance(error, RestateNbError) else f"{type(error).__name__}: "

@@ -78,7 +78,7 @@ def test_records_of_an_earlier_version_are_read(kept: Path) -> None:
     assert (group[2].started, group[2].ran) == (1700000001.5, 1.0)
 
     output = wire.output_decoder.decode(raw["output"])
-    assert (output.groups, output.next) == ([group, group], "job/2/0/3.1")
+    assert (output.groups, output.next) == ([list(group)] * 2, "job/2/0/3.1")
     assert wire.output_decoder.decode(raw["last output"]).next is None
 
     request = wire.request_decoder.decode(raw["request"])

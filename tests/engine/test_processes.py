@@ -65,7 +65,7 @@ def queue_of(*items: Any) -> ShardQueue:
 async def outcomes(pool: Pool, queue: ShardQueue, seconds: float = 60) -> list[Attempt]:
     """All attempts of a queue, in the order in which they ended."""
     attempts: list[Attempt] = []
-    while queue.waiting or queue.open or queue.outcomes_waiting:
+    while queue.waiting or queue.open or queue.outcomes_waiting or queue.in_group:
         group = await asyncio.wait_for(queue.next_attempts(), seconds)
         queue.acknowledge(group)
         pool.recorded()

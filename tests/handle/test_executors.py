@@ -23,6 +23,7 @@ from nbclient import NotebookClient
 
 import restate_nb as rnb
 from restate_nb.engine import processes
+from restate_nb.engine.cpus import cpus
 from restate_nb.engine.process_worker import Worker
 from restate_nb.session.session import Session
 from tests import support
@@ -73,7 +74,7 @@ def test_items_run_in_as_many_processes_as_there_are_processors(session: Session
 
     pids = set(submit(session, work, range(20)).values())
     assert os.getpid() not in pids
-    assert len(pids) == processes.cpus()
+    assert len(pids) == cpus()
 
 
 def test_a_worker_that_dies_costs_one_attempt_of_its_own_item_only(session: Session, calls: Calls) -> None:
@@ -190,14 +191,14 @@ def test_workers_are_kept_for_the_next_job_and_more_of_them_than_processors_end(
         return os.getpid()
 
     monkeypatch.setattr(processes, "IDLE", 0.2)
-    most = processes.cpus() + 2
+    most = cpus() + 2
     pids = set(submit(session, work, range(3 * most), concurrency=most, name="many workers").values())
     assert len(pids) == most
     deadline = time.monotonic() + 5
-    while sum(map(alive, pids)) > processes.cpus() and time.monotonic() < deadline:
+    while sum(map(alive, pids)) > cpus() and time.monotonic() < deadline:
         time.sleep(0.02)
     kept = {pid for pid in pids if alive(pid)}
-    assert len(kept) == processes.cpus()
+    assert len(kept) == cpus()
     assert set(submit(session, work, range(3 * most), name="the next job").values()) == kept
 
 

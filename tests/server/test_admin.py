@@ -7,15 +7,19 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
 import pytest
 import restate
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from restate_nb.errors import InvocationFailed
+from restate_nb.server.address import Address
 from restate_nb.server.admin import AT_ONCE, Admin, order_all, sql_literal
 from restate_nb.server.http import Rejected, UnknownInvocation
 from restate_nb.server.identity import base58
@@ -237,6 +241,59 @@ async def test_a_query_right_after_a_restart_is_answered(data_dir: Path) -> None
                 assert handle.pid is not None
                 os.kill(handle.pid, signal.SIGKILL)
             assert await admin.version() == handle.version
+
+
+PASSING = [
+    (500, "Internal error: No such scanner. It could have expired due to a long period of inactivity."),
+    (500, "Internal error: Unable to open a remote scanner.\nThis issue was likely caused by a bug."),
+    (500, "Internal error: Failed to locate target nodes: none is alive"),
+    (500, "External error: remote scanner 3 connection lost to N2:1"),
+    (500, "Internal error: External error: partition 1 doesn't exist on this node, this is benign"),
+    (500, "External error: node lookup for partition 2 failed"),
+    (429, "Rate limited"),
+    (503, "Query service is not available"),
+]
+LASTING = [
+    (400, "SQL error: ParserError"),
+    (500, "Arrow error: Divide by zero error"),
+    (500, "Execution error: the scanner of a timestamp found none"),
+    (500, "Internal error: type mismatch in binary expression.\nThis is a bug; mention the connection in your report"),
+    (500, "Resources exhausted: Failed to allocate"),
+]
+"""As the server words them (crates/storage-query-datafusion)."""
+
+
+@asynccontextmanager
+async def answering(*answers: tuple[int, str]) -> AsyncIterator[tuple[Admin, Iterator[tuple[int, str]]]]:
+    """An admin whose server gives these answers to queries, each once, and then rows; and what it has not given."""
+    left = iter(answers)
+
+    async def query(_: web.Request) -> web.Response:
+        status, says = next(left, (200, ""))
+        if status == 200:
+            return web.json_response({"rows": [{"n": 0}]})
+        return web.json_response({"message": f"Datafusion error: {says}"}, status=status)
+
+    app = web.Application()
+    app.router.add_post("/query", query)
+    async with TestServer(app) as server, Admin(Address(str(server.make_url("/"))), patience=10) as admin:
+        yield admin, left
+
+
+async def test_what_passes_when_a_cluster_changes_is_asked_again() -> None:
+    """A node or a partition that is not there for the moment: the query is repeated until it is answered."""
+    async with answering(*PASSING) as (admin, left):
+        assert await admin.query("SELECT 1") == [{"n": 0}]
+        assert not list(left)
+
+
+@pytest.mark.parametrize("answer", LASTING, ids=lambda answer: answer[1][:20])
+async def test_what_is_wrong_with_a_query_itself_is_refused_at_the_first_answer(answer: tuple[int, str]) -> None:
+    """Errors of the query, or of the engine over it: asking again would not help."""
+    async with answering(answer, answer) as (admin, left):
+        with pytest.raises(Rejected):
+            await admin.query("SELECT 1")
+        assert len(list(left)) == 1
 
 
 # -- request identity

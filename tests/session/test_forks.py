@@ -63,12 +63,17 @@ def in_child(do: Callable[[], object]) -> tuple[int, str]:
 def test_what_needs_the_session_is_refused_in_a_child(session: Session) -> None:
     finished = rnb.map(abs, [-1], session=session, show=False)
     assert finished.values() == [1]
-    running = rnb.map(time.sleep, [0.5], session=session, show=False, name="goes on")
+    running = rnb.map(time.sleep, [2], session=session, show=False, name="goes on")
     refused: list[Callable[[], object]] = [
         lambda: rnb.map(abs, [-2], session=session, show=False),
         lambda: rnb.jobs(session),
         lambda: session.job("goes on"),
         lambda: running.result(),
+        lambda: running.done(),  # asked over and over it would never say yes
+        lambda: running.counts,
+        lambda: running.frame(),
+        lambda: running.attempts(),
+        lambda: running.errors(),
         lambda: running.cancel(),
         lambda: running.pause(),
         lambda: list(rnb.as_completed(running)),
@@ -76,7 +81,9 @@ def test_what_needs_the_session_is_refused_in_a_child(session: Session) -> None:
     for each in refused:
         code, said = in_child(each)
         assert (code, said[:40]) == (3, "InvalidInput: This process was forked fr"), said
+    assert not running.done()
     assert in_child(finished.values) == (0, "[1]")
+    assert in_child(lambda: (finished.done(), len(finished.frame()), finished.failed)) == (0, "(True, 1, 0)")
     assert in_child(lambda: session.live) == (0, "False")
     assert in_child(session.stop) == (0, "None")
     assert running.result(20)["status"].tolist() == ["ok"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,16 @@ from typing import Any
 import pytest
 
 import restate_nb as rnb
+from restate_nb.backends.recorded_items import read_items_back
 from restate_nb.engine.function import Function
 from restate_nb.errors import InvalidInput
 from restate_nb.policy import RunPolicy
 from restate_nb.service.run_spec import read_run_spec, run_spec_of
+from restate_nb.session import registry
 from restate_nb.session.session import Session
 from tests.handle import importable
 from tests.handle.counted import Calls
-from tests.support import start_python
+from tests.support import eventually, start_python
 
 
 def items(tmp_path: Path, count: int) -> list[tuple[str, int]]:
@@ -65,6 +69,36 @@ def test_a_job_that_goes_on_is_the_one_that_its_cell_gives(data_dir: Path, tmp_p
         assert job is session.job("on") and len(session.jobs) == 1 and job.concurrency == 4
     with Session("going", data_dir) as session:  # it has ended: nothing to go on with
         assert session.jobs == []
+
+
+def test_options_of_a_cell_that_comes_while_its_job_is_taken_up_hold(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the session has read meanwhile, of how the job was run before, is old."""
+    work = items(tmp_path, 60)
+    reading, cell_ran = threading.Event(), threading.Event()
+    taken_up: list[str] = []
+
+    async def read_late(*arguments: Any) -> Any:
+        reading.set()
+        assert await asyncio.to_thread(cell_ran.wait, 20)
+        return await read_items_back(*arguments)
+
+    def read_spec(*arguments: Any, **options: Any) -> Any:
+        taken_up.append("read")
+        return read_run_spec(*arguments, **options)
+
+    with Session("going", data_dir) as session:
+        rnb.starmap(importable.slowly, work, name="on", concurrency=2, session=session, show=False)
+    monkeypatch.setattr(registry, "read_items_back", read_late)
+    monkeypatch.setattr(registry, "read_run_spec", read_spec)
+    with Session("going", data_dir) as session:
+        assert reading.wait(20)
+        job = rnb.starmap(importable.slowly, work, name="on", concurrency=3, session=session, show=False)
+        cell_ran.set()
+        eventually(lambda: taken_up)
+        assert job.values() == [2 * number for number in range(60)]
+        assert job.concurrency == 3
 
 
 def test_durable_functions_batches_and_retries_go_on_too(data_dir: Path, tmp_path: Path) -> None:

@@ -176,8 +176,11 @@ def test_a_durable_function_is_refused(crew: Crew) -> None:
         rnb.map(order, [1], on="workers", session=crew.session, show=False)
 
 
-def test_the_concurrency_of_a_running_job_is_what_was_sent(crew: Crew, tmp_path: Path) -> None:
+def test_concurrency_and_executor_of_a_running_job_are_what_was_sent(crew: Crew, tmp_path: Path) -> None:
     job = crew.doubles(tmp_path / "runs", 400, 0.1, concurrency=40)
+    with pytest.raises(InvalidInput, match=r"carries its executor with it.*job.cancel\(\)"):
+        job.executor = "process"
+    assert job.executor == "auto"
     with pytest.raises(InvalidInput, match=r"carries its concurrency with it.*job.cancel\(\)"):
         job.concurrency = 5
     assert job.progress().note == "on workers: Restate runs 32 shards at once, and 1 or 2 items at a time in each"
