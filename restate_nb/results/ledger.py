@@ -20,7 +20,7 @@ from restate_nb.engine.outbox import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, OK, Attempt, Failure, Group
 from restate_nb.results.failure_store import FailureStore, bare
 from restate_nb.results.progress import ErrorGroup
-from restate_nb.results.spool import Spool
+from restate_nb.results.spool import AT_ONCE, Spool
 
 PENDING = 255
 
@@ -281,8 +281,10 @@ class Ledger:
 
     def raws_in_parts(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[list[bytes]]:
         """The same, many at a time, and never more than some MB."""
-        places = np.asarray(self._value_at)[np.asarray(positions, dtype=np.int64)]
-        return self._values.in_parts(places.astype(np.int64) - 1)
+        value_at = np.asarray(self._value_at)
+        for begin in range(0, len(positions), AT_ONCE):
+            places = value_at[np.asarray(positions[begin : begin + AT_ONCE], dtype=np.int64)]
+            yield from self._values.in_parts(places.astype(np.int64) - 1)
 
     def tally(self, round_: int) -> tuple[int, int]:
         """How many items failed in a round, and how many ended in it, cancelled ones left out."""
