@@ -60,7 +60,8 @@ def job_frame(
         running: positions that run now.
         submitted: when the job was submitted, in seconds since 1970.
     """
-    columns = _outcomes(ledger.snapshot(), running, submitted)  # first: what the snapshot has is not needed any more
+    with ledger.held() as now:
+        columns = _outcomes(now, running, submitted)
     columns["value"] = _values(ledger, columns["status"].codes == _OK_CODE, values_of)
     columns["item"] = typed_column(originals if isinstance(originals, (list, tuple, range)) else list(originals))
     return as_frame({name: columns[name] for name in COLUMNS}, index)
@@ -75,6 +76,8 @@ def _outcomes(now: Snapshot, running: frozenset[int], submitted: float) -> dict[
     if running:
         codes[[position for position in running if not ended[position]]] = 1
     failures, total = now.failures, now.total
+    kinds = _texts(total, {position: each.type for position, each in failures.items()})
+    errors = {position: each.message for position, each in failures.items()}
     return {
         "finished_at": _times(started + np.asarray(now.ran), ended & (started > 0)),
         "started_at": _times(first, begun),
@@ -82,8 +85,8 @@ def _outcomes(now: Snapshot, running: frozenset[int], submitted: float) -> dict[
         "run_s": _where(begun, np.array(now.ran_in_all)),
         "attempts": np.array(now.attempts, dtype=np.int64),
         "status": pd.Categorical.from_codes(codes, categories=pd.Index(_ITEM_STATUSES)),
-        "error_type": _texts(total, {position: each.type for position, each in failures.items()}),
-        "error": _texts(total, {position: each.message for position, each in failures.items()}),
+        "error_type": kinds,
+        "error": _texts(total, errors) if errors else kinds.copy(),  # Arrow shares what is the same
     }
 
 

@@ -10,6 +10,7 @@ import threading
 from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -257,6 +258,26 @@ class Ledger:
                 self.ran_in_all[:] if apart else ran,
                 self.failures.all_bare(),
                 list(self.earlier),
+            )
+
+    @contextmanager
+    def held(self) -> Iterator[Snapshot]:
+        """A snapshot to look at here and now. When all items have ended nobody waits to add to them, and it is no copy
+        but what all add to, held still."""
+        if not self.complete:
+            yield self.snapshot()
+            return
+        with self._lock:
+            yield Snapshot(
+                self.total,
+                bytes(self.status),
+                self.attempts,
+                self.first_started,
+                self.started,
+                self.ran,
+                self.ran_in_all,
+                self.failures.all_bare(),
+                self.earlier,
             )
 
     def retime(self, position: int, started: float, ran: float) -> None:

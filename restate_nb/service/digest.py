@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from restate_nb.service.identity import identity_of
+
+_AT_ONCE: Final = 10_000  # sizes that are texts at one time
 
 
 def code_of(functions: Sequence[Callable[..., Any]], version: str | int | None) -> str:
@@ -34,7 +37,11 @@ def items_digest(sizes: Iterable[int], chunks: Iterable[bytes]) -> str:
         chunks: all of these bytes, in pieces of any size.
     """
     digest = hashlib.blake2b(digest_size=8)
-    digest.update(",".join(map(str, sizes)).encode())
+    between = b""
+    texts = map(str, sizes)
+    while some := ",".join(itertools.islice(texts, _AT_ONCE)):
+        digest.update(between + some.encode())
+        between = b","
     for chunk in chunks:
         digest.update(chunk)
     return digest.hexdigest()
