@@ -19,7 +19,7 @@ import pytest
 import restate
 
 import restate_nb as rnb
-from restate_nb.engine.process_runner import cpus
+from restate_nb.engine.cpus import cpus
 from restate_nb.session.session import Session
 from tests.handle.counted import Calls, where, where_awaited
 from tests.handle.live_executor import TOTAL, cell
