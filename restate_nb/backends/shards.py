@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 
 from restate_nb.errors import InvocationFailed
 from restate_nb.results.ledger import Ledger
@@ -26,7 +27,7 @@ class Shards:
 
     def size(self, positions: Sequence[int]) -> int:
         """Bytes of these items."""
-        return sum(map(self._encoded.size, positions))
+        return int(self._encoded.sizes_of(positions).sum())
 
     def cut(self, positions: Sequence[int], most_items: int, most_bytes: int) -> list[Sequence[int]]:
         """The positions of each shard. They depend on nothing that may be another when the cell is run again.
@@ -37,15 +38,13 @@ class Shards:
             most_bytes: of a shard, if it has more than one item.
         """
         shards: list[Sequence[int]] = []
-        begin = size = 0
-        for at, position in enumerate(positions):
-            length = self._encoded.size(position)
-            if at > begin and (at - begin >= most_items or size + length > most_bytes):
-                shards.append(positions[begin:at])
-                begin, size = at, 0
-            size += length
-        if begin < len(positions):
-            shards.append(positions[begin:])
+        upto = np.cumsum(self._encoded.sizes_of(positions))  # bytes
+        begin = before = 0
+        while begin < len(positions):
+            fitting = int(np.searchsorted(upto, before + most_bytes, side="right"))
+            end = min(max(fitting, begin + 1), begin + most_items)
+            shards.append(positions[begin:end])
+            begin, before = end, int(upto[end - 1])
         return shards
 
     async def submit(
