@@ -16,7 +16,7 @@ import msgspec
 
 from restate_nb.engine import process_child, seeds
 from restate_nb.engine.attempt import ItemCall, Remote
-from restate_nb.engine.codec import Instead, decode, decode_column, encode, has_objects
+from restate_nb.engine.codec import Instead, calling, decode, decode_column, encode, has_objects
 from restate_nb.engine.keepable import why_unkeepable
 from restate_nb.engine.objects import Classes
 from restate_nb.engine.structure import Rebuild, classes_of, parameter_annotations, rebuilder
@@ -334,7 +334,7 @@ class Function:
         if self.passing == "value":
             rebuild = self._rebuilds.get(0)
             if rebuild is None:
-                return lambda raw: fn(decode(raw, classes))
+                return calling(fn, classes)
             return lambda raw: fn(rebuild(decode(raw, classes)))
         rebuilds = self._rebuilds
         if self.passing == "args":
