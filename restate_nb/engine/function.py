@@ -360,6 +360,23 @@ class Function:
             return type(value)(_rebuilt(enumerate(value), self._rebuilds).values())
         return _rebuilt(value.items(), self._rebuilds)
 
+    def item_column(self, raws: Sequence[bytes], instead: Instead) -> list[Any]:
+        """Many encoded items as `item` gives them one by one.
+
+        Args:
+            raws: the items.
+            instead: what stands for those that cannot be read back.
+        """
+        if not self._rebuilds:
+            return decode_column(raws, self.classes, instead)
+        column = []
+        for raw in raws:
+            try:
+                column.append(self.item(raw))
+            except Exception as error:  # a class of the user's own may do anything when it is made again
+                column.append(instead(error, raw))
+        return column
+
     # ------------------------------------------------------------ before anything is started
 
     def check_value(self) -> None:
