@@ -14,7 +14,7 @@ from restate_nb import tracebacks
 from restate_nb.backpressure import pushback
 from restate_nb.engine.attempt import RunningAttempt
 from restate_nb.engine.outbox import Entry
-from restate_nb.engine.record import Attempt, decode_group, describe, encode_group
+from restate_nb.engine.record import Attempt, Group, decode_group, describe, encode_group
 from restate_nb.policy import Retry
 
 
@@ -108,7 +108,7 @@ def test_every_exception_becomes_a_record_that_can_be_written(what: str, error: 
         raise error
     except BaseException as raised:
         report = RunningAttempt(Entry(4, None), Retry(), 1.0, time.perf_counter()).raised(raised)
-    (attempt,) = decode_group(encode_group([report.attempt]))
+    (attempt,) = decode_group(encode_group(Group.of([report.attempt])))
     assert attempt.failure is not None
     assert attempt.failure.type == type.__dict__["__qualname__"].__get__(type(error))[:200]
     assert len(attempt.failure.message) <= 2_000
@@ -192,4 +192,4 @@ def test_the_packages_own_lines_and_libraries_are_not_the_users() -> None:
 
 def test_a_record_without_a_failure_is_untouched() -> None:
     attempt = Attempt(1, 1, 0, 1.0, 2.0)
-    assert decode_group(encode_group([attempt])) == [attempt]
+    assert list(decode_group(encode_group(Group.of([attempt])))) == [attempt]

@@ -11,13 +11,13 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Literal, TypedDict
 
 from restate_nb.backends.worker_functions import function_named
-from restate_nb.engine.function import Executor, Function, Passing, name_of
-from restate_nb.engine.process_runner import cpus
+from restate_nb.engine.cpus import cpus
+from restate_nb.engine.function import Executor, Function, Passing, name_of, parse_executor
 from restate_nb.errors import InvalidInput
 from restate_nb.handle.provenance import Fresh
 from restate_nb.limits import Concurrency, PerSecond, Seconds
 from restate_nb.policy import DEFAULT_CONCURRENCY, Limit, Retry, RunPolicy
-from restate_nb.service.durable_handler import takes_context
+from restate_nb.service.durable_handler import no_executor, takes_context
 from restate_nb.session.session import Session
 
 On = Literal["workers"] | None
@@ -71,11 +71,7 @@ def concurrency_of(
     Raises:
         InvalidInput: there is no such executor.
     """
-    if executor not in ("auto", "thread", "process"):
-        raise InvalidInput(
-            'executor is "auto" (coroutine functions on a loop, plain functions in threads), "thread" or "process", '
-            f"not {executor!r}."
-        )
+    executor = parse_executor(executor)
     if concurrency is None:
         return cpus() if executor == "process" else default
     if concurrency == "auto" and executor == "process":
@@ -143,10 +139,7 @@ def check_durable(fn: Callable[..., Any], policy: RunPolicy, executor: Executor)
         InvalidInput: one is not.
     """
     if executor != "auto":
-        raise InvalidInput(
-            f"{name_of(fn)} is a durable function: it runs where Restate calls it, so it takes no executor. Send what "
-            'is CPU-bound in it to a thread, or map it as a plain function with executor="process".'
-        )
+        raise no_executor(name_of(fn))
     if policy.timeout is not None:
         raise InvalidInput(
             f"{name_of(fn)} is a durable function, which can outlive this process; its timeouts are written in it: "

@@ -76,6 +76,14 @@ class Backend(ABC):
     def set_concurrency(self, bounds: Range) -> None:
         """Change it; what runs is not stopped."""
 
+    @abstractmethod
+    def set_executor(self, function: Function) -> None:
+        """Have the executor of this function run what has not begun; it is otherwise the one that is there.
+
+        Raises:
+            InvalidInput: that cannot be. Nothing was changed.
+        """
+
     @property
     def concurrency_note(self) -> str:
         """How the concurrency is kept, where that is not in this process; else empty."""

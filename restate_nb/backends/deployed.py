@@ -17,8 +17,8 @@ from restate_nb.backends.pooled import PooledBackend
 from restate_nb.backends.shards import unended
 from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import Entry, ShardQueue, cancelled
-from restate_nb.engine.record import CANCELLED, ERROR, TIMEOUT, Attempt, Failure, Recorded, describe
-from restate_nb.errors import InvocationFailed, ItemTimeout, ServerError
+from restate_nb.engine.record import CANCELLED, ERROR, TIMEOUT, Failure, Group, Recorded, describe
+from restate_nb.errors import InvalidInput, InvocationFailed, ItemTimeout, ServerError
 from restate_nb.policy import RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
@@ -63,6 +63,11 @@ class DeployedBackend(PooledBackend):
         self._run = self._connection.runs.get(self._manifest.name, self._manifest.generation)
         super().set_function(function, dataclasses.replace(policy, timeout=None))  # its end is ours to see to
 
+    def set_executor(self, function: Function) -> None:
+        raise InvalidInput(
+            f"{function.name} is a deployed handler: it runs where it is deployed, so this job has no executor."
+        )
+
     # ------------------------------------------------------------ on the session's loop
 
     async def run_round(
@@ -90,7 +95,7 @@ class DeployedBackend(PooledBackend):
                 attempts = await self._offered(queue)
                 queue.acknowledge(attempts)
                 run.publish(round_, attempts)
-                still_open.difference_update(attempt.position for attempt in attempts if attempt.final)
+                still_open.difference_update(attempts.finals())
                 if still_open:
                     await asyncio.sleep(_GATHER_SECONDS)
         except ServerError:
@@ -104,7 +109,7 @@ class DeployedBackend(PooledBackend):
             if invocation.ended is not None:  # by Restate's clock, so that who attaches later sees the same times
                 self._ledger.retime(position, invocation.started, invocation.ended - invocation.started)
 
-    async def _offered(self, queue: ShardQueue) -> list[Attempt]:
+    async def _offered(self, queue: ShardQueue) -> Group:
         """The outcomes that wait to be recorded: they are, by Restate.
 
         Raises:

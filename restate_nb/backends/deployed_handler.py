@@ -17,7 +17,7 @@ from restate.handler import Handler, handler_from_callable
 from restate.serde import DefaultSerde, JsonSerde, MsgspecJsonSerde, PydanticJsonSerde
 
 from restate_nb.engine.attempt import ItemCall
-from restate_nb.engine.codec import decode, encode
+from restate_nb.engine.codec import Instead, decode, encode
 from restate_nb.engine.function import Function, not_here
 from restate_nb.engine.objects import Classes
 from restate_nb.engine.structure import Rebuild, rebuilder
@@ -168,6 +168,20 @@ class DeployedHandler(Function):
                 f"which knows its serde. {WHO_ANSWERS}"
             ) from None
         return msgspec.Raw(body)
+
+    def value_column(
+        self, raws: Sequence[bytes], positions: Sequence[int], instead: Instead | None = None
+    ) -> list[Any]:
+        """Many recorded values as `value` gives them one by one; see `Function.value_column`."""
+        column = []
+        for raw, position in zip(raws, positions, strict=True):
+            try:
+                column.append(self.value(raw, position))
+            except Exception as error:  # a serde of the user's own may do anything
+                if instead is None:
+                    raise
+                column.append(instead(error, raw))
+        return column
 
     def value(self, raw: bytes | msgspec.Raw, position: int = 0) -> Any:
         """What the handler returned, as its annotation has it; plain data where it does not fit that."""

@@ -27,7 +27,7 @@ from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
 from restate_nb.server.admin import order_all
 from restate_nb.server.http import UnknownInvocation
-from restate_nb.service.durable_handler import DURABLE_HANDLER, WAITING, DurableRequest, attempt_decoder
+from restate_nb.service.durable_handler import DURABLE_HANDLER, WAITING, DurableRequest, attempt_decoder, no_executor
 from restate_nb.service.wire import Manifest, decode_received, encode, items_service
 
 _SWEEP_SECONDS: Final = 0.2
@@ -58,6 +58,9 @@ class DurableBackend(Backend):
     def set_concurrency(self, bounds: Range) -> None:
         self._limit = bounds.high
         self._loop.call_soon_threadsafe(self._changed.set)
+
+    def set_executor(self, function: Function) -> None:
+        raise no_executor(function.name)
 
     def running_positions(self) -> frozenset[int]:
         return frozenset(list(self._running.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import time
 import weakref
 from collections.abc import Sequence
@@ -11,14 +12,15 @@ from restate_nb.backends.connection import Connection
 from restate_nb.engine import nesting
 from restate_nb.engine.adaptive import AdaptiveConcurrency
 from restate_nb.engine.asking import refuse_in_items
-from restate_nb.engine.function import Function
+from restate_nb.engine.cpus import cpus
+from restate_nb.engine.function import Executor, Function
 from restate_nb.engine.pool import OnUnkept, Pool
 from restate_nb.engine.record import Attempt
 from restate_nb.engine.stacks import RunningItem
 from restate_nb.environment import in_notebook
 from restate_nb.formatting import counted, duration
-from restate_nb.limits import Range
-from restate_nb.policy import RunPolicy
+from restate_nb.limits import AUTO, Range
+from restate_nb.policy import NO_RETRY, RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
 from restate_nb.service.wire import Manifest
@@ -32,11 +34,17 @@ class PooledBackend(Backend):
         self._run = connection.runs.get(manifest.name, manifest.generation)
         self._latest = len(manifest.rounds) - 1  # round
         self._wanted: Range | None = None  # the concurrency that the pool has not taken up yet
+        self._bounds = AUTO  # of the concurrency, as they are wanted now
+        self._outside_processes: Range | None = None  # and as they were before items went to processes
+        self._executor: Executor = "auto"
+        self._context = contextvars.Context()  # that items see
+        self._retry = NO_RETRY
 
     def set_function(self, function: Function, policy: RunPolicy) -> None:
-        self._rule = policy.stop_rule
+        self._rule, self._retry, self._executor = policy.stop_rule, policy.retry, function.executor
+        self._outside_processes = None
         refuse_in_items()
-        context = self.prints.context(bounded=in_notebook())
+        context = self._context = self.prints.context(bounded=in_notebook())
         pool = weakref.ref(self._run.pool)
         context.run(nesting.enter, self.prints.job, lambda at: None if (it := pool()) is None else it.permit(at))
         self._run.provide(context.run(function.item_call, policy.retry), policy)
@@ -48,11 +56,26 @@ class PooledBackend(Backend):
         return self._run.pool.concurrency if wanted is None else AdaptiveConcurrency(wanted).limit
 
     def set_concurrency(self, bounds: Range) -> None:
+        self._outside_processes = None
+        self._change_concurrency(bounds)
+
+    def set_executor(self, function: Function) -> None:
+        call = self._context.copy().run(function.item_call, self._retry)
+        before, self._executor = self._executor, function.executor
+        if function.executor == "process" and before != "process":
+            most, bounds = cpus(), self._bounds
+            self._change_concurrency(Range(min(bounds.low, most), min(bounds.high, most)))
+            self._outside_processes = bounds
+        self._run.replace_call(call)
+        if function.executor != "process" and self._outside_processes is not None:
+            self.set_concurrency(self._outside_processes)
+
+    def _change_concurrency(self, bounds: Range) -> None:
         self._run.pool.soon(self._run.pool.set_concurrency, bounds)
         self._note_concurrency(bounds)
 
     def _note_concurrency(self, bounds: Range) -> None:
-        self._wanted = bounds
+        self._wanted = self._bounds = bounds
 
         def taken_up() -> None:
             if self._wanted is bounds:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
+import difflib
 import functools
 import inspect
 import keyword
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn, Self, cast, get_args
 
 import msgspec
 
 from restate_nb.engine import process_child
 from restate_nb.engine.attempt import ItemCall, Remote
-from restate_nb.engine.codec import decode, encode, has_objects
+from restate_nb.engine.codec import Instead, decode, decode_column, encode, has_objects
 from restate_nb.engine.keepable import why_unkeepable
 from restate_nb.engine.objects import Classes
 from restate_nb.engine.structure import Rebuild, classes_of, parameter_annotations, rebuilder
@@ -28,6 +30,29 @@ Passing = Literal["value", "args", "kwargs"]
 
 Executor = Literal["auto", "thread", "process"]
 """Where items run: "auto" is the background loop for coroutine functions and a thread for plain ones."""
+
+_MEANT: Final = {
+    **dict.fromkeys(("auto", "loop", "asyncio"), "auto"),
+    **dict.fromkeys(("thread", "threads", "threading", "threadpool"), "thread"),
+    **dict.fromkeys(("process", "processes", "processpool", "multiprocessing", "loky"), "process"),
+}
+"""What people write, and the executor that they mean."""
+
+
+def parse_executor(value: object) -> Executor:
+    """Read an executor given by the user.
+
+    Raises:
+        InvalidInput: there is none of that name.
+    """
+    if isinstance(value, str) and value in get_args(Executor):
+        return cast(Executor, value)
+    near = difflib.get_close_matches(value.lower(), _MEANT, n=1) if isinstance(value, str) else []
+    hint = f' Did you mean "{_MEANT[near[0]]}"?' if near else ""
+    raise InvalidInput(
+        'executor is "auto" (coroutine functions on a loop, plain functions in threads), "thread" or "process", '
+        f"not {value!r}.{hint}"
+    )
 
 
 _LONGEST_NAME: Final = 100  # it is part of the name of a job
@@ -166,6 +191,12 @@ class Function:
         """How it is called, as far as that makes the job another one."""
         return f"{self.passing}, durable" if self.durable else self.passing
 
+    def with_executor(self, executor: Executor) -> Self:
+        """The same function, whose items another executor runs."""
+        other = copy.copy(self)
+        other.executor = executor
+        return other
+
     def item_call(self, retry: Retry = NO_RETRY) -> ItemCall:
         """How a pool calls it, in the context of who asks. Payloads are encoded items.
 
@@ -249,11 +280,38 @@ class Function:
         """
         value = decode(raw, self.classes)
         if self._rebuild_value is not None and not has_objects(raw):  # else of an earlier version, or a dict
-            try:
-                return self._rebuild_value(value)
-            except (ValueError, TypeError):
-                return value  # the function returned something else than it says, and that is what is shown
+            return _rebuilt_or_plain(self._rebuild_value, value)
         return value
+
+    def value_column(
+        self, raws: Sequence[bytes], positions: Sequence[int], instead: Instead | None = None
+    ) -> list[Any]:
+        """Many recorded values as `value` gives them one by one.
+
+        Args:
+            raws: the values.
+            positions: of which items they are the values.
+            instead: what stands for those that cannot be read back; without it, the first such raises.
+
+        Raises:
+            NotReadable: as in `value`, and only without `instead`.
+        """
+        rebuild = self._rebuild_value
+        if rebuild is None:
+            return decode_column(raws, self.classes, instead)
+        column = decode_column(raws, self.classes, lambda error, _: _NotRead(error))
+        for place, raw in enumerate(raws):
+            value = column[place]
+            try:
+                if type(value) is _NotRead:
+                    raise value.error
+                if not has_objects(raw):
+                    column[place] = _rebuilt_or_plain(rebuild, value)
+            except Exception as error:  # a class of the user's own may do anything when it is made again
+                if instead is None:
+                    raise
+                column[place] = instead(error, raw)
+        return column
 
     def caller(self) -> Callable[[bytes], Any]:
         """Takes an encoded item, and calls the function with it."""
@@ -317,10 +375,7 @@ class Function:
         self._bind(position, item)
         if not self._rebuilds:
             return
-        value = decode(raw, self.classes)
-        parts: Mapping[Any, Any] = {0: value}
-        if self.passing != "value":
-            parts = value if self.passing == "kwargs" else dict(enumerate(value))
+        parts = self._parts_of(decode(raw, self.classes))
         for place, rebuild in self._rebuilds.items():
             if place not in parts:
                 continue
@@ -332,6 +387,41 @@ class Function:
                     f"Item {position} does not fit {what} of {self.name}: {error}. "
                     "Change the annotation, or the item; without an annotation items are passed as plain data."
                 ) from None
+
+    def _parts_of(self, value: Any) -> Mapping[Any, Any]:
+        """The arguments that a decoded item is, by place or name."""
+        if self.passing == "value":
+            return {0: value}
+        return value if self.passing == "kwargs" else dict(enumerate(value))
+
+    def takes(self, items: Sequence[Any], raws: Callable[[], Sequence[bytes]]) -> bool:
+        """Whether `check_item` would let all of these pass. False, too, where that takes a look at each.
+
+        Args:
+            items: the items as the user gave them.
+            raws: gives the same, encoded.
+        """
+        shapes: dict[Hashable, Any] = {None: items[0]}
+        if self.passing != "value":
+            shapes = dict(zip(map(len if self.passing == "args" else tuple, items), items, strict=True))
+        return all(map(self._fits, shapes, shapes.values())) and self._all_rebuilt(raws)
+
+    def takes_rows(self, names: Sequence[str], raws: Callable[[], Sequence[bytes]]) -> bool:
+        """The same, of rows with these names."""
+        return self._fits(tuple(names), dict.fromkeys(names)) and self._all_rebuilt(raws)
+
+    def _all_rebuilt(self, raws: Callable[[], Sequence[bytes]]) -> bool:
+        if not self._rebuilds:
+            return True
+        try:
+            for value in decode_column(raws(), self.classes):
+                parts = self._parts_of(value)
+                for place, rebuild in self._rebuilds.items():
+                    if place in parts:
+                        rebuild(parts[place])
+        except Exception:  # whatever it is: who looks at each by itself comes upon it again
+            return False
+        return True
 
     def check_call(self, key: object) -> None:
         """See that the function can be called without arguments; `key` says which one it is.
@@ -349,22 +439,31 @@ class Function:
             ) from None
 
     def _bind(self, position: int, item: Any) -> None:
-        signature = self._signature
         shape: Hashable = None  # what `bind` depends on, so that it is asked once and not for each of a million items
         if self.passing != "value":
             shape = len(item) if self.passing == "args" else tuple(item)
-        if signature is None or shape in self._fitting:
-            return
-        try:
-            if self.passing == "kwargs":
-                signature.bind(**item)
-            elif self.passing == "args":
-                signature.bind(*item)
-            else:
-                signature.bind(item)
-        except TypeError as error:
-            raise InvalidInput(self._does_not_fit(position, item, str(error))) from None
+        if self._signature is not None and shape not in self._fitting:
+            try:
+                self._bind_to(self._signature, shape, item)
+            except TypeError as error:
+                raise InvalidInput(self._does_not_fit(position, item, str(error))) from None
+
+    def _bind_to(self, signature: inspect.Signature, shape: Hashable, item: Any) -> None:
+        if self.passing == "kwargs":
+            signature.bind(**item)
+        elif self.passing == "args":
+            signature.bind(*item)
+        else:
+            signature.bind(item)
         self._fitting.add(shape)
+
+    def _fits(self, shape: Hashable, item: Any) -> bool:
+        try:
+            if self._signature is not None and shape not in self._fitting:
+                self._bind_to(self._signature, shape, item)
+        except TypeError:
+            return False
+        return True
 
     def _does_not_fit(self, position: int, item: Any, why: str) -> str:
         call = f"{self.name}{self._signature}"
@@ -386,6 +485,20 @@ class Function:
         if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
             advice += f"; or spread each item over the parameters: rnb.starmap({self.name}, items)"
         return f"{call} cannot be called with an item: {why}. {advice}."
+
+
+class _NotRead:
+    """Stands in a column for a value that could not be read back."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _rebuilt_or_plain(rebuild: Rebuild, value: Any) -> Any:
+    try:
+        return rebuild(value)
+    except (ValueError, TypeError):
+        return value  # the function returned something else than it says, and that is what is shown
 
 
 def _returns(fn: Callable[..., Any]) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Self
 
 import msgspec
 
 from restate_nb.engine.attempt import ItemCall, Remote
-from restate_nb.engine.codec import decode, encode
+from restate_nb.engine.codec import Instead, decode, encode
 from restate_nb.engine.function import Executor, Function, innermost
 from restate_nb.engine.objects import Classes
 from restate_nb.policy import NO_RETRY, Retry
@@ -84,6 +84,13 @@ class FunctionTable(Function):
     async def _dispatch(self, ctx: Any, key: Any) -> Any:
         return await self._parts[encode(key)].fn(ctx)
 
+    def with_executor(self, executor: Executor) -> Self:
+        """The same operations, which another executor runs."""
+        other = super().with_executor(executor)
+        other._parts = {key: part.with_executor(executor) for key, part in self._parts.items()}
+        other._in_order = list(other._parts.values())
+        return other
+
     def item_call(self, retry: Retry = NO_RETRY) -> ItemCall:
         """How a pool calls it: each operation in its own way."""
         calls = {key: _without_item(part.item_call(retry)) for key, part in self._parts.items()}
@@ -92,6 +99,16 @@ class FunctionTable(Function):
     def value(self, raw: bytes | msgspec.Raw, position: int = 0) -> Any:
         """A recorded value as the operation at that position returned it."""
         return self._in_order[position].value(raw)
+
+    def value_column(
+        self, raws: Sequence[bytes], positions: Sequence[int], instead: Instead | None = None
+    ) -> list[Any]:
+        """Many recorded values, each as the operation at its position returned it."""
+        return [
+            value
+            for raw, position in zip(raws, positions, strict=True)
+            for value in self._in_order[position].value_column([raw], [0], instead)
+        ]
 
 
 def _without_item(call: ItemCall) -> ItemCall:

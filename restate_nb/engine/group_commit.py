@@ -7,7 +7,7 @@ by the thousand. On replay the recorded groups come back at once, and only what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import restate
@@ -15,7 +15,7 @@ from restate import RunOptions, TerminalError
 from restate.serde import BytesSerde
 
 from restate_nb.engine.outbox import ShardQueue
-from restate_nb.engine.record import Attempt, decode_group
+from restate_nb.engine.record import Attempt, Group
 
 
 class QueueSource(Protocol):
@@ -30,14 +30,19 @@ class QueueSource(Protocol):
         """
         ...
 
-    def acknowledge(self, recorded: Iterable[Attempt]) -> None:
-        """These are recorded; there may be no queue yet."""
+    def recorded(self, raw: bytes) -> Group:
+        """This group is recorded: let go of what it has, and return it decoded. There may be no queue yet.
+
+        Raises:
+            ValueError: it is no group.
+        """
+        ...
 
     def cancel(self) -> None:
         """End the queue's items; there may be no queue yet."""
 
 
-OnGroup = Callable[[bytes, list[Attempt]], bool]
+OnGroup = Callable[[bytes, Group], bool]
 """Called with each recorded group: as it is in the journal, and decoded. False ends the loop early."""
 
 
@@ -49,12 +54,15 @@ async def commit(ctx: Any, count: int, queues: QueueSource, on_group: OnGroup) -
     """
     ended: set[int] = set()
     failed: dict[int, Attempt] = {}
+    queue: ShardQueue | None = None
     cancelled = False
 
     async def next_group() -> bytes:
-        queue = queues.queue(ended, failed)
-        if cancelled:
-            queues.cancel()
+        nonlocal queue
+        if queue is None:
+            queue = queues.queue(ended, failed)
+            if cancelled:
+                queues.cancel()
         return await queue.next_group()
 
     while len(ended) < count:
@@ -66,15 +74,12 @@ async def commit(ctx: Any, count: int, queues: QueueSource, on_group: OnGroup) -
             except TerminalError:  # gather raises only when the invocation is cancelled; the run itself goes on
                 cancelled = True
                 queues.cancel()
-        group = await future
-        attempts = decode_group(group)
-        for attempt in attempts:
-            if attempt.final:
-                ended.add(attempt.position)
-                failed.pop(attempt.position, None)
-            else:
-                failed[attempt.position] = attempt
-        queues.acknowledge(attempts)
-        if not on_group(group, attempts):
+        raw = await future
+        group = queues.recorded(raw)
+        ended.update(group.finals())
+        if queue is None:
+            failed.update(group.to_be_tried_again())
+            failed = {position: last for position, last in failed.items() if position not in ended}
+        if not on_group(raw, group):
             break
     return cancelled

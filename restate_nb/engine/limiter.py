@@ -1,12 +1,13 @@
 """What stands between an item and its start: how many run at once, rates, and limits that several jobs share.
 
-All limiters of a loop are used on that loop only, so nothing here is locked.
+All limiters of a loop are used under the one lock of that loop (`lock_of`), in whichever thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 import weakref
 from collections import deque
@@ -14,9 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from restate_nb.engine.adaptive import AdaptiveConcurrency
-from restate_nb.engine.attempt import Report
+from restate_nb.engine.alarm import Alarm
 from restate_nb.engine.rate import RateLimiter
-from restate_nb.engine.record import OK
 from restate_nb.limits import Range, Rate
 from restate_nb.policy import Limit, RunPolicy
 
@@ -44,7 +44,7 @@ class Limiter:
         self._shared: SharedLimiter | None = None
         self._hold_until = 0.0  # on time.monotonic: when the other side has asked to wait
         self._refused = False  # `enter` said no, and the wake-up is to come
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(loop, self.wake)
 
     def set(self, policy: RunPolicy) -> None:
         """Take a job's limits. What runs is not stopped, and leaves by the limit it entered by; starts of before count
@@ -73,18 +73,13 @@ class Limiter:
         self.concurrency = self._adaptive.limit
         self.is_plain = False
 
-    def room(self, running: int, fresh: int) -> int:
-        """How many further workers there may be.
-
-        Args:
-            running: how many there are.
-            fresh: how many of them have not asked to enter yet. Unless the limiter is plain they go one at a time, and
-                whoever has entered starts the next.
-        """
+    def room(self, running: int) -> int:
+        """How many more items than `running` may ask to enter now. Unless the limiter is plain they go one at a time,
+        and whoever has entered starts the next."""
         room = self.concurrency - running
         if self.is_plain:
             return room
-        return 0 if self._refused else min(room, 1 - fresh)
+        return 0 if self._refused else min(room, 1)
 
     def enter(self) -> bool:
         """Whether an item may start now; it counts as started."""
@@ -104,7 +99,7 @@ class Limiter:
             wait = self._shared.enter(self, now)
         if wait > 0:
             self._refused = True
-            self._wake_in(wait)
+            self._alarm.set_in(wait)
             return False
         self.waits_for = ""
         if self._rate is not None:
@@ -117,39 +112,32 @@ class Limiter:
             return
         self._refused = False
         self.waits_for = ""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.cancel()
         if self._shared is not None:
             self._shared.withdraw(self)
 
-    def _wake_in(self, wait: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if wait == math.inf else self.loop.call_later(wait, self.wake)
-
     def wake(self) -> None:
-        """Call `wake`: it is worth asking again."""
-        self._refused = False
+        """It is worth asking again. Called without the lock, on the loop."""
+        with lock_of(self.loop):
+            self._refused = False
         self._wake()
 
     def permit(self) -> Permit:
         """That of the item which has just entered."""
         return Permit(self.loop, self._shared, self._adaptive)
 
-    def on_report(self, permit: Permit, report: Report, running: int) -> bool:
-        """An item with this permit has ended, while `running` did; says whether `concurrency` has changed by that."""
+    def on_end(self, permit: Permit, ok: bool, pushback: float | None, running: int) -> None:
+        """An item with this permit has ended, while `running` did: well, or with what `backpressure.pushback` has."""
         adaptive = permit.adaptive
         if adaptive is None or adaptive is not self._adaptive:
-            return False
+            return
         now = time.monotonic()
-        if report.pushback is not None:
-            adaptive.on_pushback(permit.began, now, report.pushback)
+        if pushback is not None:
+            adaptive.on_pushback(permit.began, now, pushback)
             self._hold_until = adaptive.hold_until
-        elif report.attempt.status == OK:
+        elif ok:
             adaptive.on_success(permit.began, now, running)
-        before, self.concurrency = self.concurrency, adaptive.limit
-        return self.concurrency != before
+        self.concurrency = adaptive.limit
 
 
 class SharedLimiter:
@@ -226,7 +214,16 @@ class SharedLimiter:
             self._returning.popleft()()
         if self._queue and self.running < self._concurrency:
             first = self._queue[0]
-            first.loop.call_soon(first.wake)
+            with suppress(RuntimeError):  # the loop has ended
+                first.loop.call_soon_threadsafe(first.wake)
+
+
+_locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, threading.RLock] = weakref.WeakKeyDictionary()
+
+
+def lock_of(loop: asyncio.AbstractEventLoop) -> threading.RLock:
+    """The lock of all pools and limiters of a loop."""
+    return _locks.setdefault(loop, threading.RLock())
 
 
 _shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedLimiter]] = weakref.WeakKeyDictionary()
@@ -273,7 +270,11 @@ class Permit:
     def soon(self, call: Callable[..., None], *args: object) -> None:
         """Call one of the following, which belong to the loop, from any thread."""
         with suppress(RuntimeError):  # the loop has ended, and nobody counts any more
-            self._loop.call_soon_threadsafe(call, *args)
+            self._loop.call_soon_threadsafe(self._locked, call, *args)
+
+    def _locked(self, call: Callable[..., None], *args: object) -> None:
+        with lock_of(self._loop):
+            call(*args)
 
     def lend(self) -> None:
         """The item waits for other items, which may need its place."""

@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 from restate_nb.engine.forked import Home, in_children
 from restate_nb.engine.stacks import stack_of_thread
-from restate_nb.engine.thread_runner import DaemonExecutor
+from restate_nb.engine.threads import DaemonExecutor
 from restate_nb.errors import InvalidInput, ServerError
 
 T = TypeVar("T")

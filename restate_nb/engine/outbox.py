@@ -1,7 +1,8 @@
 """The items of one shard on their way through a pool, and the outcomes that wait to be recorded; how many may wait.
 
-The pool's loop puts outcomes in, the handler's loop takes them out; the two may be different threads. An outcome leaves
-only when its group is acknowledged: the attempt that took it may end before that, and the next one must find it.
+Whoever runs items puts outcomes in, one thread at a time; the handler's loop takes them out, as groups of columns. An
+outcome leaves only when its group is acknowledged: the attempt that took it may end before that, and the next one must
+find it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,27 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
+from array import array
+from bisect import bisect
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
 
-from restate_nb.engine.record import CANCELLED, Attempt, Failure, encode_group
+from restate_nb.engine import packed
+from restate_nb.engine.record import (
+    CANCELLED,
+    OK,
+    Attempt,
+    Failure,
+    Group,
+    decode_group,
+    encode_group,
+    numbers_column,
+    statuses_column,
+)
 
 MAX_GROUP_COUNT: Final = 10_000
 MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
@@ -24,7 +39,13 @@ MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
 FAIL_FAST: Final = "FailFast"
 """The kind of failure of items that were cancelled because others failed; so a job tells so after a restart too."""
 
-_RECORD_BYTES = 60  # a record without its value
+_RECORD_BYTES = 32  # a record without its value
+
+GATHER_SECONDS: Final = 0.005
+"""A group is taken no sooner than this after the one before, unless nothing more can come: each costs the interpreter
+half a millisecond, however many outcomes it has."""
+
+_BURST_SECONDS: Final = 0.001  # what ends in the same moment goes along with the first
 
 MAX_UNRECORDED: Final = 20_000
 MAX_UNRECORDED_BYTES: Final = 32 * 1024 * 1024
@@ -75,6 +96,9 @@ class ShardQueue:
         pending: entries that may start.
         delayed: entries that wait for their next attempt, by position.
         open: the positions that have no outcome yet.
+        outcomes_waiting: the outcomes that are in no group yet: their values, or the records of those that did not go
+            well.
+        in_group: those on their way into the journal.
     """
 
     def __init__(self, count: int, load: Callable[[], Iterable[Entry]]) -> None:
@@ -85,12 +109,20 @@ class ShardQueue:
         self.delayed: dict[int, Entry] = {}
         self.open: set[int] = set()
         self._since = 0.0  # on time.monotonic: since then something waits to be recorded
-        self._ended = self._ended_bytes = 0  # counted by the pool's thread
-        self._recorded = self._recorded_bytes = 0  # counted by the handler's
-        self.outcomes_waiting: deque[Attempt] = deque()  # in no group yet
-        self.in_group: dict[int, Attempt] = {}  # by `_key`: on their way into the journal
-        self._in_group_bytes = 0
-        self._takers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._ended_bytes = 0  # counted by those who add
+        self._recorded_bytes = 0  # counted by the handler's thread
+        # Columns, since a million small objects would keep the garbage collector busy. Whoever adds does so at their
+        # ends, with `outcomes_waiting` the last; the handler takes from their fronts.
+        self._positions: list[int] = []
+        self._numbers: list[int] = []
+        self._started: list[float] = []
+        self._ran: list[float] = []
+        self.outcomes_waiting: list[bytes | msgspec.Raw | Attempt] = []
+        self.in_group: Group | None = None
+        self._encoded: bytes | None = None  # the same, once it was asked for
+        self._taken = 0.0  # on time.monotonic: when the last group was
+        self._takers: list[_Taker] = []
+        self._gatherers: list[_Taker] = []
 
     @property
     def waiting(self) -> int:
@@ -106,7 +138,7 @@ class ShardQueue:
         self.open.update(entry.position for entry in self.pending)
         return True
 
-    def is_stale(self, ended: Iterable[int], count: int) -> bool:
+    def is_stale(self, ended: Collection[int], count: int) -> bool:
         """Whether the handler went on in another process in the meantime.
 
         Args:
@@ -115,74 +147,162 @@ class ShardQueue:
         """
         if self._load is not None:
             return count != self._count
-        mine = {attempt.position for attempt in (*self.outcomes_waiting.copy(), *self.in_group.copy().values())}
-        return any(position in self.open or position in mine for position in ended)
+        mine = set(self._positions)
+        if self.in_group is not None:
+            mine.update(self.in_group.positions)
+        return not (self.open.isdisjoint(ended) and mine.isdisjoint(ended))
 
     def unrecorded(self) -> tuple[int, int, float]:
         """How many outcomes, and how many bytes of values, are not recorded yet; and for how many seconds nothing was
         recorded although there was something."""
-        waits = self._ended - self._recorded
+        group = self.in_group
+        waits = len(self.outcomes_waiting) + (0 if group is None else len(group))
         return waits, self._ended_bytes - self._recorded_bytes, time.monotonic() - self._since if waits else 0.0
 
     def add(self, attempt: Attempt) -> None:
         """Take an outcome. An item that has its final one already (it was cancelled) gets no other."""
-        if attempt.position not in self.open:
-            return
-        if attempt.final:
-            self.open.discard(attempt.position)
-        if self._ended == self._recorded:
+        if attempt.status == OK and attempt.failure is None:
+            self.add_ok(attempt.position, attempt.number, attempt.started, attempt.ran, attempt.value)
+        elif attempt.position in self.open:
+            if attempt.final:
+                self.open.discard(attempt.position)
+            self._put(attempt.position, attempt.number, attempt.started, attempt.ran, attempt)
+
+    def add_ok(self, position: int, number: int, started: float, ran: float, value: bytes | msgspec.Raw) -> None:
+        """Take the outcome of an item that went well, as `add` does.
+
+        Args:
+            position: of the item in the job's input.
+            number: of the attempt, from 1.
+            started: when it began, in seconds since 1970.
+            ran: for how many seconds.
+            value: what came of it, encoded.
+        """
+        if position in self.open:
+            self.open.discard(position)
+            self._ended_bytes += len(value)
+            self._put(position, number, started, ran, value)
+
+    def _put(
+        self, position: int, number: int, started: float, ran: float, value: bytes | msgspec.Raw | Attempt
+    ) -> None:
+        if not self.outcomes_waiting and self.in_group is None:
             self._since = time.monotonic()
-        self._ended += 1
-        self._ended_bytes += len(attempt.value)
-        self.outcomes_waiting.append(attempt)
-        if self._takers:
-            takers, self._takers = self._takers, []
-            for loop, event in takers:
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(event.set)
+        self._positions.append(position)
+        self._numbers.append(number)
+        self._started.append(started)
+        self._ran.append(ran)
+        self.outcomes_waiting.append(value)
+        if self._takers or not self.open:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Tell the handler of an outcome; one that gathers, only of the last."""
+        takers, self._takers = self._takers, []
+        if not self.open:
+            takers += self._gatherers
+        for loop, event in takers:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
 
     async def next_group(self) -> bytes:
         """Wait for outcomes, and return a group of all that are there; see `next_attempts`."""
-        return encode_group(await self.next_attempts())
+        group = await self.next_attempts()
+        if self._encoded is None or group is not self.in_group:
+            self._encoded = encode_group(group)
+        return self._encoded
 
-    async def next_attempts(self) -> list[Attempt]:
+    async def next_attempts(self) -> Group:
         """Wait for outcomes, and return all that are there, within the bounds of a group.
 
         They stay in the queue until `acknowledge`; asked again before that, it gives the same ones.
         """
-        while not self.in_group:
+        while self.in_group is None:
             event = asyncio.Event()
             # Before the look, or an outcome could slip in between. There may be two who wait: an attempt of the handler
             # that does not know yet that it is over, and the next one.
             self._takers.append((asyncio.get_running_loop(), event))
             if not self.outcomes_waiting:
                 await event.wait()
-            self._fill_group()
-        return list(self.in_group.values())
+            if self.open and len(self.outcomes_waiting) < MAX_GROUP_COUNT:
+                await self._gather()
+            if self.in_group is None:
+                self._fill_group()
+        return self.in_group
+
+    async def _gather(self) -> None:
+        """Wait for what ends in the same moment, or soon after the last group; not if all items have ended."""
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+        pause = min(max(self._taken + GATHER_SECONDS - time.monotonic(), _BURST_SECONDS), GATHER_SECONDS)
+        timer = loop.call_later(pause, event.set)
+        self._gatherers.append((loop, event))
+        try:
+            if self.open:
+                await event.wait()
+        finally:
+            timer.cancel()
+            self._gatherers = [each for each in self._gatherers if each[1] is not event]
 
     def _fill_group(self) -> None:
-        size = 0
-        while self.outcomes_waiting and len(self.in_group) < MAX_GROUP_COUNT:
-            attempt = self.outcomes_waiting[0]
-            of_value = len(attempt.value)
-            size += _RECORD_BYTES + of_value
-            if attempt.failure is not None:
-                size += len(attempt.failure.message) + len(attempt.failure.traceback)
-            if size > MAX_GROUP_BYTES and self.in_group:
-                return
-            self.in_group[_key(attempt)] = attempt
-            self._in_group_bytes += of_value
-            self.outcomes_waiting.popleft()
+        values = self.outcomes_waiting[:MAX_GROUP_COUNT]
+        if not values:
+            return
+        records: dict[int, Attempt] = {}
+        if Attempt in set(map(type, values)):
+            records = {at: each for at, each in enumerate(values) if isinstance(each, Attempt)}
+        count = _fitting(values, records)
+        self._encoded, self._taken = None, time.monotonic()
+        self.in_group = self._front(count, {at: record for at, record in records.items() if at < count})
+        for column in (self._positions, self._numbers, self._started, self._ran, self.outcomes_waiting):
+            del column[:count]
 
-    def acknowledge(self, recorded: Iterable[Attempt]) -> None:
+    def _front(self, count: int, records: Mapping[int, Attempt]) -> Group:
+        values: list[Any] = self.outcomes_waiting[:count]
+        for at, record in records.items():
+            values[at] = record.value if record.failure is None else b""
+        ends = list(accumulate(map(len, values)))
+        positions = self._positions[:count]
+        statuses = b""
+        if records:
+            statuses = statuses_column([records[at].status if at in records else OK for at in range(count)])
+        return Group(
+            positions=packed.counts(positions, max(positions)),
+            started=array("d", self._started[:count]),
+            ran=array("d", self._ran[:count]),
+            ends=packed.counts(ends, ends[-1]),
+            values=b"".join(values),
+            numbers=numbers_column(self._numbers[:count]),
+            statuses=statuses,
+            failures={at: record.failure for at, record in records.items() if record.failure is not None},
+        )
+
+    def recorded(self, raw: bytes) -> Group:
+        """This group is in the journal: `acknowledge` it, and return it decoded.
+
+        Raises:
+            ValueError: it is no group.
+        """
+        group = self.in_group if self.in_group is not None and raw == self._encoded else decode_group(raw)
+        self.acknowledge(group)
+        return group
+
+    def acknowledge(self, recorded: Sequence[Attempt]) -> None:
         """These are in the journal."""
-        for attempt in recorded:
-            if self.in_group.pop(_key(attempt), None) is not None:
-                self._recorded += 1
         self._since = time.monotonic()
-        if not self.in_group:
-            self._recorded_bytes += self._in_group_bytes
-            self._in_group_bytes = 0
+        group = self.in_group
+        if group is None:
+            return
+        self.in_group = self._encoded = None
+        self._recorded_bytes += len(group.values)
+        if recorded is not group:
+            self._keep_others(group, {(each.position, each.number) for each in recorded})
+
+    def _keep_others(self, group: Group, recorded: set[tuple[int, int]]) -> None:
+        """Only some of a group are in the journal: the others are offered again."""
+        left = [each for each in group if (each.position, each.number) not in recorded]
+        if left:
+            self.in_group = Group.of(left)
+            self._recorded_bytes -= len(self.in_group.values)
 
     def cancel(self, running: Mapping[int, Attempt]) -> None:
         """Give every item that has no outcome the outcome `cancelled`; whatever ends later is dropped.
@@ -216,8 +336,22 @@ class ShardQueue:
                 self.add(cancelled(entry.position, entry.number, reason=reason, kind=kind))
 
 
-def _key(attempt: Attempt) -> int:
-    return attempt.position << 31 | attempt.number  # a tuple would be one more object for the garbage collector
+_Taker = tuple[asyncio.AbstractEventLoop, asyncio.Event]
+
+
+def _fitting(values: Sequence[Any], records: Mapping[int, Attempt]) -> int:
+    """How many of these outcomes fit into a group: at least one."""
+    sizes = list(map(len, values)) if not records else [_size(each) for each in values]
+    if sum(sizes) + len(values) * _RECORD_BYTES <= MAX_GROUP_BYTES:
+        return len(values)
+    return max(bisect(list(accumulate(size + _RECORD_BYTES for size in sizes)), MAX_GROUP_BYTES), 1)
+
+
+def _size(outcome: bytes | msgspec.Raw | Attempt) -> int:
+    if not isinstance(outcome, Attempt):
+        return len(outcome)
+    failure = outcome.failure
+    return len(outcome.value) if failure is None else len(failure.message) + len(failure.traceback)
 
 
 def cancelled(

@@ -153,6 +153,11 @@ class OutputCapture:
             self._characters -= len(self.ended_lines.popleft().text)
 
 
+def belong_to(position: int) -> None:
+    """From here on, in this context, what is printed is of the item at that position."""
+    _position.set(position)
+
+
 def at_item(position: int, call: Callable[[Any], T], payload: Any) -> T:
     """Call with the payload of the item at that position: what it prints is known to be this item's."""
     _position.set(position)

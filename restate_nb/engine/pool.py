@@ -1,31 +1,32 @@
 """Runs the items of a job in this process: as many at once as its limits allow, each to its last attempt.
 
-A pool outlives the attempts of the handlers that feed it. It belongs to one event loop; everything but the read-only
-counts is called there, or through `Pool.soon` from another thread.
+A pool outlives the attempts of the handlers that feed it. Its runners take items from it, in threads of their own, so
+all of it may be called in any thread, but for `close`; what it shares is guarded by the lock of its loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import sys
+import math
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Container, Coroutine
-from typing import Any, Final
+from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 
 import msgspec
 
-from restate_nb.engine.attempt import ItemCall, Report, RunnerName, RunningAttempt
-from restate_nb.engine.limiter import Limiter, Permit
+from restate_nb.engine.alarm import Alarm
+from restate_nb.engine.attempt import Ended, ItemCall, RunnerName, RunningAttempt
+from restate_nb.engine.limiter import Limiter, Permit, lock_of
 from restate_nb.engine.loop_runner import LoopRunner
 from restate_nb.engine.outbox import FAIL_FAST, Backlog, Entry, ShardQueue
 from restate_nb.engine.process_runner import ProcessRunner
-from restate_nb.engine.record import CANCELLED, Attempt, is_unkept
+from restate_nb.engine.record import CANCELLED, OK, Attempt, is_unkept
 from restate_nb.engine.runner import Runner, RunnerContext
 from restate_nb.engine.stacks import RunningItem, running_items
-from restate_nb.engine.thread_runner import NoThread, ThreadRunner, Threads
+from restate_nb.engine.thread_runner import ThreadRunner
+from restate_nb.engine.threads import Threads
 from restate_nb.limits import Range, StopRule
 from restate_nb.policy import NO_RETRY, RunPolicy
 
@@ -33,12 +34,6 @@ __all__ = ["ItemCall", "Pool"]
 
 OnUnkept = Callable[[Attempt], None]
 """Called with the attempt of an item that returned what cannot be kept."""
-
-_TURN: Final = 0.005
-"""Seconds that items which never wait may keep the loop for themselves."""
-
-GROW_SECONDS: Final = 0.5
-"""Seconds after which one item more is tried, where the machine gave no thread for it."""
 
 
 class Pool:
@@ -50,45 +45,51 @@ class Pool:
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str = "items", threads: Threads | None = None) -> None:
         """`threads`: which it shares with other pools, and does not close; without any it has its own."""
         self._loop = loop
+        self._lock = lock_of(loop)
         self._threads = threads or Threads()
         self._shares_threads = threads is not None
-        self._workers: dict[asyncio.Task[None], tuple[ShardQueue, RunningAttempt] | None] = {}
-        self._context = RunnerContext(loop, f"rnb-{name}", self._workers)
+        self._context = RunnerContext(loop, f"rnb-{name}", self._lock)
+        on_loop = LoopRunner(self._context, self)
         self._runners: dict[RunnerName, Runner] = {
-            "loop": LoopRunner(self._context),
-            "thread": ThreadRunner(self._context, self._threads),
-            "process": ProcessRunner(self._context, self._threads),
+            "loop": on_loop,
+            "thread": ThreadRunner(self._context, self, self._threads, on_loop),
+            "process": ProcessRunner(self._context, self, self._threads),
         }
         self._limiter = Limiter(loop, self._woken)
+        self._watchdog = Alarm(loop, self._expire)
         self._retry = NO_RETRY
+        self._timeout: float | None = None
         self._rule: StopRule | None = None
         self._call: ItemCall | None = None
         self._queues: weakref.WeakValueDictionary[int, ShardQueue] = weakref.WeakValueDictionary()  # by id
         self._backlog = Backlog()
         self._pending: deque[ShardQueue] = deque()  # queues with pending entries
+        self._running: dict[int, RunningAttempt] = {}  # what runners have taken, by id
+        self._occupied = 0  # places of `concurrency`
         self._permits: dict[int, Permit] = {}  # of items that hold a place of a shared limit, by position
-        self._fresh = 0  # workers that have not looked for an item yet
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: set[asyncio.TimerHandle] = set()  # of the loop's thread
         self._paused = False
         self.paused_on_unkept = False  # paused by itself, at a value that cannot be kept
         self._on_unkept: OnUnkept | None = None
         self._closed = False
-        self._turn = 0.0
-        self._most_workers = sys.maxsize  # that the machine has threads for
-        self._growing: asyncio.TimerHandle | None = None
         self._ended_items = self._failed_items = 0  # since the start, or since `reopen`
         self.stopped = ""  # why no item is started any more
+        self._stopped_how: tuple[str, str, Container[int]] = "", FAIL_FAST, ()
 
-    # ------------------------------------------------------------ from any thread
+    # ------------------------------------------------------------ what is seen of it
 
     @property
     def running(self) -> int:
         """How many items run now."""
-        return sum(1 for each in list(self._workers.values()) if each is not None)
+        return self._occupied
 
     def running_positions(self) -> frozenset[int]:
         """Where the items that run now stand in the input."""
-        return frozenset(each[1].entry.position for each in list(self._workers.values()) if each is not None)
+        return frozenset(each.entry.position for each in self._taken() if not each.follows)
+
+    def _taken(self) -> list[RunningAttempt]:
+        with self._lock:
+            return list(self._running.values())
 
     @property
     def has_function(self) -> bool:
@@ -101,14 +102,29 @@ class Pool:
         return self._limiter.concurrency
 
     @property
+    def is_plain(self) -> bool:
+        """Whether nothing but `concurrency` holds items up."""
+        return self._limiter.is_plain
+
+    @property
+    def waiting(self) -> bool:
+        """Whether items wait that have not begun."""
+        return any(queue.waiting for queue in list(self._pending))
+
+    @property
     def hung(self) -> int:
         """Threads whose item timed out and that run on."""
         return self._context.hung
 
     @property
+    def gil_bound(self) -> bool:
+        """Whether items in threads keep the interpreter to themselves, so that more at once would not help."""
+        return any(runner.gil_bound for runner in self._runners.values())
+
+    @property
     def thread_limit(self) -> int | None:
         """How many items run at once since the machine gives no more threads or processes; None while it does."""
-        return self._most_workers if self._growing is not None else None
+        return next((each.shortage for each in self._runners.values() if each.shortage is not None), None)
 
     @property
     def waits_for(self) -> str:
@@ -132,48 +148,63 @@ class Pool:
 
     def running_items(self) -> list[RunningItem]:
         """What runs now, and threads that run on after their item timed out; the longest first."""
-        running = [(task, *each) for task, each in list(self._workers.items()) if each is not None]
-        attempts = [(task, attempt.entry, attempt.started) for task, _, attempt in running]
-        return running_items(attempts, dict(self._context.threads))
+        return running_items([each for each in self._taken() if not each.follows], self._context.hung_threads)
 
     @property
     def backlog_full(self) -> bool:
         """Whether items are held up, since too many outcomes wait to be recorded."""
         return self._backlog.full
 
+    # ------------------------------------------------------------ what is told to it
+
     def recorded(self) -> None:
         """Outcomes of its queues were recorded."""
         if self._backlog.full:
-            self.soon(self._start_workers)
+            self.wake()
 
     def soon(self, call: Callable[..., None], *args: object) -> None:
         """Call a method of this pool on its own loop."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call, *args)
 
-    # ------------------------------------------------------------ on the pool's loop
-
     def provide(self, call: ItemCall, policy: RunPolicy) -> None:
         """Set the function and how it is run. Attempts that run end with what they began with."""
-        self._call = call
+        with self._lock:
+            before, self._call = self._call, call
+            self._retry = policy.retry
+            self._timeout = policy.timeout
+            self._rule = policy.stop_rule
+            self._limiter.set(policy)
+            self._context.many_hung = self._limiter.concurrency
+        self._bring(call, before is not None)
+
+    def replace_call(self, call: ItemCall) -> None:
+        """Have another executor run the same function: what has not begun. What runs ends where it is."""
+        with self._lock:
+            self._call = call
+        self._bring(call, recall=True)
+
+    def _bring(self, call: ItemCall, recall: bool) -> None:
+        if recall:
+            self._recall()
         for runner in self._runners.values():
-            runner.on_new_function()
-        self._retry = policy.retry
-        self._context.timeout = policy.timeout
-        self._rule = policy.stop_rule
-        self._limiter.set(policy)
-        self._context.many_hung = self._limiter.concurrency
-        self._start_workers()
+            runner.on_new_function(call)
+        self.wake()
 
     def set_concurrency(self, bounds: Range) -> None:
         """Change how many run at once; what runs is not stopped."""
-        self._limiter.set_concurrency(bounds)
-        self._context.many_hung = self._limiter.concurrency
-        self._start_workers()
+        with self._lock:
+            before = self._limiter.concurrency
+            self._limiter.set_concurrency(bounds)
+            now = self._context.many_hung = self._limiter.concurrency
+        if now < before:
+            self._recall()
+        self.wake()
 
     def pause(self) -> None:
         """Start nothing more; what runs goes on."""
         self._paused = True
+        self._recall()
 
     def pause_on_unkept(self, on_unkept: OnUnkept | None) -> None:
         """Pause by itself when what an item returned cannot be kept, and call with its attempt; with None never. If it
@@ -185,28 +216,37 @@ class Pool:
     def resume(self) -> None:
         """Go on after `pause`."""
         self._paused = self.paused_on_unkept = False
-        self._start_workers()
+        self.wake()
 
     def add(self, queue: ShardQueue) -> None:
         """Take up the entries of a queue."""
-        self._queues[id(queue)] = queue
-        if self.stopped:
-            self._backlog.watch(queue)
-            queue.stop(self.stopped)
-        self._pending.append(queue)
-        self._start_workers()
+        with self._lock:
+            self._queues[id(queue)] = queue
+            if self.stopped:
+                self._backlog.watch(queue)
+                queue.stop(self.stopped)
+            self._pending.append(queue)
+        self.wake()
 
     def stop(self, reason: str, kind: str = FAIL_FAST, but: Container[int] = ()) -> None:
         """Start no further item: those that have not begun, or wait for another attempt, end as cancelled, with this
         reason. What runs is let end. For `kind` and `but` see `ShardQueue.stop`."""
-        if not self.stopped:
+        if self._stop_queues(reason, kind, but):
+            self._recall()
+            self.wake()
+
+    def _stop_queues(self, reason: str, kind: str = FAIL_FAST, but: Container[int] = ()) -> bool:
+        with self._lock:
+            if self.stopped:
+                return False
             self.stopped = reason
+            self._stopped_how = reason, kind, but
             for queue in list(self._queues.values()):
                 self._backlog.watch(queue)
                 queue.stop(reason, kind, but)
                 if queue.pending and queue not in self._pending:
                     self._pending.append(queue)
-            self._start_workers()
+            return True
 
     def reopen(self) -> None:
         """Take `stop` back, for queues to come."""
@@ -217,41 +257,40 @@ class Pool:
 
     def cancel(self, queue: ShardQueue) -> None:
         """End a queue: its items get the outcome `cancelled`, at once."""
-        mine = {task: each[1] for task, each in self._workers.items() if each is not None and each[0] is queue}
-        self._backlog.watch(queue)
-        queue.cancel({attempt.entry.position: attempt.cancelled() for attempt in mine.values()})
-        for task in mine:
-            self._cancel_worker(task)
-
-    def _cancel_worker(self, task: asyncio.Task[None]) -> None:
-        self._context.cancelled.add(task)
-        task.cancel()
+        with self._lock:
+            mine = [each for each in self._running.values() if each.queue is queue and not each.over]
+            self._backlog.watch(queue)
+            queue.cancel({each.entry.position: each.cancelled() for each in mine})
+            for attempt in mine:
+                attempt.over = True
+        for attempt in mine:
+            attempt.owner.abandon(attempt, expired=False)
 
     def drop(self, queue: ShardQueue) -> None:
         """End a queue whose outcomes nobody will record."""
         self.cancel(queue)
         self._queues.pop(id(queue), None)
-        self._start_workers()
+        self.wake()
 
     def close(self) -> None:
-        """Stop everything and record nothing: what was in flight is run again by the next process."""
-        self._closed = True
-        self._pending.clear()
+        """Stop everything and record nothing: what was in flight is run again by the next process. On the loop only."""
+        with self._lock:
+            self._closed = True
+            self._pending.clear()
+            for attempt in self._running.values():
+                attempt.over = True
+            self._limiter.withdraw()
+            self._watchdog.cancel()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        if self._growing is not None:
-            self._growing.cancel()
-        for task in self._workers:
-            self._cancel_worker(task)
-        self._limiter.withdraw()
         for runner in self._runners.values():
             runner.close()
         if not self._shares_threads:
             self._threads.close()
 
     def kill(self) -> None:
-        """End its worker processes, from any thread: for a pool whose loop may never come to `close` it."""
+        """End its worker processes: for a pool whose loop may never come to `close` it."""
         for runner in self._runners.values():
             runner.kill()
 
@@ -259,175 +298,274 @@ class Pool:
         """Wait for killed worker processes to be gone, until a time on `time.monotonic`; says whether they are."""
         return all(runner.wait_until_gone(until) for runner in self._runners.values())
 
-    # ------------------------------------------------------------ workers
+    # ------------------------------------------------------------ what its runners ask: see `runner.Source`
 
-    def _start_workers(self) -> None:
-        if self._call is None or self._paused or self._closed or not self._backlog.has_room():
-            return
-        spare = self._most_workers - len(self._workers)
-        wanted = 0
-        for queue in self._pending:
-            wanted += queue.waiting
-            if wanted >= self._limiter.concurrency:
-                break
-        for _ in range(min(wanted, spare, self._limiter.room(len(self._workers), self._fresh))):
-            task = self._loop.create_task(self._worker(), context=contextvars.Context())
-            self._workers[task] = None
-            self._fresh += 1
-            task.add_done_callback(self._worker_ended)
+    def wake(self) -> None:
+        """Have the items taken that may begin now."""
+        with self._lock:
+            name, room = self._may_begin()
+        if room:
+            self._runners[name].start(room)
 
     def _woken(self) -> None:
-        self._start_workers()
-        if not self._fresh:
+        """The limiter says that an item may begin."""
+        with self._lock:
+            name, room = self._may_begin()
+            if not room:
+                self._limiter.withdraw()
+        if room:
+            self._runners[name].start(room)
+
+    def withdraw(self) -> None:
+        """Nobody can take an item for now; see `runner.Source`."""
+        with self._lock:
             self._limiter.withdraw()
 
-    def _worker_ended(self, task: asyncio.Task[None]) -> None:
-        running = self._workers.pop(task, None)
-        self._context.cancelled.discard(task)
-        if running is not None and not self._closed and running[1].entry.position in running[0].open:
-            self._rescue(task, *running)
-        self._start_workers()
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, GeneratorExit):  # that of an item's task closes all it passes
-            raise error  # a defect of this module: the loop's exception handler reports it
+    def _may_begin(self) -> tuple[RunnerName, int]:
+        """The runner of the item whose turn it is, and how many items may begin now."""
+        call = self._call
+        if call is None or self._paused or self._closed or not self._backlog.has_room():
+            return "loop", 0
+        room, wanted = self._limiter.room(self._occupied), 0
+        if room > 0:
+            for queue in self._pending:
+                wanted += queue.waiting
+                if wanted >= room:
+                    break
+        if wanted and call.pick is not None:
+            entry = self._first()
+            if entry is None:
+                return "loop", 0
+            call = call.pick(entry.payload)
+        return call.runner, max(0, min(wanted, room))
 
-    def _rescue(self, task: asyncio.Task[None], queue: ShardQueue, attempt: RunningAttempt) -> None:
-        """A worker has ended without a report on its item, by a defect: then the defect is what became of the item."""
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        attempt.retry = NO_RETRY
-        report = attempt.raised(error or RuntimeError("restate_nb has lost this item: please report it."))
-        self._backlog.item_ended()
-        assert self._call is not None  # a worker runs only then
-        self._settle(self._call, queue, attempt.entry, report)
+    def room(self, runner: RunnerName) -> int:
+        """How many items wait that may begin now with this runner."""
+        name, room = self._may_begin()
+        return room if name == runner else 0
 
-    def _next(self) -> tuple[ShardQueue, Entry] | None:
-        if (
-            not (self._paused or self._closed or len(self._workers) > self._limiter.concurrency)
-            and (self._growing is None or len(self._workers) <= self._most_workers)
-            and self._backlog.has_room()
-        ):
-            while self._pending:
-                queue = self._pending[0]
-                if not queue.pending:
-                    if queue.load():
-                        self._backlog.watch(queue)
-                    else:
-                        self._pending.popleft()
-                    continue
-                entry = queue.pending[0]
-                if entry.not_before and (wait := entry.not_before - time.time()) > 0:
-                    self._delay(queue, queue.pending.popleft(), wait)
-                    continue
-                if not self._limiter.enter():
-                    return None
-                return queue, queue.pending.popleft()
-        self._limiter.withdraw()
+    def _first(self) -> Entry | None:
+        """The entry whose turn it is, which stays; None where none may begin now."""
+        while self._pending:
+            queue = self._pending[0]
+            if not queue.pending:
+                if queue.load():
+                    self._backlog.watch(queue)
+                else:
+                    self._pending.popleft()
+                continue
+            entry = queue.pending[0]
+            if entry.not_before and (wait := entry.not_before - time.time()) > 0:
+                self._delay(queue, queue.pending.popleft(), wait)
+                continue
+            return entry
         return None
 
-    async def _worker(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._fresh -= 1
-        while (found := self._next()) is not None:
-            queue, entry = found
-            call = self._call
-            assert call is not None
-            attempt = RunningAttempt(entry, self._retry, time.time(), time.perf_counter())
-            self._workers[task] = queue, attempt
-            try:
-                if self._limiter.is_plain:
-                    report = await self._run(call, attempt)
-                else:
-                    report = await self._with_permit(call, attempt)
-            except NoThread:
-                self._workers[task] = None
-                self._put_back(queue, entry)
-                return
-            self._workers[task] = None
-            self._backlog.item_ended()
-            if report.attempt.failure is None and self._rule is None:
-                queue.add(report.attempt)
-            else:
-                self._settle(call, queue, entry, report)
-            if task.cancelling():
-                return  # the item did not let itself be cancelled; this task must not go on half-cancelled
-            if time.perf_counter() - self._turn > _TURN:
-                await asyncio.sleep(0)
-                self._turn = time.perf_counter()
+    def take(self, runner: RunnerName, most: int = 1, *, follows: bool = False) -> list[RunningAttempt]:
+        """The next attempts that may begin with this runner; see `runner.Source`."""
+        taken: list[RunningAttempt] = []
+        with self._lock:
+            attempt = self._take(runner, follows)
+            if attempt is not None:
+                taken.append(attempt)
+                if most > 1 and attempt.call is self._call and attempt.permit is None:
+                    self._take_more(taken, most)
+        if taken and (taken[0].permit is not None or taken[0].call is not self._call):
+            self.wake()
+        return taken
 
-    def _put_back(self, queue: ShardQueue, entry: Entry) -> None:
-        """The machine has no thread for this item: run as many at once as there are, and look for more later."""
-        if entry.position in queue.open:
-            queue.pending.appendleft(entry)
-            if queue not in self._pending:
-                self._pending.appendleft(queue)
-        self._most_workers = sum(1 for each in self._workers.values() if each is not None)
-        if self._growing is None and not self._closed:
-            self._growing = self._loop.call_later(GROW_SECONDS, self._grow)
+    def _take(self, runner: RunnerName, follows: bool) -> RunningAttempt | None:
+        call, limiter = self._call, self._limiter
+        if call is None or self._paused or self._closed or not self._backlog.has_room():
+            limiter.withdraw()
+            return None
+        if not follows and self._occupied >= limiter.concurrency:
+            limiter.withdraw()
+            return None
+        entry = self._first()
+        if entry is None:
+            limiter.withdraw()
+            return None
+        made_by = call if call.pick is None else call.pick(entry.payload)
+        if made_by.runner != runner:
+            return None
+        permit = None
+        if not limiter.is_plain:
+            if follows or not limiter.enter():
+                return None
+            permit = limiter.permit()
+            if permit.is_shared:
+                self._permits[entry.position] = permit
+        queue = self._pending[0]
+        queue.pending.popleft()
+        attempt = RunningAttempt(
+            entry,
+            self._retry,
+            0.0,
+            0.0,
+            0.0,
+            made_by,
+            queue,
+            self._timeout,
+            self._runners[runner],
+            permit,
+            follows,
+        )
+        attempt.provided = call
+        self._occupied += not follows
+        self._running[id(attempt)] = attempt
+        if self._timeout is not None:
+            self._watchdog.set_by(self._loop.time() + self._timeout)
+        return attempt
 
-    def _grow(self) -> None:
-        self._growing = None
-        self._most_workers += max(1, self._most_workers // 4)
-        if self._most_workers >= self._limiter.concurrency:
-            self._most_workers = sys.maxsize
-        else:
-            self._growing = self._loop.call_later(GROW_SECONDS, self._grow)
-        self._start_workers()
+    def _take_more(self, taken: list[RunningAttempt], most: int) -> None:
+        """Take what follows these, in their place, of the same queue."""
+        call, queue, retry, timeout, owner = self._call, taken[0].queue, self._retry, self._timeout, taken[0].owner
+        assert queue is not None
+        pending, running = queue.pending, self._running
+        while len(taken) < most and pending and not pending[0].not_before:
+            attempt = RunningAttempt(
+                pending.popleft(), retry, 0.0, 0.0, 0.0, call, queue, timeout, owner, None, True, provided=call
+            )
+            running[id(attempt)] = attempt
+            taken.append(attempt)
 
-    def _run(self, call: ItemCall, attempt: RunningAttempt) -> Coroutine[Any, Any, Report]:
-        if call.pick is not None:
-            call = call.pick(attempt.entry.payload)
-        return self._runners[call.runner].run(call, attempt)
+    def next(self, runner: RunnerName, attempt: RunningAttempt | None, ended: Ended | None) -> RunningAttempt | None:
+        """Finish one attempt, and take another; see `runner.Source`."""
+        with self._lock:
+            if attempt is not None:
+                self._finish(attempt, ended)
+            found = self._take(runner, follows=False)
+        if found is not None and (found.permit is not None or self._call is not found.call):
+            self.wake()
+        return found
 
-    async def _with_permit(self, call: ItemCall, attempt: RunningAttempt) -> Report:
-        permit, position = self._limiter.permit(), attempt.entry.position
-        if permit.is_shared:
-            self._permits[position] = permit
-        self._start_workers()
-        try:
-            report = await self._run(call, attempt)
-        finally:
+    def finish(
+        self, ended: Sequence[tuple[RunningAttempt, Ended | None]], moves_up: RunningAttempt | None = None
+    ) -> None:
+        """Attempts have ended; see `runner.Source`."""
+        with self._lock:
+            for attempt, how in ended:
+                self._finish(attempt, how)
+            if moves_up is not None and moves_up.follows:
+                moves_up.follows = False
+                self._occupied += 1
+
+    def put_back(self, attempts: Sequence[RunningAttempt]) -> None:
+        """These have not begun; see `runner.Source`."""
+        with self._lock:
+            for attempt in reversed(attempts):
+                self._leave(attempt)
+                queue = attempt.queue
+                if attempt.over or queue is None or attempt.entry.position not in queue.open:
+                    continue
+                attempt.over = True
+                queue.pending.appendleft(attempt.entry)
+                if queue not in self._pending:
+                    self._pending.appendleft(queue)
+                if self.stopped:
+                    queue.stop(*self._stopped_how)
+        self.wake()
+
+    def _leave(self, attempt: RunningAttempt) -> None:
+        """Give back what the attempt holds."""
+        if self._running.pop(id(attempt), None) is not None and not attempt.follows:
+            self._occupied -= 1
+        permit = attempt.permit
+        if permit is not None:
+            attempt.permit = None
+            if self._permits.get(attempt.entry.position) is permit:
+                del self._permits[attempt.entry.position]
             permit.release()
-            self._permits.pop(position, None)
-        if self._limiter.on_report(permit, report, len(self._workers)):
-            self._context.many_hung = self._limiter.concurrency
-            self._start_workers()
-        return report
 
-    def _settle(self, call: ItemCall, queue: ShardQueue, entry: Entry, report: Report) -> None:
-        attempt = report.attempt
-        failure = attempt.failure
+    def _finish(self, attempt: RunningAttempt, ended: Ended | None) -> None:
+        if type(ended) is bytes and attempt.permit is None and self._rule is None and not attempt.over:  # nearly all
+            if self._running.pop(id(attempt), None) is not None and not attempt.follows:
+                self._occupied -= 1
+            self._backlog.item_ended()
+            entry = attempt.entry
+            attempt.queue.add_ok(entry.position, entry.number, attempt.started, attempt.ran, ended)  # type: ignore[union-attr]
+            attempt.over = True
+            return
+        permit, running = attempt.permit, self._occupied
+        self._leave(attempt)
+        if attempt.over or ended is None:
+            return
+        self._backlog.item_ended()
+        queue = attempt.queue
+        assert queue is not None
+        report = attempt.report(ended)
+        if permit is not None:
+            self._limiter.on_end(permit, report.attempt.status == OK, report.pushback, running)
+            self._context.many_hung = self._limiter.concurrency
+        self._settle(attempt, queue, report.attempt)
+        attempt.over = True
+
+    def _settle(self, running: RunningAttempt, queue: ShardQueue, attempt: Attempt) -> None:
+        entry, failure = running.entry, attempt.failure
         if failure is not None and failure.retry_in is not None and self.stopped:
             failure = msgspec.structs.replace(failure, retry_in=None)
             attempt = msgspec.structs.replace(attempt, failure=failure)
         counts = attempt.position in queue.open
         queue.add(attempt)
-        if failure is not None and self._on_unkept is not None and call is self._call and is_unkept(failure):
+        on_unkept = self._on_unkept if running.provided is self._call else None
+        if failure is not None and on_unkept is not None and is_unkept(failure):
             if not self._paused:
                 self._paused = self.paused_on_unkept = True
-            self._on_unkept(attempt)
+            self.soon(on_unkept, attempt)
         if failure is not None and failure.retry_in is not None:
             if not self._closed:
                 self._delay(queue, Entry(entry.position, entry.payload, entry.number + 1), failure.retry_in)
         elif counts and self._rule is not None and attempt.status != CANCELLED:
             self._ended_items += 1
             self._failed_items += failure is not None
-            if reason := self._rule.broken(self._failed_items, self._ended_items):
-                self.stop(reason)
+            reason = self._rule.broken(self._failed_items, self._ended_items)
+            if reason and self._stop_queues(reason):
+                self.soon(self._recall)
+
+    # ------------------------------------------------------------ times
+
+    def _expire(self) -> None:
+        """End what has run longer than it may, and look again when the next attempt will have."""
+        now, nearest, expired = time.perf_counter(), math.inf, []
+        with self._lock:
+            for attempt in self._running.values():
+                if attempt.timeout is None or attempt.over or attempt.expired:
+                    continue
+                begun = attempt.owner.begun_at(attempt)
+                left = attempt.timeout if begun is None else begun + attempt.timeout - now
+                if left <= 0:
+                    expired.append(attempt)
+                else:
+                    nearest = min(nearest, left)
+            if nearest != math.inf:
+                self._watchdog.set_by(self._loop.time() + nearest)
+        for attempt in expired:
+            attempt.owner.abandon(attempt, expired=True)
 
     def _delay(self, queue: ShardQueue, entry: Entry, seconds: float) -> None:
         """Bring the entry back later."""
         if entry.position not in queue.open:
             return
         queue.delayed[entry.position] = Entry(entry.position, entry.payload, entry.number, time.time() + seconds)
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._arm, self._loop.time() + seconds, queue, entry)
 
+    def _arm(self, due: float, queue: ShardQueue, entry: Entry) -> None:
         def ready() -> None:
             self._timers.discard(timer)
-            if queue.delayed.pop(entry.position, None) is not None:
+            with self._lock:
+                if queue.delayed.pop(entry.position, None) is None:
+                    return
                 queue.pending.appendleft(Entry(entry.position, entry.payload, entry.number))
                 if queue not in self._pending:
                     self._pending.appendleft(queue)
-                self._start_workers()
+            self.wake()
 
-        timer = self._loop.call_later(seconds, ready)
-        self._timers.add(timer)
+        if not self._closed:
+            timer = self._loop.call_at(due, ready)
+            self._timers.add(timer)
+
+    def _recall(self) -> None:
+        for runner in self._runners.values():
+            runner.recall()

@@ -170,14 +170,14 @@ class _Worker:
         attempt = RunningAttempt(Entry(position, payload, number), retry, time.time(), time.perf_counter())
         if self._call is None:
             assert self._failed is not None
-            return attempt.raised(self._failed)
-        result = attempt.call(self._call, self._encode)
-        if isinstance(result, Report):
-            return result
+            return attempt.report(attempt.raised(self._failed))
+        result = attempt.make(self._call, self._encode)
+        if isinstance(result, (bytes, Report)):
+            return attempt.report(result)
         try:
-            return attempt.returned(self._await(result), self._encode)
+            return attempt.report(attempt.returned(self._await(result), self._encode))
         except BaseException as error:
-            return attempt.raised(error)
+            return attempt.report(attempt.raised(error))
 
     def _await(self, awaitable: Awaitable[Any]) -> Any:
         """On one loop for all items of this worker, so that clients and pools of connections live on between them."""

@@ -6,7 +6,6 @@ it, and a single hung worker cannot be ended.
 
 from __future__ import annotations
 
-import asyncio
 import codecs
 import os
 import selectors
@@ -18,14 +17,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from restate_nb.engine.alarm import Alarm
 from restate_nb.engine.attempt import ItemCall, Remote, Report, RunningAttempt
 from restate_nb.engine.output import at_item, forward
 from restate_nb.engine.process_child import command, framed, item_frame, receive, report_of
-from restate_nb.engine.runner import Runner, RunnerContext
-from restate_nb.engine.thread_runner import NoThread, Threads
+from restate_nb.engine.runner import Runner, RunnerContext, Source
+from restate_nb.engine.threads import NoThread, Threads
 from restate_nb.errors import WorkerDied
 
 IDLE: Final = 10.0
@@ -35,15 +34,6 @@ _LOOK: Final = 1.0  # seconds between looks at whether a silent worker lives: it
 _READS: Final = 100  # of at most 64 KiB, after an item
 _TRIES: Final = 3  # workers that end before an item reaches them
 PAUSES: Final = 0.2, 0.5, 1.0  # seconds before it is tried again to start one, where the machine refuses
-
-
-def cpus() -> int:
-    """How many processors this process may use: fewer than there are, in a container or under taskset."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        count = min(count, max(1, round(int(quota) / int(period))))
-    return count
 
 
 _decoders = codecs.getincrementaldecoder("utf-8")
@@ -246,7 +236,7 @@ class Processes:
         try:
             frame = item_frame(entry.position, entry.number, remote.pack(entry.payload))
             worker = self._begin(remote.function, frame, lease)
-            attempt.restart()
+            attempt.begin()
             began()
             try:
                 report = report_of(worker.answer())
@@ -269,7 +259,7 @@ class Processes:
         except NoThread:
             raise
         except BaseException as error:
-            return attempt.raised(error)
+            return attempt.report(attempt.raised(error))
 
     def _begin(self, function: bytes, frame: bytes, lease: Lease) -> Worker:
         """A worker that has begun with the item. One that ends before that has had no attempt at it."""
@@ -396,69 +386,88 @@ class Processes:
 class ProcessRunner(Runner):
     """Calls the function in a worker process; a thread waits for it."""
 
-    def __init__(self, context: RunnerContext, threads: Threads) -> None:
-        super().__init__(context)
+    def __init__(self, context: RunnerContext, source: Source, threads: Threads) -> None:
+        super().__init__(context, source)
         self._threads = threads
         self._processes = Processes()
-        self._idling: asyncio.TimerHandle | None = None
+        self._idling = Alarm(context.loop, self._end_idle)
+        self._feeders = 0  # threads that take items
+        self._coming = 0  # of them, those that have not taken one yet
 
-    async def run(self, call: ItemCall, attempt: RunningAttempt) -> Report:
-        """Make the attempt; see `Runner.run`. Its timeout begins when the function is about to be called, since it may
-        have to be loaded first."""
-        shared, remote, timeout = self._context, call.remote, self._context.timeout
-        assert remote is not None
-        done: asyncio.Future[None] = shared.loop.create_future()
-        lease = Lease()
-        result: Report | NoThread | None = None
-
-        def begun() -> None:
-            if timeout is not None and not done.done():
-                deadline.reschedule(shared.loop.time() + timeout)
-
-        def make(_: object) -> Report | NoThread:
+    def start(self, most: int) -> None:
+        """Have items taken; see `Runner.start`."""
+        with self._context.lock:
+            count = max(0, min(most - self._coming, self._allows(self._feeders)))
+            self._feeders += count
+            self._coming += count
+        for _ in range(count):
             try:
-                return self._processes.run(remote, attempt, lease, lambda: shared.soon(begun))
+                self._threads.run(self._context.name, self._feed)
+            except (NoThread, RuntimeError) as error:
+                with self._context.lock:
+                    self._feeders -= 1
+                    self._coming -= 1
+                if isinstance(error, NoThread):
+                    self._refused(self._feeders)
+
+    def abandon(self, attempt: RunningAttempt, *, expired: bool) -> None:
+        """Kill the attempt's worker."""
+        with self._context.lock:
+            if expired and attempt.over:
+                return
+            lease, attempt.expired = attempt.place, expired
+        if lease is not None:
+            lease.abandon()
+
+    def _feed(self) -> None:
+        attempt, ended = None, None
+        with self._context.lock:
+            self._coming -= 1
+        while True:
+            with self._context.lock:
+                attempt = self._source.next("process", attempt, ended)
+                if attempt is None:
+                    self._feeders -= 1
+                    break
+                attempt.owner, attempt.place = self, Lease()
+            ended = self._made(attempt)
+            attempt.place = None
+            self._idling.set_by(self._context.loop.time() + IDLE)
+            if isinstance(ended, NoThread):
+                with self._context.lock:
+                    self._feeders -= 1
+                    self._source.put_back([attempt])
+                self._refused(self._feeders)
+                return
+        self._source.wake()
+
+    def _made(self, attempt: RunningAttempt) -> Any:
+        call = attempt.call
+        assert call is not None
+        remote = call.remote
+        assert remote is not None
+
+        def make(_: object) -> Any:
+            try:
+                report = self._processes.run(remote, attempt, attempt.place, lambda: None)
             except NoThread as refused:
                 return refused
+            return self._context.timed_out(attempt) if attempt.expired else report
 
-        def in_thread() -> None:
-            nonlocal result
-            result = call.context.copy().run(at_item, attempt.entry.position, make, None)
-
-        def then() -> None:
-            shared.soon(lambda: None if done.done() else done.set_result(None))
-
-        self._threads.run(shared.name, in_thread, then)
-        deadline = asyncio.timeout(None)
-        try:
-            async with deadline:
-                await done
-        except BaseException as error:
-            lease.abandon()
-            if shared.is_cancelled(error):
-                raise
-            if result is None:  # else it ended in the very turn of its deadline
-                return shared.cut_short(attempt, error, deadline, timeout)
-        finally:
-            if self._idling is None:
-                self._idling = shared.loop.call_later(IDLE, self._end_idle)
-        assert result is not None
-        if isinstance(result, NoThread):
-            raise result
-        return result
+        return call.context.copy().run(at_item, attempt.entry.position, make, None)
 
     def _end_idle(self) -> None:
-        self._idling = self._context.loop.call_later(IDLE, self._end_idle) if self._processes.end_idle() else None
+        if self._processes.end_idle():
+            self._idling.set_in(IDLE)
 
-    def on_new_function(self) -> None:
+    def on_new_function(self, call: ItemCall) -> None:
         """What it imports may be another by now."""
         self._processes.on_new_function()
 
     def close(self) -> None:
         """End all worker processes, and look after none any more."""
-        if self._idling is not None:
-            self._idling.cancel()
-        self.kill()
+        self._idling.cancel()
+        super().close()
 
     def kill(self) -> None:
         """End all worker processes, from any thread."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-from restate_nb.engine.outbox import Entry
+from restate_nb.engine.attempt import RunningAttempt
 from restate_nb.tracebacks import file_name, is_package_file, is_standard_file
 
 
@@ -32,23 +32,26 @@ class RunningItem:
     where: list[str]
 
 
-def running_items(
-    running: Iterable[tuple[asyncio.Task[Any], Entry, float]], threads: Mapping[tuple[int, int], int]
-) -> list[RunningItem]:
+def running_items(running: Iterable[RunningAttempt], hung: Mapping[int, tuple[int, int]]) -> list[RunningItem]:
     """What runs, the longest first, and after it the threads that run on.
 
     Args:
-        running: the task, the entry and the start (seconds since 1970) of each attempt.
-        threads: the thread of an attempt, by position and number.
+        running: the attempts.
+        hung: the items (position, number of the attempt) that were given up, by the thread that each still is in.
     """
-    now, left = time.time(), dict(threads)
-    found = []
-    for task, entry, started in running:
-        thread = left.pop((entry.position, entry.number), None)
-        where = stack_of_task(task) if thread is None else stack_of_thread(thread)
-        found.append(RunningItem(entry.position, entry.number, now - started, where))
+    now = time.time()
+    found = [
+        RunningItem(each.entry.position, each.entry.number, now - (each.started or now), _stack_of(each.place))
+        for each in running
+    ]
     found.sort(key=lambda each: -(each.seconds or 0))
-    return [*found, *(RunningItem(*key, None, stack_of_thread(thread)) for key, thread in left.items())]
+    return [*found, *(RunningItem(*item, None, stack_of_thread(thread)) for thread, item in hung.items())]
+
+
+def _stack_of(place: Any) -> list[str]:
+    if isinstance(place, asyncio.Task):
+        return stack_of_task(place)
+    return stack_of_thread(place) if isinstance(place, int) else []
 
 
 def stack_of_thread(ident: int) -> list[str]:

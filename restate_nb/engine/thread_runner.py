@@ -1,243 +1,210 @@
-"""Runs plain functions in threads: as many as run at once, each a daemon, so that a hung one holds up nobody."""
+"""Calls plain functions in threads that take their items themselves, as many threads as there are items that wait.
+
+A thread more helps while items wait inside, and where they compute it only fights with the others for the interpreter.
+Which of the two it is a *probe* shows: a thread that sleeps, and then wants the interpreter. If it has it at once, so
+would a further item, and the number of threads is doubled; if the others keep it to themselves, none is added. So a job
+of functions that never wait runs in one thread, as fast as a loop, and a hundred items that wait have a hundred threads
+within milliseconds.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import itertools
 import threading
-from collections import deque
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from queue import Empty, SimpleQueue
+import time
+from collections.abc import Awaitable, Coroutine
 from typing import Any, Final
 
-from restate_nb.engine.attempt import ItemCall, Report, RunningAttempt
+from restate_nb.engine.attempt import Ended, ItemCall, Report, RunningAttempt
+from restate_nb.engine.cpus import cpus
 from restate_nb.engine.loop_runner import LoopRunner
-from restate_nb.engine.output import at_item
-from restate_nb.engine.runner import Runner, RunnerContext
+from restate_nb.engine.output import belong_to
+from restate_nb.engine.runner import Runner, RunnerContext, Source
+from restate_nb.engine.threads import NoThread, Threads
 
-IDLE: Final = 10.0
-"""Seconds after which a thread with nothing to do ends."""
+_PROBE: Final = 0.0005
+"""Seconds for which a probe sleeps before it wants the interpreter."""
 
-NO_MORE: Final = "the machine gives no more threads (a limit of the container or of the user: `ulimit -u`, pids)"
+_PROMPT: Final = 0.0004
+"""Seconds within which it has it where nobody else wants it: timers are late by some of that."""
 
-_Task = tuple[str, Callable[[], None], Callable[[], None]]  # the thread's name meanwhile, what to do, what to do then
+_SPARE: Final = 0.005
+_SPAREST: Final = 0.05
+"""Seconds between probes while threads are not what is lacking."""
 
+_SURE: Final = 3
+"""Prompt probes in a row without which no thread is added where items end all the time."""
 
-class NoThread(Exception):
-    """The machine gives no further thread; those that there are go on."""
+_SHORT: Final = 0.0001
+"""Seconds that an item takes for which a further thread is never worth it."""
 
-
-class Threads:
-    """Runs each task at once, in a thread that is free or in a new one. One that is free for long ends.
-
-    The caller bounds how many tasks there are. `asyncio.to_thread` and the SDK share min(32, cpus + 4) threads, so that
-    80 calls at once are 6 on two cores; and the standard executor joins its threads at exit, which a hung call never
-    leaves.
-    """
-
-    def __init__(self, idle: float = IDLE) -> None:
-        """`idle`: seconds after which a thread with nothing to do ends."""
-        self._idle = idle
-        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
-        self._free = 0  # threads without a task, those left out for which one is in the queue
-        self._lock = threading.Lock()
-        self._closed = False
-        self._numbers = itertools.count(1)
-
-    def run(self, name: str, task: Callable[[], None], then: Callable[[], None]) -> None:
-        """Start a task, which must not raise.
-
-        Args:
-            name: of the thread, while it does this.
-            task: what to do.
-            then: is called in the same thread once that is done, when the thread is free for the next task; so who
-                hears of it needs no further thread. It must not raise either.
-
-        Raises:
-            NoThread: there is none, and the machine gives no more.
-            RuntimeError: the threads were closed.
-        """
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("These threads were closed.")
-            if self._free:
-                self._free -= 1
-                self._tasks.put((name, task, then))
-                return
-        try:
-            threading.Thread(target=self._work, args=(next(self._numbers),), name=name, daemon=True).start()
-        except (RuntimeError, MemoryError) as error:  # "can't start new thread"
-            raise NoThread from error
-        self._tasks.put((name, task, then))  # not an argument: the thread would keep it for as long as it lives
-
-    def close(self) -> None:
-        """Let every thread end once its task has. Does not wait for them."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                for _ in range(self._free):
-                    self._tasks.put(None)
-
-    def _work(self, number: int) -> None:
-        thread, named = threading.current_thread(), ""
-        while True:
-            try:
-                next_ = self._tasks.get(timeout=self._idle)
-            except Empty:
-                if self._may_end():
-                    return
-                continue
-            if next_ is None:
-                return
-            name, task, then = next_
-            if name != named:
-                named, thread.name = name, f"{name}-{number}"
-            task()
-            with self._lock:
-                over = self._closed
-                self._free += not over
-            then()
-            del next_, task, then  # else an idle thread keeps the last item alive
-            if over:
-                return
-
-    def _may_end(self) -> bool:
-        """Whether no task is on its way to the thread that asks, which then counts no longer."""
-        with self._lock:
-            ends = self._free > 0 and not self._closed
-            self._free -= ends
-            return ends
+_BOUND: Final = 4
+_MOST_LATE: Final = 16
+"""Late probes, less prompt ones, that tell that items compute; and how many are remembered."""
 
 
 class ThreadRunner(Runner):
     """Calls the function in a thread; what it returns to be awaited is, on the loop."""
 
-    def __init__(self, context: RunnerContext, threads: Threads) -> None:
-        super().__init__(context)
+    def __init__(self, context: RunnerContext, source: Source, threads: Threads, loop_runner: LoopRunner) -> None:
+        super().__init__(context, source)
         self._threads = threads
-        self._loop_runner = LoopRunner(context)
+        self._loop_runner = loop_runner
+        self._pullers = 0  # threads that take items
+        self._coming = 0  # of them, those that have not taken one yet
+        self._ended = 0  # items
+        self._probing = False
+        self._closed = False
+        self._late = 0  # late probes, less prompt ones
 
-    async def run(self, call: ItemCall, attempt: RunningAttempt) -> Report:
-        """Make the attempt; see `Runner.run`."""
-        shared, entry, timeout = self._context, attempt.entry, self._context.timeout
-        done: asyncio.Future[None] = shared.loop.create_future()
-        late = False
-        result: Report | Awaitable[Any] | None = None
+    @property
+    def gil_bound(self) -> bool:
+        """Whether items keep the interpreter to themselves, so that more at once would not help."""
+        return self._probing and self._late >= _BOUND and self._source.waiting
 
-        def settle() -> None:
-            if not done.done():
-                done.set_result(None)
-            elif late:
-                shared.hung -= 1
+    def start(self, most: int) -> None:
+        """Have items taken; see `Runner.start`. Where more than `concurrency` holds items up, what may begin at any
+        moment is little, and is begun at once."""
+        with self._context.lock:
+            plain = self._source.is_plain
+            wanted = 1 - self._pullers if plain else most - self._coming
+            count = max(0, min(wanted, self._allows(self._pullers)))
+            self._pullers += count
+            self._coming += count
+            probes = plain and not self._probing and not self._closed and self._source.concurrency > 1
+            self._probing = self._probing or probes
+        self._start_pullers(count)
+        if probes:
+            self._start_probe()
 
-        def in_thread() -> None:
-            nonlocal result
-            key = entry.position, entry.number
-            shared.threads[key] = threading.get_ident()
-            function = functools.partial(at_item, entry.position, call.function)
-            result = call.context.copy().run(attempt.call, function, call.encode)
-            shared.threads.pop(key, None)
+    def _start_pullers(self, count: int) -> None:
+        for _ in range(count):
+            try:
+                self._threads.run(self._context.name, self._pull)
+            except (NoThread, RuntimeError) as error:
+                with self._context.lock:
+                    self._pullers -= 1
+                    self._coming -= 1
+                if isinstance(error, NoThread):
+                    self._refused(self._pullers)
 
-        def then() -> None:
-            try:  # noqa: SIM105 - which is faster, and this is for every item
-                shared.loop.call_soon_threadsafe(settle)
-            except RuntimeError:  # the loop has ended
-                pass
-
-        self._threads.run(shared.name, in_thread, then)
-        deadline = asyncio.timeout(timeout)
+    def _start_probe(self) -> None:
         try:
-            async with deadline:
-                await done
-        except BaseException as error:
-            if result is None:
-                late = True
-                shared.hung += 1
-            if shared.is_cancelled(error):
-                raise
-            if result is None:  # else it ended in the very turn of its deadline
-                return shared.cut_short(attempt, error, deadline, timeout)
-        assert result is not None
-        if isinstance(result, Report):
-            return result
-        awaitable = result
-        attempt.restart()
-        return await self._loop_runner.run(
-            ItemCall(lambda _: awaitable, "loop", call.context, encode=call.encode), attempt
-        )
-
-
-class DaemonExecutor(ThreadPoolExecutor):
-    """What `asyncio.to_thread` uses on a session's loops: threads that nobody waits for when the interpreter ends, and
-    as many of them as items commonly run at once. It is a ThreadPoolExecutor in name, since asyncio takes no other.
-    """
-
-    def __init__(self, most: int = 64) -> None:
-        """`most`: how many threads at once; what is more waits for its turn."""
-        super().__init__(max_workers=1)  # which starts none by itself
-        self._most = most
-        self._ours = Threads()
-        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-        self._running = 0
-        self._turns = threading.Lock()
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Call the function in a thread.
-
-        Raises:
-            RuntimeError: the executor was shut down, or the machine gives no thread at all.
-        """
-        future: Future[Any] = Future()
-        work = future, functools.partial(fn, *args, **kwargs)
-        with self._turns:
-            if self._running == self._most:
-                self._waiting.append(work)
-                return future
-            self._running += 1
-        try:
-            self._ours.run("rnb-to-thread", functools.partial(_call, *work), self._go_on)
-        except NoThread as error:
-            with self._turns:
-                self._running -= 1
-                if self._running:
-                    self._waiting.append(work)
-                    return future
-            raise RuntimeError(f"can't start new thread: {NO_MORE}") from error
-        return future
-
-    def _go_on(self) -> None:
-        """A thread is free; it has just become so, which means that there is one for who waits longest."""
-        with self._turns:
-            if not self._waiting:
-                self._running -= 1
-                return
-            work = self._waiting.popleft()
-        try:
-            self._ours.run("rnb-to-thread", functools.partial(_call, *work), self._go_on)
+            self._threads.run(f"{self._context.name}-probe", self._probe)
         except (NoThread, RuntimeError) as error:
-            with self._turns:
-                self._running -= 1
-            work[0].set_exception(RuntimeError(str(error) or f"can't start new thread: {NO_MORE}"))
+            self._probing = False
+            if isinstance(error, NoThread):
+                self._refused(self._pullers)
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let every thread end once its call has, and cancel those that wait; waits for none."""
-        super().shutdown(wait=False)
-        with self._turns:
-            waiting = list(self._waiting)
-            self._waiting.clear()
-        for future, _ in waiting:
-            future.cancel()
-        self._ours.close()
+    def abandon(self, attempt: RunningAttempt, *, expired: bool) -> None:
+        """Give the attempt up: its thread cannot be ended, and runs on without a place."""
+        with self._context.lock:
+            if attempt.place is None or (expired and attempt.over):
+                return  # it has just ended
+            self._context.hung_threads[attempt.place] = attempt.entry.position, attempt.entry.number
+            attempt.place = None
+            self._pullers -= 1
+            self._source.finish([(attempt, self._context.timed_out(attempt) if expired else None)])
+        self._source.wake()
+
+    def close(self) -> None:
+        """Take nothing more."""
+        super().close()
+        self._closed = True
+
+    # ------------------------------------------------------------ in threads
+
+    def _pull(self) -> None:
+        """Take items, one after the other, until there are none."""
+        with self._context.lock:
+            self._coming -= 1
+        attempt: RunningAttempt | None = None
+        ended: Ended | None = None
+        try:
+            while (attempt := self._next(attempt, ended)) is not None:
+                call = attempt.call
+                assert call is not None
+                made = call.context.copy().run(_made, attempt, call)
+                if isinstance(made, (bytes, Report)):
+                    ended = made
+                else:
+                    self._go_on(attempt, made)
+        except BaseException as error:  # a defect of ours: then it is what became of the item
+            with self._context.lock:
+                if self._context.hung_threads.pop(threading.get_ident(), None) is None:
+                    self._pullers -= 1
+                if attempt is not None:
+                    self._source.finish([(attempt, attempt.lost(error))])
+            says = {"message": "restate_nb has lost an item: please report it", "exception": error}
+            self._context.soon(self._context.loop.call_exception_handler, says)
+        self._source.wake()
+
+    def _next(self, attempt: RunningAttempt | None, ended: Ended | None) -> RunningAttempt | None:
+        """Bring an attempt back, and take the next; None where there is none for this thread."""
+        with self._context.lock:
+            if attempt is not None and attempt.owner is not self:
+                attempt = None  # it goes on elsewhere
+            if attempt is not None:
+                if self._context.hung_threads.pop(threading.get_ident(), None) is not None:
+                    return None  # given up in the meantime: the thread has no place any more
+                attempt.place = None
+                self._ended += 1
+            found = self._source.next("thread", attempt, ended)
+            if found is None:
+                self._pullers -= 1
+            else:
+                found.owner, found.place = self, threading.get_ident()
+            return found
+
+    def _go_on(self, attempt: RunningAttempt, awaitable: Awaitable[Any]) -> None:
+        """Have the rest of the attempt awaited on the loop, unless it was given up in the meantime."""
+        with self._context.lock:
+            if attempt.place is not None:
+                attempt.place = None
+                self._loop_runner.await_for(attempt, awaitable)
+                return
+        if isinstance(awaitable, Coroutine):
+            awaitable.close()
+
+    def _probe(self) -> None:
+        """Look whether a further thread would have the interpreter, while items wait for one."""
+        pause, prompt, processors, source = _PROBE, 0, cpus(), self._source
+        while True:
+            ended = self._ended
+            busy, began = time.process_time(), time.perf_counter()
+            time.sleep(pause)
+            seconds = time.perf_counter() - began
+            busy = (time.process_time() - busy) / seconds  # processors that this process has used
+            late = seconds - pause > _PROMPT or busy > 0.9 * processors
+            with self._context.lock:
+                if self._closed or not self._pullers or not source.waiting:
+                    self._probing, self._late = False, 0
+                    return
+                self._late = min(self._late + 1, _MOST_LATE) if late else max(self._late - 2, 0)
+                prompt = 0 if late else prompt + 1
+                ended = self._ended - ended
+                short = ended > 0 and self._pullers * seconds / ended < _SHORT
+                count = min(max(1, self._pullers), source.room("thread"), self._allows(self._pullers))
+                if late or short or count <= 0 or (ended and prompt < _SURE):
+                    pause = min(2 * pause, _SPARE if prompt and count > 0 else _SPAREST)
+                    continue
+                self._pullers += count
+                self._coming += count
+            self._start_pullers(count)
+            if self._shortage is not None:
+                self._turn_puller()
+                return
+            pause = _PROBE
+
+    def _turn_puller(self) -> None:
+        """The machine gives no more threads, and the probe's own is one."""
+        with self._context.lock:
+            self._probing = False
+            self._pullers += 1
+            self._coming += 1
+            self._shortage = self._pullers
+        self._pull()
 
 
-def _call(future: Future[Any], call: Callable[[], Any]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = call()
-    except BaseException as error:  # SystemExit too: it must not end this thread
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+def _made(attempt: RunningAttempt, call: ItemCall) -> Ended | Awaitable[Any]:
+    belong_to(attempt.entry.position)
+    return attempt.make(call.function, call.encode)

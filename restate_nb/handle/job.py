@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from restate_nb.engine.function import parse_executor
 from restate_nb.environment import in_notebook, this_cell
 from restate_nb.errors import InvalidInput
 from restate_nb.handle import status
@@ -257,6 +258,28 @@ class Job(Generic[T]):
     def concurrency(self, value: Concurrency) -> None:
         self._data.backend.set_concurrency(concurrency_range("concurrency", value))
         self._runner.note_limits(time.time())
+
+    @property
+    def executor(self) -> str:  # no alias of Literal: jedi offers nothing of a class that has one
+        """Where items run, as in `rnb.map`: "auto", "thread" or "process".
+
+        Can be set while the job runs: what has not begun, and what is tried again, is run there from then on; what runs
+        ends where it is. Processes are at most as many as there are processors, unless `job.concurrency` is set
+        afterwards; in threads as many items run at once as before. Of a job that has ended it counts for
+        `retry_failed()`. It holds until the job's cell is run again, whose own options count then.
+
+        Raises:
+            InvalidInput: the function cannot be sent to processes; or Restate or workers run it, so that this process
+                has no say. Nothing was changed.
+
+        Example:
+            job.executor = "process"
+        """
+        return self._data.function.executor
+
+    @executor.setter
+    def executor(self, value: str) -> None:
+        self._runner.set_executor(parse_executor(value))
 
     def cancel(self) -> None:
         """End the job: running coroutines are cancelled, threads are no longer waited for, the rest is not started.

@@ -28,7 +28,7 @@ def frame_of(data: JobData, *, expand: bool = False) -> pd.DataFrame:
         data.ledger,
         items.index(),
         items.originals,
-        data.function.value,
+        data.function.value_column,
         running=data.backend.running_positions(),
         submitted=data.manifest.created,
     )
@@ -62,8 +62,14 @@ def values_of(data: JobData, frame: pd.DataFrame) -> list[Any]:
             "job.errors() groups them, job.retry_failed() runs them again, job.frame() has the others' values.",
             frame,
         )
-    raws = ledger.raws(range(ledger.total))
-    return [_value(data, raw, position, frame) for position, raw in enumerate(raws)]
+    values: list[Any] = []
+    for raws in ledger.raws_in_parts(range(ledger.total)):
+        positions = range(len(values), len(values) + len(raws))
+        try:
+            values += data.function.value_column(raws, positions)
+        except Exception:  # one by one, to tell of which item
+            values += [_value(data, raw, position, frame) for raw, position in zip(raws, positions, strict=True)]
+    return values
 
 
 def _value(data: JobData, raw: bytes, position: int, frame: pd.DataFrame) -> Any:

@@ -86,6 +86,12 @@ class Provenance:
             self.now = identity.without_bindings()
         return older
 
+    def set_executor(self, function: Function, *, finished: bool) -> None:
+        """Another executor runs the same function: where it changes things in this process from now on, they are
+        watched."""
+        self._function = function
+        self.watched = self.watched or (not finished and self._can_vary())
+
     def look_again(self) -> None:
         """Items are to run once more, by a function whose content may have been left alone since."""
         if self._function is not None and self._can_vary():
@@ -115,13 +121,13 @@ class Provenance:
     # ------------------------------------------------------------ what varies by itself
 
     async def watch(self, ledger: Ledger) -> None:
-        """Look from time to time, while the job runs, what its function changes: should the process be killed, it is
-        known that this does not count."""
+        """Look from time to time, until it is cancelled, what the job's function changes: should the process be killed,
+        it is known that this does not count."""
         wait = _FIRST_WATCH_SECONDS
-        while self.watched:
+        while True:
             await asyncio.sleep(wait)
             wait *= 4
-            if ledger.done:
+            if self.watched and ledger.done:
                 with contextlib.suppress(ServerError, InvocationFailed):  # the next look, or the job's end, says so
                     await self._compare()
 

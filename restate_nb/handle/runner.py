@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from restate_nb.backends import BACKENDS
 from restate_nb.backends.base import Backend
-from restate_nb.engine.function import Function
+from restate_nb.engine.function import Executor, Function
 from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.engine.waiting import cause_of
-from restate_nb.errors import ServerError
+from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.handle.batches import Batch, Batches
 from restate_nb.handle.diagnosis import StallProbe
 from restate_nb.handle.function_changes import Older, listed
@@ -203,6 +203,24 @@ class JobRunner:
         if again:
             data.ledger.attached = data.ledger.done
         return older
+
+    def set_executor(self, executor: Executor) -> None:
+        """Have another executor run what has not begun, until the function is brought anew.
+
+        Raises:
+            InvalidInput: the job has none, or the function cannot be run by it. Nothing was changed.
+        """
+        data = self.data
+        with self._attaching:
+            if executor == data.function.executor:
+                return
+            function = data.function.with_executor(executor)
+            if data.provenance.now is None and data.manifest.kind == "local":
+                raise InvalidInput(f"The function {function.name} is not known here: run the cell that maps it first.")
+            data.backend.set_executor(function)
+            data.function = function
+            data.provenance.set_executor(function, finished=self.ended.done())
+            self.note_limits(time.time())
 
     async def reopen(self, wanted: Manifest, fresh: bool) -> JobRecord:
         """Open the record of this job, or of another of its name, and follow what other processes changed of this one.

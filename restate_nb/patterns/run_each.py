@@ -18,7 +18,7 @@ from restate_nb.engine.group_commit import commit
 from restate_nb.engine.objects import Classes
 from restate_nb.engine.outbox import ShardQueue, entries
 from restate_nb.engine.pool import ItemCall, Pool
-from restate_nb.engine.record import Attempt
+from restate_nb.engine.record import Attempt, Group, decode_group
 from restate_nb.engine.structure import Rebuild, classes_of, parameter_annotations, rebuilder
 from restate_nb.errors import InvalidInput
 from restate_nb.patterns.outcome import FanOutResult, Outcome
@@ -79,8 +79,8 @@ async def run_each(
     state.begin_attempt()
     finals: dict[int, Attempt] = {}
 
-    def on_group(_: bytes, attempts: list[Attempt]) -> bool:
-        finals.update((each.position, each) for each in attempts if each.final)
+    def on_group(_: bytes, group: Group) -> bool:
+        finals.update((each.position, each) for each in group if each.final)
         return True
 
     try:
@@ -123,10 +123,12 @@ class _RunState:
             self._pool.add(self._queue)
         return self._queue
 
-    def acknowledge(self, recorded: Iterable[Attempt]) -> None:
-        if self._queue is not None:
-            self._queue.acknowledge(recorded)
-            self._pool.recorded()
+    def recorded(self, raw: bytes) -> Group:
+        if self._queue is None:
+            return decode_group(raw)
+        group = self._queue.recorded(raw)
+        self._pool.recorded()
+        return group
 
     def cancel(self) -> None:
         if self._queue is not None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 _NULLABLE: Final[dict[type, Any]] = {int: "Int64", bool: "boolean", float: "Float64"}
+_PLAIN: Final[dict[type, Any]] = {int: np.int64, bool: np.bool_, float: np.float64}
 _MISSING: Final = frozenset({type(None), type(pd.NA)})
 _TIMES: Final = (
     frozenset({pd.Timestamp, dt.datetime, type(pd.NaT)}),
@@ -27,11 +28,55 @@ def typed_column(values: Sequence[Any]) -> Any:
     What no dtype holds as it is stays what it is, in a column of objects: whole numbers past 64 bits, or past 2**53
     beside fractions; times of several zones; text that is not Unicode; objects of several kinds.
     """
+    if isinstance(values, range) and values and max(abs(values.start), abs(values.stop)) < 2**63:
+        return pd.Series(np.arange(values.start, values.stop, values.step, dtype=np.int64)).array
     try:
         column = _typed(values)
     except (ValueError, TypeError, OverflowError, ArithmeticError, NotImplementedError):
         column = None
     return object_column(values, len(values)) if column is None else column
+
+
+class NumbersOrObjects:
+    """Values that come in parts, for a column; numbers do not stay objects until the last one is there."""
+
+    def __init__(self) -> None:
+        self._parts: list[Any] = []
+
+    def add(self, values: list[Any]) -> None:
+        """Take the next values."""
+        kinds = set(map(type, values))
+        dtype = _PLAIN.get(kinds.pop()) if len(kinds) == 1 else None
+        try:
+            self._parts.append(values if dtype is None else np.array(values, dtype=dtype))
+        except OverflowError:
+            self._parts.append(values)
+
+    def typed(self, positions: Any, total: int) -> Any:
+        """The column that `typed_column` makes of them at these positions, of numpy, and of None at all others."""
+        dtypes = {getattr(part, "dtype", None) for part in self._parts}
+        if len(dtypes) == 1 and None not in dtypes:
+            return _filled(np.concatenate(self._parts), positions, total)
+        values = [value for part in self._parts for value in (part if isinstance(part, list) else part.tolist())]
+        if len(values) < total:
+            column: list[Any] = [None] * total
+            for position, value in zip(positions.tolist(), values, strict=True):
+                column[position] = value
+            values = column
+        return typed_column(values)
+
+
+def _filled(numbers: Any, positions: Any, total: int) -> Any:
+    if len(numbers) == total:
+        return pd.Series(numbers).array
+    if numbers.dtype == float:
+        column = np.full(total, np.nan)
+        column[positions] = numbers
+        return pd.Series(column).array
+    column, missing = np.zeros(total, dtype=numbers.dtype), np.ones(total, dtype=bool)
+    column[positions], missing[positions] = numbers, False
+    kind = pd.arrays.BooleanArray if numbers.dtype == bool else pd.arrays.IntegerArray
+    return kind(column, missing)
 
 
 def object_column(values: Sequence[Any], count: int) -> Any:

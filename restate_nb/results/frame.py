@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import pandas as pd
 
+from restate_nb.engine.codec import Instead
 from restate_nb.engine.output import Line
 from restate_nb.engine.record import OK, STATUS_NAMES, Attempt
-from restate_nb.results.columns import as_frame, object_column, typed_column
+from restate_nb.results.columns import NumbersOrObjects, as_frame, object_column, typed_column
 from restate_nb.results.exports import as_key, label_text
 from restate_nb.results.ledger import PENDING, Ledger
 from restate_nb.results.unreadable import Unreadable, unreadable
@@ -32,6 +33,9 @@ COLUMNS = [
 ATTEMPT_COLUMNS = ["position", "attempt", "status", "error_type", "error", "started_at", "run_s", "finished_at"]
 LOG_COLUMNS = ["position", "stream", "at", "text"]
 
+ValuesOf = Callable[[Sequence[bytes], Sequence[int], Instead], list[Any]]
+"""Decodes recorded values, given their positions, and what stands for those that cannot be read."""
+
 _ITEM_STATUSES = ("pending", "running", *STATUS_NAMES)
 
 
@@ -39,7 +43,7 @@ def job_frame(
     ledger: Ledger,
     index: pd.Index[Any],
     originals: Sequence[Any],
-    value_of: Callable[[bytes, int], Any],
+    values_of: ValuesOf,
     *,
     running: frozenset[int],
     submitted: float,
@@ -50,15 +54,13 @@ def job_frame(
         ledger: what is recorded.
         index: the index of the input.
         originals: the items as the user gave them.
-        value_of: decodes a recorded value, given its position.
+        values_of: decodes recorded values.
         running: positions that run now.
         submitted: when the job was submitted, in seconds since 1970.
     """
     now = ledger.snapshot()
     status = np.frombuffer(now.status, dtype=np.uint8)
-    started = np.array(now.started)
-    first = np.array(now.first_started)
-    ran = np.array(now.ran)
+    started, first, ran = np.asarray(now.started), np.asarray(now.first_started), np.asarray(now.ran)
     ended = status != PENDING
     begun = first > 0
     codes = np.where(ended, status.astype(np.int8) + 2, 0).astype(np.int8)
@@ -67,13 +69,13 @@ def job_frame(
     failures, total = now.failures, now.total
     columns = {
         "item": typed_column(originals if isinstance(originals, (list, tuple, range)) else list(originals)),
-        "value": _values(ledger, status, value_of),
+        "value": _values(ledger, status, values_of),
         "status": pd.Categorical.from_codes(codes, categories=pd.Index(_ITEM_STATUSES)),
         "error_type": _texts(total, {position: each.type for position, each in failures.items()}),
         "error": _texts(total, {position: each.message for position, each in failures.items()}),
         "attempts": np.array(now.attempts, dtype=np.int64),
         "queued_s": np.where(begun, np.maximum(first - submitted, 0.0), np.nan),
-        "run_s": np.where(begun, np.array(now.ran_in_all), np.nan),
+        "run_s": np.where(begun, np.asarray(now.ran_in_all), np.nan),
         "started_at": _times(np.where(begun, first, np.nan)),
         "finished_at": _times(np.where(ended & (started > 0), started + ran, np.nan)),
     }
@@ -249,31 +251,20 @@ def _fields(value: Any) -> dict[Any, Any] | None:
     return None
 
 
-def _values(ledger: Ledger, status: Any, value_of: Callable[[bytes, int], Any]) -> Any:
-    positions = np.flatnonzero(status == OK).tolist()
-    known = _known(ledger.raws(positions), positions, value_of)
-    if len(positions) == ledger.total:
-        return typed_column(list(known))
-    values: list[Any] = [None] * ledger.total
-    for position, value in zip(positions, known, strict=True):
-        values[position] = value
-    return typed_column(values)
-
-
-def _known(raws: Iterable[bytes], positions: list[int], value_of: Callable[[bytes, int], Any]) -> Iterator[Any]:
-    for raw, position in zip(raws, positions, strict=True):
-        try:
-            value = value_of(raw, position)
-        except Exception as error:  # a class of the user's own may do anything when it is made again
-            value = unreadable(error, raw)
-        yield value
+def _values(ledger: Ledger, status: Any, values_of: ValuesOf) -> Any:
+    positions = np.flatnonzero(status == OK)
+    column = NumbersOrObjects()
+    at = 0
+    for part in ledger.raws_in_parts(positions):
+        column.add(values_of(part, positions[at : at + len(part)].tolist(), unreadable))
+        at += len(part)
+    return column.typed(positions, ledger.total)
 
 
 def _texts(count: int, known: dict[int, str]) -> Any:
-    column = np.full(count, None, dtype=object)
-    for row, text in known.items():
-        column[row] = text
-    return pd.array(column, dtype="string")
+    places = np.zeros(count, dtype=np.intp)
+    places[list(known)] = range(1, len(known) + 1)
+    return pd.array([None, *known.values()], dtype="string").take(places)
 
 
 def _times(seconds: Any) -> Any:

@@ -7,7 +7,9 @@ import threading
 import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import IO, Final, SupportsIndex, overload
+from typing import IO, Any, Final, SupportsIndex, overload
+
+import numpy as np
 
 IN_MEMORY: Final = 64 * 1024 * 1024
 """Bytes up to which a spool needs no file."""
@@ -15,7 +17,12 @@ IN_MEMORY: Final = 64 * 1024 * 1024
 TAIL_BYTES: Final = 1024 * 1024
 """Bytes that gather before they are written to the file."""
 
-AT_ONCE: Final = 1_000  # byte strings that are taken under one lock
+AT_ONCE: Final = 10_000  # byte strings that are taken under one lock
+
+FOUR_GB: Final = 2**32 - 1
+"""Up to here four bytes are enough to tell where a byte string ends."""
+
+_FEW: Final = 16  # below it, numpy takes longer
 
 
 class Spool(Sequence[bytes]):
@@ -26,7 +33,8 @@ class Spool(Sequence[bytes]):
 
     def __init__(self, raws: Iterable[bytes] = (), *, in_memory: int = IN_MEMORY) -> None:
         self._limit = in_memory
-        self._ends = array("Q")
+        self._ends: array[int] = array("I")
+        self._farthest = FOUR_GB
         self.tail = bytearray()  # what follows the `_written` bytes that are in the file
         self._written = 0
         self.file: IO[bytes] | None = None
@@ -38,10 +46,28 @@ class Spool(Sequence[bytes]):
         """Add a byte string; return its position."""
         with self._lock:
             self.tail += raw
-            self._ends.append(self._written + len(self.tail))
+            end = self._written + len(self.tail)
+            if end > self._farthest:
+                self._widen()
+            self._ends.append(end)
             if len(self.tail) > self._limit:
                 self._write()
             return len(self._ends) - 1
+
+    def extend(self, run: bytes | memoryview, ends: Any) -> None:
+        """Add byte strings that lie one after the other in `run`; `ends`, of numpy, has where each ends there."""
+        with self._lock:
+            before = self._written + len(self.tail)
+            self.tail += run
+            if before + len(run) > self._farthest:
+                self._widen()
+            self._ends.frombytes((ends + before).astype(self._ends.typecode).tobytes())
+            if len(self.tail) > self._limit:
+                self._write()
+
+    def _widen(self) -> None:
+        self._ends = array("Q", self._ends)
+        self._farthest = 2**64 - 1
 
     def _write(self) -> None:
         try:
@@ -78,30 +104,62 @@ class Spool(Sequence[bytes]):
             raise IndexError(position)
         return self.take([position % len(self)])[0]
 
-    def take(self, positions: Iterable[int]) -> list[bytes]:
+    def take(self, positions: Sequence[int]) -> list[bytes]:
         """The byte strings at these positions."""
-        found = []
         with self._lock:
-            ends, tail, written = self._ends, self.tail, self._written
-            for position in positions:
-                start, end = ends[position - 1] if position else 0, ends[position]
-                found.append(
-                    bytes(tail[start - written : end - written]) if start >= written else self._read(start, end)
-                )
-        return found
+            if len(positions) > _FEW:
+                return self._take_many(np.asarray(positions, dtype=np.int64))
+            ends = self._ends
+            return [self._bytes(ends[position - 1] if position else 0, ends[position]) for position in positions]
+
+    def _take_many(self, positions: Any) -> list[bytes]:
+        starts, ends = self._bounds(positions)
+        first, last = int(starts.min()), int(ends.max())
+        if last - first > 2 * int((ends - starts).sum()) + TAIL_BYTES:  # they lie far apart
+            return list(map(self._bytes, starts.tolist(), ends.tolist()))
+        run = self._bytes(first, last)
+        return [run[start:end] for start, end in zip((starts - first).tolist(), (ends - first).tolist(), strict=True)]
+
+    def _bounds(self, positions: Any) -> tuple[Any, Any]:
+        """Where the byte strings at these positions begin and end, as columns of numpy."""
+        ends = np.frombuffer(self._ends, dtype=self._ends.typecode)  # gone when this returns: what is looked at
+        found = ends[positions].astype(np.int64)  # so does not grow
+        starts = ends[positions - 1].astype(np.int64)
+        starts[positions == 0] = 0
+        return starts, found
+
+    def _bytes(self, start: int, end: int) -> bytes:
+        middle = min(max(start, self._written), end)
+        head = self._read(start, middle) if start < middle else b""
+        if middle == end:
+            return head
+        with memoryview(self.tail) as tail, tail[middle - self._written : end - self._written] as part:
+            return head + bytes(part) if head else bytes(part)
 
     def each(self, positions: Iterable[int]) -> Iterator[bytes]:
         """The same one by one: only few, or a MiB, of them are in memory."""
-        some: list[int] = []
-        room = TAIL_BYTES
-        for position in positions:
-            some.append(position)
-            room -= self.size(position)
-            if room <= 0 or len(some) == AT_ONCE:
-                yield from self.take(some)
-                some.clear()
-                room = TAIL_BYTES
-        yield from self.take(some)
+        for part in self.in_parts(np.fromiter(positions, dtype=np.int64)):
+            yield from part
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.each(range(len(self)))
+
+    def in_parts(self, positions: Any) -> Iterator[list[bytes]]:
+        """The same many at a time.
+
+        Args:
+            positions: a column of numpy.
+        """
+        for begin in range(0, len(positions), AT_ONCE):
+            some = positions[begin : begin + AT_ONCE]
+            with self._lock:
+                starts, ends = self._bounds(some)
+            sizes = np.cumsum(ends - starts)
+            at, taken = 0, 0
+            while at < len(some):
+                upto = max(int(np.searchsorted(sizes, taken + TAIL_BYTES, side="right")), at + 1)
+                yield self.take(some[at:upto])
+                at, taken = upto, int(sizes[upto - 1])
 
     def _read(self, start: int, end: int) -> bytes:
         assert self.file is not None
@@ -134,6 +192,4 @@ class Spool(Sequence[bytes]):
 
     def _span(self, start: int, end: int) -> bytes:
         with self._lock:
-            middle = min(max(start, self._written), end)
-            head = self._read(start, middle) if start < middle else b""
-            return head + self.tail[middle - self._written : end - self._written]
+            return self._bytes(start, end)

@@ -10,8 +10,8 @@ from typing import Final
 
 from restate_nb.engine.outbox import Entry, ShardQueue
 from restate_nb.engine.pool import ItemCall, OnUnkept, Pool
-from restate_nb.engine.record import Attempt
-from restate_nb.engine.thread_runner import Threads
+from restate_nb.engine.record import Attempt, Group, decode_group
+from restate_nb.engine.threads import Threads
 from restate_nb.policy import RunPolicy
 
 Listener = Callable[[int, Sequence[Attempt]], None]
@@ -36,6 +36,10 @@ class JobRun:
     def provide(self, call: ItemCall, policy: RunPolicy) -> None:
         """Bring the function, and how it is run: what waited for it starts, and items to come use it."""
         self.pool.soon(self.pool.provide, call, policy)
+
+    def replace_call(self, call: ItemCall) -> None:
+        """Have another executor run what has not begun; see `Pool.replace_call`."""
+        self.pool.soon(self.pool.replace_call, call)
 
     def listen(self, listener: Listener) -> None:
         """Set the one listener; it is first called with what it has missed."""
@@ -74,12 +78,18 @@ class JobRun:
                 self.pool.soon(self.pool.cancel if self._cancelled else self.pool.add, queue)
             return queue
 
-    def acknowledge(self, shard: ShardId, recorded: Iterable[Attempt]) -> None:
-        """These are in the journal."""
+    def recorded(self, shard: ShardId, raw: bytes) -> Group:
+        """This group is in the journal; it is returned decoded.
+
+        Raises:
+            ValueError: it is no group.
+        """
         queue = self._queues.get(shard)
-        if queue is not None:
-            queue.acknowledge(recorded)
-            self.pool.recorded()
+        if queue is None:
+            return decode_group(raw)
+        group = queue.recorded(raw)
+        self.pool.recorded()
+        return group
 
     def cancel_shard(self, shard: ShardId) -> None:
         """End the items of one shard."""

@@ -97,6 +97,13 @@ def test_the_same_cell_attaches_with_the_same_frame_and_runs_nothing(deployed: D
     assert deployed.invoke(DOUBLE, range(200, 251)).name != job.name
 
 
+def test_a_job_over_a_deployed_handler_has_no_executor_to_set(deployed: Deployed) -> None:
+    job = deployed.invoke(DOUBLE, [260], name="no executor")
+    with pytest.raises(rnb.InvalidInput, match="runs where it is deployed"):
+        job.executor = "process"
+    assert job.values() == [520]
+
+
 def test_a_handler_of_the_sdk_brings_its_types(deployed: Deployed) -> None:
     orders = pd.DataFrame({"sku": ["a", "bb"], "amount": [2, 3]}, index=["x", "y"])
     job = deployed.invoke(shop.price, orders)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import restate_nb as rnb
-from restate_nb.engine import thread_runner
+from restate_nb.engine import threads
 from restate_nb.session.registry import _ENDED_KEPT
 from restate_nb.session.session import Session
 
@@ -89,14 +89,14 @@ def many(data_dir: Path, jobs: int, growth_kb: int) -> None:
             ("functions", _ENDED_KEPT + 8),
         ):
             assert after[what] <= most, what
-        deadline = time.monotonic() + thread_runner.IDLE + 5
+        deadline = time.monotonic() + threads.IDLE + 5
         while any(each.name.startswith("rnb-job") for each in threading.enumerate()):
             assert time.monotonic() < deadline, "threads of jobs that have ended live on"
             time.sleep(0.05)
 
 
 def test_40_jobs_leave_nothing_in_the_session(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thread_runner.Threads.__init__, "__defaults__", (0.3,))
+    monkeypatch.setattr(threads.Threads.__init__, "__defaults__", (0.3,))
     many(data_dir, 40, growth_kb=400)
 
 

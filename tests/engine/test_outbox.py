@@ -4,6 +4,7 @@ the second."""
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from restate_nb.engine.outbox import (
     ShardQueue,
     entries,
 )
-from restate_nb.engine.record import CANCELLED, ERROR, OK, Attempt, Failure, decode_group
+from restate_nb.engine.record import CANCELLED, ERROR, OK, Attempt, Failure, Group, decode_group
 
 PAYLOADS = {3: "c", 5: "e", 8: "h"}
 
@@ -117,6 +118,105 @@ async def test_the_backlog_counts_outcomes_bytes_and_the_time_since_one_was_reco
     assert watched.unrecorded() == (0, 0, 0.0)
 
 
+async def test_plain_outcomes_and_others_are_taken_in_the_order_in_which_they_came() -> None:
+    mixed = shard_queue()
+    mixed.load()
+    failed = Attempt(5, 1, ERROR, 2.0, 0.5, failure=Failure("E", "m", retry_in=1.0))
+    again = Attempt(5, 2, CANCELLED, 4.0, 0.5, failure=Failure("E", "m"))
+    mixed.add_ok(3, 1, 1.0, 0.5, b"33")
+    mixed.add(failed)
+    mixed.add(Attempt(8, 2, OK, 3.0, 0.5, msgspec.Raw(b"8")))
+    mixed.add(again)
+    mixed.add_ok(8, 3, 5.0, 0.5, b"88")
+    assert mixed.unrecorded()[:2] == (4, 3)
+    group = await mixed.next_attempts()
+    assert list(group) == [
+        Attempt(3, 1, OK, 1.0, 0.5, msgspec.Raw(b"33")), failed, Attempt(8, 2, OK, 3.0, 0.5, msgspec.Raw(b"8")), again
+    ]  # fmt: skip
+    assert group == Group.of(list(group))
+
+
+async def test_a_group_that_was_recorded_is_known_by_its_bytes() -> None:
+    queue = shard_queue()
+    queue.load()
+    queue.add_ok(3, 1, 1.0, 0.5, b"33")
+    offered, raw = await queue.next_attempts(), await queue.next_group()
+    queue.add_ok(5, 1, 1.0, 0.5, b"55")
+    assert queue.recorded(bytes(bytearray(raw))) is offered
+    assert queue.unrecorded()[:2] == (1, 2)
+    assert queue.recorded(raw) == offered, "by the attempt that is over, once more"
+    assert queue.unrecorded()[:2] == (1, 2)
+    with pytest.raises(ValueError, match=r"."):
+        queue.recorded(b"none")
+
+
+async def test_of_a_group_of_which_only_some_are_recorded_the_others_are_offered_again() -> None:
+    queue = shard_queue()
+    queue.load()
+    for position in PAYLOADS:
+        queue.add_ok(position, 1, 1.0, 0.5, b"%d" % position)
+    group = await taken(queue)
+    queue.acknowledge([group[1], msgspec.structs.replace(group[0], number=2)])
+    assert queue.unrecorded()[:2] == (2, 2)
+    left = decode_group(await queue.next_group())
+    assert list(left) == [group[0], group[2]]
+    queue.acknowledge(left)
+    assert queue.unrecorded()[:2] == (0, 0)
+
+
+async def test_what_ends_in_the_same_moment_is_of_one_group() -> None:
+    queue = shard_queue()
+    queue.load()
+    taking = asyncio.create_task(taken(queue))
+    await asyncio.sleep(0)
+    queue.add(ok(3))
+    await asyncio.sleep(0)
+    queue.add(ok(5))
+    assert [each.position for each in await taking] == [3, 5]
+
+
+async def test_the_last_outcome_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GATHER_SECONDS", 60.0)
+    monkeypatch.setattr(module, "_BURST_SECONDS", 60.0)
+    queue = shard_queue()
+    queue.load()
+    for position in (3, 5):
+        queue.add(ok(position))
+    taking = asyncio.create_task(taken(queue))
+    await asyncio.sleep(0.01)
+    assert not taking.done()
+    queue.add(ok(8))
+    assert [each.position for each in await taking] == [3, 5, 8]
+
+
+async def test_threads_may_add_while_groups_are_taken() -> None:
+    count = 20_000
+    queue = ShardQueue(count, lambda: entries(dict.fromkeys(range(count)), {}))
+    queue.load()
+    lock, positions = threading.Lock(), iter(range(count))
+
+    def work() -> None:
+        while True:
+            with lock:
+                position = next(positions, None)
+                if position is None:
+                    return
+                queue.add_ok(position, position + 1, position + 0.5, position + 0.25, b"%d" % position)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    found: list[Attempt] = []
+    while len(found) < count:
+        group = queue.recorded(await asyncio.wait_for(queue.next_group(), 10))
+        found += group
+    for thread in threads:
+        thread.join()
+    assert found == [
+        Attempt(each, each + 1, OK, each + 0.5, each + 0.25, msgspec.Raw(b"%d" % each)) for each in range(count)
+    ]
+
+
 async def test_cancelling_a_queue_that_was_never_begun_ends_all_its_items() -> None:
     ended = shard_queue()
     ended.cancel({})
@@ -167,7 +267,7 @@ async def test_the_next_attempt_of_the_handler_finds_what_the_last_one_took() ->
         over, following = asyncio.create_task(shared.next_group()), asyncio.create_task(shared.next_group())
         await asyncio.sleep(0)
         shared.add(ok(3))
-        assert decode_group(await over) == decode_group(await following) == [ok(3)]
+        assert list(decode_group(await over)) == list(decode_group(await following)) == [ok(3)]
 
 
 # ---------------------------------------------------------------- the backlog

@@ -13,12 +13,11 @@ import pytest
 
 from restate_nb.engine.codec import encode
 from restate_nb.engine.function import Function
-from restate_nb.engine.loop_runner import LoopRunner
 from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.engine.outbox import ShardQueue, entries
 from restate_nb.engine.pool import Pool
 from restate_nb.engine.record import ERROR, OK, Attempt, decode_group
-from restate_nb.engine.thread_runner import NoThread, Threads
+from restate_nb.engine.threads import NoThread, Threads
 from restate_nb.policy import Retry, RunPolicy
 from tests.engine.ways_out import async_ways, awaited, plain, sync_ways
 
@@ -122,14 +121,14 @@ def test_random_ways_out_leave_no_item_and_no_later_job_without_an_outcome(items
 
 
 def test_a_worker_that_is_lost_leaves_its_item_an_error(items: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = LoopRunner.run
+    add_ok = ShardQueue.add_ok
 
-    async def breaks(self: LoopRunner, work: Any, attempt: Any) -> Any:
-        if attempt.entry.position % 2:
-            raise asyncio.CancelledError if attempt.entry.position == 1 else RuntimeError("a defect")
-        return await run(self, work, attempt)
+    def add_or_break(self: ShardQueue, position: int, *rest: Any) -> None:
+        if position % 2:
+            raise asyncio.CancelledError if position == 1 else RuntimeError("a defect")
+        add_ok(self, position, *rest)
 
-    monkeypatch.setattr(LoopRunner, "run", breaks)
+    monkeypatch.setattr(ShardQueue, "add_ok", add_or_break)
     ways = ["a", "b", "c", "d", "e"]
     items.loop.set_exception_handler(lambda *_: None)  # the defect is reported, too
     assert status_of(ended(items, awaited, ways), ways) == {"a": OK, "b": ERROR, "c": OK, "d": ERROR, "e": OK}
@@ -145,7 +144,7 @@ class Few(Threads):
         self.now = self.peak = 0
         self.refused = 0
 
-    def run(self, name: str, task: Any, then: Any) -> None:
+    def run(self, name: str, task: Any, then: Any = lambda: None) -> None:
         if self.now >= self.most:
             self.refused += 1
             raise NoThread
@@ -188,7 +187,7 @@ async def test_where_the_machine_gives_few_threads_fewer_items_run_at_once(limit
 async def test_a_pool_for_which_there_is_no_thread_at_all_begins_when_there_is_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("restate_nb.engine.pool.GROW_SECONDS", 0.02)
+    monkeypatch.setattr("restate_nb.engine.runner.GROW_SECONDS", 0.02)
     threads = Few()
     threads.most = 0
     pool = Pool(asyncio.get_running_loop(), "none", threads)

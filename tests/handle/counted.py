@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import time
 from collections import Counter
 from contextvars import ContextVar
 from pathlib import Path
@@ -66,3 +67,16 @@ def ran_alone(item: int) -> int:
 @functools.wraps(_inc)
 def ran_alone_passed_on(item: int) -> Any:
     return _inc(item)
+
+
+def where(calls: Calls, seconds: float, item: int) -> int:
+    """Notes that it runs; gives the process in which it does."""
+    calls.note(f"{item} {os.getpid()}")
+    time.sleep(seconds)
+    return os.getpid()
+
+
+async def where_awaited(calls: Calls, seconds: float, item: int) -> int:
+    calls.note(f"{item} {os.getpid()}")
+    await asyncio.sleep(seconds)
+    return os.getpid()

@@ -23,6 +23,7 @@ from nbclient import NotebookClient
 
 import restate_nb as rnb
 from restate_nb.engine import process_runner
+from restate_nb.engine.cpus import cpus
 from restate_nb.session.session import Session
 from tests import support
 from tests.handle.counted import Calls, look, look_awaited, variable
@@ -72,7 +73,7 @@ def test_items_run_in_as_many_processes_as_there_are_processors(session: Session
 
     pids = set(submit(session, work, range(20)).values())
     assert os.getpid() not in pids
-    assert len(pids) == process_runner.cpus()
+    assert len(pids) == cpus()
 
 
 def test_a_worker_that_dies_costs_one_attempt_of_its_own_item_only(session: Session, calls: Calls) -> None:

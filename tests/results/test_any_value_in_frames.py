@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import random
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +24,14 @@ import pytest
 
 import restate_nb as rnb
 from restate_nb import charts
-from restate_nb.engine.codec import decode, encode
+from restate_nb.engine.codec import decode_column, encode
 from restate_nb.engine.objects import Classes
 from restate_nb.engine.record import ERROR, OK, Attempt, Failure
 from restate_nb.errors import NotEncodable
 from restate_nb.handle.job import runner_of
 from restate_nb.results.error_groups import errors_frame
 from restate_nb.results.exports import plain_columns, records
-from restate_nb.results.frame import attempts_frame, compared, expanded, job_frame, joined
+from restate_nb.results.frame import ValuesOf, attempts_frame, compared, expanded, job_frame, joined
 from restate_nb.results.ledger import Ledger
 from restate_nb.session.session import Session
 from tests.engine.any_value import CLASSES, Maker, same
@@ -59,6 +60,11 @@ INDEXES: dict[str, Callable[[int], pd.Index[Any]]] = {
     "periods": lambda n: pd.period_range("2026-01", periods=n, freq="M", name=("a", 1)),
     "categories": lambda n: pd.CategoricalIndex([pathlib.Path("a")] * n),
 }
+
+
+def reading(classes: Classes) -> ValuesOf:
+    """How a frame reads recorded values."""
+    return lambda raws, _, instead: decode_column(raws, classes, instead)
 
 
 def ledger_of(values: list[Any], classes: Classes, rng: random.Random) -> tuple[Ledger, dict[int, Any]]:
@@ -90,9 +96,7 @@ def never_break_a_frame(seed: int, frames: int, folder: Path) -> None:
         values = [maker.value(2, None if number % 3 == 1 else rng.choice(some)) for _ in range(ROWS)]
         ledger, kept = ledger_of(values, classes, rng)
         index = INDEXES[names[number % len(names)]](ROWS)
-        frame = job_frame(
-            ledger, index, values, lambda raw, _: decode(raw, classes), running=frozenset(), submitted=1e9 - 1
-        )
+        frame = job_frame(ledger, index, values, reading(classes), running=frozenset(), submitted=1e9 - 1)
         column = frame["value"].tolist()
         for position, value in kept.items():
             assert is_same(value, column[position]), f"{number}: {value!r} became {column[position]!r}"
@@ -141,9 +145,7 @@ def test_charts_are_drawn_for_any_index(name: str) -> None:
     values = [maker.value(1) for _ in range(ROWS)]
     ledger, _ = ledger_of(values, classes, random.Random(SEED))
     index = INDEXES[name](ROWS)
-    frame = job_frame(
-        ledger, index, values, lambda raw, _: decode(raw, classes), running=frozenset({0}), submitted=1e9 - 1
-    )
+    frame = job_frame(ledger, index, values, reading(classes), running=frozenset({0}), submitted=1e9 - 1)
     attempts = attempts_frame(ledger, index)
     for label in (None, "value") if name == "mixed" else (None,):
         drawn = [
@@ -187,7 +189,10 @@ def test_random_values_come_back_through_the_server_as_items_and_as_values(sessi
 
 
 def test_a_value_that_is_not_kept_fails_its_own_item_by_name(session: Session) -> None:
+    all_run = threading.Barrier(4)  # else the first such value would pause the job before the others begin
+
     def make(number: int) -> Any:
+        all_run.wait(30)
         return [1, np.matrix, pd.DataFrame(), {1, 2}][number]
 
     frame = rnb.map(make, range(4), session=session, show=False).result()

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from restate_nb.engine.outbox import FAIL_FAST
-from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, Attempt, Failure
+from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, Attempt, Failure, Group
 from restate_nb.results import failure_store, spool
 from restate_nb.results import ledger as module
 from restate_nb.results.ledger import PENDING, Ledger
@@ -73,6 +73,84 @@ def test_attempts_count_once_in_any_order_and_told_any_number_of_times(seed: int
         assert [key(each) for each in sorted(ledger.earlier, key=key)] == [
             key(each) for each in sorted(oracle.earlier, key=key)
         ]
+
+
+def stories(rng: random.Random, total: int) -> list[tuple[int, list[Attempt]]]:
+    """Groups of plain successes with some others among them: failures, retries, cancelled items, a further round, what
+    came before, items that are there twice, and none of this job."""
+    told: list[tuple[int, list[Attempt]]] = []
+    for round_ in (0, 1, 0, 2):
+        positions = rng.sample(range(total), rng.randrange(total // 2, total))
+        group: list[Attempt] = []
+        for position in positions:
+            started = 100.0 * (round_ + 1) + rng.random()
+            value = msgspec.Raw(b"%d" % rng.randrange(1000))
+            if rng.random() > 0.04:
+                group.append(Attempt(position, 1, OK, started, rng.random(), value))
+            elif rng.random() < 0.3:
+                group += [failure(position, 1, started, retry=True), success(position, 2, started + 1)]
+            elif rng.random() < 0.3:
+                group.append(failure(position, 1, started))
+            elif rng.random() < 0.3:
+                group.append(Attempt(position, 1, CANCELLED, 0.0, 0.0, failure=Failure("CancelledError", "")))
+            elif rng.random() < 0.5:
+                group += [Attempt(position, 1, OK, started, 0.5, value)] * 2
+            else:
+                group.append(Attempt(total + position, 1, OK, started, 0.5, value))
+        size = rng.choice([5, 40, total])
+        told += [(round_, group[at : at + size]) for at in range(0, len(group), size)]
+    return told + rng.sample(told, len(told) // 2)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_group_of_columns_tells_the_same_as_its_records_one_by_one(seed: int) -> None:
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    total = rng.choice([30, 400])
+    by_row, by_column = Ledger(total), Ledger(total)
+    for ledger in (by_row, by_column):
+        ledger.attached_at = 100.8
+    for number, (round_, attempts) in enumerate(stories(rng, total)):
+        if rng.random() < 0.1:
+            again = rng.sample(range(total), total // 4)
+            by_row.begin_round(round_, again)
+            by_column.begin_round(round_, again)
+        by_row.apply(round_, attempts, 1_000.0 + number)
+        by_column.apply(round_, Group.of(attempts), 1_000.0 + number)
+        if rng.random() < 0.2:
+            for ledger in (by_row, by_column):
+                ledger.retime(attempts[0].position % total, 77.0, 3.5)
+    assert by_column.snapshot() == by_row.snapshot()
+    for name in (
+        "status",
+        "order",
+        "failures",
+        "earlier",
+        "counts",
+        "retries",
+        "done",
+        "recent",
+        "last_end",
+        "attached",
+    ):
+        assert getattr(by_column, name) == getattr(by_row, name), name
+    assert by_column.percentiles() == by_row.percentiles()
+    assert [by_column.tally(each) for each in range(3)] == [by_row.tally(each) for each in range(3)]
+    assert by_column.busy([0.0] * 3, None) == by_row.busy([0.0] * 3, None)
+    good = list(by_row.positions(OK))
+    assert list(by_column.raws(good)) == list(by_row.raws(good))
+    assert by_column.knows(range(total)) is by_row.knows(list(range(total)))
+
+
+def test_the_columns_of_a_job_take_few_bytes_an_item() -> None:
+    tracemalloc.start()
+    ledger = Ledger(100_000)
+    for begin in range(0, 100_000, 5_000):
+        ledger.apply(0, Group.of([success(begin + each) for each in range(5_000)]), 0)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert ledger.complete
+    assert kept < 50 * 100_000, "8 of them are counters that are written only when items are tried again"
 
 
 def test_a_reopened_item_is_pending_and_its_failure_is_gone_from_the_counts() -> None:

@@ -138,8 +138,7 @@ async def test_a_later_attempt_of_a_shard_takes_the_lane_over_and_nothing_runs_t
     await work.wait_for({1, 2})
     assert begin(run, 0, 1, 2) is lane
     work.let.set()
-    group = decode_group(await asyncio.wait_for(lane.next_group(), 10))
-    run.acknowledge((0, 0), group)
+    run.recorded((0, 0), await asyncio.wait_for(lane.next_group(), 10))
     await settled()
     assert sorted(work.begun) == [1, 2]
 
@@ -197,7 +196,7 @@ async def test_a_job_is_busy_while_items_run_or_are_not_recorded(runs: JobRuns) 
         while run.pool.running:
             await asyncio.sleep(0.001)
     assert run.busy, "its outcome is not in the journal yet"
-    run.acknowledge((0, 0), decode_group(await lane.next_group()))
+    run.recorded((0, 0), await lane.next_group())
     assert not run.busy
     run.finish((0, 0))
     assert begin(run, 0, 1) is not lane, "what is finished is let go"

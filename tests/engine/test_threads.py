@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from restate_nb.engine.thread_runner import DaemonExecutor, NoThread, Threads
+from restate_nb.engine.threads import DaemonExecutor, NoThread, Threads
 from tests.support import eventually, run_python
 
 
