@@ -20,7 +20,6 @@ What is changed, and why no hook would do:
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import functools
 import io
@@ -32,9 +31,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from restate_nb.environment import in_notebook, ipython_shell, jupyter_kernel
+
+if TYPE_CHECKING:
+    import asyncio
 
 _KNOWN: Final = {"hypercorn": (0, 19), "ipykernel": (8,), "ipython": (10,), "prompt_toolkit": (4,)}
 """The first version of each that is not known."""

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NoReturn, Self, cast, get_args
 
 import msgspec
 
-from restate_nb.engine import process_child
+from restate_nb.engine import process_child, seeds
 from restate_nb.engine.attempt import ItemCall, Remote
 from restate_nb.engine.codec import Instead, decode, decode_column, encode, has_objects
 from restate_nb.engine.keepable import why_unkeepable
@@ -56,6 +56,7 @@ def parse_executor(value: object) -> Executor:
 
 
 _LONGEST_NAME: Final = 100  # it is part of the name of a job
+_TRIED_BYTES: Final = 16 * 1024 * 1024  # of a function, pickled: what follows is most likely more of the same
 
 
 def name_of(fn: Callable[..., Any]) -> str:
@@ -233,6 +234,20 @@ class Function:
             self.classes.add_of(item)
             return encode(item, self.classes)
 
+    def check_sendable(self) -> None:
+        """See that it can be sent to processes, as far as its first megabytes tell; no copy of it is made.
+
+        Raises:
+            InvalidInput: it cannot.
+        """
+        from restate_nb.engine.pickling import try_dumps  # noqa: PLC0415
+
+        for fn in self.functions:
+            try:
+                try_dumps(fn, _TRIED_BYTES)
+            except Exception as error:
+                raise InvalidInput(_not_sendable(name_of(fn), error)) from error
+
     def _remote(self, retry: Retry) -> Remote:
         from restate_nb.engine.pickling import dumps  # noqa: PLC0415 - few jobs use processes
 
@@ -246,13 +261,13 @@ class Function:
             self._rebuilds or self.classes
         ):  # annotations of a notebook's own classes can be resolved here, and not there
             takes, pack = process_child.call_pickled, self._pickled
+        call: Callable[[bytes], Any] = functools.partial(takes, self.fn)
+        if (scope := seeds.scope()) is not None:
+            call = functools.partial(seeds.within, scope, call)
         try:
-            return Remote(dumps((functools.partial(takes, self.fn), retry, self.classes)), pack)
+            return Remote(dumps((call, retry, self.classes)), pack)
         except Exception as error:
-            raise InvalidInput(
-                f"{self.name} cannot be sent to a process: {error}. What it uses of its cell must be picklable: open "
-                "files, connections, locks and models inside the function, or in a module that it imports."
-            ) from error
+            raise InvalidInput(_not_sendable(self.name, error)) from error
 
     def _pickled(self, raw: bytes) -> bytes:
         from restate_nb.engine.pickling import dumps  # noqa: PLC0415
@@ -485,6 +500,14 @@ class Function:
         if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
             advice += f"; or spread each item over the parameters: rnb.starmap({self.name}, items)"
         return f"{call} cannot be called with an item: {why}. {advice}."
+
+
+def _not_sendable(name: str, error: Exception) -> str:
+    why = str(error).rstrip(".")
+    return (
+        f"{name} cannot be sent to a process: {why}. What it uses of its cell must be picklable: open "
+        "files, connections, locks and models inside the function, or in a module that it imports."
+    )
 
 
 class _NotRead:

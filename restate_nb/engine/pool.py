@@ -22,6 +22,7 @@ from restate_nb.engine.limiter import Limiter, Permit, lock_of
 from restate_nb.engine.loop_runner import LoopRunner
 from restate_nb.engine.outbox import FAIL_FAST, Backlog, Entry, ShardQueue
 from restate_nb.engine.process_runner import ProcessRunner
+from restate_nb.engine.processes import Processes
 from restate_nb.engine.record import CANCELLED, OK, Attempt, is_unkept
 from restate_nb.engine.runner import Runner, RunnerContext
 from restate_nb.engine.stacks import RunningItem, running_items
@@ -42,8 +43,15 @@ class Pool:
     Nothing starts before `provide` has brought the function.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, name: str = "items", threads: Threads | None = None) -> None:
-        """`threads`: which it shares with other pools, and does not close; without any it has its own."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str = "items",
+        threads: Threads | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        """`threads` and `processes`: which it shares with other pools, and does not close; without any it has its own.
+        """
         self._loop = loop
         self._lock = lock_of(loop)
         self._threads = threads or Threads()
@@ -53,7 +61,7 @@ class Pool:
         self._runners: dict[RunnerName, Runner] = {
             "loop": on_loop,
             "thread": ThreadRunner(self._context, self, self._threads, on_loop),
-            "process": ProcessRunner(self._context, self, self._threads),
+            "process": ProcessRunner(self._context, self, processes),
         }
         self._limiter = Limiter(loop, self._woken)
         self._watchdog = Alarm(loop, self._expire)

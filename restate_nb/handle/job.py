@@ -20,6 +20,7 @@ from restate_nb.handle.runner import JobData, JobRunner
 from restate_nb.handle.wait import check_live, check_not_paused, result_of, until_ended, wait_for_end, waits_within
 from restate_nb.limits import Concurrency
 from restate_nb.results.progress import Progress
+from restate_nb.service.wire import job_key
 from restate_nb.validation import concurrency_range
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ class Job(Generic[T]):
 
         Its fields are `name`, `function`, `status`; `total`, `ok`, `failed`, `cancelled`, `running`, `waiting`, `done`,
         `attached` and `retries` (items); `elapsed`, `eta`, `p50` and `p95` of the time that an item runs (seconds);
-        `rate` (items that end a second), `concurrency`, `note`, `errors` (the most frequent first) and `ui_url`.
+        `rate` (items that end a second), `concurrency`, `note`, `hint` (what would make it faster), `errors` (the most
+        frequent first) and `ui_url`.
 
         Example:
             now = job.progress()
@@ -397,7 +399,8 @@ class Job(Generic[T]):
         position = positions_of(items.index(), label)[0]
         if function.durable:
             raise InvalidInput(f"{function.name} takes a Restate context. Run it with rnb.call({function.name}, ...).")
-        return run_here(function, items.encoded[position], debug=debug)
+        key = job_key(self.name, self._data.manifest.generation)
+        return run_here(function, items.encoded[position], job=key, position=position, debug=debug)
 
     # ------------------------------------------------------------ frames
 

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from restate import Context, TerminalError
 
+from restate_nb.engine import seeds
 from restate_nb.engine.codec import decode, encode, has_objects
 from restate_nb.engine.function import is_async
 from restate_nb.engine.group_commit import commit
@@ -74,7 +75,9 @@ async def run_each(
     state = _states.get(key)
     if state is None:
         keep = functools.partial(encode, classes=classes)
-        work = ItemCall(fn, "loop" if is_async(fn) else "thread", contextvars.copy_context(), encode=keep)
+        context = contextvars.copy_context()
+        context.run(seeds.enter_inner, f"{key[0]}/{key[1]}")
+        work = ItemCall(fn, "loop" if is_async(fn) else "thread", context, encode=keep)
         state = _states[key] = _RunState(payloads, work, policy or RunPolicy())
     state.begin_attempt()
     finals: dict[int, Attempt] = {}

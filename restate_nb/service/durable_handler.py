@@ -16,7 +16,7 @@ from restate import Context, Service, TerminalError
 from restate.exceptions import RetryableError, SdkInternalBaseException
 from restate.serde import BytesSerde
 
-from restate_nb.engine import output
+from restate_nb.engine import output, seeds
 from restate_nb.engine.function import Function, Passing, is_async, name_of
 from restate_nb.engine.objects import Classes
 from restate_nb.engine.record import CANCELLED, ERROR, OK, Attempt, is_unkept
@@ -174,6 +174,7 @@ class DurableFunctions:
             raise RetryableError(_waiting(request), retry_after=_MISSING_RETRY)
         function = Function(functools.partial(known.fn, ctx), request.passing, classes=known.classes)
         output.capture_from_here(known.context, request.position)
+        seeds.enter(request.call or request.function)
         invocation = ctx.request().id
         steps = self._steps.setdefault(invocation, StepsInFlight())
         tap = guard_context(ctx, steps, steps.begin_attempt())

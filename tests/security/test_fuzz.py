@@ -43,11 +43,10 @@ from restate_nb.backends.deployed_handler import DeployedHandler
 from restate_nb.backends.job_store import read_manifests
 from restate_nb.backends.recorded_items import read_items_back
 from restate_nb.backpressure import LONGEST, pushback, retry_after
-from restate_nb.engine import codec
+from restate_nb.engine import codec, process_frames
 from restate_nb.engine.function import Function
 from restate_nb.engine.objects import Classes
-from restate_nb.engine.process_child import framed, receive, report_of
-from restate_nb.engine.record import decode_group
+from restate_nb.engine.record import Failure, decode_group
 from restate_nb.engine.structure import rebuilder
 from restate_nb.errors import InvalidInput, InvocationFailed, NotReadable, ServerError
 from restate_nb.patterns import ServiceClient
@@ -366,14 +365,27 @@ def slow_down(raw: bytes) -> None:
 
 
 def frames(raw: bytes) -> None:
-    read = io.BytesIO(raw).read
-    while (frame := receive(read)) is not None:
-        if frame:
-            report_of(frame)
+    reader = process_frames.Reader()
+    reader.feed(raw)
+    with suppress(process_frames.BadFrame):
+        for kind, content in reader:
+            if kind == process_frames.OUTCOMES:
+                process_frames.read_outcomes(content)
+            else:
+                process_frames.read_number(content)
 
 
-REPORTS = [b'[[5,1,0,1700000000.5,0.25,{"a":1},null],null,7]', b'[[5,1,1,1.0,0.2,null,["E","m","w","t",0.5]],3.5,0]']
-FRAMES = [framed(report) + framed(b"") + framed(report) for report in REPORTS] + [struct.pack("<Q", 2**63) + b"x"]
+OUTCOMES = [
+    process_frames.encode_outcome(process_frames.Outcome(5, 1, 7, 7, 1.7e9, 0.25, b'{"a":1}')),
+    process_frames.encode_outcome(
+        process_frames.Outcome(6, 2, 9, 7, 1.0, 0.2, b"", 1, Failure("E", "m", "w", "t", 0.5), 3.5)
+    ),
+]
+FRAMES = [
+    process_frames.outcomes_frame(3, OUTCOMES) + process_frames.number_frame(process_frames.RETURNED, 2),
+    process_frames.number_frame(process_frames.GROWN, 2**63) + process_frames.outcomes_frame(0, OUTCOMES[:1]),
+    b"\x05" + struct.pack("<Q", 2**63) + b"x",
+]
 
 
 def files(folder: Path) -> Reader:

@@ -76,6 +76,15 @@ def test_values_errors_and_attempts_come_back_on_the_index(crew: Crew) -> None:
     assert f"serves tests.workers.work:even, code {row['code']}" in crew.workers[0].said
 
 
+def test_items_have_the_seeds_that_they_would_have_here(crew: Crew) -> None:
+    executors: tuple[Any, ...] = ("auto", "process")
+    for executor in executors:
+        options = {"name": f"seeds {executor}", "session": crew.session, "show": False}
+        there = rnb.map(work.seeds, range(40), on="workers", executor=executor, **options).values()
+        assert there == rnb.map(work.seeds, range(40), **options).values()
+        assert len({seed for pair in there for seed in pair}) == 80
+
+
 def test_retries_are_those_of_the_recipe(crew: Crew, tmp_path: Path) -> None:
     retry = rnb.Retry(max_attempts=3, initial_interval=0.01, retry_on=ConnectionError)
     job = rnb.map(work.once, [str(tmp_path / "x")], on="workers", retry=retry, session=crew.session, show=False)
