@@ -134,7 +134,7 @@ def table_of(measured: Sequence[Measured]) -> list[list[str]]:
     rows = [["work", "peer", "items", "peer's rate", "restate_nb", "share", "pairs", "wanted"]]
     for each in measured:
         pairs = f"{min(each.ratios):.2f} to {max(each.ratios):.2f}"
-        rates = [f"{rate:,.0f}/s" for rate in (each.their_rate, each.our_rate)]
+        rates = [f"{rate:,.{0 if rate >= 100 else 1}f}/s" for rate in (each.their_rate, each.our_rate)]
         wanted = "" if each.wanted is None else f"{each.wanted:.2f}"
         rows.append([each.work, each.peer, f"{each.count:,}", *rates, f"{each.ratio:.2f}", pairs, wanted])
     return rows
