@@ -7,7 +7,6 @@ item its outcome, so that all that Python keeps of an exception itself is read p
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 import sysconfig
@@ -31,7 +30,7 @@ _LEAVES: Final = 5
 _PACKAGE: Final = str(Path(__file__).parent) + sep
 _LIBRARIES: Final = (f"{sep}site-packages{sep}", f"{sep}dist-packages{sep}", str(Path(traceback.__file__).parent) + sep)
 _STANDARD: Final = sysconfig.get_path("stdlib") + sep
-_LOOPS: Final = (str(Path(asyncio.__file__).parent) + sep, "nest_asyncio")
+_LOOPS: Final = (str(Path(traceback.__file__).parent / "asyncio") + sep, "nest_asyncio")
 
 _CELL: Final = re.compile(r"ipykernel_\d+")
 _CELL_FILE: Final = re.compile(r'\bFile "[^"\n]*ipykernel_\d+[^"\n]*"')

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from restate_nb.errors import InvocationFailed
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
 from restate_nb.server.http import UnknownInvocation
 from restate_nb.server.ingress import Ingress
-from restate_nb.service.wire import SHARD_HANDLER, Manifest, ShardRequest, encode, service_of, shard_key
+from restate_nb.service.shard_wire import ShardRequest, encode_request, positions_of, run_of
+from restate_nb.service.wire import SHARD_HANDLER, Manifest, service_of, shard_key
 
 
 class Shards:
@@ -60,18 +59,25 @@ class Shards:
             lane: the key of the object that runs it, where workers do.
             run_spec: how its items are run, for a process that was not told otherwise.
         """
+        items, ends = run_of(self._encoded.take(positions))
         request = ShardRequest(
             job=self._manifest.name,
             generation=self._manifest.generation,
             round=round_,
             shard=shard,
             function=self._manifest.function,
-            positions=list(positions),
-            items=list(map(msgspec.Raw, self._encoded.take(positions))),
+            positions=positions_of(positions),
+            items=items,
+            ends=ends,
             recipe=run_spec,
         )
         await self._ingress.send(
-            self._service, SHARD_HANDLER, encode(request), key=lane, idempotency_key=request.key(), patience=None
+            self._service,
+            SHARD_HANDLER,
+            encode_request(request),
+            key=lane,
+            idempotency_key=request.key(),
+            patience=None,
         )
 
     def key(self, round_: int, shard: int) -> str:

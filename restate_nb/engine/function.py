@@ -390,10 +390,7 @@ class Function:
         self._bind(position, item)
         if not self._rebuilds:
             return
-        value = decode(raw, self.classes)
-        parts: Mapping[Any, Any] = {0: value}
-        if self.passing != "value":
-            parts = value if self.passing == "kwargs" else dict(enumerate(value))
+        parts = self._parts_of(decode(raw, self.classes))
         for place, rebuild in self._rebuilds.items():
             if place not in parts:
                 continue
@@ -405,6 +402,41 @@ class Function:
                     f"Item {position} does not fit {what} of {self.name}: {error}. "
                     "Change the annotation, or the item; without an annotation items are passed as plain data."
                 ) from None
+
+    def _parts_of(self, value: Any) -> Mapping[Any, Any]:
+        """The arguments that a decoded item is, by place or name."""
+        if self.passing == "value":
+            return {0: value}
+        return value if self.passing == "kwargs" else dict(enumerate(value))
+
+    def takes(self, items: Sequence[Any], raws: Callable[[], Sequence[bytes]]) -> bool:
+        """Whether `check_item` would let all of these pass. False, too, where that takes a look at each.
+
+        Args:
+            items: the items as the user gave them.
+            raws: gives the same, encoded.
+        """
+        shapes: dict[Hashable, Any] = {None: items[0]}
+        if self.passing != "value":
+            shapes = dict(zip(map(len if self.passing == "args" else tuple, items), items, strict=True))
+        return all(map(self._fits, shapes, shapes.values())) and self._all_rebuilt(raws)
+
+    def takes_rows(self, names: Sequence[str], raws: Callable[[], Sequence[bytes]]) -> bool:
+        """The same, of rows with these names."""
+        return self._fits(tuple(names), dict.fromkeys(names)) and self._all_rebuilt(raws)
+
+    def _all_rebuilt(self, raws: Callable[[], Sequence[bytes]]) -> bool:
+        if not self._rebuilds:
+            return True
+        try:
+            for value in decode_column(raws(), self.classes):
+                parts = self._parts_of(value)
+                for place, rebuild in self._rebuilds.items():
+                    if place in parts:
+                        rebuild(parts[place])
+        except Exception:  # whatever it is: who looks at each by itself comes upon it again
+            return False
+        return True
 
     def check_call(self, key: object) -> None:
         """See that the function can be called without arguments; `key` says which one it is.
@@ -422,22 +454,31 @@ class Function:
             ) from None
 
     def _bind(self, position: int, item: Any) -> None:
-        signature = self._signature
         shape: Hashable = None  # what `bind` depends on, so that it is asked once and not for each of a million items
         if self.passing != "value":
             shape = len(item) if self.passing == "args" else tuple(item)
-        if signature is None or shape in self._fitting:
-            return
-        try:
-            if self.passing == "kwargs":
-                signature.bind(**item)
-            elif self.passing == "args":
-                signature.bind(*item)
-            else:
-                signature.bind(item)
-        except TypeError as error:
-            raise InvalidInput(self._does_not_fit(position, item, str(error))) from None
+        if self._signature is not None and shape not in self._fitting:
+            try:
+                self._bind_to(self._signature, shape, item)
+            except TypeError as error:
+                raise InvalidInput(self._does_not_fit(position, item, str(error))) from None
+
+    def _bind_to(self, signature: inspect.Signature, shape: Hashable, item: Any) -> None:
+        if self.passing == "kwargs":
+            signature.bind(**item)
+        elif self.passing == "args":
+            signature.bind(*item)
+        else:
+            signature.bind(item)
         self._fitting.add(shape)
+
+    def _fits(self, shape: Hashable, item: Any) -> bool:
+        try:
+            if self._signature is not None and shape not in self._fitting:
+                self._bind_to(self._signature, shape, item)
+        except TypeError:
+            return False
+        return True
 
     def _does_not_fit(self, position: int, item: Any, why: str) -> str:
         call = f"{self.name}{self._signature}"

@@ -7,7 +7,6 @@ find it.
 
 from __future__ import annotations
 
-import asyncio
 import time
 import weakref
 from array import array
@@ -15,7 +14,7 @@ from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
@@ -31,6 +30,11 @@ from restate_nb.engine.record import (
     numbers_column,
     statuses_column,
 )
+
+if TYPE_CHECKING:
+    import asyncio
+
+    _Taker: TypeAlias = tuple[asyncio.AbstractEventLoop, asyncio.Event]
 
 MAX_GROUP_COUNT: Final = 10_000
 MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
@@ -217,6 +221,8 @@ class ShardQueue:
 
         They stay in the queue until `acknowledge`; asked again before that, it gives the same ones.
         """
+        import asyncio  # noqa: PLC0415 - a third of the start of a worker process, which awaits nothing of this
+
         while self.in_group is None:
             event = asyncio.Event()
             # Before the look, or an outcome could slip in between. There may be two who wait: an attempt of the handler
@@ -232,6 +238,8 @@ class ShardQueue:
 
     async def _gather(self) -> None:
         """Wait for what ends in the same moment, or soon after the last group; not if all items have ended."""
+        import asyncio  # noqa: PLC0415
+
         loop, event = asyncio.get_running_loop(), asyncio.Event()
         pause = min(max(self._taken + GATHER_SECONDS - time.monotonic(), _BURST_SECONDS), GATHER_SECONDS)
         timer = loop.call_later(pause, event.set)
@@ -334,9 +342,6 @@ class ShardQueue:
                 self.pending.append(entry)
             else:
                 self.add(cancelled(entry.position, entry.number, reason=reason, kind=kind))
-
-
-_Taker = tuple[asyncio.AbstractEventLoop, asyncio.Event]
 
 
 def _fitting(values: Sequence[Any], records: Mapping[int, Attempt]) -> int:

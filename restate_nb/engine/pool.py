@@ -22,6 +22,7 @@ from restate_nb.engine.limiter import Limiter, Permit, lock_of
 from restate_nb.engine.loop_runner import LoopRunner
 from restate_nb.engine.outbox import FAIL_FAST, Backlog, Entry, ShardQueue
 from restate_nb.engine.process_runner import ProcessRunner
+from restate_nb.engine.processes import Processes
 from restate_nb.engine.record import CANCELLED, OK, Attempt, is_unkept
 from restate_nb.engine.runner import Runner, RunnerContext
 from restate_nb.engine.stacks import RunningItem, running_items
@@ -42,8 +43,15 @@ class Pool:
     Nothing starts before `provide` has brought the function.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, name: str = "items", threads: Threads | None = None) -> None:
-        """`threads`: which it shares with other pools, and does not close; without any it has its own."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str = "items",
+        threads: Threads | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        """`threads` and `processes`: which it shares with other pools, and does not close; without any it has its own.
+        """
         self._loop = loop
         self._lock = lock_of(loop)
         self._threads = threads or Threads()
@@ -53,7 +61,7 @@ class Pool:
         self._runners: dict[RunnerName, Runner] = {
             "loop": on_loop,
             "thread": ThreadRunner(self._context, self, self._threads, on_loop),
-            "process": ProcessRunner(self._context, self, self._threads),
+            "process": ProcessRunner(self._context, self, processes),
         }
         self._limiter = Limiter(loop, self._woken)
         self._watchdog = Alarm(loop, self._expire)
@@ -411,6 +419,7 @@ class Pool:
             permit,
             follows,
         )
+        attempt.provided = call
         self._occupied += not follows
         self._running[id(attempt)] = attempt
         if self._timeout is not None:
@@ -424,7 +433,7 @@ class Pool:
         pending, running = queue.pending, self._running
         while len(taken) < most and pending and not pending[0].not_before:
             attempt = RunningAttempt(
-                pending.popleft(), retry, 0.0, 0.0, 0.0, call, queue, timeout, owner, None, follows=True
+                pending.popleft(), retry, 0.0, 0.0, 0.0, call, queue, timeout, owner, None, True, provided=call
             )
             running[id(attempt)] = attempt
             taken.append(attempt)
@@ -507,10 +516,11 @@ class Pool:
             attempt = msgspec.structs.replace(attempt, failure=failure)
         counts = attempt.position in queue.open
         queue.add(attempt)
-        if failure is not None and self._on_unkept is not None and running.call is self._call and is_unkept(failure):
+        on_unkept = self._on_unkept if running.provided is self._call else None
+        if failure is not None and on_unkept is not None and is_unkept(failure):
             if not self._paused:
                 self._paused = self.paused_on_unkept = True
-            self.soon(self._on_unkept, attempt)
+            self.soon(on_unkept, attempt)
         if failure is not None and failure.retry_in is not None:
             if not self._closed:
                 self._delay(queue, Entry(entry.position, entry.payload, entry.number + 1), failure.retry_in)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from restate_nb.engine.function import Executor, parse_executor
+from restate_nb.engine.function import parse_executor
 from restate_nb.environment import in_notebook, this_cell
 from restate_nb.errors import InvalidInput
 from restate_nb.handle import status
@@ -262,7 +262,7 @@ class Job(Generic[T]):
         self._runner.note_limits(time.time())
 
     @property
-    def executor(self) -> Executor:
+    def executor(self) -> str:  # no alias of Literal: jedi offers nothing of a class that has one
         """Where items run, as in `rnb.map`: "auto", "thread" or "process".
 
         Can be set while the job runs: what has not begun, and what is tried again, is run there from then on; what runs
@@ -280,7 +280,7 @@ class Job(Generic[T]):
         return self._data.function.executor
 
     @executor.setter
-    def executor(self, value: Executor) -> None:
+    def executor(self, value: str) -> None:
         self._runner.set_executor(parse_executor(value))
 
     def cancel(self) -> None:

@@ -129,6 +129,16 @@ class OriginalsKeeper:
         """Keep an item, or that it has to be made again."""
         self._kept.append(item if type(item) in _UNCHANGEABLE or cannot_change(item) else self._again)
 
+    def add_many(self, items: Sequence[Any] | None, count: int) -> None:
+        """Keep items; None for `count` of them that have to be made again."""
+        if items is None:
+            self._kept.extend([self._again] * count)
+        elif _UNCHANGEABLE.issuperset(map(type, items)):
+            self._kept.extend(items)
+        else:
+            for item in items:
+                self.add(item)
+
     def originals(self, encoded: Spool) -> Originals:
         """All of them; `encoded` are the same in the same order."""
         return Originals(encoded, self._kept, self._target.item)
@@ -160,7 +170,7 @@ def own_source(items: Any) -> Any:
     own.columns, own.index = own_index(items.columns), own_index(items.index)
     for place, kind in enumerate(items.dtypes):
         if str(kind) == "object":
-            own.isetitem(place, _own_column(items.iloc[:, place]).array)
+            own.isetitem(place, _own_column(items.iloc[:, place]))  # a Series: pandas gives an array a dtype
     return own
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from restate_nb.engine.outbox import Entry, ShardQueue
 from restate_nb.engine.pool import ItemCall, OnUnkept, Pool
+from restate_nb.engine.processes import Processes
 from restate_nb.engine.record import Attempt, Group, decode_group
 from restate_nb.engine.threads import Threads
 from restate_nb.policy import RunPolicy
@@ -24,9 +25,15 @@ ShardId = tuple[int, int]
 class JobRun:
     """One job in this process. Made by whoever comes first: the cell that submits it, or the server that resumes it."""
 
-    def __init__(self, job: str, loop: asyncio.AbstractEventLoop, threads: Threads | None = None) -> None:
-        """`threads`: which it shares with other jobs."""
-        self.pool = Pool(loop, job, threads)
+    def __init__(
+        self,
+        job: str,
+        loop: asyncio.AbstractEventLoop,
+        threads: Threads | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        """`threads` and `processes`: which it shares with other jobs."""
+        self.pool = Pool(loop, job, threads, processes)
         self._queues: dict[ShardId, ShardQueue] = {}
         self._listener: Listener | None = None
         self._unpublished: list[tuple[int, Sequence[Attempt]]] = []
@@ -187,6 +194,7 @@ class JobRuns:
         """`loop` is where items run."""
         self._loop = loop
         self._threads = Threads()
+        self._processes = Processes()
         self._runs: weakref.WeakValueDictionary[tuple[str, int], JobRun] = weakref.WeakValueDictionary()
         self._kept: dict[tuple[str, int], JobRun] = {}  # the latest last
         self._closed: list[Pool] = []
@@ -201,7 +209,7 @@ class JobRuns:
         with self._lock:
             run = self._runs.get(key)
             if run is None:
-                run = self._runs[key] = JobRun(job, self._loop, self._threads)
+                run = self._runs[key] = JobRun(job, self._loop, self._threads, self._processes)
             self._kept.pop(key, None)
             self._kept[key] = run
             if len(self._kept) > _IDLE_KEPT:
@@ -231,6 +239,7 @@ class JobRuns:
             self._runs.clear()
             self._kept.clear()
         self._threads.close()
+        self._processes.close()
 
     def kill(self, until: float) -> bool:
         """End the worker processes of what was closed, though the loop of the items may be busy for ever.
@@ -245,4 +254,4 @@ class JobRuns:
         for pool in pools:
             pool.kill()
         gone = [pool.wait_until_gone(until) for pool in pools]
-        return all(gone)
+        return self._processes.wait_until_gone(until) and all(gone)

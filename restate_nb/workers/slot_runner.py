@@ -29,15 +29,8 @@ from restate_nb.service.digest import code_of
 from restate_nb.service.job_object import FOR_EVER, RETRIES, invocation_retention
 from restate_nb.service.run_spec import read_run_spec
 from restate_nb.service.shard_handler import Shard
-from restate_nb.service.wire import (
-    SHARD_HANDLER,
-    ShardRequest,
-    WorkerName,
-    encode,
-    encode_output,
-    job_key,
-    lanes_service,
-)
+from restate_nb.service.shard_wire import ShardRequest, WorkerName, encode_request
+from restate_nb.service.wire import SHARD_HANDLER, encode, job_key, lanes_service
 from restate_nb.workers.served_functions import ServedFunctions
 
 KEPT_SECONDS: Final = 60.0
@@ -201,10 +194,12 @@ def slots_object(workers: str, runner: SlotRunner, *, retention: timedelta) -> V
             runner.end_attempt(slot)
         rest = part.rest()
         if rest is None:
-            return encode_output(part.groups, None, worker)
+            return part.output(None, worker)
         slot.run.drop(part.id)  # another worker may go on with it
         key = rest.key()
-        ctx.generic_send(lanes_service(workers), SHARD_HANDLER, encode(rest), key=ctx.key(), idempotency_key=key)
-        return encode_output(part.groups, key, worker)
+        ctx.generic_send(
+            lanes_service(workers), SHARD_HANDLER, encode_request(rest), key=ctx.key(), idempotency_key=key
+        )
+        return part.output(key, worker)
 
     return slots

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from restate_nb.engine.attempt import Report, RunningAttempt
 from restate_nb.engine.codec import decode, encode
-from restate_nb.engine.process_child import Report, _Worker, call_args, call_kwargs, call_pickled, call_value
+from restate_nb.engine.outbox import Entry
+from restate_nb.engine.process_child import Loaded, OneLoop, call_args, call_kwargs, call_pickled, call_value
 from restate_nb.engine.record import ERROR, OK
 from restate_nb.policy import NO_RETRY, Retry
 
@@ -38,7 +40,23 @@ class Unloadable:
         return unloadable, ()
 
 
-Load = Callable[..., _Worker]
+class Worker:
+    """A function as a worker process has it."""
+
+    def __init__(self, call: Any, fn: Any, retry: Retry = NO_RETRY) -> None:
+        self._loaded = Loaded(pickle.dumps((functools.partial(call, fn), retry)))
+        self._loop = OneLoop()
+
+    def run(self, position: int, number: int, payload: bytes) -> Report:
+        attempt = RunningAttempt(Entry(position, payload, number), self._loaded.retry)
+        return attempt.report(self._loaded.run(attempt, self._loop.wait_for))
+
+    def close(self) -> None:
+        if self._loop.runner is not None:
+            self._loop.runner.close()
+
+
+Load = Callable[..., Worker]
 
 
 @pytest.fixture
@@ -46,15 +64,13 @@ def loaded() -> Iterator[Load]:
     """Makes workers; in the end their loops are closed, as their processes would."""
     workers = []
 
-    def load(call: Any, fn: Any, retry: Retry = NO_RETRY) -> _Worker:
-        workers.append(worker := _Worker(pickle.dumps((functools.partial(call, fn), retry))))
-        worker.load()
+    def load(call: Any, fn: Any, retry: Retry = NO_RETRY) -> Worker:
+        workers.append(worker := Worker(call, fn, retry))
         return worker
 
     yield load
     for worker in workers:
-        if worker.loop_runner is not None:
-            worker.loop_runner.close()
+        worker.close()
 
 
 def value_of(report: Report) -> Any:
@@ -90,10 +106,8 @@ def test_an_error_of_a_call_or_of_its_value_is_reported_with_its_item(loaded: Lo
         assert report.attempt.failure is not None and report.attempt.failure.type == error
 
 
-def test_a_function_that_cannot_be_loaded_fails_each_item_and_says_why() -> None:
-    worker = _Worker(pickle.dumps((Unloadable(), NO_RETRY)))
-    worker.load()
-    worker.load()  # once is enough
+def test_a_function_that_cannot_be_loaded_fails_each_item_and_says_why(loaded: Load) -> None:
+    worker = loaded(call_value, Unloadable())
     for position in range(2):
         failure = worker.run(position, 1, encode(1)).attempt.failure
         assert failure is not None and failure.type == "ImportError" and failure.retry_in is None

@@ -22,8 +22,9 @@ import restate
 from nbclient import NotebookClient
 
 import restate_nb as rnb
-from restate_nb.engine import process_runner
+from restate_nb.engine import processes
 from restate_nb.engine.cpus import cpus
+from restate_nb.engine.process_worker import Worker
 from restate_nb.session.session import Session
 from tests import support
 from tests.handle.counted import Calls, look, look_awaited, variable
@@ -182,10 +183,23 @@ def test_no_process_is_left_after_stop(data_dir: Path, in_flight: bool) -> None:
     assert gone(pids)
 
 
-def test_workers_with_nothing_to_do_end(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_runner, "IDLE", 0.2)
-    pids = submit(session, lambda item: os.getpid(), range(4), name="idle workers").values()
-    assert gone(pids)
+def test_workers_are_kept_for_the_next_job_and_more_of_them_than_processors_end(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(item: int) -> int:
+        time.sleep(0.05)
+        return os.getpid()
+
+    monkeypatch.setattr(processes, "IDLE", 0.2)
+    most = cpus() + 2
+    pids = set(submit(session, work, range(3 * most), concurrency=most, name="many workers").values())
+    assert len(pids) == most
+    deadline = time.monotonic() + 5
+    while sum(map(alive, pids)) > cpus() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    kept = {pid for pid in pids if alive(pid)}
+    assert len(kept) == cpus()
+    assert set(submit(session, work, range(3 * most), name="the next job").values()) == kept
 
 
 def test_a_killed_parent_takes_its_workers_with_it(tmp_path: Path) -> None:
@@ -379,15 +393,14 @@ class EndsWhenLoaded:
 def test_a_function_that_ends_each_worker_is_given_up_for_all_items_after_a_few(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    idle = set(workers())  # of the tests before: they end by themselves
     started: list[int] = []
-    start = process_runner.Worker.__init__
+    start = Worker.__init__
 
-    def counted(self: process_runner.Worker, function: bytes) -> None:
+    def counted(self: Worker) -> None:
         started.append(1)
-        start(self, function)
+        start(self)
 
-    monkeypatch.setattr(process_runner.Worker, "__init__", counted)
+    monkeypatch.setattr(Worker, "__init__", counted)
     job = submit(session, EndsWhenLoaded(), range(40), concurrency=2, name="ends when loaded")
     frame = job.result(60)
     assert frame["error_type"].tolist() == ["WorkerDied"] * 40
@@ -396,28 +409,26 @@ def test_a_function_that_ends_each_worker_is_given_up_for_all_items_after_a_few(
     )
     assert len(started) <= 4 * 3, "and not three for each item"
     job.retry_failed().result(60)
-    assert not set(workers()) - idle
+    assert len(started) <= 4 * 3 + 2 * 3, "and three more where it is tried again"
 
 
 def test_workers_that_the_machine_does_not_give_are_waited_for_while_others_run(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    idle = set(workers())
-    start = process_runner.Worker.__init__
-    most = 1
+    start = Worker.__init__
+    most, started = 1, 0
 
-    def refused(self: process_runner.Worker, function: bytes) -> None:
-        if len(set(workers()) - idle) >= most:
+    def refused(self: Worker) -> None:
+        nonlocal started
+        if started == most:
             raise BlockingIOError(11, "Resource temporarily unavailable")
-        start(self, function)
+        start(self)
+        started += 1
 
-    monkeypatch.setattr(process_runner, "PAUSES", (0.01, 0.01))
-    monkeypatch.setattr(process_runner.Worker, "__init__", refused)
+    monkeypatch.setattr(Worker, "__init__", refused)
     job = submit(session, abs, range(-9, 0), concurrency=4, name="few workers")
-    assert job.values(), job.diagnose()
-    most = 0
-    deadline = time.monotonic() + 20
-    other = submit(session, str, range(3), concurrency=2, name="no worker")
-    frame = other.result(20)
-    assert time.monotonic() < deadline
+    assert job.values() == list(range(9, 0, -1)), job.diagnose()
+    assert started == 1
+    with Session("without-workers", session.data_dir.parent / "other") as other:
+        frame = submit(other, str, range(3), concurrency=2, name="no worker").result(20)
     assert frame["error"].str.contains("No worker process can be started").all()

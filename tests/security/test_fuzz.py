@@ -43,11 +43,10 @@ from restate_nb.backends.deployed_handler import DeployedHandler
 from restate_nb.backends.job_store import read_manifests
 from restate_nb.backends.recorded_items import read_items_back
 from restate_nb.backpressure import LONGEST, pushback, retry_after
-from restate_nb.engine import codec
+from restate_nb.engine import codec, process_frames
 from restate_nb.engine.function import Function
 from restate_nb.engine.objects import Classes
-from restate_nb.engine.process_child import framed, receive, report_of
-from restate_nb.engine.record import decode_group
+from restate_nb.engine.record import Failure, decode_group
 from restate_nb.engine.structure import rebuilder
 from restate_nb.errors import InvalidInput, InvocationFailed, NotReadable, ServerError
 from restate_nb.patterns import ServiceClient
@@ -66,7 +65,9 @@ from restate_nb.service import job_object
 from restate_nb.service.durable_handler import DurableFunctions, add_durable_handler
 from restate_nb.service.run_spec import read_run_spec, run_spec_of
 from restate_nb.service.shard_handler import read_request
-from restate_nb.service.wire import apply_change, decode_received, manifest_decoder, output_decoder
+from restate_nb.service.shard_wire import decode_output
+from restate_nb.service.wire import apply_change, decode_received, decoding, manifest_decoder
+from tests.data.make import kept_samples
 from tests.security.mutations import EXTREMES, ODD_BYTES, hostile, mutated
 
 SEED = int(os.environ.get("RNB_FUZZ_SEED", "20261123"))
@@ -75,7 +76,7 @@ AT_ONCE = 50  # cases of one fragment, which hypothesis draws
 LONGEST_CASES = 20  # seconds for these, or it hangs
 MEMORY = 400 << 20  # bytes that a target may add to the peak of this process
 
-WIRE = {name: text.encode() for name, text in json.loads(Path("tests/data/wire-v1.json").read_text()).items()}
+WIRE, WIRE_2 = (kept_samples(Path(f"tests/data/wire-v{version}.json")) for version in (1, 2))
 MANIFEST = manifest_decoder.decode(WIRE["new manifest"])
 
 Reader = Callable[[bytes], object]
@@ -212,11 +213,18 @@ def rebuilt(raw: bytes) -> None:
 
 def output(raw: bytes) -> None:
     ledger = Ledger(3)
-    for group in decode_received(output_decoder, raw, "an output").groups:
+    with decoding("an output"):
+        groups = decode_output(raw).groups
+    for group in groups:
         ledger.apply(0, group, 1.0)
     for position in range(3):
         ledger.last(position)
     ledger.percentiles(), ledger.error_groups(), ledger.rate(2.0)
+
+
+def request(raw: bytes) -> None:
+    there = read_request(raw)
+    assert len(there.without({5})) <= len(there.raws())
 
 
 SERVICE = job_object.shard_service("fuzz", None, retention=dt.timedelta(1))  # type: ignore[arg-type]
@@ -357,14 +365,27 @@ def slow_down(raw: bytes) -> None:
 
 
 def frames(raw: bytes) -> None:
-    read = io.BytesIO(raw).read
-    while (frame := receive(read)) is not None:
-        if frame:
-            report_of(frame)
+    reader = process_frames.Reader()
+    reader.feed(raw)
+    with suppress(process_frames.BadFrame):
+        for kind, content in reader:
+            if kind == process_frames.OUTCOMES:
+                process_frames.read_outcomes(content)
+            else:
+                process_frames.read_number(content)
 
 
-REPORTS = [b'[[5,1,0,1700000000.5,0.25,{"a":1},null],null,7]', b'[[5,1,1,1.0,0.2,null,["E","m","w","t",0.5]],3.5,0]']
-FRAMES = [framed(report) + framed(b"") + framed(report) for report in REPORTS] + [struct.pack("<Q", 2**63) + b"x"]
+OUTCOMES = [
+    process_frames.encode_outcome(process_frames.Outcome(5, 1, 7, 7, 1.7e9, 0.25, b'{"a":1}')),
+    process_frames.encode_outcome(
+        process_frames.Outcome(6, 2, 9, 7, 1.0, 0.2, b"", 1, Failure("E", "m", "w", "t", 0.5), 3.5)
+    ),
+]
+FRAMES = [
+    process_frames.outcomes_frame(3, OUTCOMES) + process_frames.number_frame(process_frames.RETURNED, 2),
+    process_frames.number_frame(process_frames.GROWN, 2**63) + process_frames.outcomes_frame(0, OUTCOMES[:1]),
+    b"\x05" + struct.pack("<Q", 2**63) + b"x",
+]
 
 
 def files(folder: Path) -> Reader:
@@ -409,8 +430,11 @@ TARGETS: dict[str, tuple[list[bytes], Reader, tuple[type[BaseException], ...]]] 
     "values": (ENCODED, lambda raw: codec.decode(raw, CLASSES), (ValueError, NotReadable)),
     "rebuilt values": (ENCODED, rebuilt, (ValueError, NotReadable)),
     "groups and attempts": ([WIRE["group"]], decode_group, (ValueError,)),
+    "groups of columns": ([WIRE_2["group"]], decode_group, (ValueError,)),
     "outputs of shards": ([WIRE["output"], WIRE["last output"]], output, (ServerError,)),
-    "requests of shards": ([WIRE["request"]], read_request, (TerminalError,)),
+    "outputs of groups": ([WIRE_2["output"], WIRE_2["last output"]], output, (ServerError,)),
+    "requests of shards": ([WIRE["request"]], request, (TerminalError,)),
+    "requests of columns": ([WIRE_2["request"]], request, (TerminalError,)),
     "durable requests": ([WIRE["durable request"]], durable, (TerminalError,)),
     "manifests": (
         [WIRE["manifest"], WIRE["new manifest"]],

@@ -62,14 +62,14 @@ def test_pickles_are_read_in_worker_processes_only_and_written_for_them_only() -
     }
     loads = {path: [call for call in calls(tree) if call.endswith((".loads", ".load"))] for path, tree in TREES.items()}
     pickled = {path: found for path, found in loads.items() if any("pickle" in call for call in found)}
-    assert pickled == {"engine/process_child.py": ["pickle.loads", "work.load", "pickle.loads"]}
+    assert pickled == {"engine/process_child.py": ["pickle.loads", "self.load", "pickle.loads"]}
     for path, tree in TREES.items():
         hidden = [call for call in calls(tree) if call.endswith(("read_pickle", "np.load", "allow_pickle"))]
         assert hidden == [], path
 
 
 def test_what_a_worker_process_unpickles_comes_over_the_socket_that_it_inherited() -> None:
-    """The two calls are of what `main` reads, and `main` reads from the descriptor of its command line alone."""
+    """The two calls are of what `_read` reads, from the socket that `main` makes of the descriptor of its command line."""
     tree = TREES["engine/process_child.py"]
     functions = {node.name: ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     assert [name for name, text in functions.items() if "pickle.loads" in text] == ["call_pickled", "load"]
@@ -78,7 +78,7 @@ def test_what_a_worker_process_unpickles_comes_over_the_socket_that_it_inherited
     assert opened == ["socket.socket"]
     users = [path for path, each in TREES.items() if "call_pickled" in ast.unparse(each)]
     assert users == ["engine/function.py", "engine/process_child.py"]
-    assert process_child.command(7)[-2] == "7"
+    assert process_child.command(7, 8)[-2] == "7 8"
 
 
 def test_worker_processes_have_one_socket_pair_and_no_address(session: Session) -> None:

@@ -1,0 +1,617 @@
+"""The worker processes of a session, which its jobs share; one thread looks after all of them.
+
+`concurrent.futures` and loky run one queue for all of their workers. When one dies, all that is in flight is lost with
+it, and a single hung worker cannot be ended. Here each worker has its own socket and its own few items, and what it was
+in when it ended is known.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from restate_nb.engine import process_frames
+from restate_nb.engine.attempt import Ended, RunningAttempt
+from restate_nb.engine.cpus import cpus
+from restate_nb.engine.process_feed import TARGET, Feed, Function, all_raised, ended, remote_of
+from restate_nb.engine.process_frames import BadFrame, Outcomes
+from restate_nb.engine.process_worker import Worker
+from restate_nb.errors import WorkerDied
+
+IDLE: Final = 10.0
+"""Seconds after which a worker with nothing to do is ended, where there is one for each processor without it."""
+
+WARM: Final = 600.0
+"""Seconds after which any worker of a session is ended that had nothing to do."""
+
+FORGET: Final = 1.0
+"""Seconds after which a worker drops a function that it was sent no item of: it may hold much memory."""
+
+GROWN: Final = 256 * 1024 * 1024
+"""Bytes that a worker may have more than at its start once it has dropped its functions; else it is ended."""
+
+REFUSALS: Final = 3
+"""How often it is tried to start a worker, where there is none and the machine refuses."""
+
+_TRIES: Final = 3  # workers that end before an item begins
+_TICK: Final = 0.1  # seconds between looks at what runs
+_STEAL: Final = 0.01  # the same, while somebody waits for what it does not do
+_REAP: Final = 0.002  # the same, while a process is about to end
+_WORTH: Final = 0.003  # seconds of work for which it pays to hand them over
+
+
+class Processes:
+    """Worker processes, started as they are needed, and kept for what comes next."""
+
+    def __init__(self, warm: float = WARM) -> None:
+        """`warm`: seconds after which any worker with nothing to do is ended."""
+        self._warm = warm
+        self._workers: set[Worker] = set()
+        self._free: list[Worker] = []  # the latest last
+        self._wanting: dict[Feed, None] = {}  # in turns
+        self._orders: deque[Callable[[], None]] = deque()
+        self._lock = threading.Lock()
+        self._gone = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._looks_at = 0.0  # on time.monotonic
+        self._selector = selectors.DefaultSelector()
+        self._bell: socket.socket | None = None  # wakes the thread
+
+    # ------------------------------------------------------------ from any thread
+
+    def want(self, feed: Feed) -> None:
+        """Items of a pool wait.
+
+        Raises:
+            RuntimeError: the machine gives no thread.
+        """
+        self._order(lambda: self._wanting.setdefault(feed))
+
+    def prepare(self, feed: Feed, functions: Sequence[Function], count: int) -> None:
+        """Have so many workers know these functions, before there are items.
+
+        Raises:
+            RuntimeError: the machine gives no thread.
+        """
+        self._order(lambda: self._prepare(feed, functions, count))
+
+    def abandon(self, attempt: RunningAttempt) -> None:
+        """End an attempt that a worker has."""
+        with suppress(RuntimeError):  # then there is no thread, and so no worker
+            self._order(lambda: self._abandon(attempt))
+
+    def recall(self, feed: Feed) -> None:
+        """Have what has not begun put back. From here on hardly any of it begins."""
+        held = feed.workers
+        for worker in held:
+            worker.hold()
+        if held:
+            with suppress(RuntimeError):
+                self._order(lambda: self._recall(feed, held))
+
+    def leave(self, feed: Feed) -> None:
+        """End the workers that have items of a pool, for good."""
+        with suppress(RuntimeError):
+            self._order(lambda: self._leave(feed))
+
+    def wait_until_left(self, feed: Feed, until: float) -> bool:
+        """Wait for the workers to be gone that had items of a pool; see `wait_until_gone`."""
+        with self._gone:
+            return self._gone.wait_for(lambda: not feed.workers, max(0.0, until - time.monotonic()))
+
+    def close(self) -> None:
+        """Kill all workers, and start none any more. Does not wait for them to be gone, and may be called again."""
+        with self._lock:
+            self._closed = True
+            workers = list(self._workers)
+        for worker in workers:
+            worker.kill()
+        self._ring()
+
+    def wait_until_gone(self, until: float) -> bool:
+        """Wait until all workers are gone, or for a time on `time.monotonic`; says whether they are."""
+        with self._gone:
+            return self._gone.wait_for(lambda: not self._workers, max(0.0, until - time.monotonic()))
+
+    def _order(self, order: Callable[[], object]) -> None:
+        """Have the thread do this."""
+        with self._lock:
+            self._orders.append(order)  # type: ignore[arg-type]
+            if self._thread is None:
+                self._bell, heard = socket.socketpair()
+                self._bell.setblocking(False)
+                heard.setblocking(False)
+                self._selector.register(heard, selectors.EVENT_READ)
+                self._thread = threading.Thread(target=self._work, name="rnb-workers", daemon=True, args=(heard,))
+                try:
+                    self._thread.start()
+                except BaseException:
+                    self._orders.clear()
+                    self._end_thread(heard)
+                    raise
+                return
+        self._ring()
+
+    def _ring(self) -> None:
+        bell = self._bell
+        if bell is not None:
+            with suppress(OSError):  # it rings already, or has just been taken down
+                bell.send(b"!")
+
+    def _end_thread(self, heard: socket.socket) -> None:
+        self._selector.unregister(heard)
+        heard.close()
+        assert self._bell is not None
+        self._bell.close()
+        self._bell = self._thread = None
+
+    # ------------------------------------------------------------ the thread
+
+    def _work(self, heard: socket.socket) -> None:
+        try:
+            while self._turn(heard):
+                pass
+        except BaseException as error:  # a defect of this module, which `threading.excepthook` reports
+            self._break_down(heard, error)
+            raise
+
+    def _turn(self, heard: socket.socket) -> bool:
+        """Wait for something to happen, and do what follows from it; whether there is more to come."""
+        for key, _ in self._selector.select(self._pause()):
+            worker: Worker | None = key.data
+            if worker is None:
+                with suppress(BlockingIOError):
+                    heard.recv(1 << 16)
+            else:
+                worker.flush()
+                self._read(worker)
+        while self._orders:
+            self._orders.popleft()()
+        self._look()
+        if self._closed:
+            self._wanting.clear()
+        self._feed_all()
+        self._take_from_slow_ones()
+        for worker in self._workers:
+            self._watch(worker)
+        with self._lock:
+            if self._workers or self._wanting or self._orders:
+                return True
+            self._end_thread(heard)
+            return False
+
+    def _break_down(self, heard: socket.socket, error: BaseException) -> None:
+        """End all workers; the defect is what became of their items."""
+        for worker in list(self._workers):
+            if not worker.gone:
+                self._selector.unregister(worker.socket)
+            worker.destroy()
+            if worker.feed is not None:
+                worker.feed.source.finish([(each, each.lost(error)) for each in worker.flight])
+        with self._gone:
+            self._workers.clear()
+            self._free.clear()
+            self._wanting.clear()
+            self._gone.notify_all()
+            self._end_thread(heard)
+
+    def _pause(self) -> float | None:
+        """Seconds until there is something to look at."""
+        if self._orders:
+            return 0.0
+        if any(worker.ends for worker in self._workers):
+            return _REAP
+        if len(self._free) < len(self._workers):
+            return _STEAL if self._free else _TICK
+        if any(worker.functions for worker in self._free):
+            return FORGET / 2
+        if not self._free:
+            return None
+        return min(IDLE, self._warm)
+
+    def _watch(self, worker: Worker) -> None:
+        """Hear of what it writes, and of room for what it is to read."""
+        if worker.gone:
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.has_unsent else 0)
+        if self._selector.get_key(worker.socket).events != events:
+            self._selector.modify(worker.socket, events, worker)
+
+    def _read(self, worker: Worker) -> None:
+        try:
+            for kind, content in worker.frames():
+                self._understand(worker, kind, content)
+        except BadFrame as error:
+            self._distrust(worker, error)
+        if worker.gone:
+            with suppress(KeyError):
+                self._selector.unregister(worker.socket)
+            self._retire(worker, "gone")
+
+    def _understand(self, worker: Worker, kind: int, content: bytes) -> None:
+        if kind == process_frames.OUTCOMES:
+            self._take_in(worker, process_frames.read_outcomes(content))
+        elif kind == process_frames.RETURNED:
+            self._put_back(worker, worker.take_back(process_frames.read_number(content)))
+            self._end_unwanted(worker)
+        elif kind == process_frames.STALE:
+            self._retire(worker, "stale")
+        elif kind == process_frames.GROWN:
+            if process_frames.read_number(content) > GROWN and worker in self._free:
+                self._dismiss(worker, "grown")
+        else:
+            raise BadFrame(f"a frame of kind {kind}")
+
+    def _distrust(self, worker: Worker, error: BadFrame) -> None:
+        """What it writes is not ours: nobody knows what state it is in."""
+        worker.fault = worker.fault or f"The worker process answered something else than it was asked: {error}."
+        self._retire(worker, "faulty")
+        worker.kill()
+
+    # ------------------------------------------------------------ outcomes
+
+    def _take_in(self, worker: Worker, group: Outcomes) -> None:
+        """Attempts have ended."""
+        feed: Feed | None = worker.feed
+        if feed is None:
+            if group.first + len(group.ended) > worker.serial:
+                raise BadFrame("it reports on an item that it does not have")
+            return
+        found: list[tuple[RunningAttempt, Ended | None]] = []
+        seconds = 0.0
+        try:
+            for attempt, outcome in worker.take_outcomes(group):
+                found.append((attempt, ended(attempt, outcome)))
+                seconds += outcome.ran
+        finally:
+            if found:
+                feed.pace.learn(len(found), seconds)
+                remote_function = feed.function(remote_of(found[-1][0].call))
+                remote_function.deaths = 0
+                self._finish(worker, feed, found)
+
+    def _finish(self, worker: Worker, feed: Feed, found: Sequence[tuple[RunningAttempt, Ended | None]]) -> None:
+        moves_up = worker.flight[0] if worker.flight else None
+        if moves_up is not None and not moves_up.started:
+            moves_up.begin()
+        feed.source.finish(found, moves_up)
+        self._wanting.setdefault(feed)
+        if moves_up is None and not worker.ends:
+            self._set_free(worker)
+
+    def _put_back(self, worker: Worker, attempts: list[RunningAttempt]) -> None:
+        """It has not begun these."""
+        feed: Feed | None = worker.feed
+        if feed is None or not attempts:
+            return
+        feed.source.put_back(attempts)
+        if not worker.flight and not worker.ends:
+            self._set_free(worker)
+
+    def _set_free(self, worker: Worker) -> None:
+        feed = worker.feed
+        worker.unwanted.clear()
+        worker.free_since = time.monotonic()
+        self._free.append(worker)
+        self._discard(feed, worker)
+
+    def _discard(self, feed: Feed, worker: Worker) -> None:
+        with self._gone:
+            feed.discard(worker)
+            self._gone.notify_all()
+
+    # ------------------------------------------------------------ items
+
+    def _feed_all(self) -> None:
+        """Give each pool's items to workers, the pools in turns."""
+        while self._wanting:
+            feed = next(iter(self._wanting))
+            del self._wanting[feed]
+            if self._feed_one(feed):
+                self._wanting[feed] = None  # its next turn is after the others'
+        for worker in self._workers:
+            feed = worker.feed
+            if feed is None or worker.ends or worker.recalls or not feed.pace.is_quick:
+                continue
+            if feed.pace.lasts(len(worker.flight)) < TARGET and feed.source.is_plain:
+                more = feed.source.take("process", feed.pace.count(), follows=True)
+                if more:
+                    self._give(worker, feed, more)
+
+    def _feed_one(self, feed: Feed) -> bool:
+        """Give one worker a batch; whether there may be more to give."""
+        worker = self._fit(feed)
+        if worker is None and not feed.may_start(len(feed.workers)):
+            return False
+        attempts = feed.source.take("process", feed.pace.count())
+        if not attempts:
+            return False
+        attempts = self._without_broken(feed, attempts)
+        if not attempts:
+            return True
+        if worker is None:
+            try:
+                worker = self._start()
+            except (OSError, MemoryError) as error:
+                self._refused(feed, attempts, error)
+                return False
+            feed.refusals = 0
+        self._give(worker, feed, attempts)
+        return True
+
+    def _fit(self, feed: Feed) -> Worker | None:
+        """A free worker for a pool."""
+        for worker in [each for each in self._free if not feed.suits(each)]:
+            self._dismiss(worker, "of an older place")
+        best = [each for each in self._free if each.owner == feed.owner] or self._free
+        return best[-1] if best else None
+
+    def _start(self) -> Worker:
+        worker = Worker()
+        with self._lock:
+            self._workers.add(worker)
+            closed = self._closed
+        self._free.append(worker)
+        self._selector.register(worker.socket, selectors.EVENT_READ, worker)
+        if closed:
+            worker.kill()
+        return worker
+
+    def _refused(self, feed: Feed, attempts: list[RunningAttempt], error: BaseException) -> None:
+        """The machine gives no worker. Those that there are go on; where there is none, it is tried again first."""
+        feed.refusals += 1
+        if self._workers or feed.refusals < REFUSALS:
+            feed.refused(len(feed.workers))
+            feed.source.put_back(attempts)
+            return
+        feed.refusals = 0
+        says = (
+            f"No worker process can be started: {error}. The machine has no more memory, processes or open files for "
+            "it: end other programs, or run fewer items at once with concurrency=."
+        )
+        feed.source.finish(all_raised(attempts, WorkerDied(says)))
+        self._wanting.setdefault(feed)
+
+    def _without_broken(self, feed: Feed, attempts: list[RunningAttempt]) -> list[RunningAttempt]:
+        """The attempts whose function has not ended each worker before it could be called; the others end."""
+        broken = [each for each in attempts if feed.function(remote_of(each.call)).broken]
+        if not broken:
+            return attempts
+        left = [each for each in attempts if each not in broken]
+        found = [pair for each in broken for pair in all_raised([each], WorkerDied(self._why(feed, each)))]
+        feed.source.finish(found, left[0] if left and attempts[0] in broken else None)
+        return left
+
+    def _why(self, feed: Feed, attempt: RunningAttempt) -> str:
+        return feed.function(remote_of(attempt.call)).broken
+
+    def _give(self, worker: Worker, feed: Feed, attempts: list[RunningAttempt]) -> None:
+        """Send a worker a batch."""
+        follows, serial, now = bool(worker.flight), worker.serial + len(worker.flight), time.monotonic()
+        frames, items, sent, size = [], [], [], 0
+        failed: list[tuple[RunningAttempt, Ended | None]] = []
+        for attempt in attempts:
+            remote, entry = remote_of(attempt.call), attempt.entry
+            try:
+                payload = remote.pack(entry.payload)
+            except BaseException as error:  # of the user's classes
+                failed += all_raised([attempt], error)
+                continue
+            function = feed.function(remote)
+            if function not in worker.functions:
+                frames.append(process_frames.function_frame(function.id, function.owner, function.pickled))
+            worker.functions[function] = now
+            attempt.place = worker, serial + len(sent)
+            sent.append(attempt)
+            items.append((function.id, entry.position, entry.number, payload))
+            size += len(payload)
+        if failed:
+            first = not follows and failed[0][0] is attempts[0]
+            feed.source.finish(failed, sent[0] if first and sent else None)
+            self._wanting.setdefault(feed)
+        if sent:
+            if not follows:
+                self._free.remove(worker)
+                feed.add(worker)
+                sent[0].begin()
+            worker.flight.extend(sent)
+            feed.pace.sent(len(sent), size)
+            worker.send(*frames, process_frames.batch_frame(items))
+
+    def _prepare(self, feed: Feed, functions: Sequence[Function], count: int) -> None:
+        """Start workers early, and have them load the functions. Where that fails it will be seen with an item."""
+        self._fit(feed)
+        while len(self._free) < count and feed.may_start(len(feed.workers)) and not self._closed:
+            try:
+                self._start()
+            except (OSError, MemoryError):
+                break
+        now = time.monotonic()
+        for worker in self._free[-count:]:
+            worker.owner = feed.owner
+            for function in functions:
+                if function not in worker.functions and not function.broken:
+                    worker.functions[function] = now
+                    worker.send(process_frames.function_frame(function.id, function.owner, function.pickled))
+
+    def _take_from_slow_ones(self) -> None:
+        """Where a worker has nothing to do, take back what others have not begun, so that it gets that."""
+        if not self._free or self._wanting:
+            return
+        for worker in self._workers:
+            feed, waiting = worker.feed, len(worker.flight) - 1
+            if feed is None or waiting < 1 or worker.ends or worker.recalls:
+                continue
+            if len(feed.workers) >= feed.source.concurrency or not feed.source.is_plain:
+                continue
+            begun = worker.begun()
+            stuck = begun is not None and time.perf_counter() - begun.clock > TARGET
+            if stuck or feed.pace.lasts(waiting) > _WORTH:
+                worker.recall(0 if stuck else waiting // 2)
+                return
+
+    # ------------------------------------------------------------ what is asked for
+
+    def _abandon(self, attempt: RunningAttempt) -> None:
+        worker, serial = attempt.place or (None, 0)
+        if worker in self._workers and worker.serial <= serial < worker.serial + len(worker.flight):
+            worker.unwanted.add(serial)
+            self._end_unwanted(worker)
+
+    def _end_unwanted(self, worker: Worker) -> None:
+        """Kill a worker that is in an item which is to end; if it is in another one, take back what it has not begun."""
+        worker.unwanted = {each for each in worker.unwanted if each >= worker.serial}
+        if not worker.unwanted or worker.ends:
+            return
+        if not worker.recalls:
+            worker.recall()
+        begun = worker.begun()
+        if begun is not None and worker.serial in worker.unwanted:
+            self._retire(worker, "unwanted")
+            worker.kill()
+
+    def _recall(self, feed: Feed, held: Sequence[Worker]) -> None:
+        for worker in held:
+            if worker in self._workers and not worker.ends:
+                worker.recall(0 if worker.feed is feed else len(worker.flight))
+
+    def _leave(self, feed: Feed) -> None:
+        self._wanting.pop(feed, None)
+        for worker in feed.workers:
+            self._retire(worker, "left")
+            worker.kill()
+
+    def _retire(self, worker: Worker, why: str) -> None:
+        """It gets no items any more, since it ends."""
+        worker.expect_end(why)
+        if worker in self._free:
+            self._free.remove(worker)
+        self._looks_at = 0.0
+
+    def _dismiss(self, worker: Worker, why: str) -> None:
+        """End a free worker."""
+        self._retire(worker, why)
+        worker.end(why)
+
+    # ------------------------------------------------------------ looks
+
+    def _look(self) -> None:
+        """See what has happened without a frame."""
+        now = time.monotonic()
+        if now < self._looks_at:
+            return
+        for worker in list(self._workers):
+            if worker.has_ended():
+                self._bury(worker)
+            elif worker.ends:
+                if now > worker.ends_by:
+                    worker.kill()
+            elif worker.feed is not None:
+                self._look_at(worker)
+        self._end_idle(now)
+        self._looks_at = now + min(self._pause() or 0.0, _TICK)
+
+    def _end_idle(self, now: float) -> None:
+        surplus = len(self._free) - cpus()
+        for number, worker in enumerate(list(self._free)):
+            idle = now - worker.free_since
+            if idle >= (min(IDLE, self._warm) if number < surplus else self._warm):
+                self._dismiss(worker, "idle")
+            elif worker.functions and idle >= FORGET:
+                functions = [each.id for each in worker.functions]
+                worker.functions.clear()
+                worker.send(process_frames.forget_frame(functions))
+
+    def _look_at(self, worker: Worker) -> None:
+        """Read what an item prints while it runs; and outcomes that no frame has told of, since it takes long."""
+        if worker.lags:
+            try:
+                kept = worker.shared.kept()
+                if kept is not None and kept.first <= worker.serial:  # else a frame is on its way
+                    self._take_in(worker, kept)
+            except BadFrame as error:
+                self._distrust(worker, error)
+                return
+        worker.forward_running()
+        self._end_unwanted(worker)
+
+    def _bury(self, worker: Worker) -> None:
+        """A process has ended: what it was in is known, what it had not begun is put back."""
+        while not worker.gone and not worker.fault:
+            before = worker.serial, worker.recalls
+            self._read(worker)
+            if not worker.gone and before == (worker.serial, worker.recalls):
+                break  # a process that it has started holds the socket open
+        if not worker.gone:
+            self._selector.unregister(worker.socket)
+            worker.gone = True
+        self._retire(worker, "gone")
+        with suppress(BadFrame):
+            kept = worker.shared.kept()
+            if kept is not None:
+                self._take_in(worker, kept)
+        feed: Feed | None = worker.feed
+        begun = max(0, worker.shared.count - worker.serial)
+        flight = list(worker.flight)
+        loading, untouched = worker.shared.loading, not worker.shared.count
+        worker.begun()  # tells the attempt when that was
+        if flight:
+            worker.forward_rest(flight[max(0, begun - 1)])
+        how = worker.reap()
+        if feed is not None:
+            found = [(each, self._death(worker, each, how)) for each in flight[:begun]]
+            worker.flight.clear()
+            feed.source.finish(found)
+        early = worker.ends == "gone" and not begun
+        failed = self._note_early_death(worker, flight[:1], loading, untouched, how) if early else []
+        with self._gone:
+            self._workers.discard(worker)
+            if feed is not None:
+                feed.discard(worker)
+            self._gone.notify_all()
+        if feed is not None:
+            if failed:
+                feed.source.finish(failed)
+            feed.source.put_back(flight[begun + len(failed) :])
+            self._wanting.setdefault(feed)
+
+    def _death(self, worker: Worker, attempt: RunningAttempt, how: str) -> Ended | None:
+        """What becomes of the attempt that a worker was in."""
+        if attempt.over:
+            return None
+        if attempt.expired:
+            feed: Feed = worker.feed
+            return feed.context.timed_out(attempt)
+        return attempt.raised(WorkerDied(worker.fault or f"The worker process {how}. Only this item was in it."))
+
+    def _note_early_death(
+        self, worker: Worker, first: list[RunningAttempt], loading: int | None, untouched: bool, how: str
+    ) -> list[tuple[RunningAttempt, Ended | None]]:
+        """A worker has ended by itself, in no item. If that was with a function, it is counted; after a few times in a
+        row the function is given up. Returns how the item ends that was to be the next one, if it does."""
+        functions = [each for each in worker.functions if untouched or each.id == loading]
+        if not functions and first and worker.feed is not None:
+            functions = [worker.feed.function(remote_of(first[0].call))]
+        found: list[tuple[RunningAttempt, Ended | None]] = []
+        for function in functions:
+            function.deaths += 1
+            if function.deaths < _TRIES:
+                continue
+            says = (
+                f"{_TRIES} worker processes in a row ended before they could begin; the last one {how}. What it "
+                "printed is in job.logs(). Other items of this function are not tried: see that what it imports can be "
+                "imported, and run its cell again."
+            )
+            if not how.startswith("was killed"):  # which may be another matter in a moment
+                function.broken = says
+            elif first:
+                function.deaths = 0
+                found = all_raised(first, WorkerDied(says))
+        return found
