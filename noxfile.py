@@ -17,7 +17,7 @@ nox.options.sessions = ["lint", "types", "docs", "tests"]
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 
-PYTEST = ["pytest", "-n", "2", "--dist", "loadfile"]
+PYTEST = ["pytest", "-n", "3", "--dist", "loadfile"]
 """As in the README."""
 
 BESIDE = ["tests/browser", "tests/deploy", "tests/docs", "tests/examples", "tests/notebooks"]

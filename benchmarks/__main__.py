@@ -6,11 +6,13 @@ import argparse
 
 from benchmarks import identity, invoke, overhead, panel, regress, scale, workers
 from benchmarks.against import run as peers
+from benchmarks.matrix import run as matrix
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     commands = parser.add_subparsers(dest="command", required=True)
+    matrix.add_arguments(commands.add_parser("matrix", help="each kind of work, beside the best that keeps nothing"))
     overhead.add_arguments(commands.add_parser("overhead", help="what a durable item costs, beside plain asyncio"))
     scale.add_arguments(commands.add_parser("scale", help="how time and memory grow with the number of items"))
     panel.add_arguments(commands.add_parser("panel", help="the rate with the panel shown, beside that without"))

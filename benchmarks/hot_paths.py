@@ -27,12 +27,28 @@ async def noop(item: int) -> int:
     return item
 
 
+def plain(item: int) -> int:
+    return item
+
+
+async def priced(km: float, parcels: int) -> dict[str, float]:
+    return {"price": 2.5 + km * parcels, "km": km}
+
+
+def _parcels(rows: int) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(
+        {"km": [number / 8 for number in range(rows)], "parcels": [number % 7 for number in range(rows)]}
+    )
+
+
 def engine(state: dict[str, Any]) -> Callable[[], object]:
-    """20,000 no-op items through `rnb.map` on a real server, the frame included."""
+    """10,000 no-op items through `rnb.map` on a real server, the frame included."""
     import restate_nb as rnb
 
     _session(state)
-    return lambda: rnb.map(noop, range(20_000), concurrency=100, show=False, fresh=True).result()
+    return lambda: rnb.map(noop, range(10_000), concurrency=100, show=False, fresh=True).result()
 
 
 def commits(state: dict[str, Any]) -> Callable[[], object]:
@@ -72,7 +88,64 @@ def frame(state: dict[str, Any]) -> Callable[[], object]:
     return job.frame
 
 
-PROBES = {"engine": engine, "commits": commits, "scheduler": scheduler, "codec": codec, "frame": frame}
+def threads(state: dict[str, Any]) -> Callable[[], object]:
+    """3,000 plain no-op items, 16 at once."""
+    import restate_nb as rnb
+
+    _session(state)
+    return lambda: rnb.map(plain, range(3_000), name="plain", concurrency=16, show=False, fresh=True).result()
+
+
+def processes(state: dict[str, Any]) -> Callable[[], object]:
+    """500 no-op items in two processes: what this process does for them. Theirs is not counted."""
+    import restate_nb as rnb
+
+    _session(state)
+    options: dict[str, Any] = {"name": "processes", "executor": "process", "concurrency": 2, "show": False}
+    return lambda: rnb.map(plain, range(500), **options, fresh=True).result()
+
+
+def rows(state: dict[str, Any]) -> Callable[[], object]:
+    """3,000 rows of a DataFrame as items."""
+    import restate_nb as rnb
+
+    _session(state)
+    parcels = _parcels(3_000)
+    return lambda: rnb.map(priced, parcels, name="rows", concurrency=100, show=False, fresh=True).result()
+
+
+def values(state: dict[str, Any]) -> Callable[[], object]:
+    """The frame of a finished job whose 5,000 values are dicts, with a column for each field."""
+    import restate_nb as rnb
+
+    _session(state)
+    job = rnb.map(priced, _parcels(5_000), name="values", concurrency=100, show=False)
+    job.result()
+    return lambda: job.frame(expand=True)
+
+
+def items(state: dict[str, Any]) -> Callable[[], object]:
+    """3,000 items of several types, read, encoded and digested: the cell of a finished job is run again."""
+    import restate_nb as rnb
+
+    _session(state)
+    mixed = [{**MIXED, "number": number} for number in range(3_000)]
+    rnb.map(noop, mixed, name="items", concurrency=100, show=False).result()
+    return lambda: rnb.map(noop, mixed, name="items", concurrency=100, show=False).done()
+
+
+PROBES = {
+    "engine": engine,
+    "threads": threads,
+    "processes": processes,
+    "rows": rows,
+    "items": items,
+    "values": values,
+    "frame": frame,
+    "codec": codec,
+    "commits": commits,
+    "scheduler": scheduler,
+}
 
 
 def _awaited(work: Callable[[], Awaitable[Any]]) -> Callable[[], object]:

@@ -49,6 +49,15 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
+def put_between(page: Path, name: str, lines: Sequence[str]) -> None:
+    """Write lines into a page, in place of what is between its marks `<!-- NAME -->` and `<!-- end of NAME -->`."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    text = page.read_text()
+    assert text.count(begin) == text.count(end) == 1, f"{page} has no place for {name}"
+    before, rest = text.split(begin)
+    page.write_text("\n".join([before + begin, *lines, "", end + rest.split(end)[1]]))
+
+
 def write(path: Path, results: Sequence[Result], **more: Any) -> None:
     machine = {
         "python": platform.python_version(),

@@ -26,7 +26,9 @@ from typing import Any
 from benchmarks.measure import table
 
 ROOT = Path(__file__).parents[1]
-PROBES = ["engine", "commits", "scheduler", "codec", "frame"]
+PROBES = [
+    "engine", "threads", "processes", "rows", "items", "values", "frame", "codec", "commits", "scheduler",
+]  # fmt: skip
 FEWEST = 5
 """Pairs without which there is no verdict. They are measured even if time is up, but not if twice the time is up."""
 

@@ -7,7 +7,6 @@ import functools
 import json
 import os
 import platform
-import re
 import socket
 import statistics
 import subprocess
@@ -19,14 +18,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import table
+from benchmarks.measure import put_between, table
 
 WANTED = 1.7  # two workers to one, on items that compute, on two cores
 AT_ONCE = 16  # items that wait, for each worker; items that compute, for all
 NAP = 0.1  # seconds
 LOOPS = 1_800_000  # of an item that computes: some 100 ms
 PAGE = Path("docs/scaling.md")
-BEGIN, END = "<!-- measured -->\n", "<!-- end of measured -->\n"
 
 
 def nap(_: int) -> None:
@@ -123,10 +121,7 @@ def put(rows: list[list[str]], report: dict[str, Any]) -> None:
     lines.insert(1, "| --- |" + " --: |" * (len(rows[0]) - 1))
     told = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
     about = f"Medians of {rounds} rounds; {machine['cores']} cores, Python {machine['python']}, {told}."
-    text = PAGE.read_text()
-    assert text.count(BEGIN) == text.count(END) == 1
-    middle = f"{BEGIN}\n{about}\n\n" + "\n".join(lines) + f"\n\n{END}"
-    PAGE.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: middle, text, flags=re.DOTALL))
+    put_between(PAGE, "measured", [about, "", *lines])
 
 
 def measure(rounds: int, size: float) -> list[Run]:

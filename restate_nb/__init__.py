@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from restate_nb.api.jobs import compare, compare_chart, job, jobs
     from restate_nb.api.map import map, starmap
     from restate_nb.api.start import start
+    from restate_nb.engine.seeds import item_seed
     from restate_nb.engine.waiting import run
     from restate_nb.errors import (
         CannotAsk,
@@ -79,6 +80,7 @@ __all__ = [
     "connect",
     "fan_out",
     "invoke",
+    "item_seed",
     "job",
     "jobs",
     "map",
@@ -97,6 +99,7 @@ _HOME_OF = {name: "errors" if name[0].isupper() else f"api.{name}" for name in _
     "Unreadable": "results.unreadable",
     "compare": "api.jobs",
     "compare_chart": "api.jobs",
+    "item_seed": "engine.seeds",
     "job": "api.jobs",
     "load_ipython_extension": "api.magics",  # called by %load_ext, and no one else, as is its counterpart
     "run": "engine.waiting",

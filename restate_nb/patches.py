@@ -7,6 +7,8 @@ What is changed, and why no hook would do:
 - `write` of `sys.stdout` and `sys.stderr`, to know which item has written. Another file in their place would miss what
   handlers of `logging` and others write, since these hold on to the file that they found; ipykernel's
   `OutStream.register_hook` is called in another thread, where nobody knows who has written.
+- `sys.stdout` and `sys.stderr` in a terminal's IPython, where another file stands for each and writes through it: of
+  the file itself IPython sets `write` back when a cell has ended, and tells nobody.
 - `prompt_toolkit.patch_stdout.StdoutProxy.write`: IPython in a terminal makes a new one for each prompt.
 - `input` and, in a kernel, `raw_input` and `getpass`, to refuse them to items. Python's audit event of `input` is not
   raised by a kernel's. (`sys.breakpointhook` is a hook.)
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import io
 import logging
 import os
 import re
@@ -114,28 +117,72 @@ def _watch(file: Any, stream: str, find: FindWrites) -> None:
     if file is None or isinstance(getattr(file, "write", None), _Write):
         return
 
-    # The file stays the same object. While a cell runs, IPython sets a `write` of its own on it, and afterwards sets
-    # what it found there: so it must not be ours that is replaced.
-    def get(self: Any) -> _Write:
-        return _Write(stream, vars(self).get("write") or functools.partial(kind.write, self), find)
-
-    def put(self: Any, write: Callable[[str], Any]) -> None:
-        while isinstance(write, _Write):
-            write = write.write
-        vars(self)["write"] = write
-
-    try:
-        file.__class__ = type(kind.__name__, (kind,), {"write": property(get, put), "__module__": kind.__module__})
+    try:  # the file stays the same object
+        file.__class__ = _watched(kind, stream, lambda file: functools.partial(kind.write, file), find)
     except TypeError:  # the file of a terminal, whose class is not written in Python
         file.write = _Write(stream, file.write, find)
 
 
+def _watched(kind: type, stream: str, plain: Callable[[Any], Callable[[str], Any]], find: FindWrites) -> type:
+    """The same kind of file with a `write` that is watched, whatever is set in its place.
+
+    While a cell runs, IPython sets a `write` of its own, and afterwards what it found: it must not be ours that is
+    replaced.
+
+    Args:
+        plain: gives what a file is written with as long as nothing was set.
+    """
+
+    def get(file: Any) -> _Write:
+        return _Write(stream, vars(file).get("write") or plain(file), find)
+
+    def put(file: Any, write: Callable[[str], Any]) -> None:
+        while isinstance(write, _Write):
+            write = write.write
+        vars(file)["write"] = write
+
+    return type(kind.__name__, (kind,), {"write": property(get, put), "__module__": kind.__module__})
+
+
+class _Through(io.TextIOWrapper):
+    """Stands for a file of the same kind: what is written goes through that one, so that all is in order."""
+
+    def __init__(self, file: io.TextIOWrapper) -> None:
+        super().__init__(file.buffer, encoding=file.encoding, errors=file.errors, line_buffering=file.line_buffering)
+        self.file = file
+        vars(self)["mode"] = file.mode
+
+    def write_through_file(self, text: str) -> int:
+        return self.file.write(text)  # looked up each time: IPython may have replaced it
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        """Leave the file open: its bytes are those of the process."""
+        self.flush()
+
+    def reconfigure(self, **options: Any) -> None:
+        self.file.reconfigure(**options)
+        super().reconfigure(**options)
+
+
+def _stand_in(stream: str, find: FindWrites) -> None:
+    """Have another file stand for `sys.stdout` or `sys.stderr`, if it is the one of the terminal."""
+    file = getattr(sys, stream)
+    if type(file) is io.TextIOWrapper:
+        setattr(sys, stream, _watched(_Through, stream, lambda file: file.write_through_file, find)(file))
+
+
 def _watch_terminal(shell: Any, find: FindWrites) -> None:
     """Go on in a terminal's IPython, where others take the place of what is watched: it puts back the `write` of before
-    when a cell has ended, and has a file of another kind while it waits at the prompt."""
+    when a cell has ended, and has a file of another kind while it waits at the prompt. Those who hold on to the file
+    that was there are watched, too, but for the moments in which a cell ends."""
     if not (is_known("ipython") and is_known("prompt_toolkit")):
         return
     again = _watches_again(find)
+    for stream in ("stdout", "stderr"):
+        _stand_in(stream, find)
     if again not in shell.events.callbacks["post_run_cell"]:
         shell.events.register("post_run_cell", again)
     at_prompt = sys.modules.get("prompt_toolkit.patch_stdout")
@@ -156,7 +203,8 @@ def _watches_again(find: FindWrites) -> Callable[[object], None]:
             time.sleep(0.001)
 
     def after_cell(_result: object) -> None:
-        files = [(sys.stdout, "stdout"), (sys.stderr, "stderr")]
+        now = [(sys.stdout, "stdout"), (sys.stderr, "stderr")]
+        files = [(file.file if isinstance(file, _Through) else file, stream) for file, stream in now]
         with suppress(RuntimeError):  # the machine gives no more threads
             threading.Thread(target=watch, args=(files,), name="rnb-prints", daemon=True).start()
 

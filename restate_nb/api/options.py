@@ -14,6 +14,7 @@ from restate_nb.backends.worker_functions import function_named
 from restate_nb.engine.cpus import cpus
 from restate_nb.engine.function import Executor, Function, Passing, name_of, parse_executor
 from restate_nb.errors import InvalidInput
+from restate_nb.handle.advice import warn_of_copied_generators
 from restate_nb.handle.provenance import Fresh
 from restate_nb.limits import Concurrency, PerSecond, Seconds
 from restate_nb.policy import DEFAULT_CONCURRENCY, Limit, Retry, RunPolicy
@@ -118,6 +119,7 @@ def check_function(function: Function, policy: RunPolicy) -> None:
     function.check_value()
     if function.executor == "process":
         function.item_call(policy.retry)
+        warn_of_copied_generators(function)
 
 
 def check_version(version: object) -> None:

@@ -174,6 +174,12 @@ class Backend(ABC):
         return ""
 
     @property
+    def cores_in_processes(self) -> int:
+        """On how many processors its items, which keep one busy now, would compute in processes; 0 where processes
+        would change nothing."""
+        return 0
+
+    @property
     def busy(self) -> bool:
         """Whether items run in this process, or have run and are not recorded."""
         return False

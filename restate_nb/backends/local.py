@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-import msgspec
-
 from restate_nb.backends.connection import Connection
 from restate_nb.backends.pooled import PooledBackend
 from restate_nb.backends.shards import Shards, unended, why_ended_outside
@@ -16,7 +14,8 @@ from restate_nb.errors import InvocationFailed
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
 from restate_nb.server.http import UnknownInvocation
-from restate_nb.service.wire import Manifest, decode_received, output_decoder
+from restate_nb.service.shard_wire import decode_output, next_of
+from restate_nb.service.wire import Manifest, decoding
 
 MAX_SHARD_ITEMS: Final = 10_000
 MAX_SHARD_BYTES: Final = 8 * 1024 * 1024
@@ -109,19 +108,13 @@ class LocalBackend(PooledBackend):
                 lost, reason = unended(self._ledger, positions), why_ended_outside(failure)
                 self._ledger.apply(round_, [cancelled(position, 1, reason=reason) for position in lost], 0)
                 return
-            key = decode_received(_next_decoder, body, "a shard's outcomes").next
-            if not self._ledger.knows(positions):
-                for group in decode_received(output_decoder, body, "a shard's outcomes").groups:
-                    self._ledger.apply(round_, group, 0)
+            with decoding("a shard's outcomes"):
+                key = next_of(body)
+                groups = [] if self._ledger.knows(positions) else decode_output(body).groups
+            for group in groups:
+                self._ledger.apply(round_, group, 0)
 
 
 async def _after(tasks: list[asyncio.Task[None]], then: Callable[[], Awaitable[None]]) -> None:
     await asyncio.gather(*tasks)
     await then()
-
-
-class _Next(msgspec.Struct):
-    next: str | None = None
-
-
-_next_decoder = msgspec.json.Decoder(_Next)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from restate_nb.backends.base import Backend
 from restate_nb.backends.connection import Connection
-from restate_nb.engine import nesting
+from restate_nb.engine import nesting, seeds
 from restate_nb.engine.adaptive import AdaptiveConcurrency
 from restate_nb.engine.asking import refuse_in_items
 from restate_nb.engine.cpus import cpus
@@ -47,6 +47,7 @@ class PooledBackend(Backend):
         context = self._context = self.prints.context(bounded=in_notebook())
         pool = weakref.ref(self._run.pool)
         context.run(nesting.enter, self.prints.job, lambda at: None if (it := pool()) is None else it.permit(at))
+        context.run(seeds.enter, self._key)
         self._run.provide(context.run(function.item_call, policy.retry), policy)
         self._note_concurrency(policy.bounds)
 
@@ -123,6 +124,11 @@ class PooledBackend(Backend):
     @property
     def shortage(self) -> str:
         return _shortage(self._run.pool)
+
+    @property
+    def cores_in_processes(self) -> int:
+        cores = min(cpus(), self._bounds.high)
+        return cores if cores > 1 and self._executor != "process" and self._run.pool.gil_bound else 0
 
     @property
     def busy(self) -> bool:

@@ -17,7 +17,8 @@ from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.results.spool import Spool
 from restate_nb.server.admin import Admin, sql_literal
 from restate_nb.service.durable_handler import request_decoder as durable_decoder
-from restate_nb.service.wire import Manifest, decode_received, request_decoder
+from restate_nb.service.shard_wire import decode_request
+from restate_nb.service.wire import Manifest, decode_received, decoding
 
 IDS_AT_ONCE: Final = 1_000
 BYTES_AT_ONCE: Final = 8 * 1024 * 1024
@@ -46,14 +47,15 @@ async def read_items_back(admin: Admin, session: str, manifest: Manifest) -> Spo
     async for body in inputs_of(admin, invocations):
         if manifest.kind == "durable":
             single = decode_received(durable_decoder, body, what)
-            positions, raws = [single.position], [single.item]
+            pairs = [(single.position, bytes(single.item))]
         else:
-            request = decode_received(request_decoder, body, what)
-            positions, raws = request.positions, request.items
-        for position, raw in zip(positions, raws, strict=False):
+            with decoding(what):
+                request = decode_request(body)
+            pairs = [*zip(request.positions, request.raws(), strict=True)]
+        for position, raw in pairs:
             if position != len(items):
                 raise _not_all(manifest, len(items))
-            items.append(bytes(raw))
+            items.append(raw)
     if len(items) != manifest.total:
         raise _not_all(manifest, len(items))
     return items

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from restate_nb.errors import InvocationFailed
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
 from restate_nb.server.http import UnknownInvocation
 from restate_nb.server.ingress import Ingress
-from restate_nb.service.wire import SHARD_HANDLER, Manifest, ShardRequest, encode, service_of, shard_key
+from restate_nb.service.shard_wire import ShardRequest, encode_request, positions_of, run_of
+from restate_nb.service.wire import SHARD_HANDLER, Manifest, service_of, shard_key
 
 
 class Shards:
@@ -26,7 +25,7 @@ class Shards:
 
     def size(self, positions: Sequence[int]) -> int:
         """Bytes of these items."""
-        return sum(map(self._encoded.size, positions))
+        return self._encoded.size_of(positions)
 
     def cut(self, positions: Sequence[int], most_items: int, most_bytes: int) -> list[Sequence[int]]:
         """The positions of each shard. They depend on nothing that may be another when the cell is run again.
@@ -37,15 +36,13 @@ class Shards:
             most_bytes: of a shard, if it has more than one item.
         """
         shards: list[Sequence[int]] = []
-        begin = size = 0
-        for at, position in enumerate(positions):
-            length = self._encoded.size(position)
-            if at > begin and (at - begin >= most_items or size + length > most_bytes):
-                shards.append(positions[begin:at])
-                begin, size = at, 0
-            size += length
-        if begin < len(positions):
-            shards.append(positions[begin:])
+        ends = self._encoded.lengths(positions).cumsum()
+        begin = taken = 0
+        while begin < len(positions):
+            fit = int(ends.searchsorted(taken + most_bytes, side="right"))
+            end = max(min(fit, begin + most_items), begin + 1)
+            shards.append(positions[begin:end])
+            begin, taken = end, int(ends[end - 1])
         return shards
 
     async def submit(
@@ -60,18 +57,25 @@ class Shards:
             lane: the key of the object that runs it, where workers do.
             run_spec: how its items are run, for a process that was not told otherwise.
         """
+        items, ends = run_of(self._encoded.take(positions))
         request = ShardRequest(
             job=self._manifest.name,
             generation=self._manifest.generation,
             round=round_,
             shard=shard,
             function=self._manifest.function,
-            positions=list(positions),
-            items=list(map(msgspec.Raw, self._encoded.take(positions))),
+            positions=positions_of(positions),
+            items=items,
+            ends=ends,
             recipe=run_spec,
         )
         await self._ingress.send(
-            self._service, SHARD_HANDLER, encode(request), key=lane, idempotency_key=request.key(), patience=None
+            self._service,
+            SHARD_HANDLER,
+            encode_request(request),
+            key=lane,
+            idempotency_key=request.key(),
+            patience=None,
         )
 
     def key(self, round_: int, shard: int) -> str:

@@ -20,7 +20,7 @@ from restate_nb.backends.introspection import JobInvocations
 from restate_nb.backends.shards import Shards, unended, why_ended_outside
 from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import FAIL_FAST, cancelled
-from restate_nb.engine.record import ERROR, Attempt, Failure
+from restate_nb.engine.record import ERROR, WIRE_VERSION, Attempt, Failure
 from restate_nb.errors import InvalidInput, InvocationFailed, ServerError
 from restate_nb.limits import Range
 from restate_nb.policy import RunPolicy
@@ -29,7 +29,9 @@ from restate_nb.results.spool import Spool
 from restate_nb.server.admin import order_all
 from restate_nb.server.http import UnknownInvocation
 from restate_nb.service.run_spec import share_of
-from restate_nb.service.wire import Manifest, ShardOutput, WorkerName, decode_received, output_decoder
+from restate_nb.service.shard_handler import UNREADABLE
+from restate_nb.service.shard_wire import ShardOutput, WorkerName, decode_output
+from restate_nb.service.wire import Manifest, decoding
 
 MAX_LANES: Final = 32
 """How many shards of a job run at once, at most: enough for the cores of some machines. One shard has the concurrency
@@ -103,7 +105,7 @@ class WorkersBackend(Backend):
     def _count(self, output: ShardOutput) -> None:
         if (worker := output.worker) is not None:
             self._shards_of[worker] += 1
-            self._items_of[worker] += sum(attempt.final for group in output.groups for attempt in group)
+            self._items_of[worker] += sum(group.final_count for group in output.groups)
 
     def set_function(self, function: Function, policy: RunPolicy) -> None:
         if policy.bounds.high < self._lanes:
@@ -211,7 +213,8 @@ class WorkersBackend(Backend):
             except InvocationFailed as failure:
                 self._end(round_, positions, failure)
                 return
-            output = decode_received(output_decoder, body, "a shard's outcomes")
+            with decoding("a shard's outcomes"):
+                output = decode_output(body)
             self._count(output)
             for group in output.groups:
                 self._ledger.apply(round_, group, time.time())
@@ -238,9 +241,18 @@ class WorkersBackend(Backend):
         elif failure.code == CANCELLED_CODE:
             attempts = [cancelled(position, 1, reason=why_ended_outside(failure)) for position in lost]
         else:
-            why = Failure(type(failure).__name__, failure.reason)
+            why = Failure(type(failure).__name__, _reason(failure))
             attempts = [Attempt(position, 1, ERROR, time.time(), 0.0, failure=why) for position in lost]
         self._ledger.apply(round_, attempts, 0)
+
+
+def _reason(failure: InvocationFailed) -> str:
+    if not failure.reason.startswith(UNREADABLE):
+        return failure.reason
+    return (
+        f"{failure.reason} The workers have another version of restate_nb than this session, which writes shards in "
+        f"format {WIRE_VERSION}: install the same version there, start them again, and job.retry_failed()."
+    )
 
 
 class WorkerPause:

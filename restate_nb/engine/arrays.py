@@ -5,29 +5,50 @@ DataFrames, Series and pandas' arrays are no values; see `leaves.refusal`.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable
 from typing import Any, Final
 
 from restate_nb.engine import leaves
-from restate_nb.engine.objects import Classes
 from restate_nb.engine.tags import Read, Write, tagged
 
 _PLAIN: Final = "biufcmMUS"
 
 
-def written(value: Any, kind: type, write: Write, _classes: Classes | None) -> object | None:
-    """What numpy or pandas made; None for all else, and for what would not come back as it is."""
+def writer_of(kind: type) -> Callable[[Any, Write], object | None] | None:
+    """How what numpy or pandas made is written, by its class: None for all else. It gives None for what would not come
+    back as it is."""
     library = kind.__module__.partition(".")[0]
     if library == "numpy":
-        return _numpy(value, kind, write)
+        return _number_writer(kind) or (lambda value, write: _numpy(value, kind, write))
     if library == "pandas":
-        return _pandas(value, kind, write)
+        return lambda value, write: _pandas(value, kind, write)
     return None
 
 
 # ---------------------------------------------------------------- numpy
+
+
+def _number_writer(kind: Any) -> Callable[[Any, Write], object] | None:
+    """How numpy's numbers and truth values are written; None for all else."""
+    import numpy as np  # noqa: PLC0415 - the user has it loaded
+
+    if not issubclass(kind, np.generic):
+        return None
+    dtype = np.dtype(kind)
+    if dtype.type is not kind or dtype.kind not in "biufc" or dtype.char in "gG":
+        return None
+    name = dtype.str if np.dtype(dtype.str).type is kind else dtype.char  # np.longlong
+    if dtype.kind in "biu":
+        return lambda value, _: tagged("scalar", value.item(), dtype=name)
+    if dtype.kind == "f":
+        return lambda value, _: tagged("scalar", _number(value.item()), dtype=name)
+
+    def write(value: Any, _: Write) -> object:
+        plain = value.item()
+        return tagged("scalar", [_number(plain.real), _number(plain.imag)], dtype=name)
+
+    return write
 
 
 def _numpy(value: Any, kind: type, write: Write) -> object | None:
@@ -42,15 +63,10 @@ def _numpy(value: Any, kind: type, write: Write) -> object | None:
     if not isinstance(value, np.generic) or kind is not value.dtype.type:
         return None  # a matrix, a memmap, ...
     letter = value.dtype.kind
-    if letter in "biufc" and value.dtype.char not in "gG":
-        plain = value.item()
-        written = [_number(plain.real), _number(plain.imag)] if letter == "c" else _number(plain)
-        dtype = value.dtype.str if np.dtype(value.dtype.str).type is kind else value.dtype.char  # np.longlong
-        return tagged("scalar", written, dtype=dtype)
     if letter == "U":
         return tagged("scalar", leaves.text(str(value)), dtype="U")
     if letter == "S":
-        return tagged("scalar", base64.b64encode(value.item()).decode(), dtype="S")
+        return tagged("scalar", value.item(), dtype="S")
     return _array(np.asarray(value), write, scalar=True)
 
 
@@ -81,7 +97,7 @@ def _array(value: Any, write: Write, *, scalar: bool = False) -> object | None:
         named = write(np.lib.format.dtype_to_descr(dtype))
     else:
         return None
-    return tagged("ndarray", base64.b64encode(value.tobytes(order)).decode(), dtype=named, **more)
+    return tagged("ndarray", value.tobytes(order), dtype=named, **more)
 
 
 def _is_described(dtype: Any) -> bool:
@@ -116,7 +132,7 @@ def _read_scalar(written: dict[str, Any], read: Read) -> Any:
     if written["dtype"] == "U":
         return np.str_(read(plain))
     if written["dtype"] == "S":
-        return np.bytes_(base64.b64decode(plain))
+        return np.bytes_(leaves.bytes_from(plain))
     dtype = np.dtype(written["dtype"])
     if dtype.kind not in "biufc":
         raise ValueError(written["dtype"])
@@ -139,7 +155,7 @@ def _read_array(written: dict[str, Any], read: Read) -> Any:
             flat.real, flat.imag = parts
     else:
         kind = np.dtype(dtype) if isinstance(dtype, str) else np.lib.format.descr_to_dtype(read(dtype))
-        raw = base64.b64decode(written["v"])
+        raw = leaves.bytes_from(written["v"])
         if kind.hasobject:
             raise ValueError(str(kind))
         # A copy: a buffer's array cannot be written to, and the one that was sent could.

@@ -92,6 +92,7 @@ class RunningAttempt(msgspec.Struct, eq=False):  # made for each item
         over: whether its outcome is known; what it does after that is not recorded.
         expired: whether it was ended since it ran for too long.
         place: the task, or the thread's ident, in which it runs.
+        provided: the pool's call when it was taken; `call` is another one where calls differ from item to item.
     """
 
     entry: Entry
@@ -108,6 +109,7 @@ class RunningAttempt(msgspec.Struct, eq=False):  # made for each item
     over: bool = False
     expired: bool = False
     place: Any = None
+    provided: ItemCall | None = None
 
     def begin(self) -> None:
         """The function is about to be called: the time until here is not the item's."""

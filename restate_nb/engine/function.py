@@ -14,9 +14,9 @@ from typing import Any, Final, Literal, NoReturn, Self, cast, get_args
 
 import msgspec
 
-from restate_nb.engine import process_child
+from restate_nb.engine import process_child, seeds
 from restate_nb.engine.attempt import ItemCall, Remote
-from restate_nb.engine.codec import Instead, decode, decode_column, encode, has_objects
+from restate_nb.engine.codec import Instead, calling, decode, decode_column, encode, has_objects
 from restate_nb.engine.keepable import why_unkeepable
 from restate_nb.engine.objects import Classes
 from restate_nb.engine.structure import Rebuild, classes_of, parameter_annotations, rebuilder
@@ -56,6 +56,7 @@ def parse_executor(value: object) -> Executor:
 
 
 _LONGEST_NAME: Final = 100  # it is part of the name of a job
+_TRIED_BYTES: Final = 16 * 1024 * 1024  # of a function, pickled: what follows is most likely more of the same
 
 
 def name_of(fn: Callable[..., Any]) -> str:
@@ -233,6 +234,20 @@ class Function:
             self.classes.add_of(item)
             return encode(item, self.classes)
 
+    def check_sendable(self) -> None:
+        """See that it can be sent to processes, as far as its first megabytes tell; no copy of it is made.
+
+        Raises:
+            InvalidInput: it cannot.
+        """
+        from restate_nb.engine.pickling import try_dumps  # noqa: PLC0415
+
+        for fn in self.functions:
+            try:
+                try_dumps(fn, _TRIED_BYTES)
+            except Exception as error:
+                raise InvalidInput(_not_sendable(name_of(fn), error)) from error
+
     def _remote(self, retry: Retry) -> Remote:
         from restate_nb.engine.pickling import dumps  # noqa: PLC0415 - few jobs use processes
 
@@ -246,13 +261,13 @@ class Function:
             self._rebuilds or self.classes
         ):  # annotations of a notebook's own classes can be resolved here, and not there
             takes, pack = process_child.call_pickled, self._pickled
+        call: Callable[[bytes], Any] = functools.partial(takes, self.fn)
+        if (scope := seeds.scope()) is not None:
+            call = functools.partial(seeds.within, scope, call)
         try:
-            return Remote(dumps((functools.partial(takes, self.fn), retry, self.classes)), pack)
+            return Remote(dumps((call, retry, self.classes)), pack)
         except Exception as error:
-            raise InvalidInput(
-                f"{self.name} cannot be sent to a process: {error}. What it uses of its cell must be picklable: open "
-                "files, connections, locks and models inside the function, or in a module that it imports."
-            ) from error
+            raise InvalidInput(_not_sendable(self.name, error)) from error
 
     def _pickled(self, raw: bytes) -> bytes:
         from restate_nb.engine.pickling import dumps  # noqa: PLC0415
@@ -319,7 +334,7 @@ class Function:
         if self.passing == "value":
             rebuild = self._rebuilds.get(0)
             if rebuild is None:
-                return lambda raw: fn(decode(raw, classes))
+                return calling(fn, classes)
             return lambda raw: fn(rebuild(decode(raw, classes)))
         rebuilds = self._rebuilds
         if self.passing == "args":
@@ -344,6 +359,23 @@ class Function:
         if self.passing == "args":
             return type(value)(_rebuilt(enumerate(value), self._rebuilds).values())
         return _rebuilt(value.items(), self._rebuilds)
+
+    def item_column(self, raws: Sequence[bytes], instead: Instead) -> list[Any]:
+        """Many encoded items as `item` gives them one by one.
+
+        Args:
+            raws: the items.
+            instead: what stands for those that cannot be read back.
+        """
+        if not self._rebuilds:
+            return decode_column(raws, self.classes, instead)
+        column = []
+        for raw in raws:
+            try:
+                column.append(self.item(raw))
+            except Exception as error:  # a class of the user's own may do anything when it is made again
+                column.append(instead(error, raw))
+        return column
 
     # ------------------------------------------------------------ before anything is started
 
@@ -375,10 +407,7 @@ class Function:
         self._bind(position, item)
         if not self._rebuilds:
             return
-        value = decode(raw, self.classes)
-        parts: Mapping[Any, Any] = {0: value}
-        if self.passing != "value":
-            parts = value if self.passing == "kwargs" else dict(enumerate(value))
+        parts = self._parts_of(decode(raw, self.classes))
         for place, rebuild in self._rebuilds.items():
             if place not in parts:
                 continue
@@ -390,6 +419,41 @@ class Function:
                     f"Item {position} does not fit {what} of {self.name}: {error}. "
                     "Change the annotation, or the item; without an annotation items are passed as plain data."
                 ) from None
+
+    def _parts_of(self, value: Any) -> Mapping[Any, Any]:
+        """The arguments that a decoded item is, by place or name."""
+        if self.passing == "value":
+            return {0: value}
+        return value if self.passing == "kwargs" else dict(enumerate(value))
+
+    def takes(self, items: Sequence[Any], raws: Callable[[], Sequence[bytes]]) -> bool:
+        """Whether `check_item` would let all of these pass. False, too, where that takes a look at each.
+
+        Args:
+            items: the items as the user gave them.
+            raws: gives the same, encoded.
+        """
+        shapes: dict[Hashable, Any] = {None: items[0]}
+        if self.passing != "value":
+            shapes = dict(zip(map(len if self.passing == "args" else tuple, items), items, strict=True))
+        return all(map(self._fits, shapes, shapes.values())) and self._all_rebuilt(raws)
+
+    def takes_rows(self, names: Sequence[str], raws: Callable[[], Sequence[bytes]]) -> bool:
+        """The same, of rows with these names."""
+        return self._fits(tuple(names), dict.fromkeys(names)) and self._all_rebuilt(raws)
+
+    def _all_rebuilt(self, raws: Callable[[], Sequence[bytes]]) -> bool:
+        if not self._rebuilds:
+            return True
+        try:
+            for value in decode_column(raws(), self.classes):
+                parts = self._parts_of(value)
+                for place, rebuild in self._rebuilds.items():
+                    if place in parts:
+                        rebuild(parts[place])
+        except Exception:  # whatever it is: who looks at each by itself comes upon it again
+            return False
+        return True
 
     def check_call(self, key: object) -> None:
         """See that the function can be called without arguments; `key` says which one it is.
@@ -407,22 +471,31 @@ class Function:
             ) from None
 
     def _bind(self, position: int, item: Any) -> None:
-        signature = self._signature
         shape: Hashable = None  # what `bind` depends on, so that it is asked once and not for each of a million items
         if self.passing != "value":
             shape = len(item) if self.passing == "args" else tuple(item)
-        if signature is None or shape in self._fitting:
-            return
-        try:
-            if self.passing == "kwargs":
-                signature.bind(**item)
-            elif self.passing == "args":
-                signature.bind(*item)
-            else:
-                signature.bind(item)
-        except TypeError as error:
-            raise InvalidInput(self._does_not_fit(position, item, str(error))) from None
+        if self._signature is not None and shape not in self._fitting:
+            try:
+                self._bind_to(self._signature, shape, item)
+            except TypeError as error:
+                raise InvalidInput(self._does_not_fit(position, item, str(error))) from None
+
+    def _bind_to(self, signature: inspect.Signature, shape: Hashable, item: Any) -> None:
+        if self.passing == "kwargs":
+            signature.bind(**item)
+        elif self.passing == "args":
+            signature.bind(*item)
+        else:
+            signature.bind(item)
         self._fitting.add(shape)
+
+    def _fits(self, shape: Hashable, item: Any) -> bool:
+        try:
+            if self._signature is not None and shape not in self._fitting:
+                self._bind_to(self._signature, shape, item)
+        except TypeError:
+            return False
+        return True
 
     def _does_not_fit(self, position: int, item: Any, why: str) -> str:
         call = f"{self.name}{self._signature}"
@@ -444,6 +517,14 @@ class Function:
         if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
             advice += f"; or spread each item over the parameters: rnb.starmap({self.name}, items)"
         return f"{call} cannot be called with an item: {why}. {advice}."
+
+
+def _not_sendable(name: str, error: Exception) -> str:
+    why = str(error).rstrip(".")
+    return (
+        f"{name} cannot be sent to a process: {why}. What it uses of its cell must be picklable: open "
+        "files, connections, locks and models inside the function, or in a module that it imports."
+    )
 
 
 class _NotRead:

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
-from restate_nb.engine.objects import Classes, full_name
+from restate_nb.engine.objects import full_name
 from restate_nb.engine.tags import Read, Write, tagged
 from restate_nb.errors import NotEncodable
 
@@ -190,7 +190,15 @@ def _array(value: array.array[Any]) -> object:
     data = value if sys.byteorder == "little" else array.array(value.typecode, value)
     if data is not value:
         data.byteswap()
-    return tagged("array", base64.b64encode(data.tobytes()).decode(), code=value.typecode, size=value.itemsize)
+    return tagged("array", data.tobytes(), code=value.typecode, size=value.itemsize)
+
+
+def bytes_from(text: str) -> bytes:
+    """What base64 stands for."""
+    try:
+        return msgspec.convert(text, bytes)  # at a fraction of what base64 takes
+    except msgspec.ValidationError:
+        return base64.b64decode(text)
 
 
 def _read_array(written: dict[str, Any], _read: Read) -> array.array[Any]:
@@ -199,15 +207,15 @@ def _read_array(written: dict[str, Any], _read: Read) -> array.array[Any]:
     value = array.array(written["code"])
     if value.itemsize != written["size"]:
         raise ValueError(f"an array of {written['size']} bytes each was written on another machine")
-    value.frombytes(base64.b64decode(written["v"]))
+    value.frombytes(bytes_from(written["v"]))
     if sys.byteorder != "little":
         value.byteswap()
     return value
 
 
 WRITERS: Final[dict[type, Callable[[Any], object]]] = {
-    bytes: lambda value: tagged("bytes", base64.b64encode(value).decode()),
-    bytearray: lambda value: tagged("bytearray", base64.b64encode(value).decode()),
+    bytes: lambda value: tagged("bytes", value),  # which JSON's encoder writes as base64
+    bytearray: lambda value: tagged("bytearray", value),
     complex: lambda value: tagged("complex", [_floating(value.real), _floating(value.imag)]),
     dt.datetime: lambda value: _time("datetime", value),
     dt.date: lambda value: tagged("date", value.isoformat()),
@@ -289,8 +297,8 @@ def _read_namespace(written: dict[str, Any], read: Read) -> types.SimpleNamespac
 
 READERS: Final[dict[str, Callable[[dict[str, Any], Read], Any]]] = {
     "array": _read_array,
-    "bytes": lambda written, _: base64.b64decode(written["v"]),
-    "bytearray": lambda written, _: bytearray(base64.b64decode(written["v"])),
+    "bytes": lambda written, _: bytes_from(written["v"]),
+    "bytearray": lambda written, _: bytearray(bytes_from(written["v"])),
     "complex": lambda written, read: complex(*map(read, written["v"])),
     "Counter": lambda written, read: Counter(_dict_of(written, read)),
     "date": lambda written, _: dt.date.fromisoformat(written["v"]),
@@ -327,11 +335,13 @@ READERS: Final[dict[str, Callable[[dict[str, Any], Read], Any]]] = {
 # ---------------------------------------------------------------- what is seldom met
 
 
-def rare(value: Any, kind: type, write: Write, _classes: Classes | None) -> object | None:
-    """Leaves of pydantic: its URLs and secrets. None for all else."""
+def rare(kind: type) -> Callable[[Any, Write], object] | None:
+    """How leaves of pydantic are written, its URLs and secrets. None for all else."""
     if kind.__module__ in ("pydantic.networks", "pydantic.types") and kind.__name__ in _PYDANTIC:
-        secret = kind.__name__.startswith("Secret")
-        return tagged("pydantic", write(value.get_secret_value() if secret else str(value)), of=kind.__name__)
+        name, secret = kind.__name__, kind.__name__.startswith("Secret")
+        return lambda value, write: tagged(
+            "pydantic", write(value.get_secret_value() if secret else str(value)), of=name
+        )
     return None
 
 

@@ -11,7 +11,10 @@ import collections
 import dataclasses
 import enum
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+import inspect
+import operator
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -61,7 +64,9 @@ class Classes:
         self.plain = plain
         self.named: dict[str, type] = {}
         self.writer: Any = None  # the codec's own
+        self.reader: Any = None
         self.given = False
+        self._shapes: dict[type, Shape] = {}
         for kind in kinds:
             self.named[full_name(kind)] = kind
 
@@ -91,6 +96,28 @@ class Classes:
                 if found is not None:
                     break
         return found
+
+    def shape_of(self, kind: type) -> Shape:
+        """How objects of a class are kept."""
+        shape = self._shapes.get(kind)
+        if shape is None:
+            shape = self._shapes[kind] = Shape(kind)
+        return shape
+
+    def shape_named(self, name: str) -> Shape | None:
+        """The same, by the name of the class."""
+        kind = self.named.get(name) or self.find(name)
+        return None if kind is None else self._shapes.get(kind) or self.shape_of(kind)
+
+    def shape_to_write(self, kind: type) -> Shape:
+        """The same, of a class whose objects can be read back.
+
+        Raises:
+            NotEncodable: they cannot.
+        """
+        if not self.allows(kind):
+            raise _unknown(kind)
+        return self.shape_of(kind)
 
     def allows(self, kind: type) -> bool:
         """Whether objects of this class can be read back. By its name, since a class of a notebook is made anew in
@@ -132,34 +159,135 @@ def _classes_in(value: object, seen: set[int]) -> Iterator[type]:
             yield from _classes_in([value.__pydantic_extra__, value.__pydantic_private__], seen)  # type: ignore[attr-defined]
 
 
+# ---------------------------------------------------------------- what is known of a class
+
+State = Callable[[Any], dict[str, Any] | None]
+"""The fields of an object by name; None where it has other attributes than its fields, or lacks one."""
+
+
+class Shape:
+    """How objects of a class with fields are kept; looked up once.
+
+    Attributes:
+        kind: the class.
+        name: its module and name.
+        names: of its fields.
+        is_known: whether it is a class with fields at all.
+        is_struct: whether it is one of msgspec.
+        write: writes such an object; `state_of` gives the fields of one that is written as nothing else, where that is
+            simple, else it is None.
+        in_dict: whether that is what is in their `__dict__`.
+        is_plain_row: whether they are named tuples, and nothing else.
+        fields: of named tuples.
+    """
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+        self.name = full_name(kind)
+        self.is_known = is_structured(kind)
+        self.is_struct = issubclass(kind, msgspec.Struct)
+        self.names = _names(kind)
+        self.write = _writer_of(kind, self.name)
+        row = _is_namedtuple(kind) and not issubclass(kind, enum.Enum)
+        self.fields = list(kind._fields) if _is_namedtuple(kind) else []  # type: ignore[attr-defined]
+        self.is_plain_row = row and not kind.__dictoffset__ and kind.__iter__ is tuple.__iter__  # type: ignore[attr-defined]
+        self.state_of: State | None = None
+        if not (_is_model(kind) or issubclass(kind, (enum.Enum, *_BUILTINS))):
+            self.state_of = _state_getter(kind, self.names)
+        self.in_dict = self.state_of is not None and kind.__dictoffset__ != 0
+
+    @functools.cached_property
+    def required(self) -> frozenset[str]:
+        """The fields that every object of the class has had from its beginning."""
+        return frozenset(_required(self.kind))
+
+    @functools.cached_property
+    def is_open(self) -> bool:
+        """Whether its objects may have other attributes than its fields."""
+        return "__dict__" in dir(self.kind)
+
+    @functools.cached_property
+    def is_made_as_told(self) -> bool:
+        """Whether a msgspec Struct has the fields that it is made with, and no code of its own that changes them."""
+        made: Any = type(self.kind).__call__
+        return made is type(msgspec.Struct).__call__ and not hasattr(self.kind, "__post_init__")
+
+
+_SLOT: Final = types.MemberDescriptorType
+_BUILTINS: Final = (str, bytes, int, float, list, dict, set, frozenset, tuple, BaseException)
+
+
+def _state_getter(kind: Any, names: tuple[str, ...]) -> State | None:
+    if not all(name.isascii() for name in names) or TAG in names or not names:
+        return None
+    if kind.__getattribute__ is not object.__getattribute__:
+        return None
+    found = [inspect.getattr_static(kind, name, None) for name in names]
+    if kind.__dictoffset__:
+        if any(hasattr(type(each), "__set__") or hasattr(type(each), "__delete__") for each in found):
+            return None  # properties, slots
+
+        def of_dict(value: Any) -> dict[str, Any] | None:
+            state: dict[str, Any] = value.__dict__
+            return state if tuple(state) == names else None
+
+        return of_dict
+    if not all(type(each) is _SLOT for each in found):
+        return None
+    if issubclass(kind, msgspec.Struct):
+        return _of_struct
+    get = operator.attrgetter(*names)
+
+    def of_slots(value: Any) -> dict[str, Any] | None:
+        try:
+            values = get(value)
+        except AttributeError:
+            return None
+        if len(names) == 1:
+            values = (values,)
+        return None if msgspec.UnsetType in map(type, values) else dict(zip(names, values, strict=True))
+
+    return of_slots
+
+
+def _of_struct(value: Any) -> dict[str, Any] | None:
+    try:
+        state = msgspec.structs.asdict(value)
+    except AttributeError:
+        return None
+    return None if msgspec.UnsetType in map(type, state.values()) else state
+
+
 # ---------------------------------------------------------------- writing
 
 
-def written(value: Any, kind: type, write: Write, classes: Classes | None) -> object | None:
-    """The object as its class' name and its fields; None when it is none with fields.
-
-    Raises:
-        NotEncodable: its class is not among `classes`.
-    """
-    if not is_structured(kind):
-        return None
-    if classes is not None and not classes.allows(kind):
-        raise _unknown(kind)
-    name = full_name(kind)
-    if isinstance(value, enum.Enum):
-        if isinstance(value, enum.Flag):
-            return tagged("flag", write(int(value.value)), of=name)
-        return tagged("enum", value.name, of=name, **_for_readers(value.value))
+def _writer_of(kind: type, name: str) -> Callable[[Any, Write], object]:
+    """How an object of this class is written: as its class' name and its fields."""
+    if issubclass(kind, enum.Flag):
+        return lambda value, write: tagged("flag", write(int(value.value)), of=name)
+    if issubclass(kind, enum.Enum):
+        return lambda value, _: tagged("enum", value.name, of=name, **_for_readers(value.value))
     if _is_namedtuple(kind):
-        if getattr(value, "__dict__", None):
-            raise NotEncodable(f"A {kind.__name__} with attributes besides its fields cannot be kept.")
-        return tagged("namedtuple", [write(each) for each in tuple(value)], of=name, fields=list(kind._fields))  # type: ignore[attr-defined]
+        return lambda value, write: _row(value, name, write)
     if _is_model(kind):
-        return _model(value, name, write)
-    if isinstance(value, (str, bytes, int, float, list, dict, set, frozenset, tuple, BaseException)):
-        base = next(each.__name__ for each in kind.__mro__ if each.__module__ == "builtins")
-        raise NotEncodable(f"A {kind.__name__} is a {base} with fields, and cannot be kept as both. Return either.")
-    return tagged("object", _fields(_state(value, kind), write), of=name)
+        cached = _cached_names(kind)
+        return lambda value, write: _model(value, name, cached, write)
+    if issubclass(kind, _BUILTINS):
+        return _refused_mixture
+    return lambda value, write: tagged("object", _fields(_state(value, kind), write), of=name)
+
+
+def _row(value: Any, name: str, write: Write) -> object:
+    kind = type(value)
+    if getattr(value, "__dict__", None):
+        raise NotEncodable(f"A {kind.__name__} with attributes besides its fields cannot be kept.")
+    return tagged("namedtuple", [write(each) for each in tuple(value)], of=name, fields=list(kind._fields))
+
+
+def _refused_mixture(value: object, _: Write) -> object:
+    kind = type(value)
+    base = next(each.__name__ for each in kind.__mro__ if each.__module__ == "builtins")
+    raise NotEncodable(f"A {kind.__name__} is a {base} with fields, and cannot be kept as both. Return either.")
 
 
 def _unknown(kind: type) -> NotEncodable:
@@ -215,13 +343,25 @@ def _is_cached(kind: type, name: str) -> bool:
     return any(isinstance(vars(each).get(name), functools.cached_property) for each in kind.__mro__)
 
 
-def _model(value: Any, name: str, write: Write) -> object:
+def _cached_names(kind: type) -> frozenset[str]:
+    """What cached properties keep."""
+    return frozenset(
+        name
+        for each in kind.__mro__
+        for name, member in list(vars(each).items())
+        if isinstance(member, functools.cached_property)
+    )
+
+
+def _model(value: Any, name: str, cached: frozenset[str], write: Write) -> object:
     more: dict[str, object] = {"set": sorted(value.__pydantic_fields_set__)}
     if value.__pydantic_extra__:
         more["extra"] = _fields(value.__pydantic_extra__, write)
     if value.__pydantic_private__:
         more["private"] = _fields(value.__pydantic_private__, write)
-    state = {key: each for key, each in vars(value).items() if not _is_cached(type(value), key)}
+    state = vars(value)
+    if not cached.isdisjoint(state):
+        state = {key: each for key, each in state.items() if key not in cached}
     return tagged("model", _fields(state, write), of=name, **more)
 
 
@@ -253,35 +393,36 @@ def read(written: dict[str, Any], read: Read, classes: Classes | None) -> Any:
     Raises:
         NotReadable: its class is not among `classes`, or has other fields by now.
     """
-    name = written["of"]
-    kind = None if classes is None else classes.find(name)
-    tag = written[TAG]
+    name, tag = written["of"], written[TAG]
+    shape = None if classes is None else classes.shape_named(name)
     if tag == "namedtuple":
-        values = [read(each) for each in written["v"]]
-        if kind is None or not _is_namedtuple(kind) or list(kind._fields) != written["fields"]:  # type: ignore[attr-defined]
-            kind = look_alike(name, tuple(written["fields"]))
-        return tuple.__new__(kind, values)
-    if kind is None and classes is not None and classes.plain:
+        values = read(written["v"])
+        if shape is None or not _is_namedtuple(shape.kind) or shape.fields != written["fields"]:
+            return tuple.__new__(look_alike(name, tuple(written["fields"])), values)
+        return tuple.__new__(shape.kind, values)
+    if shape is None and classes is not None and classes.plain:
         return written.get("is", written["v"]) if tag in ("enum", "flag") else read(written["v"])
-    if kind is None or not is_structured(kind):
+    if shape is None or not shape.is_known:
         short = name.rpartition("<locals>.")[2].removeprefix("__main__.")
         raise NotReadable(
             f"It is a {short}, and no class of that name is known here. Run the cell that defines and maps the "
             f"function, and have the function name {short.rpartition('.')[2]} in an annotation."
         )
+    kind: Any = shape.kind
     try:
-        if tag == "enum":
-            return kind[written["v"]]  # type: ignore[index]
-        if tag == "flag":
+        if tag == "object":
+            state = read(written["v"])
+        elif tag == "enum":
+            return kind[written["v"]]
+        elif tag == "flag":
             return kind(read(written["v"]))
-        state = read(written["v"])
-        if tag == "model":
-            return _as_model(kind, state, written, read)
+        else:
+            return _as_model(kind, read(written["v"]), written, read)
     except (KeyError, ValueError) as error:
         if isinstance(error, NotReadable):
             raise
         raise NotReadable(f"{kind.__qualname__} has no {written['v']!r} any more: it was changed since.") from None
-    return _as_object(kind, state)
+    return _as_object(shape, state)
 
 
 @functools.lru_cache(maxsize=256)
@@ -291,24 +432,31 @@ def look_alike(name: str, fields: tuple[str, ...]) -> type:
     return collections.namedtuple(short if short.isidentifier() else "Row", fields, rename=True)
 
 
-def _as_object(kind: type, state: dict[str, Any]) -> Any:
-    fields = _names(kind)
-    state = {**_defaults(kind, state), **state}
-    lacking = [name for name in fields if name not in state and name in _required(kind)]
-    unknown = [] if "__dict__" in dir(kind) else [name for name in state if name not in fields]
-    if lacking or unknown:
-        raise NotReadable(f"{kind.__qualname__} has other fields by now: {(lacking + unknown)[0]!r}.")
-    if issubclass(kind, msgspec.Struct):
+def _as_object(shape: Shape, state: dict[str, Any]) -> Any:
+    kind, fields = shape.kind, shape.names
+    complete = tuple(state) == fields
+    if not complete:
+        state = {**_defaults(kind, state), **state}
+        lacking = [name for name in fields if name not in state and name in shape.required]
+        unknown = [] if shape.is_open else [name for name in state if name not in fields]
+        if lacking or unknown:
+            raise NotReadable(f"{kind.__qualname__} has other fields by now: {(lacking + unknown)[0]!r}.")
+    if shape.is_struct:
         try:
             struct = kind(**state)  # the only way to have one: its __post_init__ runs, and what it set is set back
         except Exception as error:
             raise NotReadable(f"{kind.__qualname__} cannot be made again: {type(error).__name__}: {error}.") from error
-        for name, each in state.items():
-            msgspec.structs.force_setattr(struct, name, each)
+        if not shape.is_made_as_told:
+            for name, each in state.items():
+                msgspec.structs.force_setattr(struct, name, each)
         return struct
     value: Any = object.__new__(kind)
+    if complete and shape.in_dict:
+        value.__dict__.update(state)
+        return value
+    put = object.__setattr__
     for name, each in state.items():
-        object.__setattr__(value, name, each)
+        put(value, name, each)
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import pickle
@@ -80,6 +81,35 @@ def _can_import(module: str) -> bool:
     if loaded is None or top in sys.builtin_module_names or getattr(loaded, "__spec__", None) is not None:
         return True
     return any(finder.find_spec(top, None) is not None for finder in sys.meta_path if hasattr(finder, "find_spec"))
+
+
+class _Enough(Exception):
+    pass
+
+
+class _Nowhere(io.RawIOBase):
+    """Keeps nothing, and takes no more than so many bytes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._left = most
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self._left -= size
+        if self._left < 0:
+            raise _Enough
+        return size
+
+
+def try_dumps(thing: object, most: int) -> None:
+    """See that a thing can be pickled, as far as its first `most` bytes tell. Nothing is kept.
+
+    Raises:
+        Exception: as `dumps` does.
+    """
+    with contextlib.suppress(_Enough):
+        _Pickler(_Nowhere(most)).dump(thing)
 
 
 def dumps(thing: object) -> bytes:

@@ -418,6 +418,7 @@ class Pool:
             permit,
             follows,
         )
+        attempt.provided = call
         self._occupied += not follows
         self._running[id(attempt)] = attempt
         if self._timeout is not None:
@@ -431,7 +432,7 @@ class Pool:
         pending, running = queue.pending, self._running
         while len(taken) < most and pending and not pending[0].not_before:
             attempt = RunningAttempt(
-                pending.popleft(), retry, 0.0, 0.0, 0.0, call, queue, timeout, owner, None, follows=True
+                pending.popleft(), retry, 0.0, 0.0, 0.0, call, queue, timeout, owner, None, True, provided=call
             )
             running[id(attempt)] = attempt
             taken.append(attempt)
@@ -514,10 +515,11 @@ class Pool:
             attempt = msgspec.structs.replace(attempt, failure=failure)
         counts = attempt.position in queue.open
         queue.add(attempt)
-        if failure is not None and self._on_unkept is not None and running.call is self._call and is_unkept(failure):
+        on_unkept = self._on_unkept if running.provided is self._call else None
+        if failure is not None and on_unkept is not None and is_unkept(failure):
             if not self._paused:
                 self._paused = self.paused_on_unkept = True
-            self.soon(self._on_unkept, attempt)
+            self.soon(on_unkept, attempt)
         if failure is not None and failure.retry_in is not None:
             if not self._closed:
                 self._delay(queue, Entry(entry.position, entry.payload, entry.number + 1), failure.retry_in)

@@ -26,6 +26,7 @@ from restate_nb.engine import asking, process_frames
 from restate_nb.engine.attempt import Ended, Report, RunningAttempt
 from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.outbox import Entry
+from restate_nb.engine.output import belong_to
 from restate_nb.engine.process_frames import Item, Outcome, SharedMemory
 from restate_nb.engine.surroundings import Surroundings, own_memory
 from restate_nb.policy import NO_RETRY, Retry
@@ -155,6 +156,7 @@ class Loaded:
             assert self._failed is not None
             attempt.begin()
             return attempt.raised(self._failed)
+        belong_to(attempt.entry.position)
         ended = attempt.make(self._call, self._encode)
         if isinstance(ended, (bytes, Report)):
             return ended

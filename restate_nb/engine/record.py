@@ -20,8 +20,7 @@ from restate_nb.engine import packed
 from restate_nb.errors import NotEncodable
 from restate_nb.tracebacks import LONGEST, MAX_MESSAGE, formatted, message_of, name_of, own_trace, where
 
-WIRE_VERSION: Final = 1
-_GROUP_VERSION: Final = 2
+WIRE_VERSION: Final = 2
 
 OK: Final = 0
 ERROR: Final = 1
@@ -185,6 +184,10 @@ class Group(Sequence[Attempt]):
             found.update(at for at, number in enumerate(self.numbers) if number != 1)
         return sorted(found)
 
+    def raws(self) -> list[bytes]:
+        """The values, each by itself."""
+        return packed.each(self.values, self.ends)
+
     def attempt(self, at: int) -> Attempt:
         """The record at a place from 0."""
         failure = self.failures.get(at)
@@ -251,7 +254,7 @@ def encode_group(group: Group) -> bytes:
     pack = packed.pack
     return _encoder.encode(
         _Packed(
-            _GROUP_VERSION,
+            WIRE_VERSION,
             pack(group.positions),
             pack(group.started),
             pack(group.ran),
@@ -282,7 +285,7 @@ def decode_group(raw: bytes | msgspec.Raw) -> Group:
 
 
 def _unpacked(read: _Packed) -> Group:
-    if read.version != _GROUP_VERSION:
+    if read.version != WIRE_VERSION:
         raise ValueError(f"it was written by a newer restate_nb (format {read.version})")
     started, ran = packed.unpack_seconds(read.started), packed.unpack_seconds(read.ran)
     count = len(started)

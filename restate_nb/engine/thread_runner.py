@@ -59,7 +59,7 @@ class ThreadRunner(Runner):
     @property
     def gil_bound(self) -> bool:
         """Whether items keep the interpreter to themselves, so that more at once would not help."""
-        return self._probing and self._late >= _BOUND
+        return self._probing and self._late >= _BOUND and self._source.waiting
 
     def start(self, most: int) -> None:
         """Have items taken; see `Runner.start`. Where more than `concurrency` holds items up, what may begin at any
@@ -174,7 +174,7 @@ class ThreadRunner(Runner):
             time.sleep(pause)
             seconds = time.perf_counter() - began
             busy = (time.process_time() - busy) / seconds  # processors that this process has used
-            late = (seconds - pause > _PROMPT and busy > 0.5) or busy > 0.9 * processors
+            late = seconds - pause > _PROMPT or busy > 0.9 * processors
             with self._context.lock:
                 if self._closed or not self._pullers or not source.waiting:
                     self._probing, self._late = False, 0
@@ -185,7 +185,7 @@ class ThreadRunner(Runner):
                 short = ended > 0 and self._pullers * seconds / ended < _SHORT
                 count = min(max(1, self._pullers), source.room("thread"), self._allows(self._pullers))
                 if late or short or count <= 0 or (ended and prompt < _SURE):
-                    pause = min(max(2 * pause, _SPARE), _SPARE if prompt and count > 0 else _SPAREST)
+                    pause = min(2 * pause, _SPARE if prompt and count > 0 else _SPAREST)
                     continue
                 self._pullers += count
                 self._coming += count

@@ -9,15 +9,18 @@ import itertools
 import operator
 import os
 import threading
+import typing
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from restate_nb.engine.bulk import Rows, Run, encode_many
 from restate_nb.engine.function import Function, Passing
 from restate_nb.engine.objects import look_alike
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.formatting import short_repr
+from restate_nb.handle.cells import cells_by_column
 from restate_nb.handle.originals import DecodedItems, OriginalsKeeper, is_pandas, own_index, own_source, unshared
 from restate_nb.results.spool import Spool
 
@@ -85,26 +88,106 @@ def read_items(items: object, target: Function) -> Items:
             f"df) passes its columns by name, rnb.starmap({target.name}, df.itertuples(index=False, name=None)) in "
             "their order."
         )
+    if is_pandas(items, "DataFrame") and type(items).__module__.partition(".")[0] == "pandas":
+        return _read_frame(typing.cast("pd.DataFrame", items), target)  # none that is more than a DataFrame
     originals, labels = _originals(items)
-    encoded = Spool()
-    keeper = OriginalsKeeper(target) if isinstance(originals, Sequence) and not isinstance(originals, range) else None
-    rows, as_they_are = _Rows(target), target.passing != "args"
+    taker = _Taker(target, labels, keeps=isinstance(originals, Sequence) and not isinstance(originals, range))
     with Reading(originals) as reading:
-        for position, given in enumerate(reading):
-            item = given if as_they_are and type(given) in _AS_THEY_ARE else rows.item(position, given)
+        if type(originals) in (list, tuple, range):
+            for part in taker.parts(originals):
+                taker.take(part)
+        else:
+            taker.take_each(reading)
+    kept = originals if isinstance(originals, range) else taker.originals()
+    return Items(kept, taker.encoded, own_index(labels), own_source(items))
+
+
+def _read_frame(frame: pd.DataFrame, target: Function) -> Items:
+    """Its rows, encoded column by column."""
+    names = _column_names(frame)
+    rows, taker = Rows(names, target.classes), _Taker(target, frame.index, keeps=True)
+    with Reading(range(len(frame))):
+        for part in taker.parts(range(len(frame))):
+            some = frame.iloc[part.start : part.stop]
+            run = rows.encode(cells_by_column(some))
+            if run is not None and target.takes_rows(names, run.raws):
+                taker.add(run, None, len(part))
+            else:
+                taker.take_each(some.to_dict("records"))
+    return Items(taker.originals(), taker.encoded, own_index(frame.index), own_source(frame))
+
+
+class _Taker:
+    """Takes the items of a job in the order of their positions: encodes and keeps them.
+
+    Attributes:
+        encoded: those that were taken by now.
+    """
+
+    def __init__(self, target: Function, labels: Any, *, keeps: bool) -> None:
+        """`keeps`: whether the items as they are given are kept, where they cannot change."""
+        self.encoded = Spool()
+        self._target = target
+        self._labels = labels
+        self._rows = _Rows(target)
+        self._kept = OriginalsKeeper(target) if keeps else None
+
+    def parts(self, items: Any) -> Iterator[Any]:
+        """The items in parts; few at first, then as many as have some bytes."""
+        start, count = 0, _AT_FIRST
+        while start < len(items):
+            part = items[start : start + count]
+            yield part
+            start += len(part)
+            size = sum(map(self.encoded.size, range(max(0, len(self.encoded) - _AT_FIRST), len(self.encoded))))
+            count = min(max(_AT_FIRST, _AT_FIRST * _PART_BYTES // max(size, 1)), _AT_ONCE)
+
+    def take(self, part: Sequence[Any]) -> None:
+        """Take some at once; one by one where one of them cannot be, to say which."""
+        items = self._rows.items(len(self.encoded), part)
+        run = None if items is None else encode_many(items, self._target.classes)
+        if items is not None and run is not None and self._target.takes(items, run.raws):
+            self.add(run, items, len(items))
+        else:
+            self.take_each(part)
+
+    def add(self, run: Run, items: list[Any] | None, count: int) -> None:
+        """Add encoded items. `items`: the same as they were given; None for some that can change."""
+        joined, ends = run.joined()
+        self.encoded.extend(joined, ends)
+        if self._kept is not None:
+            self._kept.add_many(items, count)
+
+    def take_each(self, some: Iterable[Any]) -> None:
+        """Take items one by one.
+
+        Raises:
+            InvalidInput: one has no JSON form, or does not fit the function.
+        """
+        target, rows, append = self._target, self._rows, self.encoded.append
+        keep = None if self._kept is None else self._kept.add
+        for position, given in enumerate(some, len(self.encoded)):
+            item = given if rows.as_they_are and type(given) in _AS_THEY_ARE else rows.item(position, given)
             try:
                 raw = target.encode_item(item)
             except Exception as error:
-                raise InvalidInput(_cannot_be_sent("Item", position, given, labels, error)) from None
+                raise InvalidInput(_cannot_be_sent("Item", position, given, self._labels, error)) from None
             target.check_item(position, item, raw)
-            encoded.append(raw)
-            if keeper is not None:
-                keeper.add(item)
-    if keeper is not None:
-        kept: Sequence[Any] = keeper.originals(encoded)
-    else:
-        kept = originals if isinstance(originals, range) else DecodedItems(target, encoded)
-    return Items(kept, encoded, own_index(labels), own_source(items))
+            append(raw)
+            if keep is not None:
+                keep(item)
+
+    def originals(self) -> Sequence[Any]:
+        """The items as they were given."""
+        if self._kept is None:
+            return DecodedItems(self._target, self.encoded)
+        return self._kept.originals(self.encoded)
+
+
+_AT_FIRST: Final = 32
+_AT_ONCE: Final = 10_000
+_PART_BYTES: Final = 1024 * 1024
+"""How many items are encoded at once: so many that they have about a MB, by the size of the last ones."""
 
 
 def read_inputs(items: object, encode_one: Callable[[Any], bytes]) -> Items:
@@ -324,6 +407,11 @@ def _elements(array: Any) -> list[Any]:
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    _column_names(frame)
+    return frame.to_dict("records")  # type: ignore[return-value]
+
+
+def _column_names(frame: pd.DataFrame) -> list[str]:
     names = list(frame.columns)
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
@@ -334,18 +422,33 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidInput(f"The column {twice!r} is there twice. Rename one of the two.")
-    return frame.to_dict("records")  # type: ignore[return-value]
+    return names
 
 
 # ---------------------------------------------------------------- one item
 
 
 class _Rows:
-    """Makes items of the rows that databases, arrays and DataFrames give."""
+    """Makes items of the rows that databases, arrays and DataFrames give.
+
+    Attributes:
+        as_they_are: whether they need not be spread.
+    """
 
     def __init__(self, target: Function) -> None:
         self._spread = target.passing == "args"
         self._name = target.name
+        self.as_they_are = not self._spread
+
+    def items(self, start: int, given: Sequence[Any]) -> list[Any] | None:
+        """What is sent of rows, the first of which stands at `start`; None where one of them cannot be sent."""
+        kinds = set(map(type, given))
+        if kinds <= (_SPREAD if self._spread else _ITEMS):
+            return list(given)
+        try:
+            return [self.item(position, each) for position, each in enumerate(given, start)]
+        except Exception:  # whatever it is: who looks at each by itself comes upon it again
+            return None
 
     def item(self, position: int, given: Any) -> Any:
         """What is sent of a row: itself, in most cases."""
@@ -378,7 +481,9 @@ class _Rows:
         return tuple.__new__(look_alike("Row", tuple(map(str, fields))), given)
 
 
-_AS_THEY_ARE = frozenset({str, int, float, bool, type(None), dict, list, bytes})
+_AS_THEY_ARE: Final = frozenset({str, int, float, bool, type(None), dict, list, bytes})
+_ITEMS: Final = _AS_THEY_ARE | {tuple}
+_SPREAD: Final = frozenset({tuple, list})
 
 
 def _cannot_be_sent(what: str, position: int, item: Any, labels: Sequence[Hashable] | None, error: Exception) -> str:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from restate_nb.engine.function import Executor, parse_executor
+from restate_nb.engine.function import parse_executor
 from restate_nb.environment import in_notebook, this_cell
 from restate_nb.errors import InvalidInput
 from restate_nb.handle import status
@@ -20,6 +20,7 @@ from restate_nb.handle.runner import JobData, JobRunner
 from restate_nb.handle.wait import check_live, check_not_paused, result_of, until_ended, wait_for_end, waits_within
 from restate_nb.limits import Concurrency
 from restate_nb.results.progress import Progress
+from restate_nb.service.wire import job_key
 from restate_nb.validation import concurrency_range
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ class Job(Generic[T]):
 
         Its fields are `name`, `function`, `status`; `total`, `ok`, `failed`, `cancelled`, `running`, `waiting`, `done`,
         `attached` and `retries` (items); `elapsed`, `eta`, `p50` and `p95` of the time that an item runs (seconds);
-        `rate` (items that end a second), `concurrency`, `note`, `errors` (the most frequent first) and `ui_url`.
+        `rate` (items that end a second), `concurrency`, `note`, `hint` (what would make it faster), `errors` (the most
+        frequent first) and `ui_url`.
 
         Example:
             now = job.progress()
@@ -260,7 +262,7 @@ class Job(Generic[T]):
         self._runner.note_limits(time.time())
 
     @property
-    def executor(self) -> Executor:
+    def executor(self) -> str:  # no alias of Literal: jedi offers nothing of a class that has one
         """Where items run, as in `rnb.map`: "auto", "thread" or "process".
 
         Can be set while the job runs: what has not begun, and what is tried again, is run there from then on; what runs
@@ -278,7 +280,7 @@ class Job(Generic[T]):
         return self._data.function.executor
 
     @executor.setter
-    def executor(self, value: Executor) -> None:
+    def executor(self, value: str) -> None:
         self._runner.set_executor(parse_executor(value))
 
     def cancel(self) -> None:
@@ -397,7 +399,8 @@ class Job(Generic[T]):
         position = positions_of(items.index(), label)[0]
         if function.durable:
             raise InvalidInput(f"{function.name} takes a Restate context. Run it with rnb.call({function.name}, ...).")
-        return run_here(function, items.encoded[position], debug=debug)
+        key = job_key(self.name, self._data.manifest.generation)
+        return run_here(function, items.encoded[position], job=key, position=position, debug=debug)
 
     # ------------------------------------------------------------ frames
 

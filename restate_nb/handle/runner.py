@@ -18,6 +18,7 @@ from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.engine.record import CANCELLED, OK
 from restate_nb.engine.waiting import cause_of
 from restate_nb.errors import InvalidInput, ServerError
+from restate_nb.handle.advice import ProcessAdvice, warn_of_copied_generators
 from restate_nb.handle.batches import Batch, Batches
 from restate_nb.handle.diagnosis import StallProbe
 from restate_nb.handle.function_changes import Older, listed
@@ -105,6 +106,7 @@ class JobRunner:
         batches: sees to it that its items are run in batches; None when they are not.
         guard: pauses it when a value cannot be kept.
         stall: finds out why nothing is recorded.
+        advice: says what would make it faster.
         stop_rule: after how many failures it gives up.
         note: what its panel says while it goes on well; often empty.
         panel: keeps what shows the job up to date; None where nothing does.
@@ -118,6 +120,7 @@ class JobRunner:
         self.batches = None if manifest.batch is None else Batches(data.backend, data.ledger, manifest.batch)
         self.guard = ValueGuard(data.record, data.backend, data.ledger, io, lambda: self.set_paused(False))
         self.stall = StallProbe(data.record.connection.trouble)
+        self.advice = ProcessAdvice()
         self.stop_rule: StopRule | None = None
         self.note = ""
         self.panel: Updater | None = None
@@ -217,6 +220,8 @@ class JobRunner:
             function = data.function.with_executor(executor)
             if data.provenance.now is None and data.manifest.kind == "local":
                 raise InvalidInput(f"The function {function.name} is not known here: run the cell that maps it first.")
+            if executor == "process":
+                warn_of_copied_generators(function)
             data.backend.set_executor(function)
             data.function = function
             data.provenance.set_executor(function, finished=self.ended.done())

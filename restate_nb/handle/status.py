@@ -18,6 +18,9 @@ _TIMES_AS_LONG: Final = 5
 """Without an outcome for so long, the panel says why nothing is started; or, after a minute and five times what 95 % of
 the items took, that it cannot tell."""
 
+WORTH_SENDING: Final = 0.0002
+"""Seconds that an item computes for which a process is faster: what it costs to send one, with some to spare."""
+
 
 def status_of(runner: JobRunner) -> str:
     """See `Job.status`."""
@@ -76,6 +79,7 @@ def progress_of(runner: JobRunner) -> Progress:
         p95=p95,
         concurrency=data.backend.concurrency,
         note=_note(runner),
+        hint=_hint(runner, counts["pending"], p50),
         errors=ledger.error_groups(),
         ui_url=data.record.connection.ui_url,
     )
@@ -142,6 +146,14 @@ def _why_quiet(runner: JobRunner) -> str:
     return f"nothing has ended for {duration(quiet)}: job.diagnose() says what it does"
 
 
+def _hint(runner: JobRunner, pending: int, seconds: float | None) -> str:
+    """One line: what would make a running job faster, with so many items to begin, of so many seconds each."""
+    data = runner.data
+    if not pending or seconds is None or seconds < WORTH_SENDING or status_of(runner) != "running":
+        return ""
+    return runner.advice.hint(data.function, data.backend.cores_in_processes)
+
+
 def _concurrency_on_workers(runner: JobRunner) -> str:
     """How the job's concurrency is kept, where that is not in this process; else empty."""
     return runner.data.backend.concurrency_note
@@ -178,4 +190,7 @@ def _reasons(runner: JobRunner) -> list[str]:
     if runner.guard.unkept is not None:
         reasons.insert(0, f"It is {pause_reason(runner)}.")
         obstacles = [each for each in obstacles if not each.startswith("It is paused")]
-    return reasons + obstacles
+    now = progress_of(runner)
+    if now.hint:
+        obstacles.append(runner.advice.reason(data.function, now.waiting + now.running, now.eta))
+    return [each for each in reasons + obstacles if each]

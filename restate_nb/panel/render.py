@@ -119,13 +119,15 @@ def figures(progress: Progress, eta_range: tuple[float, float] | None = None) ->
 
 
 def remarks(progress: Progress) -> list[str]:
-    """Sentences under the figures: what was there already, what is awaited."""
+    """Sentences under the figures: what was there already, what is awaited, what would be faster."""
     sentences = []
     if progress.attached:
         verb = "was" if progress.attached == 1 else "were"
         sentences.append(f"attached: {count(progress.attached)} of {count(progress.total)} {verb} already done")
     if progress.note:
         sentences.append(one_line(progress.note, 400))
+    if progress.hint and not progress.final:
+        sentences.append(one_line(progress.hint, 400))
     return sentences
 
 

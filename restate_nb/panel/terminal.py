@@ -16,6 +16,7 @@ class TerminalPanel:
     def __init__(self, progress: Progress, file: TextIO | None = None) -> None:
         self._file = file or sys.stderr
         self._bar: Any = None
+        self._hint = ""  # that was shown
         self.update(progress)
 
     def _new_bar(self, progress: Progress) -> Any:
@@ -47,6 +48,9 @@ class TerminalPanel:
             words.append(f"{count(progress.failed)} failed")
         if progress.retries:
             words.append(counted(progress.retries, "retry", "retries"))
+        if progress.hint and progress.hint != self._hint and not progress.final:
+            self._hint = progress.hint
+            self._bar.write(f"  {one_line(progress.hint, 400)}", file=self._file)
         self._bar.set_postfix_str(", ".join(words), refresh=False)
         self._bar.refresh()
 

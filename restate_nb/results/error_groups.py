@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 from typing import Any, Final
 
 import pandas as pd
 
+from restate_nb.engine import seeds
 from restate_nb.engine.function import Function
 from restate_nb.engine.record import STATUS_NAMES, Failure
 from restate_nb.engine.waiting import run
@@ -90,18 +92,22 @@ def _is_label(each: Any, label: Any) -> bool:
         return False
 
 
-def run_here(target: Function, raw: bytes, *, debug: bool) -> Any:
+def run_here(target: Function, raw: bytes, *, job: str, position: int, debug: bool) -> Any:
     """Run one item in this cell; what it raises is shown as of the user's own code.
 
     Args:
         target: the function.
         raw: the encoded item.
+        job: the key of its job, for its seed.
+        position: where it stands.
         debug: open the debugger where it raises.
     """
     __tracebackhide__ = True  # IPython and pytest leave this frame out
     try:
-        value = target.caller()(raw)
-        return run(value) if inspect.isawaitable(value) else value
+        context = contextvars.copy_context()
+        context.run(seeds.enter, job, position)
+        value = context.run(target.caller(), raw)
+        return context.run(run, value) if inspect.isawaitable(value) else value
     except Exception as error:
         error.__traceback__ = users_part(error.__traceback__)
         if debug:

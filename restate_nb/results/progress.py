@@ -38,6 +38,7 @@ class Progress:
     p95: float | None = None
     concurrency: int = 0
     note: str = ""  # one line in words: what is awaited, what to do
+    hint: str = ""  # one line in words: what would make it faster
     errors: tuple[ErrorGroup, ...] = ()  # the most frequent, first
     ui_url: str = ""  # where this job is seen in the Restate UI, as the reader's browser can reach it
 

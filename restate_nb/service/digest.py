@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from restate_nb.service.identity import identity_of
+
+_AT_ONCE: Final = 100_000
 
 
 def code_of(functions: Sequence[Callable[..., Any]], version: str | int | None) -> str:
@@ -34,7 +39,10 @@ def items_digest(sizes: Iterable[int], chunks: Iterable[bytes]) -> str:
         chunks: all of these bytes, in pieces of any size.
     """
     digest = hashlib.blake2b(digest_size=8)
-    digest.update(",".join(map(str, sizes)).encode())
+    remaining, before = iter(sizes), b""
+    while some := list(itertools.islice(remaining, _AT_ONCE)):
+        digest.update(before + msgspec.json.encode(some)[1:-1])  # they are written without spaces
+        before = b","
     for chunk in chunks:
         digest.update(chunk)
     return digest.hexdigest()

@@ -16,10 +16,10 @@ from restate import Context, Service, TerminalError
 from restate.exceptions import RetryableError, SdkInternalBaseException
 from restate.serde import BytesSerde
 
-from restate_nb.engine import output
+from restate_nb.engine import output, seeds
 from restate_nb.engine.function import Function, Passing, is_async, name_of
 from restate_nb.engine.objects import Classes
-from restate_nb.engine.record import CANCELLED, ERROR, OK, WIRE_VERSION, Attempt, is_unkept
+from restate_nb.engine.record import CANCELLED, ERROR, OK, Attempt, is_unkept
 from restate_nb.engine.structure import classes_of, parameter_annotations
 from restate_nb.errors import InvalidInput, JournalMismatch
 from restate_nb.patterns.outcome import OperationFailed
@@ -27,6 +27,7 @@ from restate_nb.patterns.sdk import Tap, VMException, is_of_the_attempt
 from restate_nb.policy import NO_RETRY, Retry
 from restate_nb.service.durable_context import describe_safely, guard_context
 from restate_nb.service.steps_in_flight import StepsInFlight
+from restate_nb.service.wire import JSON_VERSION
 
 DURABLE_HANDLER: Final = "durable"
 OUTCOME_STEP: Final = "rnb outcome"
@@ -53,7 +54,7 @@ class DurableRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
         item: as `codec.encode` wrote it.
     """
 
-    version: int = WIRE_VERSION
+    version: int = JSON_VERSION
     function: str
     name: str
     position: int = 0
@@ -173,6 +174,7 @@ class DurableFunctions:
             raise RetryableError(_waiting(request), retry_after=_MISSING_RETRY)
         function = Function(functools.partial(known.fn, ctx), request.passing, classes=known.classes)
         output.capture_from_here(known.context, request.position)
+        seeds.enter(request.call or request.function)
         invocation = ctx.request().id
         steps = self._steps.setdefault(invocation, StepsInFlight())
         tap = guard_context(ctx, steps, steps.begin_attempt())

@@ -13,6 +13,7 @@ from restate.serde import BytesSerde
 from restate_nb.engine.group_commit import commit
 from restate_nb.service.active_jobs import JobRuns
 from restate_nb.service.shard_handler import Shard
+from restate_nb.service.shard_wire import encode_request
 from restate_nb.service.variants import add_variant_handlers, check_body
 from restate_nb.service.wire import (
     MAX_RECORD_BYTES,
@@ -25,7 +26,6 @@ from restate_nb.service.wire import (
     Unpurged,
     apply_change,
     encode,
-    encode_output,
     items_service,
     jobs_service,
     manifest_decoder,
@@ -82,9 +82,9 @@ def shard_service(session: str, runs: JobRuns, *, retention: timedelta, patient:
         await commit(ctx, part.count, part, part.on_group)
         rest = part.rest()
         if rest is None:
-            return encode_output(part.groups, None)
-        ctx.generic_send(items_service(session), SHARD_HANDLER, encode(rest), idempotency_key=rest.key())
-        return encode_output(part.groups, rest.key())
+            return part.output(None)
+        ctx.generic_send(items_service(session), SHARD_HANDLER, encode_request(rest), idempotency_key=rest.key())
+        return part.output(rest.key())
 
     return service
 

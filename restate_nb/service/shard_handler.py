@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-import msgspec
 from restate import TerminalError
 
 from restate_nb.engine.outbox import Entry, ShardQueue, entries
-from restate_nb.engine.record import WIRE_VERSION, Attempt, Group, decode_group
+from restate_nb.engine.record import Attempt, Group, decode_group
 from restate_nb.service.active_jobs import JobRun
-from restate_nb.service.wire import ShardRequest, request_decoder
+from restate_nb.service.shard_wire import ShardRequest, decode_request, encode_output, encode_output_1, in_version_1
 
 HANDOVER_BYTES: Final = 12 * 1024 * 1024
 """A shard whose output reaches this hands its rest on. With one group on top (at most 16 MiB, when it holds a single
 value of the largest size) it stays under the 32 MiB that restate-server can move."""
+
+UNREADABLE: Final = "This is no shard that restate_nb can read"
+"""How the failure of a shard begins whose request cannot be read, in every version."""
 
 
 def read_request(body: bytes) -> ShardRequest:
@@ -25,16 +27,9 @@ def read_request(body: bytes) -> ShardRequest:
         TerminalError: it is none that this version can read.
     """
     try:
-        request = request_decoder.decode(body)
-        if request.version > WIRE_VERSION:
-            raise ValueError(f"it was written by a newer restate_nb (format {request.version})")
-        if len(request.positions) != len(request.items):
-            raise ValueError("it has not one item a position")
-        if len(set(request.positions)) != len(request.positions):
-            raise ValueError("it has two items at one position")
+        return decode_request(body)
     except (ValueError, RecursionError) as error:
-        raise TerminalError(f"This is no shard that restate_nb can read: {error}.", status_code=400) from error
-    return request
+        raise TerminalError(f"{UNREADABLE}: {error}.", status_code=400) from error
 
 
 class Shard:
@@ -47,6 +42,7 @@ class Shard:
         self.groups: list[bytes] = []
         self._body = body
         self._round = request.round
+        self._version = request.version
         self.id = request.round, request.shard
         self._run = run_of(request)
         self._size = 0
@@ -54,7 +50,7 @@ class Shard:
 
     def queue(self, ended: set[int], failed: Mapping[int, Attempt]) -> ShardQueue:
         def load() -> Iterable[Entry]:
-            return entries(_items(request_decoder.decode(self._body), ended), failed)
+            return entries(decode_request(self._body).without(ended), failed)
 
         return self._run.queue(self.id, self.count - len(ended), load, ended)
 
@@ -65,11 +61,23 @@ class Shard:
         self._run.cancel_shard(self.id)
 
     def on_group(self, raw: bytes, group: Group) -> bool:
+        if self._version == 1:
+            raw = in_version_1(raw)
         self.groups.append(raw)
         self._size += len(raw)
         self._open -= group.final_count
         self._run.publish(self._round, group)
         return self._size < HANDOVER_BYTES
+
+    def output(self, next_key: str | None, worker: bytes | None = None) -> bytes:
+        """The output, in the version of the request.
+
+        Args:
+            next_key: the key of the part that goes on; None when there is none.
+            worker: who has run it, encoded.
+        """
+        encode = encode_output_1 if self._version == 1 else encode_output
+        return encode(self.groups, next_key, worker)
 
     def rest(self) -> ShardRequest | None:
         """The request for what has no outcome yet. Without any, None, and the queue is let go."""
@@ -77,12 +85,4 @@ class Shard:
             self._run.finish(self.id)
             return None
         ended = {position for raw in self.groups for position in decode_group(raw).finals()}
-        request = request_decoder.decode(self._body)
-        left = _items(request, ended)
-        items = list(map(msgspec.Raw, left.values()))
-        return msgspec.structs.replace(request, part=request.part + 1, positions=list(left), items=items)
-
-
-def _items(request: ShardRequest, without: Container[int]) -> dict[int, bytes]:
-    pairs = zip(request.positions, request.items, strict=True)
-    return {position: bytes(item) for position, item in pairs if position not in without}
+        return decode_request(self._body).next_part(ended)

@@ -1,4 +1,5 @@
-"""What travels between a session and Restate: requests, outputs and the manifest of a job. All JSON."""
+"""What travels between a session and Restate, but for shards (`shard_wire.py`): the manifest of a job, and changes of
+it. All JSON."""
 
 from __future__ import annotations
 
@@ -9,11 +10,13 @@ from urllib.parse import quote
 
 import msgspec
 
-from restate_nb.engine.record import WIRE_VERSION, Attempt, decode_group, encode_records
 from restate_nb.errors import ServerError
 from restate_nb.service import positions as packed
 
 T = TypeVar("T")
+
+JSON_VERSION: Final = 1
+"""Of manifests, and of the requests of durable functions: `record.WIRE_VERSION` is that of shards and outcomes."""
 
 SHARD_HANDLER: Final = "shard"
 UNPURGED: Final = "rest"
@@ -48,38 +51,6 @@ def lanes_service(workers: str) -> str:
     return f"rnb-{workers}-lanes"
 
 
-class ShardRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The input of one shard: some items of one round of one job.
-
-    Attributes:
-        version: `WIRE_VERSION`.
-        job: the job's name.
-        generation: counts the jobs that had this name (`fresh=True` begins a new one), from 1.
-        round: 0 for the first run, then one for each `retry_failed`.
-        shard: the shard's number within its round, from 0.
-        part: 0; then one for each time the shard handed its rest on because its output grew large.
-        function: the function's name, for people.
-        positions: where each item stands in the job's input.
-        items: the items, as `codec.encode` wrote them.
-        recipe: how they are run, for a process that was not told otherwise; see `run_spec.py`.
-    """
-
-    version: int = WIRE_VERSION
-    job: str
-    generation: int
-    round: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
-    shard: _Count
-    part: _Count = 0
-    function: str
-    positions: list[_Count]
-    items: list[msgspec.Raw]
-    recipe: str | None = None
-
-    def key(self, part: int | None = None) -> str:
-        """The idempotency key of the shard's invocation."""
-        return shard_key(self.job, self.generation, self.round, self.shard, self.part if part is None else part)
-
-
 def job_key(job: str, generation: int) -> str:
     """What the idempotency keys of a job's invocations begin with.
 
@@ -92,42 +63,6 @@ def job_key(job: str, generation: int) -> str:
 def shard_key(job: str, generation: int, round_: int, shard: int, part: int = 0) -> str:
     """The idempotency key of a shard's invocation."""
     return f"{job_key(job, generation)}/{round_}/{shard}" + (f".{part}" if part else "")
-
-
-class WorkerName(msgspec.Struct, kw_only=True, frozen=True):
-    """Who ended a shard.
-
-    Attributes:
-        host: the machine's name.
-        process: the process' id there.
-        code: the digest of the function's code there, or its version.
-    """
-
-    host: str
-    process: int
-    code: str
-
-
-class ShardOutput(msgspec.Struct, kw_only=True):
-    """The output of one shard: the groups as they stand in its journal, and the key of the shard that goes on.
-
-    Attributes:
-        worker: who ended it; None where that is the session's own process.
-    """
-
-    version: int
-    groups: list[list[Attempt]]
-    next: str | None = None
-    worker: WorkerName | None = None
-
-
-def encode_output(groups: list[bytes], next_key: str | None, worker: bytes | None = None) -> bytes:
-    """Write a shard's output without decoding the groups; `worker` is a `WorkerName` that is encoded."""
-    head = b'{"version":%d,"next":%s,' % (WIRE_VERSION, msgspec.json.encode(next_key))
-    if worker is not None:
-        head += b'"worker":%s,' % worker
-    head += b'"groups":['
-    return head + b",".join(encode_records(decode_group(raw)) for raw in groups) + b"]}"
 
 
 class Round(msgspec.Struct, kw_only=True):
@@ -231,7 +166,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         opened_by: a number of whoever asked to open it first; empty in records of before there was this.
     """
 
-    version: int = WIRE_VERSION
+    version: int = JSON_VERSION
     name: str
     function: str
     items: str
@@ -389,8 +324,6 @@ def service_of(session: str, manifest: Manifest) -> str:
     return lanes_service(session) if manifest.kind == "workers" else items_service(session)
 
 
-request_decoder: Final = msgspec.json.Decoder(ShardRequest)
-output_decoder: Final = msgspec.json.Decoder(ShardOutput)
 manifest_decoder: Final = msgspec.json.Decoder(Manifest)
 unpurged_decoder: Final = msgspec.json.Decoder(list[Unpurged])
 encode: Final = msgspec.json.Encoder().encode

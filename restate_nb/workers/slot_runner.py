@@ -7,6 +7,7 @@ time. In a worker each slot has an active job of its own, whose function and pol
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import socket
 import time
@@ -17,6 +18,7 @@ from typing import Final
 from restate import ObjectContext, RunOptions, TerminalError, VirtualObject
 from restate.serde import BytesSerde
 
+from restate_nb.engine import seeds
 from restate_nb.engine.function import Function
 from restate_nb.engine.group_commit import commit
 from restate_nb.engine.loop_thread import LoopThread
@@ -27,14 +29,8 @@ from restate_nb.service.digest import code_of
 from restate_nb.service.job_object import FOR_EVER, RETRIES, invocation_retention
 from restate_nb.service.run_spec import read_run_spec
 from restate_nb.service.shard_handler import Shard
-from restate_nb.service.wire import (
-    SHARD_HANDLER,
-    ShardRequest,
-    WorkerName,
-    encode,
-    encode_output,
-    lanes_service,
-)
+from restate_nb.service.shard_wire import ShardRequest, WorkerName, encode_request
+from restate_nb.service.wire import SHARD_HANDLER, encode, job_key, lanes_service
 from restate_nb.workers.served_functions import ServedFunctions
 
 KEPT_SECONDS: Final = 60.0
@@ -107,7 +103,9 @@ class SlotRunner:
         if slot.forgetting is not None:
             slot.forgetting.cancel()
         if slot.run_spec != request.recipe:
-            slot.run.provide(function.item_call(policy.retry), policy)
+            context = contextvars.copy_context()
+            context.run(seeds.enter, job_key(request.job, request.generation))
+            slot.run.provide(context.run(function.item_call, policy.retry), policy)
             slot.run_spec, slot.code = request.recipe, code
         slot.run.drop_others((request.round, request.shard))
         slot.attempts += 1
@@ -196,10 +194,12 @@ def slots_object(workers: str, runner: SlotRunner, *, retention: timedelta) -> V
             runner.end_attempt(slot)
         rest = part.rest()
         if rest is None:
-            return encode_output(part.groups, None, worker)
+            return part.output(None, worker)
         slot.run.drop(part.id)  # another worker may go on with it
         key = rest.key()
-        ctx.generic_send(lanes_service(workers), SHARD_HANDLER, encode(rest), key=ctx.key(), idempotency_key=key)
-        return encode_output(part.groups, key, worker)
+        ctx.generic_send(
+            lanes_service(workers), SHARD_HANDLER, encode_request(rest), key=ctx.key(), idempotency_key=key
+        )
+        return part.output(key, worker)
 
     return slots

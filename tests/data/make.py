@@ -1,14 +1,17 @@
 """Makes what tests/durability/test_upgrades.py reads: `python -m tests.data`, in a checkout of the version to be kept.
 
 Files named after the wire format: `data-dir-v1.tar.xz`, the data directory of a stopped server with finished and
-unfinished jobs in it; `wire-v1.json`, a sample of every kind of record as that version writes it; and
-`records-v1.json`, what records had besides after the first release. They are kept for as long as a release reads that
-format; make them anew only for a new format, under a new name.
+unfinished jobs in it; `wire-v1.json`, a sample of every kind of record as that version writes it, since version 2 as
+base64; and `records-v1.json`, what records had besides after the first release. They are kept for as long as a release
+reads that format; make them anew only for a new format, under a new name.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+import os
 import tarfile
 import time
 from collections import Counter
@@ -22,8 +25,8 @@ from restate import Context
 
 import restate_nb as rnb
 from restate_nb.engine.codec import encode as encode_value
-from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, WIRE_VERSION, Attempt, Failure, encode_group
-from restate_nb.service import wire
+from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, WIRE_VERSION, Attempt, Failure, Group, encode_group
+from restate_nb.service import shard_wire, wire
 from restate_nb.service.durable_handler import DurableRequest
 from restate_nb.session.session import Session
 
@@ -33,7 +36,6 @@ WIRE = FOLDER / f"wire-v{WIRE_VERSION}.json"
 RECORDS = FOLDER / f"records-v{WIRE_VERSION}.json"
 
 CALLS = Counter[str]()
-MAKING = False
 LONG = timedelta(days=365 * 100)  # the outcomes in the file must outlive it
 
 VALUES: list[Any] = [
@@ -42,27 +44,32 @@ VALUES: list[Any] = [
 ]
 
 
+def making() -> bool:
+    """Whether the jobs are to be cut off. A variable of the module would count as a part of their functions."""
+    return "RNB_MAKES_SAMPLES" in os.environ
+
+
 def value_of(item: int) -> Any:
     CALLS[f"mixed {item}"] += 1
     if item == 13:
         raise ValueError("thirteen")
     if item == 14 and CALLS["mixed 14"] == 1:
         raise ConnectionError("come again")
-    if item == 15 and MAKING:
+    if item == 15 and making():
         raise RuntimeError("to be mended")
     return VALUES[item % len(VALUES)]
 
 
 async def half(item: int) -> int:
     CALLS[f"half {item}"] += 1
-    if MAKING and item >= 120:
+    if making() and item >= 120:
         await asyncio.sleep(3600)
     return item * item
 
 
 def held(item: int) -> int:
     CALLS[f"held {item}"] += 1
-    if MAKING and item:
+    if making() and item:
         time.sleep(0.5)
     return -item
 
@@ -70,7 +77,7 @@ def held(item: int) -> int:
 async def steps(ctx: Context, item: int) -> int:
     async def second() -> int:
         CALLS[f"second {item}"] += 1
-        if MAKING and item >= 2:
+        if making() and item >= 2:
             await asyncio.sleep(3600)
         return one + 1
 
@@ -128,10 +135,11 @@ def samples() -> dict[str, bytes]:
         Attempt(1, 2, TIMEOUT, 1700000001.5, 1.0, failure=last),
         Attempt(2, 1, CANCELLED, 0.0, 0.0, failure=Failure("CancelledError", "The job was cancelled.")),
     ]
-    group = encode_group(attempts)
-    request = wire.ShardRequest(
-        job="j\u00f6b/1", generation=2, round=1, shard=3, part=4, function="work", positions=[5, 6],
-        items=[msgspec.Raw(b"[1]"), msgspec.Raw(b'{"x":"y"}')],
+    group = encode_group(Group.of(attempts))
+    items, ends = shard_wire.run_of([b"[1]", b'{"x":"y"}'])
+    request = shard_wire.ShardRequest(
+        job="j\u00f6b/1", generation=2, round=1, shard=3, part=4, function="work",
+        positions=shard_wire.positions_of([5, 6]), items=items, ends=ends,
     )  # fmt: skip
     round_ = wire.Round(positions=[1, 2], code="c0de", started=1700000000.0, submitted=True)
     manifest = wire.Manifest(
@@ -142,9 +150,9 @@ def samples() -> dict[str, bytes]:
     first = wire.Round(positions=None, code="c0de", started=1700000000.0)
     return {
         "group": group,
-        "output": wire.encode_output([group, group], "job/2/0/3.1"),
-        "last output": wire.encode_output([], None),
-        "request": wire.encode(request),
+        "output": shard_wire.encode_output([group, group], "job/2/0/3.1"),
+        "last output": shard_wire.encode_output([], None),
+        "request": shard_wire.encode_request(request),
         "key": request.key().encode(),
         "manifest": wire.encode(manifest),
         "new manifest": wire.encode(msgspec.structs.replace(manifest, rounds=[first], summary=None, durable=False)),
@@ -157,6 +165,13 @@ def samples() -> dict[str, bytes]:
         "durable attempt": wire.encode(attempts[0]),
         "values": encode_value(VALUES),
     }
+
+
+def kept_samples(path: Path) -> dict[str, bytes]:
+    """What a file of samples has."""
+    texts: dict[str, str] = json.loads(path.read_text())
+    is_text = path.stem.endswith("-v1")
+    return {name: text.encode() if is_text else base64.b64decode(text) for name, text in texts.items()}
 
 
 def more_samples() -> dict[str, bytes]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import restate_nb as rnb
 from restate_nb.handle.job import runner_of
-from restate_nb.service.wire import SHARD_HANDLER, items_service, output_decoder, shard_key
+from restate_nb.service.shard_wire import decode_output
+from restate_nb.service.wire import SHARD_HANDLER, items_service, shard_key
 from restate_nb.session.session import Session
 
 
@@ -24,8 +25,8 @@ def final_outcomes(session: Session, job: rnb.Job[Any], round_: int = 0) -> Coun
                     body = await session.connection.ingress.attach(items_service(session.name), SHARD_HANDLER, key)
                 except LookupError:  # there is no such shard: the one before was the last
                     return
-                output = output_decoder.decode(body)
-                counts.update(each.position for group in output.groups for each in group if each.final)
+                output = decode_output(body)
+                counts.update(position for group in output.groups for position in group.finals())
                 key = output.next
 
     session.io.run(read())

@@ -3,7 +3,6 @@ unfinished jobs, and every record of the wire format. `tests/data/make.py` has m
 
 from __future__ import annotations
 
-import json
 import tarfile
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import pandas as pd
 import pytest
 
 from restate_nb.engine.codec import decode
-from restate_nb.engine.record import Attempt, decode_group
-from restate_nb.service import durable_handler, wire
+from restate_nb.engine.record import WIRE_VERSION, Attempt, decode_group
+from restate_nb.service import durable_handler, shard_wire, wire
 from restate_nb.session.session import Session
 from tests.data import make
 
@@ -58,7 +57,7 @@ def test_jobs_of_an_earlier_version_are_attached_to_and_finished(kept: Path, tmp
 
 @pytest.mark.parametrize("kept", WIRES, ids=lambda path: path.name)
 def test_records_of_an_earlier_version_are_read(kept: Path) -> None:
-    raw = {name: text.encode() for name, text in json.loads(kept.read_text()).items()}
+    raw = make.kept_samples(kept)
     group = decode_group(raw["group"])
     assert [(each.position, each.number, each.status, each.final) for each in group] == [
         (0, 1, 0, True),
@@ -77,14 +76,17 @@ def test_records_of_an_earlier_version_are_read(kept: Path) -> None:
     )
     assert (group[2].started, group[2].ran) == (1700000001.5, 1.0)
 
-    output = wire.output_decoder.decode(raw["output"])
-    assert (output.groups, output.next) == ([list(group)] * 2, "job/2/0/3.1")
-    assert wire.output_decoder.decode(raw["last output"]).next is None
+    output = shard_wire.decode_output(raw["output"])
+    assert (output.groups, output.next) == ([group, group], "job/2/0/3.1")
+    assert shard_wire.next_of(raw["output"]) == "job/2/0/3.1"
+    assert shard_wire.next_of(raw["last output"]) is None
+    last = shard_wire.decode_output(raw["last output"])
+    assert (last.groups, last.next) == ([], None)
 
-    request = wire.request_decoder.decode(raw["request"])
+    request = shard_wire.decode_request(raw["request"])
     assert (request.job, request.generation, request.round, request.shard, request.part) == ("jöb/1", 2, 1, 3, 4)
-    assert (request.function, request.positions) == ("work", [5, 6])
-    assert list(map(bytes, request.items)) == [b"[1]", b'{"x":"y"}']
+    assert (request.function, list(request.positions)) == ("work", [5, 6])
+    assert request.raws() == [b"[1]", b'{"x":"y"}']
     assert request.key() == raw["key"].decode(), "a shard would not be found again under another key"
 
     manifest = wire.manifest_decoder.decode(raw["manifest"])
@@ -110,8 +112,9 @@ def test_records_of_an_earlier_version_are_read(kept: Path) -> None:
     assert decode(raw["values"]) == make.VALUES
 
 
-def test_what_records_had_after_the_first_release_is_read() -> None:
-    raw = {name: text.encode() for name, text in json.loads(make.RECORDS.read_text()).items()}
+@pytest.mark.parametrize("kept", sorted(make.FOLDER.glob("records-v*.json")), ids=lambda path: path.name)
+def test_what_records_had_after_the_first_release_is_read(kept: Path) -> None:
+    raw = make.kept_samples(kept)
     manifest = wire.manifest_decoder.decode(raw["manifest"])
     assert [each.chosen(manifest.total) for each in manifest.rounds] == [None, [1, 2, 9]]
     change = msgspec.json.decode(raw["change"], type=wire.Change)
@@ -124,6 +127,6 @@ def test_what_records_had_after_the_first_release_is_read() -> None:
 
 def test_every_version_that_was_released_is_kept() -> None:
     names = {path.name for path in (*DATA_DIRS, *WIRES)}
-    assert names == {f"data-dir-v{n}.tar.xz" for n in range(1, wire.WIRE_VERSION + 1)} | {
-        f"wire-v{n}.json" for n in range(1, wire.WIRE_VERSION + 1)
+    assert names == {f"data-dir-v{n}.tar.xz" for n in range(1, WIRE_VERSION + 1)} | {
+        f"wire-v{n}.json" for n in range(1, WIRE_VERSION + 1)
     }

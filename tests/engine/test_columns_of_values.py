@@ -40,7 +40,8 @@ def one_by_one(read: Callable[[bytes], Any], raws: Sequence[bytes]) -> list[Any]
 
 
 def raws_of(seed: int, count: int, classes: Classes) -> list[bytes]:
-    maker, raws = Maker(seed), []
+    maker = Maker(seed)
+    raws: list[bytes] = []
     while len(raws) < count:
         try:
             raws.append(encode(maker.value(), classes))
@@ -100,12 +101,28 @@ class Strict(pydantic.BaseModel):
         return x
 
 
-def gives_point(item: Any) -> Point: ...
-def gives_model(item: Any) -> Strict: ...
-def gives_array(item: Any) -> np.ndarray[Any, Any]: ...
-def gives_colours(item: Any) -> list[Colour]: ...
-def gives_either(item: Any) -> Struct | None: ...
-def gives_anything(item: Any): ...  # type: ignore[no-untyped-def]
+def gives_point(item: Any) -> Point:
+    raise NotImplementedError
+
+
+def gives_model(item: Any) -> Strict:
+    raise NotImplementedError
+
+
+def gives_array(item: Any) -> np.ndarray[Any, Any]:
+    raise NotImplementedError
+
+
+def gives_colours(item: Any) -> list[Colour]:
+    raise NotImplementedError
+
+
+def gives_either(item: Any) -> Struct | None:
+    raise NotImplementedError
+
+
+def gives_anything(item: Any):  # type: ignore[no-untyped-def]
+    raise NotImplementedError
 
 
 @pytest.mark.parametrize(

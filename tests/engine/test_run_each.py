@@ -48,6 +48,24 @@ async def squares(ctx: Context, count: int) -> list[Any]:
     return [[each.value.square if each.value else each.error.message for each in first], second.values()]  # type: ignore[union-attr]
 
 
+SEEDS: dict[int, set[int]] = {}
+
+
+def seeded(item: int) -> int:
+    SEEDS.setdefault(item, set()).add(seed := rnb.item_seed())
+    if len(SEEDS) < 20:
+        raise ValueError("again")
+    return seed
+
+
+@service.handler()
+async def seeds(ctx: Context, count: int) -> list[int]:
+    policy = rnb.RunPolicy(retry=rnb.Retry(50, initial_interval=0.01))
+    first = await run_each(ctx, seeded, range(count), policy)
+    second = await run_each(ctx, lambda item: rnb.item_seed(), range(count))
+    return [*first.values(), *second.values()]
+
+
 fails = Counter[str]()
 
 
@@ -101,6 +119,13 @@ def test_values_and_errors_come_in_order_and_two_in_one_handler_do_not_mix(serve
     assert values == [f"ValueError: no {item}" if item % 10 == 7 else item * item for item in range(100)]
     assert second == [1, 2, 3]
     assert dict.fromkeys(range(100), 1) == CALLS
+
+
+def test_items_have_seeds_of_their_own_that_are_the_same_at_each_attempt(served: Session) -> None:
+    SEEDS.clear()
+    seen = served.call(seeds, 20)
+    assert len(set(seen)) == 40, "two `run_each` of one invocation have others"
+    assert all(len(each) == 1 for each in SEEDS.values())
 
 
 def test_a_handler_that_fails_after_it_runs_nothing_again(served: Session) -> None:

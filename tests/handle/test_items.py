@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -306,11 +306,11 @@ def test_a_list_that_another_thread_empties_is_read_as_it_was() -> None:
         return item
 
     class Slow(Function):
-        def check_item(self, position: int, item: Any, raw: bytes) -> None:
-            if position == 100:
+        def takes(self, items: Sequence[Any], raws: Callable[[], Sequence[bytes]]) -> bool:
+            if 100 in items:
                 emptied.start()
                 emptied.join()
-            super().check_item(position, item, raw)
+            return super().takes(items, raws)
 
     assert list(read_items(items, Slow(fit)).originals) == list(range(20_000))
     assert not items

@@ -275,3 +275,11 @@ def test_items_that_cannot_change_are_kept_as_they_are() -> None:
     items.clear()
     assert read.originals[9_999] == "9999"
     assert isinstance(read_items(range(10), Function(text_of)).originals, range)
+
+
+def test_columns_of_objects_stay_such_in_the_jobs_own_copy_of_a_frame() -> None:
+    frame = pd.DataFrame({"a": pd.Series(["a\udcff", "b"], dtype=object), "b": pd.Series(["x", "y"], dtype=object)})
+    for index in ([0, 1], [5, 5], pd.MultiIndex.from_tuples([(1, None), (1, None)])):
+        own = own_source(frame.set_index(pd.Index(index)))
+        assert own.dtypes.tolist() == [object, object]
+        assert own["a"].tolist() == ["a\udcff", "b"]

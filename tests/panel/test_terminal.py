@@ -34,6 +34,18 @@ def test_a_bar_and_a_line_go_on_when_the_job_does():
     assert text.count("pages (fetch): Finished") == 2
 
 
+def test_a_hint_is_written_above_the_bar_once_and_not_at_the_end():
+    out = io.StringIO()
+    panel = TerminalPanel(progress(), out)
+    for ok in (10, 20, 30):
+        panel.update(progress(ok=ok, hint="These items compute\x1b[31m"))
+    panel.update(progress(ok=40))
+    panel.finish(progress(status="finished", ok=1000, hint="These items compute"))
+    text = out.getvalue()
+    assert text.count("  These items compute") == 1
+    assert "\x1b[31m" not in text
+
+
 class NoControls:
     """A job whose panel has no buttons."""
 

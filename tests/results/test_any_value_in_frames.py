@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import random
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -188,7 +189,10 @@ def test_random_values_come_back_through_the_server_as_items_and_as_values(sessi
 
 
 def test_a_value_that_is_not_kept_fails_its_own_item_by_name(session: Session) -> None:
+    all_run = threading.Barrier(4)  # else the first such value would pause the job before the others begin
+
     def make(number: int) -> Any:
+        all_run.wait(30)
         return [1, np.matrix, pd.DataFrame(), {1, 2}][number]
 
     frame = rnb.map(make, range(4), session=session, show=False).result()

@@ -64,7 +64,9 @@ from restate_nb.service import job_object
 from restate_nb.service.durable_handler import DurableFunctions, add_durable_handler
 from restate_nb.service.run_spec import read_run_spec, run_spec_of
 from restate_nb.service.shard_handler import read_request
-from restate_nb.service.wire import apply_change, decode_received, manifest_decoder, output_decoder
+from restate_nb.service.shard_wire import decode_output
+from restate_nb.service.wire import apply_change, decode_received, decoding, manifest_decoder
+from tests.data.make import kept_samples
 from tests.security.mutations import EXTREMES, ODD_BYTES, hostile, mutated
 
 SEED = int(os.environ.get("RNB_FUZZ_SEED", "20261123"))
@@ -73,7 +75,7 @@ AT_ONCE = 50  # cases of one fragment, which hypothesis draws
 LONGEST_CASES = 20  # seconds for these, or it hangs
 MEMORY = 400 << 20  # bytes that a target may add to the peak of this process
 
-WIRE = {name: text.encode() for name, text in json.loads(Path("tests/data/wire-v1.json").read_text()).items()}
+WIRE, WIRE_2 = (kept_samples(Path(f"tests/data/wire-v{version}.json")) for version in (1, 2))
 MANIFEST = manifest_decoder.decode(WIRE["new manifest"])
 
 Reader = Callable[[bytes], object]
@@ -210,11 +212,18 @@ def rebuilt(raw: bytes) -> None:
 
 def output(raw: bytes) -> None:
     ledger = Ledger(3)
-    for group in decode_received(output_decoder, raw, "an output").groups:
+    with decoding("an output"):
+        groups = decode_output(raw).groups
+    for group in groups:
         ledger.apply(0, group, 1.0)
     for position in range(3):
         ledger.last(position)
     ledger.percentiles(), ledger.error_groups(), ledger.rate(2.0)
+
+
+def request(raw: bytes) -> None:
+    there = read_request(raw)
+    assert len(there.without({5})) <= len(there.raws())
 
 
 SERVICE = job_object.shard_service("fuzz", None, retention=dt.timedelta(1))  # type: ignore[arg-type]
@@ -420,8 +429,11 @@ TARGETS: dict[str, tuple[list[bytes], Reader, tuple[type[BaseException], ...]]] 
     "values": (ENCODED, lambda raw: codec.decode(raw, CLASSES), (ValueError, NotReadable)),
     "rebuilt values": (ENCODED, rebuilt, (ValueError, NotReadable)),
     "groups and attempts": ([WIRE["group"]], decode_group, (ValueError,)),
+    "groups of columns": ([WIRE_2["group"]], decode_group, (ValueError,)),
     "outputs of shards": ([WIRE["output"], WIRE["last output"]], output, (ServerError,)),
-    "requests of shards": ([WIRE["request"]], read_request, (TerminalError,)),
+    "outputs of groups": ([WIRE_2["output"], WIRE_2["last output"]], output, (ServerError,)),
+    "requests of shards": ([WIRE["request"]], request, (TerminalError,)),
+    "requests of columns": ([WIRE_2["request"]], request, (TerminalError,)),
     "durable requests": ([WIRE["durable request"]], durable, (TerminalError,)),
     "manifests": (
         [WIRE["manifest"], WIRE["new manifest"]],

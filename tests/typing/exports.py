@@ -36,6 +36,7 @@ NAMES: tuple[object, ...] = (
     restate_nb.connect,
     restate_nb.fan_out,
     restate_nb.invoke,
+    restate_nb.item_seed,
     restate_nb.job,
     restate_nb.jobs,
     restate_nb.map,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 import signal
@@ -18,7 +19,9 @@ from typing import Any
 import pytest
 
 import restate_nb as rnb
+from restate_nb.backends import shards
 from restate_nb.errors import InvalidInput
+from restate_nb.service import shard_wire
 from restate_nb.session.session import Session
 from tests.workers import work
 from tests.workers.crew import Worker, executions, free_port
@@ -71,6 +74,15 @@ def test_values_errors_and_attempts_come_back_on_the_index(crew: Crew) -> None:
     row = job.workers().iloc[0]
     assert row["process"] in [worker.process.pid for worker in crew.workers]
     assert f"serves tests.workers.work:even, code {row['code']}" in crew.workers[0].said
+
+
+def test_items_have_the_seeds_that_they_would_have_here(crew: Crew) -> None:
+    executors: tuple[Any, ...] = ("auto", "process")
+    for executor in executors:
+        options = {"name": f"seeds {executor}", "session": crew.session, "show": False}
+        there = rnb.map(work.seeds, range(40), on="workers", executor=executor, **options).values()
+        assert there == rnb.map(work.seeds, range(40), **options).values()
+        assert len({seed for pair in there for seed in pair}) == 80
 
 
 def test_retries_are_those_of_the_recipe(crew: Crew, tmp_path: Path) -> None:
@@ -145,6 +157,34 @@ def test_what_workers_do_not_serve_is_an_error_that_says_what_they_do(crew: Crew
         frame = rnb.map(name, ["true"], session=crew.session, show=False).result(30)
         assert frame["status"].tolist() == ["error"]
         assert f"does not serve {name}. It serves tests.workers.work:" in frame["error"].iloc[0]
+
+
+@pytest.mark.parametrize("asked", [1, 3], ids=["of before", "to come"])
+def test_shards_of_another_version_are_run_or_refused_with_what_to_do(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch, asked: int
+) -> None:
+    """What a session of an earlier version sends is answered so that it can read it."""
+
+    def encoded(request: shard_wire.ShardRequest) -> bytes:
+        if asked == 1:
+            return shard_wire.encode_request(dataclasses.replace(request, version=1))
+        return shard_wire.encode_request(request).replace(b"version\2", b"version\3")
+
+    def decoded(body: bytes) -> shard_wire.ShardOutput:
+        versions.append(shard_wire.decode_output(body).version)
+        return shard_wire.decode_output(body)
+
+    versions: list[int] = []
+    monkeypatch.setattr(shards, "encode_request", encoded)
+    monkeypatch.setattr("restate_nb.backends.workers.decode_output", decoded)
+    job = rnb.map(work.even, [2, 4], on="workers", session=crew.session, show=False, fresh=True)
+    frame = job.result(30)
+    if asked == 1:
+        assert frame["value"].tolist() == ["even", "even"]
+        assert set(versions) == {1}
+    else:
+        assert "written by a newer restate_nb (format 3)" in frame["error"].iloc[0]
+        assert "install the same version there" in frame["error"].iloc[0]
 
 
 @pytest.mark.parametrize(

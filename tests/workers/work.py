@@ -6,6 +6,8 @@ import os
 import time
 from os import system  # noqa: F401 - something that is not the module's own
 
+from restate_nb import item_seed
+
 
 def double(path: str, number: int, seconds: float = 0.02) -> int:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -20,6 +22,10 @@ async def even(number: int) -> str:
     if number % 2:
         raise ValueError(f"{number} is odd")
     return "even"
+
+
+def seeds(number: int) -> list[int]:
+    return [item_seed(), item_seed(number % 2)]
 
 
 def once(path: str) -> str:
