@@ -374,7 +374,9 @@ class _Worker:
         if isinstance(ended, bytes):
             self._outbox.add(Outcome(position, number, *sizes, attempt.started, attempt.ran, ended))
         else:
+            self._shared.hold = True  # whether more is to begin after that, the parent says
             self._outbox.add(_failed(ended, *sizes))
+            self._outbox.flush()
         return True
 
 

@@ -223,6 +223,8 @@ class Processes(OrderThread):
                 remote_function = feed.function(remote_of(found[-1][0].call))
                 remote_function.deaths = 0
                 self._finish(worker, feed, found)
+                if any(type(how) is not bytes for _, how in found) and not worker.ends:
+                    worker.recall() if feed.source.is_held else worker.release()
 
     def _finish(self, worker: Worker, feed: Feed, found: Sequence[tuple[RunningAttempt, Ended | None]]) -> None:
         moves_up = worker.flight[0] if worker.flight else None
