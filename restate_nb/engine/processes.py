@@ -290,12 +290,7 @@ class Processes(OrderThread):
             feed.source.finish(all_raised(attempts, WorkerDied(feed.broken)))
             feed.broken = "" if feed.once else feed.broken
             return True
-        left, broken = feed.without_broken(attempts)
-        if broken:
-            feed.print_last_words(broken[0][0])
-            feed.source.finish(broken, left[0] if left and left[0] is not attempts[0] else None)
-        if left:
-            self._give(worker, feed, left)
+        self._give(worker, feed, attempts)
         return True
 
     def _start_for(self, feed: Feed) -> bool:
@@ -380,6 +375,7 @@ class Processes(OrderThread):
         follows = bool(worker.flight)
         batch = feed.batch(worker, attempts)
         if batch.failed:
+            feed.print_last_words(batch.failed[0][0])
             first = not follows and batch.failed[0][0] is attempts[0]
             feed.source.finish(batch.failed, batch.sent[0] if first and batch.sent else None)
             self._wanting.setdefault(feed)
