@@ -25,7 +25,7 @@ class Shards:
 
     def size(self, positions: Sequence[int]) -> int:
         """Bytes of these items."""
-        return sum(map(self._encoded.size, positions))
+        return self._encoded.size_of(positions)
 
     def cut(self, positions: Sequence[int], most_items: int, most_bytes: int) -> list[Sequence[int]]:
         """The positions of each shard. They depend on nothing that may be another when the cell is run again.
@@ -36,15 +36,13 @@ class Shards:
             most_bytes: of a shard, if it has more than one item.
         """
         shards: list[Sequence[int]] = []
-        begin = size = 0
-        for at, position in enumerate(positions):
-            length = self._encoded.size(position)
-            if at > begin and (at - begin >= most_items or size + length > most_bytes):
-                shards.append(positions[begin:at])
-                begin, size = at, 0
-            size += length
-        if begin < len(positions):
-            shards.append(positions[begin:])
+        ends = self._encoded.lengths(positions).cumsum()
+        begin = taken = 0
+        while begin < len(positions):
+            fit = int(ends.searchsorted(taken + most_bytes, side="right"))
+            end = max(min(fit, begin + most_items), begin + 1)
+            shards.append(positions[begin:end])
+            begin, taken = end, int(ends[end - 1])
         return shards
 
     async def submit(

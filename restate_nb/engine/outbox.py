@@ -170,7 +170,9 @@ class ShardQueue:
         elif attempt.position in self.open:
             if attempt.final:
                 self.open.discard(attempt.position)
-            self._put(attempt.position, attempt.number, attempt.started, attempt.ran, attempt)
+            if attempt.failure is None:
+                self._ended_bytes += len(attempt.value)
+            self._put(attempt)
 
     def add_ok(self, position: int, number: int, started: float, ran: float, value: bytes | msgspec.Raw) -> None:
         """Take the outcome of an item that went well, as `add` does.
@@ -185,18 +187,26 @@ class ShardQueue:
         if position in self.open:
             self.open.discard(position)
             self._ended_bytes += len(value)
-            self._put(position, number, started, ran, value)
+            if (
+                not self.outcomes_waiting and self.in_group is None
+            ):  # from here on as in `_put`, which would cost a call
+                self._since = time.monotonic()
+            self._positions.append(position)
+            self._numbers.append(number)
+            self._started.append(started)
+            self._ran.append(ran)
+            self.outcomes_waiting.append(value)
+            if self._takers or not self.open:
+                self._wake()
 
-    def _put(
-        self, position: int, number: int, started: float, ran: float, value: bytes | msgspec.Raw | Attempt
-    ) -> None:
+    def _put(self, attempt: Attempt) -> None:
         if not self.outcomes_waiting and self.in_group is None:
             self._since = time.monotonic()
-        self._positions.append(position)
-        self._numbers.append(number)
-        self._started.append(started)
-        self._ran.append(ran)
-        self.outcomes_waiting.append(value)
+        self._positions.append(attempt.position)
+        self._numbers.append(attempt.number)
+        self._started.append(attempt.started)
+        self._ran.append(attempt.ran)
+        self.outcomes_waiting.append(attempt)
         if self._takers or not self.open:
             self._wake()
 
@@ -212,7 +222,7 @@ class ShardQueue:
     async def next_group(self) -> bytes:
         """Wait for outcomes, and return a group of all that are there; see `next_attempts`."""
         group = await self.next_attempts()
-        if self._encoded is None or group is not self.in_group:
+        if self._encoded is None:
             self._encoded = encode_group(group)
         return self._encoded
 
@@ -224,12 +234,13 @@ class ShardQueue:
         import asyncio  # noqa: PLC0415 - a third of the start of a worker process, which awaits nothing of this
 
         while self.in_group is None:
-            event = asyncio.Event()
-            # Before the look, or an outcome could slip in between. There may be two who wait: an attempt of the handler
-            # that does not know yet that it is over, and the next one.
-            self._takers.append((asyncio.get_running_loop(), event))
             if not self.outcomes_waiting:
-                await event.wait()
+                event = asyncio.Event()
+                # There may be two who wait: an attempt of the handler that does not know yet that it is over, and the
+                # next one.
+                self._takers.append((asyncio.get_running_loop(), event))
+                if not self.outcomes_waiting:  # none has slipped in between
+                    await event.wait()
             if self.open and len(self.outcomes_waiting) < MAX_GROUP_COUNT:
                 await self._gather()
             if self.in_group is None:

@@ -50,8 +50,7 @@ class Pool:
         threads: Threads | None = None,
         processes: Processes | None = None,
     ) -> None:
-        """`threads` and `processes`: which it shares with other pools, and does not close; without any it has its own.
-        """
+        """`threads`, `processes`: which it shares with other pools, and does not close; without any it has its own."""
         self._loop = loop
         self._lock = lock_of(loop)
         self._threads = threads or Threads()

@@ -206,7 +206,7 @@ class _Printed:
     def sizes(self) -> tuple[int, int]:
         """Of both files, with what is still in Python's buffers."""
         for file in (sys.stdout, sys.stderr):
-            try:
+            try:  # noqa: SIM105 - which is faster, and this is for every item
                 file.flush()
             except (AttributeError, OSError, ValueError):  # the function may have put something else there
                 pass
@@ -289,6 +289,7 @@ class _Worker:
     def serve(self) -> None:
         """Do what is read, until the parent is gone."""
         threading.Thread(target=self._read, name="rnb-reader", daemon=True).start()
+        self._outbox.send(process_frames.framed(process_frames.READY))
         while True:
             todo = self._inbox.take()
             if todo is None:
@@ -337,6 +338,7 @@ class _Worker:
         self._functions[order.function] = Loaded(order.pickled), order.owner
         self._surroundings.after_loading()
         self._shared.loading = None
+        self._outbox.send(process_frames.number_frame(process_frames.LOADED, order.function))
         return True
 
     def _turn_to(self, owner: int, *, loads: bool = False) -> bool:
@@ -378,9 +380,18 @@ class _Worker:
 
 def _failed(report: Report, stdout: int, stderr: int) -> Outcome:
     attempt = report.attempt
-    times = attempt.started, attempt.ran
-    what = attempt.status, attempt.failure, report.pushback
-    return Outcome(attempt.position, attempt.number, stdout, stderr, *times, b"", *what)
+    return Outcome(
+        attempt.position,
+        attempt.number,
+        stdout,
+        stderr,
+        attempt.started,
+        attempt.ran,
+        b"",
+        attempt.status,
+        attempt.failure,
+        report.pushback,
+    )
 
 
 def main(descriptor: int, memory: int) -> None:

@@ -184,6 +184,10 @@ class Group(Sequence[Attempt]):
             found.update(at for at, number in enumerate(self.numbers) if number != 1)
         return sorted(found)
 
+    def raws(self) -> list[bytes]:
+        """The values, each by itself."""
+        return packed.each(self.values, self.ends)
+
     def attempt(self, at: int) -> Attempt:
         """The record at a place from 0."""
         failure = self.failures.get(at)

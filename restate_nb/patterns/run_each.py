@@ -7,13 +7,13 @@ import contextvars
 import functools
 import itertools
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from restate import Context, TerminalError
 
 from restate_nb.engine import seeds
-from restate_nb.engine.codec import decode, encode, has_objects
+from restate_nb.engine.codec import decode_column, encode, has_objects
 from restate_nb.engine.function import is_async
 from restate_nb.engine.group_commit import commit
 from restate_nb.engine.objects import Classes
@@ -80,10 +80,10 @@ async def run_each(
         work = ItemCall(fn, "loop" if is_async(fn) else "thread", context, encode=keep)
         state = _states[key] = _RunState(payloads, work, policy or RunPolicy())
     state.begin_attempt()
-    finals: dict[int, Attempt] = {}
+    groups: list[Group] = []
 
     def on_group(_: bytes, group: Group) -> bool:
-        finals.update((each.position, each) for each in group if each.final)
+        groups.append(group)
         return True
 
     try:
@@ -95,18 +95,20 @@ async def run_each(
     if cancelled:
         raise TerminalError("cancelled", 409)
     rebuild = rebuilder(hints.get("return"))
-    outcomes = (_outcome(finals[position], classes, rebuild) for position in range(len(payloads)))
-    return FanOutResult(tuple(outcomes))
+    outcomes = {each.index: each for group in groups for each in _outcomes(group, classes, rebuild)}
+    return FanOutResult(tuple(map(outcomes.__getitem__, range(len(payloads)))))
 
 
-def _outcome(attempt: Attempt, classes: Classes, rebuild: Rebuild | None) -> Outcome[Any]:
-    if attempt.failure is not None:
-        error = TerminalError(f"{attempt.failure.type}: {attempt.failure.message}")
-        return Outcome(attempt.position, error=error)
-    value = decode(attempt.value, classes)
-    if rebuild is not None and not has_objects(attempt.value):  # else of an earlier version, or a dict
-        value = rebuild(value)
-    return Outcome(attempt.position, value)
+def _outcomes(group: Group, classes: Classes, rebuild: Rebuild | None) -> Iterator[Outcome[Any]]:
+    """What became of those items that have their outcome in this group."""
+    for at, failure in group.failures.items():
+        if failure.retry_in is None:
+            yield Outcome(group.positions[at], error=TerminalError(f"{failure.type}: {failure.message}"))
+    raws = group.raws()
+    good = [at for at in range(len(group)) if at not in group.failures]
+    for at, value in zip(good, decode_column([raws[at] for at in good], classes), strict=True):
+        is_plain = rebuild is not None and not has_objects(raws[at])  # of an earlier version, or a dict
+        yield Outcome(group.positions[at], rebuild(value) if rebuild is not None and is_plain else value)
 
 
 class _RunState:

@@ -40,30 +40,48 @@ def typed_column(values: Sequence[Any]) -> Any:
 class NumbersOrObjects:
     """Values that come in parts, for a column; numbers do not stay objects until the last one is there."""
 
-    def __init__(self) -> None:
-        self._parts: list[Any] = []
+    def __init__(self, count: int) -> None:
+        """`count`: how many will come."""
+        self._count = count
+        self._taken = 0
+        self._numbers: Any = None
+        self._objects: list[Any] | None = None
 
     def add(self, values: list[Any]) -> None:
         """Take the next values."""
-        kinds = set(map(type, values))
-        dtype = _PLAIN.get(kinds.pop()) if len(kinds) == 1 else None
-        try:
-            self._parts.append(values if dtype is None else np.array(values, dtype=dtype))
-        except OverflowError:
-            self._parts.append(values)
+        if self._objects is None:
+            numbers = _as_numbers(values)
+            if numbers is not None and self._numbers is None:
+                self._numbers = np.empty(self._count, dtype=numbers.dtype)
+            if numbers is not None and numbers.dtype == self._numbers.dtype:
+                self._numbers[self._taken : self._taken + len(values)] = numbers
+                self._taken += len(values)
+                return
+            self._objects = [] if self._numbers is None else self._numbers[: self._taken].tolist()
+            self._numbers = None
+        self._objects += values
 
     def typed(self, positions: Any, total: int) -> Any:
         """The column that `typed_column` makes of them at these positions, of numpy, and of None at all others."""
-        dtypes = {getattr(part, "dtype", None) for part in self._parts}
-        if len(dtypes) == 1 and None not in dtypes:
-            return _filled(np.concatenate(self._parts), positions, total)
-        values = [value for part in self._parts for value in (part if isinstance(part, list) else part.tolist())]
+        if self._numbers is not None:
+            return _filled(self._numbers, positions, total)
+        values = self._objects or []
         if len(values) < total:
             column: list[Any] = [None] * total
             for position, value in zip(positions.tolist(), values, strict=True):
                 column[position] = value
             values = column
         return typed_column(values)
+
+
+def _as_numbers(values: list[Any]) -> Any:
+    """They as numpy has them; None where they are not all numbers of one kind that it has."""
+    kinds = set(map(type, values))
+    dtype = _PLAIN.get(kinds.pop()) if len(kinds) == 1 else None
+    try:
+        return None if dtype is None else np.array(values, dtype=dtype)
+    except OverflowError:
+        return None
 
 
 def _filled(numbers: Any, positions: Any, total: int) -> Any:
@@ -93,7 +111,7 @@ def as_frame(columns: Mapping[Any, Any], index: pd.Index[Any]) -> pd.DataFrame:
         name: column.reset_index(drop=True) if isinstance(column, pd.Series) else column
         for name, column in columns.items()
     }
-    frame = pd.DataFrame(plain, index=pd.RangeIndex(len(index)))
+    frame = pd.DataFrame(plain, index=pd.RangeIndex(len(index)), copy=False)
     frame.index = index
     return frame
 

@@ -15,7 +15,7 @@ from restate_nb.engine.output import Line
 from restate_nb.engine.record import OK, STATUS_NAMES, Attempt
 from restate_nb.results.columns import NumbersOrObjects, as_frame, object_column, typed_column
 from restate_nb.results.exports import as_key, label_text
-from restate_nb.results.ledger import PENDING, Ledger
+from restate_nb.results.ledger import PENDING, Ledger, Snapshot
 from restate_nb.results.unreadable import Unreadable, unreadable
 
 COLUMNS = [
@@ -37,6 +37,8 @@ ValuesOf = Callable[[Sequence[bytes], Sequence[int], Instead], list[Any]]
 """Decodes recorded values, given their positions, and what stands for those that cannot be read."""
 
 _ITEM_STATUSES = ("pending", "running", *STATUS_NAMES)
+_FIRST_CODE = len(_ITEM_STATUSES) - len(STATUS_NAMES)
+_OK_CODE = _FIRST_CODE + OK
 
 
 def job_frame(
@@ -58,28 +60,34 @@ def job_frame(
         running: positions that run now.
         submitted: when the job was submitted, in seconds since 1970.
     """
-    now = ledger.snapshot()
+    with ledger.held() as now:
+        columns = _outcomes(now, running, submitted)
+    columns["value"] = _values(ledger, columns["status"].codes == _OK_CODE, values_of)
+    columns["item"] = typed_column(originals if isinstance(originals, (list, tuple, range)) else list(originals))
+    return as_frame({name: columns[name] for name in COLUMNS}, index)
+
+
+def _outcomes(now: Snapshot, running: frozenset[int], submitted: float) -> dict[str, Any]:
+    """What became of the items, but for their values: each column is made with few others beside it."""
     status = np.frombuffer(now.status, dtype=np.uint8)
-    started, first, ran = np.asarray(now.started), np.asarray(now.first_started), np.asarray(now.ran)
-    ended = status != PENDING
-    begun = first > 0
-    codes = np.where(ended, status.astype(np.int8) + 2, 0).astype(np.int8)
+    first, started = np.asarray(now.first_started), np.asarray(now.started)
+    ended, begun = status != PENDING, first > 0
+    codes = np.where(ended, status.astype(np.int8) + _FIRST_CODE, 0).astype(np.int8)
     if running:
         codes[[position for position in running if not ended[position]]] = 1
     failures, total = now.failures, now.total
-    columns = {
-        "item": typed_column(originals if isinstance(originals, (list, tuple, range)) else list(originals)),
-        "value": _values(ledger, status, values_of),
-        "status": pd.Categorical.from_codes(codes, categories=pd.Index(_ITEM_STATUSES)),
-        "error_type": _texts(total, {position: each.type for position, each in failures.items()}),
-        "error": _texts(total, {position: each.message for position, each in failures.items()}),
+    kinds = _texts(total, {position: each.type for position, each in failures.items()})
+    errors = {position: each.message for position, each in failures.items()}
+    return {
+        "finished_at": _times(started + np.asarray(now.ran), ended & (started > 0)),
+        "started_at": _times(first, begun),
+        "queued_s": _where(begun, np.maximum(first - submitted, 0.0)),
+        "run_s": _where(begun, np.array(now.ran_in_all)),
         "attempts": np.array(now.attempts, dtype=np.int64),
-        "queued_s": np.where(begun, np.maximum(first - submitted, 0.0), np.nan),
-        "run_s": np.where(begun, np.asarray(now.ran_in_all), np.nan),
-        "started_at": _times(np.where(begun, first, np.nan)),
-        "finished_at": _times(np.where(ended & (started > 0), started + ran, np.nan)),
+        "status": pd.Categorical.from_codes(codes, categories=pd.Index(_ITEM_STATUSES)),
+        "error_type": kinds,
+        "error": _texts(total, errors) if errors else kinds.copy(),  # Arrow shares what is the same
     }
-    return as_frame({name: columns[name] for name in COLUMNS}, index)
 
 
 def with_columns(frame: pd.DataFrame, more: Mapping[str, Any]) -> pd.DataFrame:
@@ -89,7 +97,8 @@ def with_columns(frame: pd.DataFrame, more: Mapping[str, Any]) -> pd.DataFrame:
     columns: dict[str, Any] = {}
     for name, values in more.items():
         if name.endswith("_at"):
-            columns[name] = _times(np.array(values, dtype=np.float64))
+            seconds = np.array(values, dtype=np.float64)
+            columns[name] = _times(seconds, ~np.isnan(seconds))
         elif name.endswith("_retries"):
             columns[name] = pd.array(values, dtype="Int64")
         else:
@@ -115,9 +124,9 @@ def attempts_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
             "status": pd.Categorical.from_codes(statuses, categories=pd.Index(STATUS_NAMES)),
             "error_type": _texts(len(attempts), {row: each.type for row, each in failures.items()}),
             "error": _texts(len(attempts), {row: each.message for row, each in failures.items()}),
-            "started_at": _times(started),
+            "started_at": _times(started, np.isfinite(started)),
             "run_s": ran,
-            "finished_at": _times(started + ran),
+            "finished_at": _times(started + ran, np.isfinite(started)),
         },
         columns=ATTEMPT_COLUMNS,
     )
@@ -251,9 +260,9 @@ def _fields(value: Any) -> dict[Any, Any] | None:
     return None
 
 
-def _values(ledger: Ledger, status: Any, values_of: ValuesOf) -> Any:
-    positions = np.flatnonzero(status == OK)
-    column = NumbersOrObjects()
+def _values(ledger: Ledger, went_well: Any, values_of: ValuesOf) -> Any:
+    positions = np.flatnonzero(went_well)
+    column = NumbersOrObjects(len(positions))
     at = 0
     for part in ledger.raws_in_parts(positions):
         column.add(values_of(part, positions[at : at + len(part)].tolist(), unreadable))
@@ -267,8 +276,16 @@ def _texts(count: int, known: dict[int, str]) -> Any:
     return pd.array([None, *known.values()], dtype="string").take(places)
 
 
-def _times(seconds: Any) -> Any:
-    micros = np.full(len(seconds), np.iinfo(np.int64).min, dtype=np.int64)
-    known = ~np.isnan(seconds)
-    micros[known] = np.round(seconds[known] * 1e6).astype(np.int64)
+def _where(known: Any, numbers: Any) -> Any:
+    """The numbers that are known; it changes the column that it is given."""
+    numbers[~known] = np.nan
+    return numbers
+
+
+def _times(seconds: Any, known: Any) -> Any:
+    """Times in seconds since 1970 as a column, of those that are `known`."""
+    exact = np.where(known, seconds, 0.0)
+    exact *= 1e6
+    micros = np.round(exact, out=exact).astype(np.int64)
+    micros[~known] = np.iinfo(np.int64).min
     return pd.DatetimeIndex(micros.view("M8[us]")).tz_localize("UTC").array

@@ -10,6 +10,7 @@ import threading
 from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from restate_nb.engine.outbox import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, OK, Attempt, Failure, Group
 from restate_nb.results.failure_store import FailureStore, bare
 from restate_nb.results.progress import ErrorGroup
-from restate_nb.results.spool import Spool
+from restate_nb.results.spool import AT_ONCE, Spool
 
 PENDING = 255
 
@@ -259,6 +260,26 @@ class Ledger:
                 list(self.earlier),
             )
 
+    @contextmanager
+    def held(self) -> Iterator[Snapshot]:
+        """A snapshot to look at here and now. When all items have ended nobody waits to add to them, and it is no copy
+        but what all add to, held still."""
+        if not self.complete:
+            yield self.snapshot()
+            return
+        with self._lock:
+            yield Snapshot(
+                self.total,
+                bytes(self.status),
+                self.attempts,
+                self.first_started,
+                self.started,
+                self.ran,
+                self.ran_in_all,
+                self.failures.all_bare(),
+                self.earlier,
+            )
+
     def retime(self, position: int, started: float, ran: float) -> None:
         """Put the times of an item's last attempt right, in seconds; of what has ended."""
         with self._lock:
@@ -281,8 +302,10 @@ class Ledger:
 
     def raws_in_parts(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[list[bytes]]:
         """The same, many at a time, and never more than some MB."""
-        places = np.asarray(self._value_at)[np.asarray(positions, dtype=np.int64)]
-        return self._values.in_parts(places.astype(np.int64) - 1)
+        value_at = np.asarray(self._value_at)
+        for begin in range(0, len(positions), AT_ONCE):
+            places = value_at[np.asarray(positions[begin : begin + AT_ONCE], dtype=np.int64)]
+            yield from self._values.in_parts(places.astype(np.int64) - 1)
 
     def tally(self, round_: int) -> tuple[int, int]:
         """How many items failed in a round, and how many ended in it, cancelled ones left out."""

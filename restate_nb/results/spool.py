@@ -108,7 +108,7 @@ class Spool(Sequence[bytes]):
         """The byte strings at these positions."""
         with self._lock:
             if len(positions) > _FEW:
-                return self._take_many(np.asarray(positions, dtype=np.int64))
+                return self._take_many(_column(positions))
             ends = self._ends
             return [self._bytes(ends[position - 1] if position else 0, ends[position]) for position in positions]
 
@@ -177,6 +177,19 @@ class Spool(Sequence[bytes]):
         """How long one is."""
         return self._ends[position] - (self._ends[position - 1] if position else 0)
 
+    def size_of(self, positions: Sequence[int]) -> int:
+        """How long these are together."""
+        if isinstance(positions, range) and positions.step == 1 and positions:
+            return self._ends[positions[-1]] - (self._ends[positions[0] - 1] if positions[0] else 0)
+        return int(self.lengths(positions).sum())
+
+    def lengths(self, positions: Sequence[int]) -> Any:
+        """How long each of these is, as a column of numpy."""
+        places = _column(positions)
+        with self._lock:
+            starts, ends = self._bounds(places) if len(places) else (places, places)
+        return ends - starts
+
     def sizes(self) -> Iterator[int]:
         """How long each byte string is."""
         start = 0
@@ -193,3 +206,9 @@ class Spool(Sequence[bytes]):
     def _span(self, start: int, end: int) -> bytes:
         with self._lock:
             return self._bytes(start, end)
+
+
+def _column(positions: Sequence[int]) -> Any:
+    if isinstance(positions, range):
+        return np.arange(positions.start, positions.stop, positions.step, dtype=np.int64)
+    return np.asarray(positions, dtype=np.int64)

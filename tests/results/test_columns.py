@@ -37,7 +37,7 @@ def test_a_column_that_comes_in_parts_is_that_of_all_values(kind: str, missing: 
     total = rng.choice([1, 2, 9, 30])
     positions = sorted(rng.sample(range(total), rng.randrange(total + 1) if missing else total))
     values = [rng.choice(KINDS[kind]) for _ in positions]
-    parts = NumbersOrObjects()
+    parts = NumbersOrObjects(len(values))
     at = 0
     while at < len(values):
         size = rng.choice([1, 3, 100])
@@ -53,4 +53,4 @@ def test_a_column_that_comes_in_parts_is_that_of_all_values(kind: str, missing: 
 
 
 def test_an_empty_column_is_one_of_objects() -> None:
-    assert NumbersOrObjects().typed(np.array([], dtype=np.int64), 0).dtype == object
+    assert NumbersOrObjects(0).typed(np.array([], dtype=np.int64), 0).dtype == object

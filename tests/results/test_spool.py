@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -30,10 +31,32 @@ def test_a_spool_gives_back_what_was_appended(monkeypatch: pytest.MonkeyPatch, i
     assert len(spool) == 200 and list(spool) == raws and spool[-1] == raws[-1] and spool[5:20:3] == raws[5:20:3]
     assert list(spool.sizes()) == [spool.size(each) for each in range(200)] == list(map(len, raws))
     assert b"".join(spool.chunks()) == b"".join(raws)
-    chosen = rng.sample(range(200), 50)
-    assert spool.take(chosen) == [raws[each] for each in chosen]
+    for chosen in (rng.sample(range(200), 50), range(7, 150), range(150, 7, -3), range(0), [3]):
+        assert spool.take(chosen) == [raws[each] for each in chosen]
+        assert spool.lengths(chosen).tolist() == [len(raws[each]) for each in chosen]
+        assert spool.size_of(chosen) == sum(len(raws[each]) for each in chosen)
     with pytest.raises(IndexError):
         spool[200]
+
+
+@pytest.mark.parametrize("in_memory", [10, 1_000, 10**9], ids=["file at once", "file later", "no file"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_run_is_taken_as_if_one_by_one_also_past_four_gigabytes(
+    monkeypatch: pytest.MonkeyPatch, in_memory: int, seed: int
+) -> None:
+    print("seed", seed)
+    rng = random.Random(seed)
+    monkeypatch.setattr(module, "FOUR_GB", rng.choice([0, 100, 2**32 - 1]))
+    spool, known = Spool(in_memory=in_memory), list[bytes]()
+    for _ in range(20):
+        raws = [rng.randbytes(rng.choice([0, 1, 7, 60])) for _ in range(rng.choice([0, 1, 30]))]
+        spool.extend(memoryview(b"".join(raws)), np.cumsum([len(raw) for raw in raws], dtype=np.int64))
+        known += raws
+        if rng.random() < 0.5:
+            spool.append(b"alone")
+            known.append(b"alone")
+    assert list(spool) == known
+    assert spool.take(range(len(known))) == known
 
 
 def test_an_empty_one_has_nothing() -> None:
@@ -128,3 +151,12 @@ def test_values_read_one_by_one_come_in_order_and_few_are_read_at_once(monkeypat
     assert max(taken) <= 1_000 + 600
     assert len(taken) < len(order)
     assert list(spool.each([])) == []
+
+
+def test_sizes_are_told_at_any_positions() -> None:
+    spool = Spool([b"a" * size for size in (3, 0, 5, 1, 7)])
+    assert spool.lengths(range(5)).tolist() == [3, 0, 5, 1, 7]
+    assert spool.lengths(range(1, 5, 2)).tolist() == [0, 1]
+    assert spool.lengths([4, 0, 0]).tolist() == [7, 3, 3]
+    assert spool.lengths([]).tolist() == []
+    assert Spool().lengths(range(0)).tolist() == []
