@@ -45,7 +45,7 @@ def test_small_measures_both_sides_and_writes_report_pictures_and_table(tmp_path
     for ground in ("light", "dark"):
         with Image.open(tmp_path / f"m-{ground}.png") as picture:
             corners[ground] = picture.convert("L").getpixel((0, 0))
-            assert picture.width == 1520
+            assert picture.width == 1064
     assert corners["light"] == 255 and corners["dark"] < 40
 
     again = run(tmp_path, "--report", "m.json", "--json", "none.json", "--markdown")

@@ -63,9 +63,9 @@ def test_a_path_that_became_slower_fails_and_is_named(checkout: Path, monkeypatc
     git(checkout, "commit", "--quiet", "-a", "-m", "ten times slower")
     monkeypatch.setattr(regress, "PROBES", ["codec"])
     with closing(regress.Side("fast", ROOT)) as fast, closing(regress.Side("slow", checkout)) as slow:
-        ratios, _ = regress.measure(fast, slow, time.monotonic(), 8)
+        ratios, _ = regress.measure(fast, slow, time.monotonic(), 3)
         assert regress.is_slower(ratios["codec"], 1.3), ratios
-        ratios, _ = regress.measure(slow, fast, time.monotonic(), 8)
+        ratios, _ = regress.measure(slow, fast, time.monotonic(), 3)
         assert not regress.is_slower(ratios["codec"], 1.3), ratios
 
 

@@ -39,7 +39,7 @@ def draw(measured: Sequence[Measured], path: Path) -> list[Path]:
     for file, ground in zip(made, GROUNDS.values(), strict=True):
         figure = Figure(figsize=(7.6, 0.36 * len(measured) + 0.9), layout="constrained", facecolor=ground.ground)
         _bars(figure.subplots(), measured, ground)
-        figure.savefig(file, dpi=200)
+        figure.savefig(file, dpi=140)
     return made
 
 

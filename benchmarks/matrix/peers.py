@@ -68,7 +68,7 @@ def into_a_file(work: Callable[[Any], Any], threads: int) -> Callable[[Iterable[
 
     def run(items: Iterable[Any]) -> list[Any]:
         values, synced = [], 0
-        with ThreadPoolExecutor(threads) as pool, tempfile.TemporaryFile() as file:
+        with ThreadPoolExecutor(threads) as pool, tempfile.NamedTemporaryFile() as file:
             for value in pool.map(work, items):
                 pickle.dump(value, file, protocol=5)
                 values.append(value)

@@ -7,10 +7,9 @@ import gc
 import json
 import os
 import platform
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -45,10 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.report is None:
-        measured = measure(arguments.rows, 1 if arguments.small else arguments.repeat, 20 if arguments.small else 1)
-        report = {"machine": machine(), "rows": [asdict(each) for each in measured]}
-        report["ratios"] = {each.name: statistics.median(each.ratios) for each in measured}
-        arguments.json.write_text(json.dumps(report, indent=1))
+        measured = []
+        repeat, divisor = (1, 20) if arguments.small else (arguments.repeat, 1)
+        for each in measure(arguments.rows, repeat, divisor):
+            measured.append(each)
+            write(arguments.json, measured)  # what is measured is kept, whatever comes next
     report = json.loads((arguments.report or arguments.json).read_text())
     measured = [Measured(**each) for each in report["rows"]]
     rows = table_of(measured)
@@ -61,7 +61,13 @@ def run(arguments: argparse.Namespace) -> None:
         put_between(PAGE, "matrix", [*pictures(arguments.chart), about(report), "", *markdown(rows)])
 
 
-def measure(names: Sequence[str] | None, repeat: int, divisor: int) -> list[Measured]:
+def write(path: Path, measured: Sequence[Measured]) -> None:
+    report: dict[str, Any] = {"machine": machine(), "rows": [asdict(each) for each in measured]}
+    report["ratios"] = {each.name: each.ratio for each in measured}
+    path.write_text(json.dumps(report, indent=1))
+
+
+def measure(names: Sequence[str] | None, repeat: int, divisor: int) -> Iterator[Measured]:
     """The rows of these names, one after the other; all for None.
 
     Args:
@@ -76,7 +82,6 @@ def measure(names: Sequence[str] | None, repeat: int, divisor: int) -> list[Meas
 
     if unknown := set(names or ()) - {row.name for row in ROWS}:
         raise SystemExit(f"No such rows: {', '.join(unknown)}. There are: {', '.join(row.name for row in ROWS)}")
-    found = []
     with (
         tempfile.TemporaryDirectory() as folder,
         rnb.start("benchmark", data_dir=f"{folder}/.restate", listen="tcp"),
@@ -84,12 +89,12 @@ def measure(names: Sequence[str] | None, repeat: int, divisor: int) -> list[Meas
         for row in ROWS:
             if names is None or row.name in names:
                 count = max(row.count // divisor, FEWEST)
-                found.append(Measured(row.name, row.work, row.peer, count, row.wanted))
+                found = Measured(row.name, row.work, row.peer, count, row.wanted)
                 with row.make() as (function, peer):
-                    measure_row(row, function, peer, found[-1], repeat)
-                told = f"{found[-1].their_rate:>10,.0f}/s {found[-1].our_rate:>10,.0f}/s {found[-1].ratio:>7.2f}"
+                    measure_row(row, function, peer, found, repeat)
+                told = f"{found.their_rate:>10,.0f}/s {found.our_rate:>10,.0f}/s {found.ratio:>7.2f}"
                 print(f"{row.name:<16}{told}", flush=True)
-    return found
+                yield found
 
 
 def measure_row(
@@ -129,7 +134,7 @@ def table_of(measured: Sequence[Measured]) -> list[list[str]]:
     rows = [["work", "peer", "items", "peer's rate", "restate_nb", "share", "pairs", "wanted"]]
     for each in measured:
         pairs = f"{min(each.ratios):.2f} to {max(each.ratios):.2f}"
-        rates = [f"{rate:,.0f}/s" for rate in (each.their_rate, each.our_rate)]
+        rates = [f"{rate:,.{0 if rate >= 100 else 1}f}/s" for rate in (each.their_rate, each.our_rate)]
         wanted = "" if each.wanted is None else f"{each.wanted:.2f}"
         rows.append([each.work, each.peer, f"{each.count:,}", *rates, f"{each.ratio:.2f}", pairs, wanted])
     return rows

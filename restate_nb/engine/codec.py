@@ -64,15 +64,16 @@ def encode(value: Any, classes: Classes | None = None) -> bytes:
     """
     kind = type(value)
     try:
-        if kind is int and LOWEST <= value <= HIGHEST:
+        if (kind is int and LOWEST <= value <= HIGHEST) or (kind is float and value - value == 0):  # it is finite
             return _encode(value)
         if (
             kind in AS_THEY_ARE
-            or (kind is float and isfinite(value))
             or (kind is dict and is_plain_dict(value, MAX_DEPTH))
             or (kind is list and is_plain_list(value, MAX_DEPTH))
         ):
             raw = _encode(value)
+        elif kind is tuple and is_plain_list(value, MAX_DEPTH - 1):
+            raw = b'{"$rnb":"tuple","v":%b}' % _encode(value)
         else:
             raw = _encode(writer_for(classes).whole(value))
     except UnicodeEncodeError:
@@ -92,7 +93,7 @@ def as_shown(value: object) -> bytes:
     form of JSON as its `repr`. It does not come back as what it was. Never raises."""
     try:
         try:
-            return _encode(_Shown(None, False).whole(value))
+            return _encode(_SHOWN.whole(value))
         except UnicodeEncodeError:
             return _encoded_in_any_text(_Shown, value, None)
         except RecursionError:
@@ -142,15 +143,28 @@ def decode(raw: bytes | msgspec.Raw, classes: Classes | None = None) -> Any:
         raw = bytes(raw)
     try:
         value = _decode(raw)
-        if _DOLLAR in raw and raw.find(_TAG_BYTES) >= 0:
-            return _READER_OF_NONE.revive(value) if classes is None else _reader_for(classes).revive(value)
-        return value
+        return _reader_for(classes).whole(value, raw) if _DOLLAR in raw and raw.find(_TAG_BYTES) >= 0 else value
     except RecursionError:
         raise _read_too_deep() from None
 
 
 def _read_too_deep() -> ValueError:
     return ValueError("Not a value that restate_nb wrote: it is nested too deeply.")
+
+
+def calling(fn: Callable[[Any], Any], classes: Classes | None) -> Callable[[bytes], Any]:
+    """What calls a function with the value that is read from bytes: `fn(decode(raw, classes))`, at less cost."""
+
+    def call(raw: bytes) -> Any:
+        try:
+            value = _decode(raw)
+        except RecursionError:
+            raise _read_too_deep() from None
+        if type(raw) is not bytes or (_DOLLAR in raw and raw.find(_TAG_BYTES) >= 0):
+            value = decode(raw, classes)
+        return fn(value)
+
+    return call
 
 
 Instead = Callable[[Exception, bytes], Any]
@@ -202,36 +216,35 @@ def _part_of_column(values: Sequence[bytes], classes: Classes | None, instead: I
     except (ValueError, RecursionError):
         column = []
     if len(column) != len(values) or lines.count(b"\n") != len(values) - 1:
-        return [_read(decode, raw, raw, classes, instead) for raw in values]
+        return [_one_of_column(raw, classes, instead) for raw in values]
     if _TAG_BYTES in lines:
+        whole = _reader_for(classes).whole
         for place, raw in enumerate(values):
-            if _DOLLAR in raw and _TAG_BYTES in raw:
-                column[place] = _read(_revived, column[place], raw, classes, instead)
+            if _DOLLAR in raw and raw.find(_TAG_BYTES) >= 0:
+                try:
+                    column[place] = whole(column[place], raw)
+                except Exception as error:  # a class of the user's own may do anything when it is made again
+                    if isinstance(error, RecursionError):
+                        error = _read_too_deep()
+                    if instead is None:
+                        raise error from None
+                    column[place] = instead(error, raw)
     return column
 
 
-def _read(
-    way: Callable[[Any, Classes | None], Any], of: Any, raw: bytes, classes: Classes | None, instead: Instead | None
-) -> Any:
+def _one_of_column(raw: bytes, classes: Classes | None, instead: Instead | None) -> Any:
+    if instead is None:
+        return decode(raw, classes)
     try:
-        return way(of, classes)
-    except Exception as error:  # a class of the user's own may do anything when it is made again
-        if instead is None:
-            raise
+        return decode(raw, classes)
+    except Exception as error:  # as above
         return instead(error, raw)
-
-
-def _revived(value: Any, classes: Classes | None) -> Any:
-    """What was written, of what JSON made of it."""
-    try:
-        return _reader_for(classes).revive(value)
-    except RecursionError:
-        raise _read_too_deep() from None
 
 
 def has_objects(raw: bytes | msgspec.Raw) -> bool:
     """Whether a value may hold objects that carry their class; what holds none may be an earlier version's."""
-    return _OBJECT.search(bytes(raw)) is not None
+    raw = bytes(raw)
+    return _DOLLAR in raw and _OBJECT.search(raw) is not None
 
 
 _OBJECT = re.compile(rb'"\$rnb":"(?:object|model|enum|flag|namedtuple|scalar)"')
@@ -258,8 +271,6 @@ class Writer:
     def whole(self, value: Any) -> Any:
         """A value that is not plain as JSON's own types, all else tagged."""
         kind = type(value)
-        if kind is tuple and not self.surrogates and is_plain_list(value, MAX_DEPTH - 1):
-            return {TAG: "tuple", "v": value}
         if kind is list:
             return self.elements(value, MAX_DEPTH)
         if kind is dict:
@@ -440,6 +451,7 @@ class _Shown(Writer):
 
 
 _OF_ANY_CLASS: Final = Writer(None, False)
+_SHOWN: Final = _Shown(None, False)
 
 # ---------------------------------------------------------------- reading
 
@@ -452,25 +464,37 @@ class _Reader:
     def __init__(self, classes: Classes | None) -> None:
         self._classes = classes
 
+    def whole(self, value: Any, raw: bytes) -> Any:
+        """What was written, of what JSON made of it. `raw` has a tag in it."""
+        if raw.count(b"$") == 1 and type(value) is dict:  # so that there is nothing to look for within it
+            tag = value.get(TAG)
+            if tag is not None:
+                return self._tagged(value, tag, _as_it_is)
+        return self.revive(value)
+
     def revive(self, value: Any) -> Any:
+        """The same, of a value that may lie within another."""
         kind = type(value)
         if kind is list:
             return self._elements(value)
         if kind is not dict:
             return value
         tag = value.get(TAG)
-        if tag is None:
-            if HOLDERS.isdisjoint(map(type, value.values())):
-                return value
-            revive = self.revive
-            return {key: revive(each) if type(each) in HOLDERS else each for key, each in value.items()}
+        if tag is not None:
+            return self._tagged(value, tag, self.revive)
+        if HOLDERS.isdisjoint(map(type, value.values())):
+            return value
+        revive = self.revive
+        return {key: revive(each) if type(each) in HOLDERS else each for key, each in value.items()}
+
+    def _tagged(self, value: dict[str, Any], tag: Any, read: Read) -> Any:
         try:
             if tag == "tuple":
                 content = value["v"]
-                return tuple(self._elements(content) if type(content) is list else map(self.revive, content))
+                return tuple(read(content) if type(content) is list else map(read, content))
             if tag in objects.KINDS:
-                return objects.read(value, self.revive, self._classes)
-            return _READERS[tag](value, self.revive)
+                return objects.read(value, read, self._classes)
+            return _READERS[tag](value, read)
         except ImportError as error:
             raise NotReadable(f"It needs a package that is not here: {error}.") from error
         except (LookupError, TypeError, AttributeError, ArithmeticError, OSError, re.error) as error:
@@ -478,12 +502,23 @@ class _Reader:
             raise ValueError(f"Not a value that restate_nb wrote: {str(value)[:200]}") from error
 
     def _elements(self, value: list[Any]) -> list[Any]:
-        if HOLDERS.isdisjoint(map(type, value)):
+        kinds = set(map(type, value))
+        if HOLDERS.isdisjoint(kinds):
             return value
         revive = self.revive
+        if kinds == _DICTS and {each.get(TAG) == "tuple" for each in value} == {True}:
+            contents = [each.get("v") for each in value]
+            if set(map(type, contents)) == _LISTS and HOLDERS.isdisjoint(map(type, chain.from_iterable(contents))):
+                return list(map(tuple, contents))
         return [revive(each) if type(each) in HOLDERS else each for each in value]
 
 
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_DICTS: Final = frozenset({dict})
+_LISTS: Final = frozenset({list})
 _READER_OF_NONE: Final = _Reader(None)
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from restate_nb.engine import process_child, seeds
 from restate_nb.engine.attempt import ItemCall, Remote
-from restate_nb.engine.codec import Instead, decode, decode_column, encode, has_objects
+from restate_nb.engine.codec import Instead, calling, decode, decode_column, encode, has_objects
 from restate_nb.engine.keepable import why_unkeepable
 from restate_nb.engine.objects import Classes
 from restate_nb.engine.structure import Rebuild, classes_of, parameter_annotations, rebuilder
@@ -334,7 +334,7 @@ class Function:
         if self.passing == "value":
             rebuild = self._rebuilds.get(0)
             if rebuild is None:
-                return lambda raw: fn(decode(raw, classes))
+                return calling(fn, classes)
             return lambda raw: fn(rebuild(decode(raw, classes)))
         rebuilds = self._rebuilds
         if self.passing == "args":
@@ -359,6 +359,23 @@ class Function:
         if self.passing == "args":
             return type(value)(_rebuilt(enumerate(value), self._rebuilds).values())
         return _rebuilt(value.items(), self._rebuilds)
+
+    def item_column(self, raws: Sequence[bytes], instead: Instead) -> list[Any]:
+        """Many encoded items as `item` gives them one by one.
+
+        Args:
+            raws: the items.
+            instead: what stands for those that cannot be read back.
+        """
+        if not self._rebuilds:
+            return decode_column(raws, self.classes, instead)
+        column = []
+        for raw in raws:
+            try:
+                column.append(self.item(raw))
+            except Exception as error:  # a class of the user's own may do anything when it is made again
+                column.append(instead(error, raw))
+        return column
 
     # ------------------------------------------------------------ before anything is started
 

@@ -176,6 +176,7 @@ class Shape:
         is_struct: whether it is one of msgspec.
         write: writes such an object; `state_of` gives the fields of one that is written as nothing else, where that is
             simple, else it is None.
+        in_dict: whether that is what is in their `__dict__`.
         is_plain_row: whether they are named tuples, and nothing else.
         fields: of named tuples.
     """
@@ -193,6 +194,7 @@ class Shape:
         self.state_of: State | None = None
         if not (_is_model(kind) or issubclass(kind, (enum.Enum, *_BUILTINS))):
             self.state_of = _state_getter(kind, self.names)
+        self.in_dict = self.state_of is not None and kind.__dictoffset__ != 0
 
     @functools.cached_property
     def required(self) -> frozenset[str]:
@@ -432,7 +434,8 @@ def look_alike(name: str, fields: tuple[str, ...]) -> type:
 
 def _as_object(shape: Shape, state: dict[str, Any]) -> Any:
     kind, fields = shape.kind, shape.names
-    if tuple(state) != fields:
+    complete = tuple(state) == fields
+    if not complete:
         state = {**_defaults(kind, state), **state}
         lacking = [name for name in fields if name not in state and name in shape.required]
         unknown = [] if shape.is_open else [name for name in state if name not in fields]
@@ -448,6 +451,9 @@ def _as_object(shape: Shape, state: dict[str, Any]) -> Any:
                 msgspec.structs.force_setattr(struct, name, each)
         return struct
     value: Any = object.__new__(kind)
+    if complete and shape.in_dict:
+        value.__dict__.update(state)
+        return value
     put = object.__setattr__
     for name, each in state.items():
         put(value, name, each)

@@ -45,9 +45,9 @@ FAIL_FAST: Final = "FailFast"
 
 _RECORD_BYTES = 32  # a record without its value
 
-GATHER_SECONDS: Final = 0.005
-"""A group is taken no sooner than this after the one before, unless nothing more can come: each costs the interpreter
-half a millisecond, however many outcomes it has."""
+GATHER_SECONDS: Final = 0.02
+"""A group is taken no sooner than this after the one before, unless nothing more can come: each costs this process and
+the server a millisecond or two, however many outcomes it has, and where items compute there is no core to spare."""
 
 _BURST_SECONDS: Final = 0.001  # what ends in the same moment goes along with the first
 

@@ -50,8 +50,7 @@ class Pool:
         threads: Threads | None = None,
         processes: Processes | None = None,
     ) -> None:
-        """`threads` and `processes`: which it shares with other pools, and does not close; without any it has its own.
-        """
+        """`threads`, `processes`: which it shares with other pools, and does not close; without any it has its own."""
         self._loop = loop
         self._lock = lock_of(loop)
         self._threads = threads or Threads()
@@ -113,6 +112,11 @@ class Pool:
     def is_plain(self) -> bool:
         """Whether nothing but `concurrency` holds items up."""
         return self._limiter.is_plain
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing may begin: it is paused, or has stopped."""
+        return self._paused or self._closed or bool(self.stopped)
 
     @property
     def waiting(self) -> bool:

@@ -38,6 +38,7 @@ _LAST_WORDS: Final = 2.0  # seconds for the interpreter's own end once the paren
 _SEND_EVERY: Final = 0.01  # seconds between groups of outcomes, while there are further items
 _MANY_BYTES: Final = 128 * 1024  # of outcomes, which are sent at once
 _READ: Final = 1 << 18
+_now = time.monotonic
 
 
 # ---------------------------------------------------------------- the function, as it is pickled
@@ -206,7 +207,7 @@ class _Printed:
     def sizes(self) -> tuple[int, int]:
         """Of both files, with what is still in Python's buffers."""
         for file in (sys.stdout, sys.stderr):
-            try:
+            try:  # noqa: SIM105 - which is faster, and this is for every item
                 file.flush()
             except (AttributeError, OSError, ValueError):  # the function may have put something else there
                 pass
@@ -243,7 +244,7 @@ class _Outbox:
         self._group.append(encoded)
         self._size += len(encoded)
         self._shared.end()
-        if self._size > _MANY_BYTES or time.monotonic() - self._sent > _SEND_EVERY:
+        if self._size > _MANY_BYTES or _now() - self._sent > _SEND_EVERY:
             self.flush()
 
     def flush(self) -> None:
@@ -282,13 +283,18 @@ class _Worker:
         self._owner = 0
         self._surroundings = Surroundings()
         self._memory = own_memory()
-        self._process = os.getpid()
+        self._forked = False
+        os.register_at_fork(after_in_child=self._note_fork)
         self._serial = 0
         self._sizes = 0, 0
+
+    def _note_fork(self) -> None:
+        self._forked = True
 
     def serve(self) -> None:
         """Do what is read, until the parent is gone."""
         threading.Thread(target=self._read, name="rnb-reader", daemon=True).start()
+        self._outbox.send(process_frames.framed(process_frames.READY))
         while True:
             todo = self._inbox.take()
             if todo is None:
@@ -337,6 +343,7 @@ class _Worker:
         self._functions[order.function] = Loaded(order.pickled), order.owner
         self._surroundings.after_loading()
         self._shared.loading = None
+        self._outbox.send(process_frames.number_frame(process_frames.LOADED, order.function))
         return True
 
     def _turn_to(self, owner: int, *, loads: bool = False) -> bool:
@@ -366,21 +373,32 @@ class _Worker:
         self._serial += 1
         attempt = RunningAttempt(Entry(position, payload, number), loaded.retry)
         ended = loaded.run(attempt, self._loop.wait_for)
-        if os.getpid() != self._process:  # the function has forked, and this is not the worker
+        if self._forked:  # the function has, and this is not the worker
             os._exit(0)
         self._sizes = sizes = self._printed.sizes()
         if isinstance(ended, bytes):
             self._outbox.add(Outcome(position, number, *sizes, attempt.started, attempt.ran, ended))
         else:
+            self._shared.hold = True  # whether more is to begin after that, the parent says
             self._outbox.add(_failed(ended, *sizes))
+            self._outbox.flush()
         return True
 
 
 def _failed(report: Report, stdout: int, stderr: int) -> Outcome:
     attempt = report.attempt
-    times = attempt.started, attempt.ran
-    what = attempt.status, attempt.failure, report.pushback
-    return Outcome(attempt.position, attempt.number, stdout, stderr, *times, b"", *what)
+    return Outcome(
+        attempt.position,
+        attempt.number,
+        stdout,
+        stderr,
+        attempt.started,
+        attempt.ran,
+        b"",
+        attempt.status,
+        attempt.failure,
+        report.pushback,
+    )
 
 
 def main(descriptor: int, memory: int) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
+from restate_nb.engine import process_frames
 from restate_nb.engine.attempt import Ended, ItemCall, Remote, Report, RunningAttempt
 from restate_nb.engine.process_frames import Outcome
-from restate_nb.engine.process_worker import Worker
+from restate_nb.engine.process_worker import Worker, print_for
 from restate_nb.engine.record import OK, Attempt
 from restate_nb.engine.runner import RunnerContext, Source
 from restate_nb.engine.surroundings import here
+from restate_nb.errors import WorkerDied
 
 TARGET: Final = 0.03
 """Seconds of work in a batch: a hundred times what it costs to hand it over."""
@@ -88,6 +90,20 @@ class Function:
         self.broken = ""
 
 
+class Batch(NamedTuple):
+    """What is sent at once.
+
+    Attributes:
+        sent: the attempts.
+        failed: how those end that cannot be sent.
+        frames: what is written.
+    """
+
+    sent: list[RunningAttempt]
+    failed: list[tuple[RunningAttempt, Ended | None]]
+    frames: list[bytes]
+
+
 class Feed:
     """One pool's use of worker processes. All but `workers` is used by their one thread.
 
@@ -100,8 +116,15 @@ class Feed:
         owner: the number of its present functions, which are brought together.
         provided: when they were, on `time.monotonic`.
         place: where that was.
+        prepared: those of them that a worker may load before there are items.
         workers: those that have items of it.
+        starting: how many are being started for it.
         refusals: how often in a row the machine gave no worker although there was none.
+        deaths: how many workers have ended in a row that were started for it, before they were ready.
+        broken: why no more are started; empty while they are.
+        last_words: what the last of them has printed, by stream.
+        once: whether that counts for one item only, since it may be another matter in a moment.
+        has_freed: whether a place of `concurrency` was given back, and nobody was told.
     """
 
     def __init__(
@@ -113,13 +136,17 @@ class Feed:
         self.refused = refused
         self.pace = Pace()
         self.workers: tuple[Worker, ...] = ()
-        self.refusals = 0
+        self.starting = self.refusals = 0
+        self.last_words: list[tuple[str, str]] = []
+        self.has_freed = False
         self._functions: dict[bytes, Function] = {}
         self.renew()
 
     def renew(self) -> None:
         """Functions are brought anew: what they import may be another by now."""
         self._functions = {}
+        self.prepared: list[Function] = []
+        self.deaths, self.broken, self.once = 0, "", False
         self.owner = next(_numbers)
         self.provided = time.monotonic()
         self.place = here()
@@ -130,6 +157,44 @@ class Feed:
         if found is None:
             found = self._functions[remote.function] = Function(remote.function, self.owner)
         return found
+
+    def print_last_words(self, attempt: RunningAttempt) -> None:
+        """Print what a worker printed that ended before it got an item, for this one."""
+        words, self.last_words = self.last_words, []
+        for stream, text in words:
+            if text:
+                print_for(attempt, stream, text)
+
+    def batch(self, worker: Worker, attempts: list[RunningAttempt]) -> Batch:
+        """What is to be sent to a worker, for these attempts; where it knows a function not yet, with that."""
+        sent, frames, items, size = [], [], [], 0
+        failed: list[tuple[RunningAttempt, Ended | None]] = []
+        serial, now = worker.serial + len(worker.flight), time.monotonic()
+        remote: Remote | None = None
+        for attempt in attempts:
+            entry = attempt.entry
+            if remote is None or attempt.call.remote is not remote:  # type: ignore[union-attr]
+                remote = remote_of(attempt.call)
+                function = self.function(remote)
+                if function not in worker.functions and not function.broken:
+                    frames.append(process_frames.function_frame(function.id, function.owner, function.pickled))
+                worker.functions[function] = now
+            try:
+                if function.broken:
+                    raise WorkerDied(function.broken)
+                payload = remote.pack(entry.payload)
+            except BaseException as error:  # of the user's classes
+                failed += all_raised([attempt], error)
+                continue
+            attempt.place = worker, serial
+            serial += 1
+            sent.append(attempt)
+            items.append((function.id, entry.position, entry.number, payload))
+            size += len(payload)
+        if items:
+            frames.append(process_frames.batch_frame(items))
+            self.pace.sent(len(items), size)
+        return Batch(sent, failed, frames)
 
     def suits(self, worker: Worker) -> bool:
         """Whether a worker is where the functions were brought, or a later place."""
@@ -144,6 +209,7 @@ class Feed:
     def discard(self, worker: Worker) -> None:
         """It has none any more."""
         worker.feed = None
+        self.has_freed = True
         self.workers = tuple(each for each in self.workers if each is not worker)
 
 

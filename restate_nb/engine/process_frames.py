@@ -12,7 +12,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,6 +29,8 @@ OUTCOMES: Final = 5
 RETURNED: Final = 6
 STALE: Final = 7
 GROWN: Final = 8
+READY: Final = 9
+LOADED: Final = 10
 """Kinds of frames; the first four are the parent's."""
 
 _HEAD: Final = struct.Struct("<BQ")
@@ -123,7 +124,7 @@ class Reader:
         try:
             while len(read) - at >= _HEAD.size:
                 kind, length = _HEAD.unpack_from(read, at)
-                if not FUNCTION <= kind <= GROWN or (kind >= OUTCOMES and length > _MOST):
+                if not FUNCTION <= kind <= LOADED or (kind >= OUTCOMES and length > _MOST):
                     raise BadFrame(f"a frame of kind {kind} and {length} bytes")
                 end = at + _HEAD.size + length
                 if len(read) < end:
@@ -167,7 +168,7 @@ def read_forget(content: bytes) -> list[int]:
 
 def number_frame(kind: int, number: int) -> bytes:
     """A frame that is one number: how many items to keep (RECALL), or were given back (RETURNED); by how many bytes the
-    worker has grown (GROWN)."""
+    worker has grown (GROWN); which function it has loaded (LOADED)."""
     return framed(kind, _NUMBER.pack(number))
 
 
@@ -209,6 +210,7 @@ def read_outcomes(content: bytes) -> Outcomes:
 
 _SIZE: Final = 256 * 1024
 _BOX: Final = 128  # where the box begins
+_BEGUN: Final = struct.Struct("=ddQQ")
 _LENGTH: Final = struct.Struct("<I")
 
 # Words of eight bytes:
@@ -237,7 +239,7 @@ class Begun(NamedTuple):
 def anonymous_file(name: str) -> int:
     """A descriptor of a file without a name, which is gone with the last process that has it open. In memory where the
     system can do that."""
-    if sys.platform == "linux":
+    if hasattr(os, "memfd_create"):
         return os.memfd_create(name)
     with tempfile.TemporaryFile(prefix=name, buffering=0) as file:
         return os.dup(file.fileno())
@@ -254,7 +256,6 @@ class SharedMemory:
         self._map = mmap.mmap(self.descriptor, _SIZE)
         self._bytes = memoryview(self._map)
         self._words = self._bytes[:_BOX].cast("Q")
-        self._floats = self._bytes[:_BOX].cast("d")
 
     def close_descriptor(self) -> None:
         """The memory stays, and cannot be passed on any more."""
@@ -265,7 +266,7 @@ class SharedMemory:
     def close(self) -> None:
         """Give the memory back."""
         self.close_descriptor()
-        for view in (self._words, self._floats, self._bytes):
+        for view in (self._words, self._bytes):
             view.release()
         self._map.close()
 
@@ -273,8 +274,8 @@ class SharedMemory:
 
     @property
     def hold(self) -> bool:
-        """Whether the worker is to begin nothing. The parent sets it when it recalls items, the worker takes it back when
-        it has returned them."""
+        """Whether the worker is to begin nothing. The parent sets it when it recalls items, the worker takes it back
+        when it has returned them."""
         return self._words[_HOLD] != 0
 
     @hold.setter
@@ -292,10 +293,8 @@ class SharedMemory:
 
     def begin(self, serial: int, stdout: int, stderr: int) -> None:
         """The item with that serial number begins now."""
-        slot = _SLOTS[serial & 1]
-        floats, words = self._floats, self._words
-        floats[slot], floats[slot + 1] = time.time(), time.monotonic()
-        words[slot + 2], words[slot + 3] = stdout, stderr
+        words = self._words
+        _BEGUN.pack_into(self._map, _SLOTS[serial & 1] * 8, time.time(), time.monotonic(), stdout, stderr)
         words[_COUNT] = words[_RUNNING] = serial + 1
 
     def end(self) -> None:
@@ -306,7 +305,7 @@ class SharedMemory:
         """The item that runs now, read while it may change; None when none does."""
         while running := self._words[_RUNNING]:
             slot = _SLOTS[(running - 1) & 1]
-            found = Begun(running - 1, *self._floats[slot : slot + 2], *self._words[slot + 2 : slot + 4])
+            found = Begun(running - 1, *_BEGUN.unpack_from(self._map, slot * 8))
             if self._words[_RUNNING] == running:
                 return found
         return None

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import codecs
-import contextvars
 import fcntl
+import functools
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from restate_nb.engine import process_frames
 from restate_nb.engine.attempt import RunningAttempt
@@ -25,6 +26,7 @@ from restate_nb.engine.surroundings import here
 
 _READ: Final = 1 << 18
 _CHUNK: Final = 1 << 20  # bytes of what was printed that are read at once
+_TAIL: Final = 20_000  # bytes of last words
 _PUNCH: Final = 4 << 20  # bytes that were read, after which their space is given back
 _ENDS_WITHIN: Final = 5.0  # seconds, by itself
 _decoders = codecs.getincrementaldecoder("utf-8")
@@ -32,10 +34,15 @@ _decoders = codecs.getincrementaldecoder("utf-8")
 
 class Printout:
     """The file that one stream of a worker goes to. It only grows, so that each byte has its place; the space of what
-    was read is given back."""
+    was read is given back.
+
+    Attributes:
+        stream: `stdout` or `stderr`.
+        descriptor: of the file.
+    """
 
     def __init__(self, stream: str) -> None:
-        self._stream = stream
+        self.stream = stream
         self.descriptor = process_frames.anonymous_file(f"rnb-{stream}")
         flags = fcntl.fcntl(self.descriptor, fcntl.F_GETFL)
         fcntl.fcntl(self.descriptor, fcntl.F_SETFL, flags | os.O_APPEND)  # whoever writes, writes at its end
@@ -46,33 +53,34 @@ class Printout:
         """How much was written to it."""
         return os.fstat(self.descriptor).st_size
 
-    def forward(self, until: int, context: contextvars.Context, position: int, *, ends: bool) -> None:
+    def forward(self, until: int, attempt: RunningAttempt, *, ends: bool) -> None:
         """Print here what was printed there.
 
         Args:
             until: up to which size.
-            context: of the job.
-            position: of the item that has printed it.
-            ends: whether the item prints no more.
+            attempt: at the item that has printed it.
+            ends: whether it prints no more.
         """
-        if until <= self._at:
-            if until < self._at and self.size() < self._at:  # a program has emptied the file
-                self._at = self._freed = 0
-            if until <= self._at:
-                return
         while self._at < until:
             data = os.pread(self.descriptor, min(_CHUNK, until - self._at), self._at)
             if not data:
                 break
             self._at += len(data)
             if text := self._decoder.decode(data, final=ends and self._at == until):
-                context.copy().run(at_item, position, self._print, text)
+                print_for(attempt, self.stream, text)
         if self._at - self._freed > _PUNCH:
             _give_back(self.descriptor, self._freed, self._at)
             self._freed = self._at
 
-    def _print(self, text: str) -> None:
-        forward(self._stream, text)
+    def tail(self) -> str:
+        """The last of what was not forwarded."""
+        size = self.size()
+        start = max(self._at, size - _TAIL)
+        return os.pread(self.descriptor, size - start, start).decode("utf-8", "replace")
+
+    def restart(self) -> None:
+        """A program has emptied the file: what is written next is at its start."""
+        self._at = self._freed = 0
 
     def close(self) -> None:
         """It is read no more."""
@@ -94,14 +102,15 @@ def _give_back(descriptor: int, start: int, end: int) -> None:
             ctypes.CDLL(None).fallocate(descriptor, keep_size_and_punch, *offsets)
 
 
-class _Unraisable(NamedTuple):
-    """What `sys.unraisablehook` is told."""
-
-    exc_type: Any
-    exc_value: Any
-    exc_traceback: Any
-    err_msg: str
-    object: Any
+def print_for(attempt: RunningAttempt, stream: str, text: str) -> None:
+    """Print here what an item has printed elsewhere. What stands in the place of this process's stdout may fail: the
+    item's outcome is not lost by that."""
+    call = attempt.call
+    assert call is not None
+    try:
+        call.context.copy().run(at_item, attempt.entry.position, functools.partial(forward, stream), text)
+    except Exception:
+        threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
 def _perf_counter(begun: Begun) -> float:
@@ -109,11 +118,17 @@ def _perf_counter(begun: Begun) -> float:
     return time.perf_counter() - (time.monotonic() - begun.clock)
 
 
+_ALL: Final = 1 << 31  # items: more than a worker ever has
+
+
 class Worker:
     """A process, and this side of what they share. Used by one thread, but for `kill`, `hold` and `begun_at`.
 
     Attributes:
         feed: whose items it has; None when it has none.
+        ready: whether it reads what it is sent.
+        starts_for: for which feed it starts, or loads a function; None once it has done so.
+        loads: the ids of functions that it has to load before it gets items.
         owner: the number of whose items it had last.
         flight: the attempts that were sent and have not ended, in their order; the first one may run.
         serial: the number of the first one, among all that were ever sent to it.
@@ -126,11 +141,15 @@ class Worker:
         ends: why it is on its way out; empty while it is not.
         ends_by: when it is killed, if it has not ended by itself until then.
         gone: whether nothing comes from it any more.
+        has_more: whether there was something to read when it was last looked.
         fault: what is wrong with what it has written; empty when nothing is.
     """
 
     def __init__(self) -> None:
         self.feed: Any = None
+        self.starts_for: Any = None
+        self.ready = False
+        self.loads: set[int] = set()
         self.owner = 0
         self.flight: deque[RunningAttempt] = deque()
         self.serial = 0
@@ -142,6 +161,7 @@ class Worker:
         self.ends = self.fault = ""
         self.ends_by = 0.0
         self.gone = False
+        self.has_more = True
         self._reader = process_frames.Reader()
         self._unsent: deque[memoryview] = deque()
         self._printed = 0, 0
@@ -198,6 +218,10 @@ class Worker:
         self.shared.hold = True
         self.send(process_frames.number_frame(process_frames.RECALL, keep))
 
+    def release(self) -> None:
+        """Let it go on after an item that failed, where it holds by itself."""
+        self.recall(_ALL)
+
     def hold(self) -> None:
         """Have it begin nothing from now on; `recall` has to follow, which ends that."""
         with suppress(ValueError):  # it is closed
@@ -214,6 +238,7 @@ class Worker:
         try:
             data = self.socket.recv(_READ)
         except BlockingIOError:
+            self.has_more = False
             return
         except OSError:
             data = b""
@@ -241,6 +266,7 @@ class Worker:
             attempt = flight.popleft()
             printed = outcome.stdout, outcome.stderr
             if printed != self._printed:
+                self._see_emptied(printed)
                 self._forward(attempt, printed, ends=True)
                 self._printed = printed
             yield attempt, outcome
@@ -295,19 +321,23 @@ class Worker:
         """Print the last words of a process that has ended with this item."""
         self._forward(attempt, self._sizes(), ends=True)
 
+    def last_words(self) -> list[tuple[str, str]]:
+        """What it has printed, for no item, by stream: the last of it."""
+        return [(printout.stream, printout.tail()) for printout in self._prints]
+
+    def _see_emptied(self, sizes: tuple[int, int]) -> None:
+        for printout, before, now in zip(self._prints, self._printed, sizes, strict=True):
+            if now < before:
+                printout.restart()
+
     def _sizes(self) -> tuple[int, int]:
         stdout, stderr = self._prints
         return stdout.size(), stderr.size()
 
     def _forward(self, attempt: RunningAttempt, sizes: tuple[int, int], *, ends: bool) -> None:
         """Print here what an item has printed there; up to these sizes it is its own."""
-        call = attempt.call
-        assert call is not None
         for printout, until in zip(self._prints, sizes, strict=True):
-            try:
-                printout.forward(until, call.context, attempt.entry.position, ends=ends)
-            except Exception:  # of what stands in the place of this process's stdout: the item's outcome is not lost
-                sys.unraisablehook(_Unraisable(*sys.exc_info(), "What a worker process printed is lost", printout))
+            printout.forward(until, attempt, ends=ends)
 
     # ------------------------------------------------------------ its end
 

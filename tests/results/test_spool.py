@@ -151,3 +151,12 @@ def test_values_read_one_by_one_come_in_order_and_few_are_read_at_once(monkeypat
     assert max(taken) <= 1_000 + 600
     assert len(taken) < len(order)
     assert list(spool.each([])) == []
+
+
+def test_sizes_are_told_at_any_positions() -> None:
+    spool = Spool([b"a" * size for size in (3, 0, 5, 1, 7)])
+    assert spool.lengths(range(5)).tolist() == [3, 0, 5, 1, 7]
+    assert spool.lengths(range(1, 5, 2)).tolist() == [0, 1]
+    assert spool.lengths([4, 0, 0]).tolist() == [7, 3, 3]
+    assert spool.lengths([]).tolist() == []
+    assert Spool().lengths(range(0)).tolist() == []

@@ -9,7 +9,6 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
-import io
 import json
 import math
 import os

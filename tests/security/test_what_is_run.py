@@ -69,7 +69,7 @@ def test_pickles_are_read_in_worker_processes_only_and_written_for_them_only() -
 
 
 def test_what_a_worker_process_unpickles_comes_over_the_socket_that_it_inherited() -> None:
-    """The two calls are of what `_read` reads, from the socket that `main` makes of the descriptor of its command line."""
+    """The calls are of what `_read` reads, from the socket that `main` makes of a descriptor of the command line."""
     tree = TREES["engine/process_child.py"]
     functions = {node.name: ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     assert [name for name, text in functions.items() if "pickle.loads" in text] == ["call_pickled", "load"]
