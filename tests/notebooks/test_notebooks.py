@@ -35,8 +35,9 @@ SHOWN = {
         r"same +372\nnewly failed +28\n",
     ),
     "06_cpu_bound": (
-        r"in threads \(draw\): Finished, 360 of 360 done(.|\n)*in processes \(draw\): Finished, 360 of 360 done",
-        r"times as fast\.\n",
+        r"in processes \(draw\): Finished, 360 of 360 done(.|\n)*moved \(draw\): Finished, 360 of 360 done",
+        r"A loop [\d.]+ s, processes [\d.]+ s: [\d.]+ times as fast\.\n",
+        r"π is about 3\.14089\n",
         r"hangs \(collatz\): Finished, 1 failed, 4 of 4 done",
         r"1 × WorkerDied: The worker process was ended by SIGABRT\.",
         r"3 +9 +ok +2 (.|\n)*7 +<NA> +error +2 ",
