@@ -135,7 +135,7 @@ class DeployedBackend(PooledBackend):
             return
         await self._look_up()
         begun = {position_of(key) for key in self._known}
-        self._run.pool.soon(self._run.pool.stop, "The job was cancelled.", "CancelledError", begun)
+        self._run.pool.stop("The job was cancelled.", "CancelledError", begun)
         await self._cancel_live()
         self._cancelling = asyncio.create_task(self._cancel_the_rest())
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from restate_nb.backends.base import Backend
 from restate_nb.backends.connection import Connection
 from restate_nb.engine import nesting, seeds
-from restate_nb.engine.adaptive import AdaptiveConcurrency
 from restate_nb.engine.asking import refuse_in_items
 from restate_nb.engine.cpus import cpus
 from restate_nb.engine.function import Executor, Function
@@ -33,7 +32,6 @@ class PooledBackend(Backend):
         super().__init__(connection, manifest, encoded, ledger)
         self._run = connection.runs.get(manifest.name, manifest.generation)
         self._latest = len(manifest.rounds) - 1  # round
-        self._wanted: Range | None = None  # the concurrency that the pool has not taken up yet
         self._bounds = AUTO  # of the concurrency, as they are wanted now
         self._outside_processes: Range | None = None  # and as they were before items went to processes
         self._executor: Executor = "auto"
@@ -49,12 +47,11 @@ class PooledBackend(Backend):
         context.run(nesting.enter, self.prints.job, lambda at: None if (it := pool()) is None else it.permit(at))
         context.run(seeds.enter, self._key)
         self._run.provide(context.run(function.item_call, policy.retry), policy)
-        self._note_concurrency(policy.bounds)
+        self._bounds = policy.bounds
 
     @property
     def concurrency(self) -> int:
-        wanted = self._wanted
-        return self._run.pool.concurrency if wanted is None else AdaptiveConcurrency(wanted).limit
+        return self._run.pool.concurrency
 
     def set_concurrency(self, bounds: Range) -> None:
         self._outside_processes = None
@@ -72,17 +69,8 @@ class PooledBackend(Backend):
             self.set_concurrency(self._outside_processes)
 
     def _change_concurrency(self, bounds: Range) -> None:
-        self._run.pool.soon(self._run.pool.set_concurrency, bounds)
-        self._note_concurrency(bounds)
-
-    def _note_concurrency(self, bounds: Range) -> None:
-        self._wanted = self._bounds = bounds
-
-        def taken_up() -> None:
-            if self._wanted is bounds:
-                self._wanted = None
-
-        self._run.pool.soon(taken_up)
+        self._bounds = bounds
+        self._run.pool.set_concurrency(bounds)
 
     def connect_ledger(self) -> None:
         def apply(round_: int, attempts: Sequence[Attempt]) -> None:

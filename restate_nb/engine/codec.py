@@ -93,7 +93,7 @@ def as_shown(value: object) -> bytes:
     form of JSON as its `repr`. It does not come back as what it was. Never raises."""
     try:
         try:
-            return _encode(_Shown(None, False).whole(value))
+            return _encode(_SHOWN.whole(value))
         except UnicodeEncodeError:
             return _encoded_in_any_text(_Shown, value, None)
         except RecursionError:
@@ -243,7 +243,8 @@ def _one_of_column(raw: bytes, classes: Classes | None, instead: Instead | None)
 
 def has_objects(raw: bytes | msgspec.Raw) -> bool:
     """Whether a value may hold objects that carry their class; what holds none may be an earlier version's."""
-    return _OBJECT.search(bytes(raw)) is not None
+    raw = bytes(raw)
+    return _DOLLAR in raw and _OBJECT.search(raw) is not None
 
 
 _OBJECT = re.compile(rb'"\$rnb":"(?:object|model|enum|flag|namedtuple|scalar)"')
@@ -450,6 +451,7 @@ class _Shown(Writer):
 
 
 _OF_ANY_CLASS: Final = Writer(None, False)
+_SHOWN: Final = _Shown(None, False)
 
 # ---------------------------------------------------------------- reading
 

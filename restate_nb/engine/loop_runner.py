@@ -167,6 +167,8 @@ class LoopRunner(Runner):
                     how = attempt.raised(error)
                 attempt.place = None
             ended.append((attempt, how))
+            if type(how) is not bytes:
+                break  # whether more is to begin after that, the pool says
         rest = attempts[len(ended) + (waits is not None) :]
         self._batch = min(2 * self._batch, _MOST_AT_ONCE) if not rest and waits is None else 1
         self._source.finish(ended, None if waits is None else waits.attempt)

@@ -114,6 +114,11 @@ class Pool:
         return self._limiter.is_plain
 
     @property
+    def is_held(self) -> bool:
+        """Whether nothing may begin: it is paused, or has stopped."""
+        return self._paused or self._closed or bool(self.stopped)
+
+    @property
     def waiting(self) -> bool:
         """Whether items wait that have not begun."""
         return any(queue.waiting for queue in list(self._pending))

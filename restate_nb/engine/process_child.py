@@ -38,6 +38,7 @@ _LAST_WORDS: Final = 2.0  # seconds for the interpreter's own end once the paren
 _SEND_EVERY: Final = 0.01  # seconds between groups of outcomes, while there are further items
 _MANY_BYTES: Final = 128 * 1024  # of outcomes, which are sent at once
 _READ: Final = 1 << 18
+_now = time.monotonic
 
 
 # ---------------------------------------------------------------- the function, as it is pickled
@@ -243,7 +244,7 @@ class _Outbox:
         self._group.append(encoded)
         self._size += len(encoded)
         self._shared.end()
-        if self._size > _MANY_BYTES or time.monotonic() - self._sent > _SEND_EVERY:
+        if self._size > _MANY_BYTES or _now() - self._sent > _SEND_EVERY:
             self.flush()
 
     def flush(self) -> None:
@@ -282,9 +283,13 @@ class _Worker:
         self._owner = 0
         self._surroundings = Surroundings()
         self._memory = own_memory()
-        self._process = os.getpid()
+        self._forked = False
+        os.register_at_fork(after_in_child=self._note_fork)
         self._serial = 0
         self._sizes = 0, 0
+
+    def _note_fork(self) -> None:
+        self._forked = True
 
     def serve(self) -> None:
         """Do what is read, until the parent is gone."""
@@ -368,13 +373,15 @@ class _Worker:
         self._serial += 1
         attempt = RunningAttempt(Entry(position, payload, number), loaded.retry)
         ended = loaded.run(attempt, self._loop.wait_for)
-        if os.getpid() != self._process:  # the function has forked, and this is not the worker
+        if self._forked:  # the function has, and this is not the worker
             os._exit(0)
         self._sizes = sizes = self._printed.sizes()
         if isinstance(ended, bytes):
             self._outbox.add(Outcome(position, number, *sizes, attempt.started, attempt.ran, ended))
         else:
+            self._shared.hold = True  # whether more is to begin after that, the parent says
             self._outbox.add(_failed(ended, *sizes))
+            self._outbox.flush()
         return True
 
 

@@ -165,43 +165,36 @@ class Feed:
             if text:
                 print_for(attempt, stream, text)
 
-    def without_broken(
-        self, attempts: list[RunningAttempt]
-    ) -> tuple[list[RunningAttempt], list[tuple[RunningAttempt, Ended | None]]]:
-        """The attempts whose function has not ended each worker before it could be called; and how the others end."""
-        left: list[RunningAttempt] = []
-        broken: list[tuple[RunningAttempt, Ended | None]] = []
-        for attempt in attempts:
-            why = self.function(remote_of(attempt.call)).broken
-            if why:
-                broken += all_raised([attempt], WorkerDied(why))
-            else:
-                left.append(attempt)
-        return left, broken
-
     def batch(self, worker: Worker, attempts: list[RunningAttempt]) -> Batch:
         """What is to be sent to a worker, for these attempts; where it knows a function not yet, with that."""
-        batch, items, size, now = Batch([], [], []), [], 0, time.monotonic()
-        serial = worker.serial + len(worker.flight)
+        sent, frames, items, size = [], [], [], 0
+        failed: list[tuple[RunningAttempt, Ended | None]] = []
+        serial, now = worker.serial + len(worker.flight), time.monotonic()
+        remote: Remote | None = None
         for attempt in attempts:
-            remote, entry = remote_of(attempt.call), attempt.entry
+            entry = attempt.entry
+            if remote is None or attempt.call.remote is not remote:  # type: ignore[union-attr]
+                remote = remote_of(attempt.call)
+                function = self.function(remote)
+                if function not in worker.functions and not function.broken:
+                    frames.append(process_frames.function_frame(function.id, function.owner, function.pickled))
+                worker.functions[function] = now
             try:
+                if function.broken:
+                    raise WorkerDied(function.broken)
                 payload = remote.pack(entry.payload)
             except BaseException as error:  # of the user's classes
-                batch.failed.extend(all_raised([attempt], error))
+                failed += all_raised([attempt], error)
                 continue
-            function = self.function(remote)
-            if function not in worker.functions:
-                batch.frames.append(process_frames.function_frame(function.id, function.owner, function.pickled))
-            worker.functions[function] = now
-            attempt.place = worker, serial + len(batch.sent)
-            batch.sent.append(attempt)
+            attempt.place = worker, serial
+            serial += 1
+            sent.append(attempt)
             items.append((function.id, entry.position, entry.number, payload))
             size += len(payload)
         if items:
-            batch.frames.append(process_frames.batch_frame(items))
+            frames.append(process_frames.batch_frame(items))
             self.pace.sent(len(items), size)
-        return batch
+        return Batch(sent, failed, frames)
 
     def suits(self, worker: Worker) -> bool:
         """Whether a worker is where the functions were brought, or a later place."""

@@ -210,6 +210,7 @@ def read_outcomes(content: bytes) -> Outcomes:
 
 _SIZE: Final = 256 * 1024
 _BOX: Final = 128  # where the box begins
+_BEGUN: Final = struct.Struct("=ddQQ")
 _LENGTH: Final = struct.Struct("<I")
 
 # Words of eight bytes:
@@ -255,7 +256,6 @@ class SharedMemory:
         self._map = mmap.mmap(self.descriptor, _SIZE)
         self._bytes = memoryview(self._map)
         self._words = self._bytes[:_BOX].cast("Q")
-        self._floats = self._bytes[:_BOX].cast("d")
 
     def close_descriptor(self) -> None:
         """The memory stays, and cannot be passed on any more."""
@@ -266,7 +266,7 @@ class SharedMemory:
     def close(self) -> None:
         """Give the memory back."""
         self.close_descriptor()
-        for view in (self._words, self._floats, self._bytes):
+        for view in (self._words, self._bytes):
             view.release()
         self._map.close()
 
@@ -293,10 +293,8 @@ class SharedMemory:
 
     def begin(self, serial: int, stdout: int, stderr: int) -> None:
         """The item with that serial number begins now."""
-        slot = _SLOTS[serial & 1]
-        floats, words = self._floats, self._words
-        floats[slot], floats[slot + 1] = time.time(), time.monotonic()
-        words[slot + 2], words[slot + 3] = stdout, stderr
+        words = self._words
+        _BEGUN.pack_into(self._map, _SLOTS[serial & 1] * 8, time.time(), time.monotonic(), stdout, stderr)
         words[_COUNT] = words[_RUNNING] = serial + 1
 
     def end(self) -> None:
@@ -307,9 +305,7 @@ class SharedMemory:
         """The item that runs now, read while it may change; None when none does."""
         while running := self._words[_RUNNING]:
             slot = _SLOTS[(running - 1) & 1]
-            started, clock = self._floats[slot : slot + 2]
-            stdout, stderr = self._words[slot + 2 : slot + 4]
-            found = Begun(running - 1, started, clock, stdout, stderr)
+            found = Begun(running - 1, *_BEGUN.unpack_from(self._map, slot * 8))
             if self._words[_RUNNING] == running:
                 return found
         return None

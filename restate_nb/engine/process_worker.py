@@ -118,6 +118,9 @@ def _perf_counter(begun: Begun) -> float:
     return time.perf_counter() - (time.monotonic() - begun.clock)
 
 
+_ALL: Final = 1 << 31  # items: more than a worker ever has
+
+
 class Worker:
     """A process, and this side of what they share. Used by one thread, but for `kill`, `hold` and `begun_at`.
 
@@ -214,6 +217,10 @@ class Worker:
         self.recalls += 1
         self.shared.hold = True
         self.send(process_frames.number_frame(process_frames.RECALL, keep))
+
+    def release(self) -> None:
+        """Let it go on after an item that failed, where it holds by itself."""
+        self.recall(_ALL)
 
     def hold(self) -> None:
         """Have it begin nothing from now on; `recall` has to follow, which ends that."""

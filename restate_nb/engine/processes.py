@@ -8,17 +8,16 @@ in when it ended is known.
 from __future__ import annotations
 
 import selectors
-import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
 from restate_nb.engine import process_ends, process_frames
 from restate_nb.engine.attempt import Ended, RunningAttempt
 from restate_nb.engine.cpus import cpus
+from restate_nb.engine.order_thread import OrderThread
 from restate_nb.engine.process_feed import TARGET, Feed, Function, all_raised, ended, remote_of
 from restate_nb.engine.process_frames import BadFrame, Outcomes
 from restate_nb.engine.process_worker import Worker
@@ -47,23 +46,19 @@ _REAP: Final = 0.002  # the same, while a process is about to end
 _WORTH: Final = 0.003  # seconds of work for which it pays to hand them over
 
 
-class Processes:
+class Processes(OrderThread):
     """Worker processes, started as they are needed, and kept for what comes next."""
 
     def __init__(self, warm: float = WARM) -> None:
         """`warm`: seconds after which any worker with nothing to do is ended."""
+        super().__init__("rnb-workers")
         self._warm = warm
         self._workers: set[Worker] = set()
         self._free: list[Worker] = []  # the latest last
         self._wanting: dict[Feed, None] = {}  # in turns
-        self._orders: deque[Callable[[], None]] = deque()
-        self._lock = threading.Lock()
         self._gone = threading.Condition(self._lock)
-        self._thread: threading.Thread | None = None
         self._closed = False
         self._looks_at = 0.0  # on time.monotonic
-        self._selector = selectors.DefaultSelector()
-        self._bell: socket.socket | None = None  # wakes the thread
 
     # ------------------------------------------------------------ from any thread
 
@@ -121,60 +116,13 @@ class Processes:
         with self._gone:
             return self._gone.wait_for(lambda: not self._workers, max(0.0, until - time.monotonic()))
 
-    def _order(self, order: Callable[[], object]) -> None:
-        """Have the thread do this."""
-        with self._lock:
-            self._orders.append(order)  # type: ignore[arg-type]
-            if self._thread is None:
-                self._bell, heard = socket.socketpair()
-                self._bell.setblocking(False)
-                heard.setblocking(False)
-                self._selector.register(heard, selectors.EVENT_READ)
-                self._thread = threading.Thread(target=self._work, name="rnb-workers", daemon=True, args=(heard,))
-                try:
-                    self._thread.start()
-                except BaseException:
-                    self._orders.clear()
-                    self._end_thread(heard)
-                    raise
-                return
-        self._ring()
-
-    def _ring(self) -> None:
-        bell = self._bell
-        if bell is not None:
-            with suppress(OSError):  # it rings already, or has just been taken down
-                bell.send(b"!")
-
-    def _end_thread(self, heard: socket.socket) -> None:
-        self._selector.unregister(heard)
-        heard.close()
-        assert self._bell is not None
-        self._bell.close()
-        self._bell = self._thread = None
-
     # ------------------------------------------------------------ the thread
 
-    def _work(self, heard: socket.socket) -> None:
-        try:
-            while self._turn(heard):
-                pass
-        except BaseException as error:  # a defect of this module, which `threading.excepthook` reports
-            self._break_down(heard, error)
-            raise
+    def _hear(self, data: Worker) -> None:
+        data.flush()
+        self._read(data)
 
-    def _turn(self, heard: socket.socket) -> bool:
-        """Wait for something to happen, and do what follows from it; whether there is more to come."""
-        for key, _ in self._selector.select(self._pause()):
-            worker: Worker | None = key.data
-            if worker is None:
-                with suppress(BlockingIOError):
-                    heard.recv(1 << 16)
-            else:
-                worker.flush()
-                self._read(worker)
-        while self._orders:
-            self._orders.popleft()()
+    def _go_round(self) -> None:
         self._look()
         if self._closed:
             self._wanting.clear()
@@ -182,17 +130,13 @@ class Processes:
         self._take_from_slow_ones()
         for worker in self._workers:
             self._watch(worker)
-        with self._lock:
-            if self._workers or self._wanting or self._orders:
-                return True
-            self._end_thread(heard)
-            return False
 
-    def _break_down(self, heard: socket.socket, error: BaseException) -> None:
+    def _is_idle(self) -> bool:
+        return not self._workers and not self._wanting
+
+    def _break_down(self, error: BaseException) -> None:
         """End all workers; the defect is what became of their items."""
         for worker in list(self._workers):
-            if not worker.gone:
-                self._selector.unregister(worker.socket)
             worker.destroy()
             if worker.feed is not None:
                 worker.feed.source.finish([(each, each.lost(error)) for each in worker.flight])
@@ -201,12 +145,8 @@ class Processes:
             self._free.clear()
             self._wanting.clear()
             self._gone.notify_all()
-            self._end_thread(heard)
 
     def _pause(self) -> float | None:
-        """Seconds until there is something to look at."""
-        if self._orders:
-            return 0.0
         if any(worker.ends for worker in self._workers):
             return _REAP
         if len(self._free) < len(self._workers):
@@ -222,8 +162,8 @@ class Processes:
         if worker.gone:
             return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.has_unsent else 0)
-        if self._selector.get_key(worker.socket).events != events:
-            self._selector.modify(worker.socket, events, worker)
+        if self.selector.get_key(worker.socket).events != events:
+            self.selector.modify(worker.socket, events, worker)
 
     def _read(self, worker: Worker) -> None:
         try:
@@ -233,7 +173,7 @@ class Processes:
             self._distrust(worker, error)
         if worker.gone:
             with suppress(KeyError):
-                self._selector.unregister(worker.socket)
+                self.selector.unregister(worker.socket)
             self._retire(worker, "gone")
 
     def _understand(self, worker: Worker, kind: int, content: bytes) -> None:
@@ -283,6 +223,8 @@ class Processes:
                 remote_function = feed.function(remote_of(found[-1][0].call))
                 remote_function.deaths = 0
                 self._finish(worker, feed, found)
+                if any(type(how) is not bytes for _, how in found) and not worker.ends:
+                    worker.recall() if feed.source.is_held else worker.release()
 
     def _finish(self, worker: Worker, feed: Feed, found: Sequence[tuple[RunningAttempt, Ended | None]]) -> None:
         moves_up = worker.flight[0] if worker.flight else None
@@ -348,12 +290,7 @@ class Processes:
             feed.source.finish(all_raised(attempts, WorkerDied(feed.broken)))
             feed.broken = "" if feed.once else feed.broken
             return True
-        left, broken = feed.without_broken(attempts)
-        if broken:
-            feed.print_last_words(broken[0][0])
-            feed.source.finish(broken, left[0] if left and left[0] is not attempts[0] else None)
-        if left:
-            self._give(worker, feed, left)
+        self._give(worker, feed, attempts)
         return True
 
     def _start_for(self, feed: Feed) -> bool:
@@ -384,7 +321,7 @@ class Processes:
         with self._lock:
             self._workers.add(worker)
             closed = self._closed
-        self._selector.register(worker.socket, selectors.EVENT_READ, worker)
+        self.selector.register(worker.socket, selectors.EVENT_READ, worker)
         if closed:
             worker.kill()
         self._teach(worker, feed)
@@ -438,6 +375,7 @@ class Processes:
         follows = bool(worker.flight)
         batch = feed.batch(worker, attempts)
         if batch.failed:
+            feed.print_last_words(batch.failed[0][0])
             first = not follows and batch.failed[0][0] is attempts[0]
             feed.source.finish(batch.failed, batch.sent[0] if first and batch.sent else None)
             self._wanting.setdefault(feed)
@@ -568,7 +506,7 @@ class Processes:
         while worker.has_more and not worker.gone and not worker.fault:
             self._read(worker)
         if not worker.gone:  # a process that it has started holds the socket open
-            self._selector.unregister(worker.socket)
+            self.selector.unregister(worker.socket)
             worker.gone = True
         self._retire(worker, "gone")
         with suppress(BadFrame):

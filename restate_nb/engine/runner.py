@@ -32,6 +32,11 @@ class Source(Protocol):
         ...
 
     @property
+    def is_held(self) -> bool:
+        """Whether nothing may begin: it is paused, or has stopped."""
+        ...
+
+    @property
     def waiting(self) -> bool:
         """Whether items wait that have not begun."""
         ...

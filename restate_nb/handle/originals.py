@@ -163,7 +163,7 @@ def own_source(items: Any) -> Any:
 
 def _own_column(column: pd.Series[Any]) -> pd.Series[Any]:
     own = column.copy(deep=True)
-    if column.dtype == object and not all(map(cannot_change, column)):
+    if column.dtype == object and not _cannot_change(column.to_numpy().tolist()):
         own = own.astype(object)
         cells = own.to_numpy(copy=True)
         for place, each in enumerate(column):
@@ -171,6 +171,10 @@ def _own_column(column: pd.Series[Any]) -> pd.Series[Any]:
         own = type(own)(cells, index=own.index, name=own.name, dtype=object)
     own.index = own_index(column.index)
     return own
+
+
+def _cannot_change(cells: list[Any]) -> bool:
+    return _UNCHANGEABLE.issuperset(map(type, cells)) or all(map(cannot_change, cells))
 
 
 def own_index(labels: Any) -> Any:

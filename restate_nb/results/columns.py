@@ -49,7 +49,8 @@ class NumbersOrObjects:
 
     def add(self, values: list[Any]) -> None:
         """Take the next values."""
-        if self._objects is None:
+        objects = self._objects
+        if objects is None:
             numbers = _as_numbers(values)
             if numbers is not None and self._numbers is None:
                 self._numbers = np.empty(self._count, dtype=numbers.dtype)
@@ -57,9 +58,9 @@ class NumbersOrObjects:
                 self._numbers[self._taken : self._taken + len(values)] = numbers
                 self._taken += len(values)
                 return
-            self._objects = [] if self._numbers is None else self._numbers[: self._taken].tolist()
+            objects = self._objects = [] if self._numbers is None else self._numbers[: self._taken].tolist()
             self._numbers = None
-        self._objects += values
+        objects.extend(values)
 
     def typed(self, positions: Any, total: int) -> Any:
         """The column that `typed_column` makes of them at these positions, of numpy, and of None at all others."""
@@ -91,10 +92,11 @@ def _filled(numbers: Any, positions: Any, total: int) -> Any:
         column = np.full(total, np.nan)
         column[positions] = numbers
         return pd.Series(column).array
-    column, missing = np.zeros(total, dtype=numbers.dtype), np.ones(total, dtype=bool)
-    column[positions], missing[positions] = numbers, False
+    there: Any = np.zeros(total, dtype=numbers.dtype)
+    missing = np.ones(total, dtype=bool)
+    there[positions], missing[positions] = numbers, False
     kind = pd.arrays.BooleanArray if numbers.dtype == bool else pd.arrays.IntegerArray
-    return kind(column, missing)
+    return kind(there, missing)
 
 
 def object_column(values: Sequence[Any], count: int) -> Any:

@@ -42,11 +42,11 @@ class JobRun:
 
     def provide(self, call: ItemCall, policy: RunPolicy) -> None:
         """Bring the function, and how it is run: what waited for it starts, and items to come use it."""
-        self.pool.soon(self.pool.provide, call, policy)
+        self.pool.provide(call, policy)
 
     def replace_call(self, call: ItemCall) -> None:
         """Have another executor run what has not begun; see `Pool.replace_call`."""
-        self.pool.soon(self.pool.replace_call, call)
+        self.pool.replace_call(call)
 
     def listen(self, listener: Listener) -> None:
         """Set the one listener; it is first called with what it has missed."""
@@ -78,11 +78,11 @@ class JobRun:
         with self._lock:
             queue = self._queues.get(shard)
             if queue is not None and queue.is_stale(ended, count):
-                self.pool.soon(self.pool.cancel, queue)
+                self.pool.cancel(queue)
                 queue = None
             if queue is None:
                 queue = self._queues[shard] = ShardQueue(count, load)
-                self.pool.soon(self.pool.cancel if self._cancelled else self.pool.add, queue)
+                (self.pool.cancel if self._cancelled else self.pool.add)(queue)
             return queue
 
     def recorded(self, shard: ShardId, raw: bytes) -> Group:
@@ -102,7 +102,7 @@ class JobRun:
         """End the items of one shard."""
         queue = self._queues.get(shard)
         if queue is not None:
-            self.pool.soon(self.pool.cancel, queue)
+            self.pool.cancel(queue)
 
     @property
     def busy(self) -> bool:
@@ -121,18 +121,18 @@ class JobRun:
         with self._lock:
             queue = self._queues.pop(shard, None)
         if queue is not None:
-            self.pool.soon(self.pool.drop, queue)
+            self.pool.drop(queue)
 
     def cancel(self) -> None:
         """End all items, those of shards that are still to come included."""
         with self._lock:
             self._cancelled = True
             for queue in self._queues.values():
-                self.pool.soon(self.pool.cancel, queue)
+                self.pool.cancel(queue)
 
     def stop(self, reason: str) -> None:
         """Start no further item, in shards that are still to come either: they end as cancelled, for this reason."""
-        self.pool.soon(self.pool.stop, reason)
+        self.pool.stop(reason)
 
     @property
     def is_stopping(self) -> bool:
@@ -141,21 +141,21 @@ class JobRun:
 
     def pause(self) -> None:
         """Start nothing more, until `resume`; what runs goes on."""
-        self.pool.soon(self.pool.pause)
+        self.pool.pause()
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        self.pool.soon(self.pool.resume)
+        self.pool.resume()
 
     def pause_on_unkept(self, on_unkept: OnUnkept | None) -> None:
         """Pause by itself when what an item returned cannot be kept; see `Pool.pause_on_unkept`."""
-        self.pool.soon(self.pool.pause_on_unkept, on_unkept)
+        self.pool.pause_on_unkept(on_unkept)
 
     def reopen(self) -> None:
         """Take `cancel` and `stop` back, for a further round."""
         with self._lock:
             self._cancelled = False
-        self.pool.soon(self.pool.reopen)
+        self.pool.reopen()
 
     def finish(self, shard: ShardId) -> None:
         """The shard is done: its queue is not needed any more."""

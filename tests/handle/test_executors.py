@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,20 @@ def calls(tmp_path: Path) -> Calls:
     return Calls(tmp_path / "calls")
 
 
-def test_items_run_in_as_many_processes_as_there_are_processors(session: Session) -> None:
+def together(calls: Calls, count: int) -> Callable[[int], int]:
+    """A function whose items end once so many processes have begun with one."""
+
     def work(item: int) -> int:
-        time.sleep(0.05)
+        calls.note(os.getpid())
+        while len(calls.counts()) < count:
+            time.sleep(0.01)
         return os.getpid()
 
-    pids = set(submit(session, work, range(20)).values())
+    return work
+
+
+def test_items_run_in_as_many_processes_as_there_are_processors(session: Session, calls: Calls) -> None:
+    pids = set(submit(session, together(calls, cpus()), range(20)).values())
     assert os.getpid() not in pids
     assert len(pids) == cpus()
 
@@ -184,22 +193,18 @@ def test_no_process_is_left_after_stop(data_dir: Path, in_flight: bool) -> None:
 
 
 def test_workers_are_kept_for_the_next_job_and_more_of_them_than_processors_end(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch, calls: Calls
 ) -> None:
-    def work(item: int) -> int:
-        time.sleep(0.05)
-        return os.getpid()
-
     monkeypatch.setattr(processes, "IDLE", 0.2)
     most = cpus() + 2
-    pids = set(submit(session, work, range(3 * most), concurrency=most, name="many workers").values())
+    pids = set(submit(session, together(calls, most), range(most), concurrency=most, name="many workers").values())
     assert len(pids) == most
     deadline = time.monotonic() + 5
     while sum(map(alive, pids)) > cpus() and time.monotonic() < deadline:
         time.sleep(0.02)
     kept = {pid for pid in pids if alive(pid)}
     assert len(kept) == cpus()
-    assert set(submit(session, work, range(3 * most), name="the next job").values()) == kept
+    assert set(submit(session, together(calls, cpus()), range(most), name="the next job").values()) <= kept
 
 
 def test_a_killed_parent_takes_its_workers_with_it(tmp_path: Path) -> None:
