@@ -304,7 +304,9 @@ class Permit:
         self._shared.enter_again(entered)
 
     def release(self) -> None:
-        """Give the item's place back: it has ended."""
+        """Give the item's place back, once: it has ended."""
+        if self._left:
+            return
         self._left = True
         if self._shared is None:
             return

@@ -268,6 +268,7 @@ class Pool:
 
     def cancel(self, queue: ShardQueue) -> None:
         """End a queue: its items get the outcome `cancelled`, at once."""
+        self._recall()
         with self._lock:
             mine = [each for each in self._running.values() if each.queue is queue and not each.over]
             self._backlog.watch(queue)
@@ -464,7 +465,7 @@ class Pool:
         """These have not begun; see `runner.Source`."""
         with self._lock:
             for attempt in reversed(attempts):
-                self._leave(attempt)
+                self._finish(attempt, None)
                 queue = attempt.queue
                 if attempt.over or queue is None or attempt.entry.position not in queue.open:
                     continue
@@ -476,39 +477,34 @@ class Pool:
                     queue.stop(*self._stopped_how)
         self.wake()
 
-    def _leave(self, attempt: RunningAttempt) -> None:
-        """Give back what the attempt holds."""
-        if self._running.pop(id(attempt), None) is not None and not attempt.follows:
-            self._occupied -= 1
-        permit = attempt.permit
-        if permit is not None:
-            attempt.permit = None
-            if self._permits.get(attempt.entry.position) is permit:
-                del self._permits[attempt.entry.position]
-            permit.release()
+    def _release(self, permit: Permit, attempt: RunningAttempt) -> None:
+        if self._permits.get(attempt.entry.position) is permit:
+            del self._permits[attempt.entry.position]
+        permit.release()
 
     def _finish(self, attempt: RunningAttempt, ended: Ended | None) -> None:
-        if type(ended) is bytes and attempt.permit is None and self._rule is None and not attempt.over:  # nearly all
-            if self._running.pop(id(attempt), None) is not None and not attempt.follows:
-                self._occupied -= 1
-            self._backlog.item_ended()
-            entry = attempt.entry
-            attempt.queue.add_ok(entry.position, entry.number, attempt.started, attempt.ran, ended)  # type: ignore[union-attr]
-            attempt.over = True
-            return
-        permit, running = attempt.permit, self._occupied
-        self._leave(attempt)
-        if attempt.over or ended is None:
-            return
+        running = self._occupied
+        if self._running.pop(id(attempt), None) is not None and not attempt.follows:
+            self._occupied -= 1
+        if attempt.permit is not None:
+            self._release(attempt.permit, attempt)
+        if not attempt.over and ended is not None:
+            self._record(attempt, ended, running)
+
+    def _record(self, attempt: RunningAttempt, ended: Ended, running: int) -> None:
         self._backlog.item_ended()
-        queue = attempt.queue
+        queue, permit = attempt.queue, attempt.permit
         assert queue is not None
-        report = attempt.report(ended)
-        if permit is not None:
+        if type(ended) is bytes and permit is None and self._rule is None:  # nearly all
+            entry = attempt.entry
+            queue.add_ok(entry.position, entry.number, attempt.started, attempt.ran, ended)
+        else:
+            report = attempt.report(ended)
             made = report.attempt
-            self._limiter.on_end(permit, made.status == OK, report.pushback, made.ran, running)
-            self._context.many_hung = self._limiter.concurrency
-        self._settle(attempt, queue, report.attempt)
+            if permit is not None:
+                self._limiter.on_end(permit, made.status == OK, report.pushback, made.ran, running)
+                self._context.many_hung = self._limiter.concurrency
+            self._settle(attempt, queue, made)
         attempt.over = True
 
     def _settle(self, running: RunningAttempt, queue: ShardQueue, attempt: Attempt) -> None:

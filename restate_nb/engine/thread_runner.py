@@ -59,7 +59,8 @@ class ThreadRunner(Runner):
     @property
     def gil_bound(self) -> bool:
         """Whether items keep the interpreter to themselves, so that more at once would not help."""
-        return self._probing and self._late >= _BOUND and self._source.waiting
+        source = self._source
+        return self._probing and self._late >= _BOUND and source.waiting and source.concurrency > 1
 
     def start(self, most: int) -> None:
         """Have items taken; see `Runner.start`. Where more than `concurrency` holds items up, what may begin at any

@@ -217,10 +217,10 @@ async def test_an_item_that_ends_in_the_turn_of_its_deadline_leaves_no_hung_thre
         release.wait(10)
 
     pool.add(queue)
-    pool.provide(Function(item).item_call(), RunPolicy(concurrency=4, timeout=0.05))
+    pool.provide(Function(item).item_call(), RunPolicy(concurrency=4, timeout=0.5))
     await asyncio.to_thread(began.wait, 10)
     release.set()
-    until = asyncio.get_running_loop().time() + 0.15
+    until = asyncio.get_running_loop().time() + 0.7
     while asyncio.get_running_loop().time() < until:
         pass  # the loop is busy while they end and their deadline passes
     statuses = []
