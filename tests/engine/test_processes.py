@@ -199,10 +199,11 @@ async def test_an_item_whose_worker_has_to_load_the_function_first_is_not_late(p
             return item
 
         def __reduce__(self) -> Any:
-            return (lambda: (time.sleep(0.6), compute_again)[1]), ()
+            return load, ()
 
-    def compute_again(item: int) -> int:
-        return item
+    def load() -> Callable[[int], int]:
+        time.sleep(0.6)
+        return lambda item: item
 
     attempts = await run(pool, Slow(), 1, 2, timeout=0.3)
     assert values(attempts) == [1, 2]
@@ -294,7 +295,7 @@ async def test_a_function_may_close_what_it_prints_to_and_all_descriptors(pool: 
         if item == 20:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if item == 30:
-            sys.stdout = None  # type: ignore[assignment]
+            sys.stdout = None
         return item
 
     assert values(await run(pool, work, *range(100))) == list(range(100))
@@ -736,9 +737,13 @@ async def test_a_defect_of_the_thread_that_looks_after_workers_ends_their_items(
     def fails(self: Worker) -> None:
         raise ZeroDivisionError("a defect")
 
+    def slow(item: int) -> int:
+        time.sleep(0.5)
+        return item
+
     with monkeypatch.context() as patched:
         patched.setattr(Worker, "forward_running", fails)
-        attempts = await run(pool, lambda item: time.sleep(0.5) or item, 1)
+        attempts = await run(pool, slow, 1)
         await until(lambda: told)
     assert attempts[0].failure is not None and attempts[0].failure.type == "ZeroDivisionError"
     assert told[0].exc_type is ZeroDivisionError

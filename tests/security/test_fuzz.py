@@ -366,12 +366,11 @@ def slow_down(raw: bytes) -> None:
 def frames(raw: bytes) -> None:
     reader = process_frames.Reader()
     reader.feed(raw)
-    with suppress(process_frames.BadFrame):
-        for kind, content in reader:
-            if kind == process_frames.OUTCOMES:
-                process_frames.read_outcomes(content)
-            else:
-                process_frames.read_number(content)
+    for kind, content in reader:
+        if kind == process_frames.OUTCOMES:
+            process_frames.read_outcomes(content)
+        else:
+            process_frames.read_number(content)
 
 
 OUTCOMES = [
