@@ -6,7 +6,7 @@ import pytest
 
 from restate_nb.engine import process_frames
 from restate_nb.engine.process_feed import TARGET, Pace
-from restate_nb.engine.process_frames import BadFrame, Outcome, Reader, SharedMemory
+from restate_nb.engine.process_frames import BATCH, BadFrame, Outcome, Reader, SharedMemory, framed
 
 
 def outcome(position: int, value: bytes = b"1") -> Outcome:
@@ -30,7 +30,9 @@ def test_frames_are_read_in_whatever_pieces_they_come() -> None:
     assert (kind, process_frames.read_number(number)) == (process_frames.RETURNED, 4)
 
 
-@pytest.mark.parametrize("garbage", [b"hello world, this is text", b"\x05" + b"\xff" * 8, b"\0" * 9])
+@pytest.mark.parametrize(
+    "garbage", [b"hello world, this is text", b"rnb\xff\x05" + b"\xff" * 8, b"\0" * 13, framed(BATCH)]
+)
 def test_what_is_no_frame_is_refused_at_its_head(garbage: bytes) -> None:
     with pytest.raises(BadFrame):
         read(Reader(), garbage)

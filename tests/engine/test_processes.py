@@ -27,6 +27,7 @@ from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import ShardQueue, entries
 from restate_nb.engine.output import OutputCapture
 from restate_nb.engine.pool import Pool
+from restate_nb.engine.process_frames import FUNCTION, OUTCOMES, framed
 from restate_nb.engine.process_worker import Worker
 from restate_nb.engine.processes import Processes
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, Attempt
@@ -263,7 +264,9 @@ async def test_what_cannot_be_sent_fails_alone(pool: Pool) -> None:
     assert [decode(attempts[item].value) for item in range(500) if item % 7] == [2 * i for i in range(500) if i % 7]
 
 
-@pytest.mark.parametrize("garbage", [b"\xff" * 100, b"\x05" + b"\xff" * 8, b"\x05\x01" + b"\0" * 7 + b"\x90"])
+@pytest.mark.parametrize(
+    "garbage", [b"\xff" * 100, b"\1" + b"\0" * 90, framed(OUTCOMES, b"\x90"), framed(FUNCTION, b"f")]
+)
 async def test_a_function_that_writes_to_its_workers_socket_fails_and_is_told_so(pool: Pool, garbage: bytes) -> None:
     def work(item: int) -> int:
         if item == 50:
