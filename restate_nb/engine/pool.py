@@ -455,11 +455,11 @@ class Pool:
     ) -> None:
         """Attempts have ended; see `runner.Source`."""
         with self._lock:
-            for attempt, how in ended:
-                self._finish(attempt, how)
-            if moves_up is not None and moves_up.follows:
+            if moves_up is not None and moves_up.follows:  # first, or who looks meanwhile would see a place too few
                 moves_up.follows = False
                 self._occupied += 1
+            for attempt, how in ended:
+                self._finish(attempt, how)
 
     def put_back(self, attempts: Sequence[RunningAttempt]) -> None:
         """These have not begun; see `runner.Source`."""

@@ -312,7 +312,7 @@ class _Worker:
 
     def _read(self) -> None:
         """Read in a thread, so that the parent's death is seen while an item runs."""
-        reader = process_frames.Reader()
+        reader = process_frames.Reader(process_frames.FUNCTION)
         with suppress(OSError):
             while data := self._sock.recv(_READ):
                 reader.feed(data)

@@ -171,10 +171,12 @@ class Feed:
         failed: list[tuple[RunningAttempt, Ended | None]] = []
         serial, now = worker.serial + len(worker.flight), time.monotonic()
         remote: Remote | None = None
+        function: Function | None = None
         for attempt in attempts:
             entry = attempt.entry
-            if remote is None or attempt.call.remote is not remote:  # type: ignore[union-attr]
-                remote = remote_of(attempt.call)
+            called = remote_of(attempt.call)
+            if function is None or remote is not called:
+                remote = called
                 function = self.function(remote)
                 if function not in worker.functions and not function.broken:
                     frames.append(process_frames.function_frame(function.id, function.owner, function.pickled))
@@ -182,7 +184,7 @@ class Feed:
             try:
                 if function.broken:
                     raise WorkerDied(function.broken)
-                payload = remote.pack(entry.payload)
+                payload = called.pack(entry.payload)
             except BaseException as error:  # of the user's classes
                 failed += all_raised([attempt], error)
                 continue

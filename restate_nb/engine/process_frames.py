@@ -33,7 +33,8 @@ READY: Final = 9
 LOADED: Final = 10
 """Kinds of frames; the first four are the parent's."""
 
-_HEAD: Final = struct.Struct("<BQ")
+_MARK: Final = b"rnb\xff"  # which nothing that a function writes by mistake begins with
+_HEAD: Final = struct.Struct("<4sBQ")
 _MOST: Final = 256 * 1024 * 1024  # bytes of a frame of a worker: a group holds one value of 16 MiB at most
 _NUMBER: Final = struct.Struct("<Q")
 _FUNCTION: Final = struct.Struct("<QQ")  # its id, and the number of its owner
@@ -101,13 +102,15 @@ class BadFrame(ValueError):
 
 def framed(kind: int, *parts: bytes) -> bytes:
     """A frame as it is written."""
-    return b"".join((_HEAD.pack(kind, sum(map(len, parts))), *parts))
+    return b"".join((_HEAD.pack(_MARK, kind, sum(map(len, parts))), *parts))
 
 
 class Reader:
     """Cuts what was read from a socket into frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = OUTCOMES) -> None:
+        """`first`: the lowest kind of frame that may come. Those of a worker by default."""
+        self._first = first
         self._read = bytearray()
 
     def feed(self, data: bytes) -> None:
@@ -123,8 +126,8 @@ class Reader:
         at, read = 0, self._read
         try:
             while len(read) - at >= _HEAD.size:
-                kind, length = _HEAD.unpack_from(read, at)
-                if not FUNCTION <= kind <= LOADED or (kind >= OUTCOMES and length > _MOST):
+                mark, kind, length = _HEAD.unpack_from(read, at)
+                if mark != _MARK or not self._first <= kind <= LOADED or (kind >= OUTCOMES and length > _MOST):
                     raise BadFrame(f"a frame of kind {kind} and {length} bytes")
                 end = at + _HEAD.size + length
                 if len(read) < end:

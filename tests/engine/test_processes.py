@@ -27,6 +27,7 @@ from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import ShardQueue, entries
 from restate_nb.engine.output import OutputCapture
 from restate_nb.engine.pool import Pool
+from restate_nb.engine.process_frames import FUNCTION, OUTCOMES, framed
 from restate_nb.engine.process_worker import Worker
 from restate_nb.engine.processes import Processes
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, Attempt
@@ -199,10 +200,11 @@ async def test_an_item_whose_worker_has_to_load_the_function_first_is_not_late(p
             return item
 
         def __reduce__(self) -> Any:
-            return (lambda: (time.sleep(0.6), compute_again)[1]), ()
+            return load, ()
 
-    def compute_again(item: int) -> int:
-        return item
+    def load() -> Callable[[int], int]:
+        time.sleep(0.6)
+        return lambda item: item
 
     attempts = await run(pool, Slow(), 1, 2, timeout=0.3)
     assert values(attempts) == [1, 2]
@@ -262,7 +264,9 @@ async def test_what_cannot_be_sent_fails_alone(pool: Pool) -> None:
     assert [decode(attempts[item].value) for item in range(500) if item % 7] == [2 * i for i in range(500) if i % 7]
 
 
-@pytest.mark.parametrize("garbage", [b"\xff" * 100, b"\x05" + b"\xff" * 8, b"\x05\x01" + b"\0" * 7 + b"\x90"])
+@pytest.mark.parametrize(
+    "garbage", [b"\xff" * 100, b"\1" + b"\0" * 90, framed(OUTCOMES, b"\x90"), framed(FUNCTION, b"f")]
+)
 async def test_a_function_that_writes_to_its_workers_socket_fails_and_is_told_so(pool: Pool, garbage: bytes) -> None:
     def work(item: int) -> int:
         if item == 50:
@@ -294,7 +298,7 @@ async def test_a_function_may_close_what_it_prints_to_and_all_descriptors(pool: 
         if item == 20:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if item == 30:
-            sys.stdout = None  # type: ignore[assignment]
+            sys.stdout = None
         return item
 
     assert values(await run(pool, work, *range(100))) == list(range(100))
@@ -584,8 +588,9 @@ async def test_two_jobs_share_the_workers_and_nothing_else(processes: Processes)
         assert [value[:2] for value in of_job] == [[name, item] for item in range(1_500)]
         assert sorted(line.text for line in output.lines()) == sorted(f"{name} {item}" for item in range(1_500))
         assert all(line.text.endswith(f" {line.position}") for line in output.lines())
+    there = {child.pid for child in psutil.Process().children()}
     later = {value[2] for value in values(await run(pools[0], job("later"), *range(50)))}
-    assert later <= {value[2] for of_job in found for value in of_job}, "the workers were kept"
+    assert later <= there, "the workers were kept"
     for pool in pools:
         pool.close()
 
@@ -735,9 +740,13 @@ async def test_a_defect_of_the_thread_that_looks_after_workers_ends_their_items(
     def fails(self: Worker) -> None:
         raise ZeroDivisionError("a defect")
 
+    def slow(item: int) -> int:
+        time.sleep(0.5)
+        return item
+
     with monkeypatch.context() as patched:
         patched.setattr(Worker, "forward_running", fails)
-        attempts = await run(pool, lambda item: time.sleep(0.5) or item, 1)
+        attempts = await run(pool, slow, 1)
         await until(lambda: told)
     assert attempts[0].failure is not None and attempts[0].failure.type == "ZeroDivisionError"
     assert told[0].exc_type is ZeroDivisionError

@@ -366,12 +366,11 @@ def slow_down(raw: bytes) -> None:
 def frames(raw: bytes) -> None:
     reader = process_frames.Reader()
     reader.feed(raw)
-    with suppress(process_frames.BadFrame):
-        for kind, content in reader:
-            if kind == process_frames.OUTCOMES:
-                process_frames.read_outcomes(content)
-            else:
-                process_frames.read_number(content)
+    for kind, content in reader:
+        if kind == process_frames.OUTCOMES:
+            process_frames.read_outcomes(content)
+        else:
+            process_frames.read_number(content)
 
 
 OUTCOMES = [
@@ -383,7 +382,7 @@ OUTCOMES = [
 FRAMES = [
     process_frames.outcomes_frame(3, OUTCOMES) + process_frames.number_frame(process_frames.RETURNED, 2),
     process_frames.number_frame(process_frames.GROWN, 2**63) + process_frames.outcomes_frame(0, OUTCOMES[:1]),
-    b"\x05" + struct.pack("<Q", 2**63) + b"x",
+    process_frames.framed(process_frames.READY)[:-8] + struct.pack("<Q", 2**20) + b"x",
 ]
 
 
