@@ -261,11 +261,12 @@ def _fields(value: Any) -> dict[Any, Any] | None:
 
 
 def _values(ledger: Ledger, went_well: Any, values_of: ValuesOf) -> Any:
-    positions = np.flatnonzero(went_well)
+    positions: Any = range(ledger.total) if went_well.all() else np.flatnonzero(went_well)
     column = NumbersOrObjects(len(positions))
     at = 0
     for part in ledger.raws_in_parts(positions):
-        column.add(values_of(part, positions[at : at + len(part)].tolist(), unreadable))
+        some = positions[at : at + len(part)]
+        column.add(values_of(part, some if isinstance(some, range) else some.tolist(), unreadable))
         at += len(part)
     return column.typed(positions, ledger.total)
 
