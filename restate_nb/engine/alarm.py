@@ -1,4 +1,4 @@
-"""A timer of an event loop that any thread may set."""
+"""Timers of an event loop that any thread may set."""
 
 from __future__ import annotations
 
@@ -66,3 +66,33 @@ class Alarm:
             self._ring()
         else:
             self._arm()
+
+
+class Timers:
+    """Calls on the loop, each once, some time from now."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timers: set[asyncio.TimerHandle] = set()  # of the loop's thread
+        self._cancelled = False
+
+    def call_in(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call, unless that is cancelled before."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._arm, self._loop.time() + seconds, call)
+
+    def cancel(self) -> None:
+        """Call nothing any more. On the loop only."""
+        self._cancelled = True
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    def _arm(self, due: float, call: Callable[[], None]) -> None:
+        def fire() -> None:
+            self._timers.discard(timer)
+            call()
+
+        if not self._cancelled:
+            timer = self._loop.call_at(due, fire)
+            self._timers.add(timer)

@@ -218,18 +218,23 @@ def _part_of_column(values: Sequence[bytes], classes: Classes | None, instead: I
     if len(column) != len(values) or lines.count(b"\n") != len(values) - 1:
         return [_one_of_column(raw, classes, instead) for raw in values]
     if _TAG_BYTES in lines:
-        whole = _reader_for(classes).whole
+        reader = _reader_for(classes)
         for place, raw in enumerate(values):
             if _DOLLAR in raw and raw.find(_TAG_BYTES) >= 0:
                 try:
-                    column[place] = whole(column[place], raw)
+                    column[place] = _revived(reader, column[place], raw)
                 except Exception as error:  # a class of the user's own may do anything when it is made again
-                    if isinstance(error, RecursionError):
-                        error = _read_too_deep()
                     if instead is None:
-                        raise error from None
+                        raise
                     column[place] = instead(error, raw)
     return column
+
+
+def _revived(reader: _Reader, value: Any, raw: bytes) -> Any:
+    try:
+        return reader.whole(value, raw)
+    except RecursionError:
+        raise _read_too_deep() from None
 
 
 def _one_of_column(raw: bytes, classes: Classes | None, instead: Instead | None) -> Any:

@@ -426,6 +426,11 @@ class Function:
             return {0: value}
         return value if self.passing == "kwargs" else dict(enumerate(value))
 
+    @property
+    def looks_at_each(self) -> bool:
+        """Whether it depends on more than the number and the names of its parts if an item fits."""
+        return bool(self._rebuilds)
+
     def takes(self, items: Sequence[Any], raws: Callable[[], Sequence[bytes]]) -> bool:
         """Whether `check_item` would let all of these pass. False, too, where that takes a look at each.
 

@@ -126,17 +126,25 @@ class Limiter:
         """That of the item which has just entered."""
         return Permit(self.loop, self._shared, self._adaptive)
 
-    def on_end(self, permit: Permit, ok: bool, pushback: float | None, running: int) -> None:
-        """An item with this permit has ended, while `running` did: well, or with what `backpressure.pushback` has."""
+    def on_end(self, permit: Permit, ok: bool, pushback: float | None, ran: float, running: int) -> None:
+        """An item with this permit has ended.
+
+        Args:
+            permit: the item's.
+            ok: whether it went well.
+            pushback: what `backpressure.pushback` found.
+            ran: for how many seconds; since it was let in, it may have waited for a thread as well.
+            running: how many ran while it did, itself included.
+        """
         adaptive = permit.adaptive
         if adaptive is None or adaptive is not self._adaptive:
             return
         now = time.monotonic()
         if pushback is not None:
-            adaptive.on_pushback(permit.began, now, pushback)
+            adaptive.on_pushback(now - ran, now, pushback)
             self._hold_until = adaptive.hold_until
         elif ok:
-            adaptive.on_success(permit.began, now, running)
+            adaptive.on_success(now - ran, now, running)
         self.concurrency = adaptive.limit
 
 
@@ -255,7 +263,6 @@ class Permit:
         self._entering: Callable[[], None] | None = None  # to be called when it has its place again
         self._left = False
         self.adaptive = adaptive
-        self.began = time.monotonic()
 
     @property
     def is_shared(self) -> bool:

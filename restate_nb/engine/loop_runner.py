@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import time
 import types
 from collections.abc import Awaitable, Coroutine, Generator
@@ -97,10 +98,11 @@ class LoopRunner(Runner):
         coroutine = self._run(attempt, awaitable)
         task = self._context.loop.create_task(coroutine, context=contextvars.Context())
         self._tasks.add(task)
-        task.add_done_callback(self._task_ended)
+        task.add_done_callback(functools.partial(self._task_ended, attempt))
 
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, first: RunningAttempt, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._source.finish([(first, None)])  # where it was cancelled before its first step
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, GeneratorExit):  # that of an item's task closes all it passes
             raise error  # a defect of ours: the loop's exception handler reports it
@@ -128,13 +130,17 @@ class LoopRunner(Runner):
                 attempts, awaitable = [], None
                 if task.cancelling():  # by the pool, or by the item itself: this task must not go on half-cancelled
                     break
-                if time.perf_counter() - self._turn > _TURN:
+                attempts = source.take("loop", self._batch)
+                if attempts and time.perf_counter() - self._turn > _TURN:
+                    self._recalled = False
                     await asyncio.sleep(0)
                     self._turn = time.perf_counter()
-                attempts = source.take("loop", self._batch)
+                    if self._recalled:
+                        source.put_back(attempts)
+                        attempts = source.take("loop", self._batch)
         except BaseException as error:
             if not _is_thrown_away(task):
-                source.finish([(each, each.lost(error)) for each in attempts if not each.over])
+                source.finish([(each, None if each.over else each.lost(error)) for each in attempts])
                 source.wake()
             raise
         source.wake()

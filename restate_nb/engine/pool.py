@@ -12,11 +12,10 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Container, Sequence
-from contextlib import suppress
 
 import msgspec
 
-from restate_nb.engine.alarm import Alarm
+from restate_nb.engine.alarm import Alarm, Timers
 from restate_nb.engine.attempt import Ended, ItemCall, RunnerName, RunningAttempt
 from restate_nb.engine.limiter import Limiter, Permit, lock_of
 from restate_nb.engine.loop_runner import LoopRunner
@@ -74,7 +73,7 @@ class Pool:
         self._running: dict[int, RunningAttempt] = {}  # what runners have taken, by id
         self._occupied = 0  # places of `concurrency`
         self._permits: dict[int, Permit] = {}  # of items that hold a place of a shared limit, by position
-        self._timers: set[asyncio.TimerHandle] = set()  # of the loop's thread
+        self._timers = Timers(loop)
         self._paused = False
         self.paused_on_unkept = False  # paused by itself, at a value that cannot be kept
         self._on_unkept: OnUnkept | None = None
@@ -293,9 +292,7 @@ class Pool:
                 attempt.over = True
             self._limiter.withdraw()
             self._watchdog.cancel()
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        self._timers.cancel()
         for runner in self._runners.values():
             runner.close()
         if not self._shares_threads:
@@ -508,7 +505,8 @@ class Pool:
         assert queue is not None
         report = attempt.report(ended)
         if permit is not None:
-            self._limiter.on_end(permit, report.attempt.status == OK, report.pushback, running)
+            made = report.attempt
+            self._limiter.on_end(permit, made.status == OK, report.pushback, made.ran, running)
             self._context.many_hung = self._limiter.concurrency
         self._settle(attempt, queue, report.attempt)
         attempt.over = True
@@ -560,23 +558,16 @@ class Pool:
         if entry.position not in queue.open:
             return
         queue.delayed[entry.position] = Entry(entry.position, entry.payload, entry.number, time.time() + seconds)
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._arm, self._loop.time() + seconds, queue, entry)
+        self._timers.call_in(seconds, lambda: self._bring_back(queue, entry))
 
-    def _arm(self, due: float, queue: ShardQueue, entry: Entry) -> None:
-        def ready() -> None:
-            self._timers.discard(timer)
-            with self._lock:
-                if queue.delayed.pop(entry.position, None) is None:
-                    return
-                queue.pending.appendleft(Entry(entry.position, entry.payload, entry.number))
-                if queue not in self._pending:
-                    self._pending.appendleft(queue)
-            self.wake()
-
-        if not self._closed:
-            timer = self._loop.call_at(due, ready)
-            self._timers.add(timer)
+    def _bring_back(self, queue: ShardQueue, entry: Entry) -> None:
+        with self._lock:
+            if queue.delayed.pop(entry.position, None) is None:
+                return
+            queue.pending.appendleft(Entry(entry.position, entry.payload, entry.number))
+            if queue not in self._pending:
+                self._pending.appendleft(queue)
+        self.wake()
 
     def _recall(self) -> None:
         for runner in self._runners.values():

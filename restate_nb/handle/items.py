@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from restate_nb.engine.bulk import Rows, Run, encode_many
 from restate_nb.engine.function import Function, Passing
 from restate_nb.engine.objects import look_alike
+from restate_nb.engine.plain import SCALARS, are_scalars
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.formatting import short_repr
 from restate_nb.handle.cells import cells_by_column
@@ -97,7 +98,7 @@ def read_items(items: object, target: Function) -> Items:
             for part in taker.parts(originals):
                 taker.take(part)
         else:
-            taker.take_each(reading)
+            taker.take_as_they_come(reading)
     kept = originals if isinstance(originals, range) else taker.originals()
     return Items(kept, taker.encoded, own_index(labels), own_source(items))
 
@@ -158,24 +159,55 @@ class _Taker:
         if self._kept is not None:
             self._kept.add_many(items, count)
 
+    def take_as_they_come(self, some: Iterable[Any]) -> None:
+        """Take what an iterator gives: at once what cannot change, and cannot be refused. Else it is taken before the
+        next item is asked for: that may be the same object again, or the last that an endless iterator gives.
+
+        Raises:
+            InvalidInput: one has no JSON form, or does not fit the function.
+        """
+        if self._target.looks_at_each:
+            self.take_each(some)
+            return
+        waiting: list[Any] = []
+        known: set[Any] = set()
+        for given in some:
+            like = _like(given)
+            if like is not None and like in known:
+                waiting.append(given)
+                if len(waiting) == _AT_ONCE:
+                    self.take(waiting)
+                    waiting = []
+                continue
+            if waiting:
+                self.take(waiting)
+                waiting = []
+            self.take_one(given)
+            known.add(like)
+        if waiting:
+            self.take(waiting)
+
     def take_each(self, some: Iterable[Any]) -> None:
         """Take items one by one.
 
         Raises:
             InvalidInput: one has no JSON form, or does not fit the function.
         """
-        target, rows, append = self._target, self._rows, self.encoded.append
-        keep = None if self._kept is None else self._kept.add
-        for position, given in enumerate(some, len(self.encoded)):
-            item = given if rows.as_they_are and type(given) in _AS_THEY_ARE else rows.item(position, given)
-            try:
-                raw = target.encode_item(item)
-            except Exception as error:
-                raise InvalidInput(_cannot_be_sent("Item", position, given, self._labels, error)) from None
-            target.check_item(position, item, raw)
-            append(raw)
-            if keep is not None:
-                keep(item)
+        for given in some:
+            self.take_one(given)
+
+    def take_one(self, given: Any) -> None:
+        """Take one item; see `take_each`."""
+        position, rows = len(self.encoded), self._rows
+        item = given if rows.as_they_are and type(given) in _AS_THEY_ARE else rows.item(position, given)
+        try:
+            raw = self._target.encode_item(item)
+        except Exception as error:
+            raise InvalidInput(_cannot_be_sent("Item", position, given, self._labels, error)) from None
+        self._target.check_item(position, item, raw)
+        self.encoded.append(raw)
+        if self._kept is not None:
+            self._kept.add(item)
 
     def originals(self) -> Sequence[Any]:
         """The items as they were given."""
@@ -183,6 +215,21 @@ class _Taker:
             return DecodedItems(self._target, self.encoded)
         return self._kept.originals(self.encoded)
 
+
+def _like(item: Any) -> Any:
+    """What decides whether the function takes an item that can neither change nor be impossible to keep; None for all
+    that may be or do otherwise."""
+    kind = type(item)
+    if kind in SCALARS:
+        return "scalar" if are_scalars((item,)) and (kind is not str or len(item) <= _LONGEST) else None
+    if kind is not tuple or len(item) > _WIDEST or not are_scalars(item):
+        return None
+    return len(item) if sum(len(each) for each in item if type(each) is str) <= _LONGEST else None
+
+
+_LONGEST: Final = 100_000
+_WIDEST: Final = 100
+"""Text, and tuples, that are far from what is too large to be kept."""
 
 _AT_FIRST: Final = 32
 _AT_ONCE: Final = 10_000

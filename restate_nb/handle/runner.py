@@ -28,6 +28,7 @@ from restate_nb.handle.record import JobRecord
 from restate_nb.handle.value_guard import ValueGuard
 from restate_nb.limits import StopRule
 from restate_nb.policy import RunPolicy
+from restate_nb.results import memory
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.limit_history import LimitHistory
 from restate_nb.server.http import Unreachable
@@ -326,6 +327,8 @@ class JobRunner:
         """Note that all items have ended; should Restate be away, the job has ended before that is noted."""
         noting = asyncio.create_task(self._note_end())
         try:
+            if self.data.ledger.total >= memory.MANY_ITEMS:
+                await asyncio.to_thread(memory.give_back)
             await asyncio.wait({noting}, timeout=NOTED_SECONDS)
         except asyncio.CancelledError:
             noting.cancel()

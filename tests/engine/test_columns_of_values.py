@@ -83,6 +83,15 @@ def test_without_a_stand_in_the_first_that_is_not_readable_raises() -> None:
         decode_column([b"1", b"[1", b"2"])
 
 
+def test_the_reason_of_an_error_is_told_as_for_a_value_alone() -> None:
+    raw = b'{"$rnb":"set","v":[[1]]}'
+    with pytest.raises(ValueError, match="Not a value") as alone:
+        decode(raw)
+    with pytest.raises(ValueError, match="Not a value") as within:
+        decode_column([b"1", raw])
+    assert type(alone.value.__cause__) is type(within.value.__cause__) is TypeError
+
+
 def test_columns_of_any_length_and_size_are_read_to_their_end() -> None:
     assert decode_column([]) == []
     assert decode_column([b"%d" % each for each in range(25_001)]) == list(range(25_001))

@@ -189,17 +189,56 @@ def test_items_that_are_larger_than_can_be_kept_are_refused_by_their_position() 
     assert len(read_items(["a"] * 40 + [fits] * 2, Function(takes_one)).encoded) == 42
 
 
-def test_a_generator_is_read_no_further_than_to_what_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("others", "odd", "fn", "passing"),
+    [
+        (1, object(), takes_one, "value"),
+        ("a", "x" * (MAX_VALUE_BYTES - 1), takes_one, "value"),
+        (1.5, {"a": object()}, takes_one, "value"),
+        ({"a": 1}, Whole(1), takes_one, "value"),
+        ((1, "x"), (1, object), takes_two, "args"),
+        ((1, "x"), (1, 2, 3), takes_two, "args"),
+        ((1, "x"), 5, takes_two, "args"),
+        (Point(1), 5, takes_point, "value"),
+        ({"x": 1}, 5, takes_point, "value"),
+    ],
+)
+@pytest.mark.parametrize("count", [0, 3])
+def test_an_iterator_is_read_no_further_than_to_what_is_refused(
+    others: Any, odd: Any, fn: Callable[..., Any], passing: Passing, count: int
+) -> None:
     read = []
 
     def endless() -> Any:
         for each in itertools.count():
             read.append(each)
-            yield object() if each == 3 else each
+            yield odd if each == count else others
 
-    with pytest.raises(InvalidInput, match="Item 3"):
-        read_items(endless(), Function(takes_one))
-    assert read == [0, 1, 2, 3]
+    with pytest.raises(InvalidInput, match=rf"[Ii]tem {count}\b|argument"):
+        read_items(endless(), Function(fn, passing))
+    assert read == list(range(count + 1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_iterators_of_any_values_are_encoded_as_each_of_them(seed: int) -> None:
+    maker, rng = Maker(seed), random.Random(seed)
+    for _ in range(40):
+        leaf = rng.choice([None, maker.a_whole, maker.a_fraction, maker.a_text, maker.a_none])
+        given = [maker.value(1, leaf) for _ in range(rng.choice([0, 1, 40]))]
+        check(given, takes_one, "value", iter(given))
+        pairs = [(each, leaf and leaf()) for each in given]
+        check(pairs, takes_two, "args", iter(pairs))
+    check(list(range(25_000)), takes_one, "value", iter(range(25_000)))
+    check([(each, "x") for each in range(25_000)], takes_two, "args", zip(range(25_000), itertools.repeat("x")))
+
+
+def test_an_iterator_that_fails_says_after_how_many_items() -> None:
+    def failing() -> Any:
+        yield from range(70)
+        raise KeyError("gone")
+
+    with pytest.raises(InvalidInput, match="ended after 70 of them, at position 70: KeyError"):
+        read_items(failing(), Function(takes_one))
 
 
 def test_a_generator_may_give_one_object_again_and_again() -> None:
