@@ -391,8 +391,10 @@ class Processes(OrderThread):
         """Start workers early, and have them load the functions. Where that fails it will be seen with an item."""
         feed.prepared = list(functions)
         self._fit(feed)
-        while self._free and feed.starting < count:
-            self._teach(self._free[-1], feed)
+        others = [each for each in self._free if not each.functions.keys() >= set(functions)]
+        count -= len(self._free) - len(others)  # an item may have come before this, and taught them
+        while others and feed.starting < count:
+            self._teach(others.pop(), feed)
         while feed.starting < count and feed.may_start(feed.starting) and not self._closed:
             try:
                 self._start(feed)

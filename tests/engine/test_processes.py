@@ -751,3 +751,17 @@ async def test_a_defect_of_the_thread_that_looks_after_workers_ends_their_items(
     assert attempts[0].failure is not None and attempts[0].failure.type == "ZeroDivisionError"
     assert told[0].exc_type is ZeroDivisionError
     assert values(await run(pool, compute, 1, 2)) == [2, 4], "what comes later has a new one"
+
+
+async def test_workers_that_an_item_has_taught_already_need_not_be_prepared(
+    pool: Pool, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The executor is changed while items wait: some may run before the order to have workers load the function."""
+    prepare, orders = Processes.prepare, list[Any]()
+    monkeypatch.setattr(Processes, "prepare", lambda _, *order: orders.append(order))
+    assert values(await run(pool, abs, -1, -2)) == [1, 2]
+    (order,) = orders
+    prepare(processes, *order)
+    queue = queue_of(-3, -4)
+    pool.add(queue)
+    assert sorted(decode(each.value) for each in await outcomes(pool, queue, 20)) == [3, 4]
