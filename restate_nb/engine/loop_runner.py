@@ -130,14 +130,15 @@ class LoopRunner(Runner):
                 attempts, awaitable = [], None
                 if task.cancelling():  # by the pool, or by the item itself: this task must not go on half-cancelled
                     break
-                attempts = source.take("loop", self._batch)
-                if attempts and time.perf_counter() - self._turn > _TURN:
+                turn_is_over = time.perf_counter() - self._turn > _TURN
+                attempts = source.take("loop", 1 if turn_is_over else self._batch)
+                if attempts and turn_is_over:
                     self._recalled = False
                     await asyncio.sleep(0)
                     self._turn = time.perf_counter()
                     if self._recalled:
                         source.put_back(attempts)
-                        attempts = source.take("loop", self._batch)
+                        attempts = source.take("loop")
         except BaseException as error:
             if not _is_thrown_away(task):
                 source.finish([(each, None if each.over else each.lost(error)) for each in attempts])

@@ -295,3 +295,19 @@ async def test_jobs_that_share_threads_end_with_none_that_looks_for_items() -> N
     for pool in pools:
         pool.close()
     threads.close()
+
+
+async def test_no_coroutine_begins_before_others_that_come_long_before_it(pool: Pool) -> None:
+    begun: list[int] = []
+
+    async def waits_late(item: int) -> int:
+        begun.append(item)
+        if item >= 5 and item % 3:
+            await asyncio.sleep(0.01)
+        return item
+
+    queue = queue_of(*range(200))
+    pool.add(queue)
+    pool.provide(Function(waits_late).item_call(), RunPolicy(concurrency=10))
+    await outcomes(queue)
+    assert max(item - at for at, item in enumerate(begun)) < 10

@@ -310,7 +310,10 @@ def test_cancelling_the_await_leaves_the_job_running(session: Session) -> None:
 
 
 def test_a_value_that_is_too_large_harms_no_other(session: Session) -> None:
+    all_run = threading.Barrier(3)  # else the large one would pause the job before the others begin
+
     def work(item: int) -> str:
+        all_run.wait(30)
         return "x" * item
 
     frame = submit(session, work, [10, 40_000_000, 1_000_000]).result(60)
