@@ -46,8 +46,12 @@ FAIL_FAST: Final = "FailFast"
 _RECORD_BYTES = 32  # a record without its value
 
 GATHER_SECONDS: Final = 0.02
-"""A group is taken no sooner than this after the one before, unless nothing more can come: each costs this process and
-the server a millisecond or two, however many outcomes it has, and where items compute there is no core to spare."""
+"""A group is taken no sooner than this after the one before, unless nothing more can come: each costs the interpreter
+half a millisecond, and the server as much, however many outcomes it has."""
+
+FEW_SECONDS: Final = 0.1
+_FEW: Final = 50
+"""The same after a group of few, whose outcomes cost the more: where items compute, it is their time."""
 
 _BURST_SECONDS: Final = 0.001  # what ends in the same moment goes along with the first
 
@@ -125,6 +129,7 @@ class ShardQueue:
         self.in_group: Group | None = None
         self._encoded: bytes | None = None  # the same, once it was asked for
         self._taken = 0.0  # on time.monotonic: when the last group was
+        self._taken_count = 0  # how many outcomes it had
         self._takers: list[_Taker] = []
         self._gatherers: list[_Taker] = []
 
@@ -252,7 +257,8 @@ class ShardQueue:
         import asyncio  # noqa: PLC0415
 
         loop, event = asyncio.get_running_loop(), asyncio.Event()
-        pause = min(max(self._taken + GATHER_SECONDS - time.monotonic(), _BURST_SECONDS), GATHER_SECONDS)
+        apart = FEW_SECONDS if self._taken_count < _FEW else GATHER_SECONDS
+        pause = min(max(self._taken + apart - time.monotonic(), _BURST_SECONDS), apart)
         timer = loop.call_later(pause, event.set)
         self._gatherers.append((loop, event))
         try:
@@ -270,7 +276,7 @@ class ShardQueue:
         if Attempt in set(map(type, values)):
             records = {at: each for at, each in enumerate(values) if isinstance(each, Attempt)}
         count = _fitting(values, records)
-        self._encoded, self._taken = None, time.monotonic()
+        self._encoded, self._taken, self._taken_count = None, time.monotonic(), count
         self.in_group = self._front(count, {at: record for at, record in records.items() if at < count})
         for column in (self._positions, self._numbers, self._started, self._ran, self.outcomes_waiting):
             del column[:count]

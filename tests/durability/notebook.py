@@ -1,19 +1,25 @@
-"""The notebook that the kill tests kill: `python -m tests.durability.notebook FOLDER TOTAL`.
+"""The notebook that the kill tests kill: `python -m tests.durability.notebook FOLDER TOTAL HOW`.
+
+HOW is where its items run: `loop`, `thread`, or `process` (in batches, since they are short).
 
 Every execution of an item is a line of FOLDER/runs, on disk before the item goes on: `begin ITEM ATTEMPT PROCESS` and
-`end ITEM ATTEMPT PROCESS`, where ATTEMPT counts the executions of the item in this process. Every outcome that the job
-calls recorded is a line of FOLDER/recorded. Prints `submitted`, `attached COUNT`, and `finished` at the end.
+`end ITEM ATTEMPT PROCESS`, where PROCESS is the kernel's, and ATTEMPT tells executions of the item in it apart. Every
+outcome that the job calls recorded is a line of FOLDER/recorded. Prints `submitted`, `attached COUNT`, and `finished`
+at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import sys
 import threading
+import time
 from collections import Counter
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any, Final
 
 import restate_nb as rnb
 from restate_nb.engine.record import OK
@@ -28,27 +34,63 @@ if __name__ == "__main__":
 
 
 ATTEMPTS = Counter[int]()
+SHORT = 0.002  # seconds that an item of a batch takes
 
 
-async def work(item: int) -> int:
-    ATTEMPTS[item] += 1
-    note("begin", item)
+async def on_loop(item: int) -> int:
+    begin(item)
     await asyncio.sleep(SECONDS)
-    note("end", item)
+    return end(item)
+
+
+def in_thread(item: int) -> int:
+    begin(item)
+    time.sleep(SECONDS)
+    return end(item)
+
+
+def begin(item: int) -> None:
+    ATTEMPTS[item] += 1
+    note(RUNS, f"begin {item} {ATTEMPTS[item]} {os.getpid()}")
+
+
+def end(item: int) -> int:
+    note(RUNS, f"end {item} {ATTEMPTS[item]} {os.getpid()}")
     return item * item
 
 
-def note(what: str, item: int) -> None:
-    os.write(RUNS, f"{what} {item} {ATTEMPTS[item]} {os.getpid()}\n".encode())
-    os.fsync(RUNS)
+def in_process(path: str, item: int) -> int:
+    """In a worker, whose parent is the kernel."""
+    runs = os.open(path, os.O_WRONLY | os.O_APPEND)
+    told = f"{item} {os.getpid()}{time.monotonic_ns() % 10**9:09} {os.getppid()}"
+    note(runs, f"begin {told}")
+    time.sleep(SHORT)
+    note(runs, f"end {told}")
+    os.close(runs)
+    return item * item
+
+
+def note(runs: int, line: str) -> None:
+    os.write(runs, f"{line}\n".encode())
+    os.fsync(runs)
+
+
+HOW: Final[dict[str, tuple[Any, dict[str, Any]]]] = {
+    "loop": (on_loop, {"concurrency": CONCURRENCY}),
+    "thread": (in_thread, {"concurrency": CONCURRENCY}),
+    "process": (in_process, {"executor": "process", "concurrency": 2}),
+}
 
 
 def main() -> None:
-    total = int(sys.argv[2])
+    total, how = int(sys.argv[2]), sys.argv[3]
+    function, options = HOW[how]
+    if how == "process":
+        function = functools.partial(function, str(FOLDER / "runs"))
     with redirect_stdout(sys.stderr):  # which tells of unfinished jobs
         session = rnb.start("killed", data_dir=FOLDER / ".restate")
     with session:
-        job = rnb.map(work, range(total), concurrency=CONCURRENCY, show=False)
+        job = rnb.map(function, range(total), show=False, **options)
         print("submitted", flush=True)
         threading.Thread(target=watch, args=(job, FOLDER / "recorded"), daemon=True).start()
         frame = job.result(timeout=300)

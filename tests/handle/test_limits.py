@@ -85,15 +85,15 @@ def test_the_chart_of_throughput_has_the_limits_as_they_were_changed(session: Se
 
 def test_the_chart_of_throughput_has_the_concurrency_as_it_adapted_itself(session: Session) -> None:
     async def easy(item: int) -> int:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
         return item
 
-    job = submit(session, easy, range(400), name="by itself", concurrency=(2, 60))
+    job = submit(session, easy, range(3000), name="by itself", concurrency=(2, 400))
     job.result()
     seen = runner_of(job).data.limits.frame()["concurrency"]
     assert len(seen) > 3
     assert seen.max() > 15
-    assert seen.between(2, 60).all()
+    assert seen.between(2, 400).all()
 
 
 def test_jobs_that_share_a_limit_stay_within_it_together(session: Session) -> None:
