@@ -130,6 +130,7 @@ class ShardQueue:
         self._encoded: bytes | None = None  # the same, once it was asked for
         self._taken = 0.0  # on time.monotonic: when the last group was
         self._taken_count = 0  # how many outcomes it had
+        self._hurries = False  # whether an outcome waits that is to be recorded soon
         self._takers: list[_Taker] = []
         self._gatherers: list[_Taker] = []
 
@@ -177,7 +178,9 @@ class ShardQueue:
                 self.open.discard(attempt.position)
             if attempt.failure is None:
                 self._ended_bytes += len(attempt.value)
+            self._hurries = True  # what failed may end the job
             self._put(attempt)
+            self._wake()
 
     def add_ok(self, position: int, number: int, started: float, ran: float, value: bytes | msgspec.Raw) -> None:
         """Take the outcome of an item that went well, as `add` does.
@@ -216,9 +219,9 @@ class ShardQueue:
             self._wake()
 
     def _wake(self) -> None:
-        """Tell the handler of an outcome; one that gathers, only of the last."""
+        """Tell the handler of an outcome; one that gathers, only of the last, or of one that hurries."""
         takers, self._takers = self._takers, []
-        if not self.open:
+        if self._hurries or not self.open:
             takers += self._gatherers
         for loop, event in takers:
             if not loop.is_closed():
@@ -257,13 +260,15 @@ class ShardQueue:
         import asyncio  # noqa: PLC0415
 
         loop, event = asyncio.get_running_loop(), asyncio.Event()
-        apart = FEW_SECONDS if self._taken_count < _FEW else GATHER_SECONDS
+        apart = FEW_SECONDS if self._taken_count < _FEW and not self._hurries else GATHER_SECONDS
         pause = min(max(self._taken + apart - time.monotonic(), _BURST_SECONDS), apart)
         timer = loop.call_later(pause, event.set)
         self._gatherers.append((loop, event))
         try:
             if self.open:
                 await event.wait()
+            if self.open and (left := self._taken + GATHER_SECONDS - time.monotonic()) > 0:
+                await asyncio.sleep(left)
         finally:
             timer.cancel()
             self._gatherers = [each for each in self._gatherers if each[1] is not event]
@@ -276,7 +281,7 @@ class ShardQueue:
         if Attempt in set(map(type, values)):
             records = {at: each for at, each in enumerate(values) if isinstance(each, Attempt)}
         count = _fitting(values, records)
-        self._encoded, self._taken, self._taken_count = None, time.monotonic(), count
+        self._encoded, self._taken, self._taken_count, self._hurries = None, time.monotonic(), count, False
         self.in_group = self._front(count, {at: record for at, record in records.items() if at < count})
         for column in (self._positions, self._numbers, self._started, self._ran, self.outcomes_waiting):
             del column[:count]

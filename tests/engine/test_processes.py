@@ -168,7 +168,7 @@ async def test_workers_that_are_killed_from_outside_cost_what_they_were_in_only(
                 chance.choice(children).kill()
                 killed += 1
     attempts = {each.position: each for each in await done}
-    assert killed > 5
+    assert killed > 3
     assert len(attempts) == 10_000
     died = [each for each in attempts.values() if each.status != OK]
     assert len(died) <= killed
@@ -544,12 +544,13 @@ async def test_a_function_that_changes_while_items_run_is_used_from_then_on(pool
     done = asyncio.ensure_future(outcomes(pool, queue))
     await until(lambda: pool.running == 2)
     await asyncio.sleep(0.3)
+    before = time.time()
     pool.provide(call_of(new), RunPolicy(concurrency=2))
     since = time.time()
     attempts = await done
     late = [decode(each.value) for each in attempts if each.started > since + 0.2]
     assert set(late) == {"new"} and len(late) > 50
-    assert all(decode(each.value) == "old" for each in attempts if each.started < since)
+    assert all(decode(each.value) == "old" for each in attempts if each.started < before)
 
 
 async def test_failed_items_are_tried_again_and_in_other_batches(pool: Pool, calls: Calls) -> None:
