@@ -633,6 +633,9 @@ async def test_a_defect_of_the_pool_is_reported_and_is_what_became_of_its_item(
     failure = attempts[1].failure
     assert failure is not None
     assert (failure.type, failure.message) == ("RuntimeError", "a defect")
+    async with asyncio.timeout(10):
+        while not told:
+            await asyncio.sleep(0.001)
     assert [str(each) for each in told] == ["a defect"]
 
 
