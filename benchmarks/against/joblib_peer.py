@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from joblib import Memory, Parallel, delayed  # type: ignore[import-not-found, unused-ignore]
+from joblib import Memory, Parallel, delayed
 
 from benchmarks.against.peer import Clock, Peer, expect
 from benchmarks.against.works import CORES, nap, noop, reckon

@@ -54,7 +54,7 @@ def on_joblib(
 ) -> Callable[[Iterable[Any]], list[Any]]:
     """Worker processes (loky, the default), which stay for the next call, and batches of its own sizing, or of so many
     items: where items differ much in length, one is best."""
-    from joblib import Parallel, delayed  # type: ignore[import-not-found, unused-ignore]
+    from joblib import Parallel, delayed
 
     def run(items: Iterable[Any]) -> list[Any]:
         done: list[Any] = Parallel(n_jobs=CORES, batch_size=batch_size)(delayed(work)(item) for item in items)
