@@ -73,7 +73,7 @@ def scheduler(state: dict[str, Any]) -> Callable[[], object]:
 
 def codec(state: dict[str, Any]) -> Callable[[], object]:
     """5,000 values of several types, to bytes and back."""
-    from restate_nb.engine.codec import decode, encode
+    from restate_nb.values.codec import decode, encode
 
     return lambda: [decode(encode(MIXED)) for _ in range(5_000)]
 

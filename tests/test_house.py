@@ -22,12 +22,12 @@ MAX_MODULE = 520
 MAX_NAME = 80
 
 OF_OTHER_LIBRARIES = {
-    "restate_nb.engine.arrays: _baseclass, _fill_value",  # numpy: a masked array is copied with them
+    "restate_nb.values.arrays: _baseclass, _fill_value",  # numpy: a masked array is copied with them
     "restate_nb.engine.function: _lru_cache_wrapper",  # functools: the type has no other name
-    "restate_nb.engine.keepable: _fields, _is_protocol",  # named tuples say so; typing: what is a protocol
-    "restate_nb.engine.leaves: _minutes",  # pytz: the offset of a fixed zone
+    "restate_nb.values.keepable: _fields, _is_protocol",  # named tuples say so; typing: what is a protocol
+    "restate_nb.values.leaves: _minutes",  # pytz: the offset of a fixed zone
     "restate_nb.engine.loop_thread: _fd_to_key, _selector",  # asyncio: what a forked child must not share
-    "restate_nb.engine.objects: _fields",
+    "restate_nb.values.classes: _fields",
     "restate_nb.engine.process_child: _exit",
     "restate_nb.engine.stacks: _current_frames",
     "restate_nb.handle.items: _fields",

@@ -16,20 +16,36 @@ PLAIN = {
 SURFACE = {"", "cli", "demo", "versions"}
 """The package's own names and programs on them: they may import all, and none of the folders imports them."""
 
+INNER = {"engine", "store", "values"}
+
 BELOW = {
-    "api": {"session", "handle", "backends", "results", "charts", "service", "server", "patterns", "engine"},
-    "session": {"handle", "backends", "results", "panel", "service", "server", "engine"},
-    "handle": {"backends", "results", "panel", "charts", "service", "server", "engine"},
-    "backends": {"results", "service", "server", "patterns", "engine"},
-    "results": {"engine"},
+    "api": {
+        "session",
+        "handle",
+        "backends",
+        "results",
+        "charts",
+        "service",
+        "server",
+        "patterns",
+        "engine",
+        "store",
+        "values",
+    },
+    "session": {"handle", "backends", "results", "panel", "service", "server"} | INNER,
+    "handle": {"backends", "results", "panel", "charts", "service", "server"} | INNER,
+    "backends": {"results", "service", "server", "patterns"} | INNER,
+    "results": INNER,
     "panel": {"results"},
     "charts": {"results"},
-    "workers": {"service", "server", "engine"},
+    "workers": {"service", "server"} | INNER,
     "testing": {"patterns", "service", "server"},
-    "service": {"patterns", "engine"},
-    "patterns": {"engine"},
+    "service": {"patterns"} | INNER,
+    "patterns": INNER,
     "server": set(),
-    "engine": set(),
+    "engine": {"store", "values"},
+    "store": {"values"},
+    "values": set(),
 }
 """Which folders each may import."""
 

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Se
 from typing import Any, TypeVar, Unpack
 
 from restate_nb.api.options import FunctionOptions, check_durable, check_function, check_version, concurrency_of
-from restate_nb.engine.codec import encode
 from restate_nb.engine.function import Executor, name_of
 from restate_nb.engine.function_table import FunctionTable
 from restate_nb.errors import InvalidInput, NotEncodable
@@ -22,6 +21,7 @@ from restate_nb.results.spool import Spool
 from restate_nb.service.durable_handler import takes_context
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
+from restate_nb.values.codec import encode
 
 T = TypeVar("T")
 

@@ -12,6 +12,7 @@ from restate_nb.server.ingress import Ingress
 from restate_nb.service.active_jobs import JobRuns
 from restate_nb.service.durable_handler import DurableFunctions
 from restate_nb.service.wire import jobs_service, workers_of
+from restate_nb.store.base import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Connection:
         job_store: keeps the manifests of jobs.
         trouble: what is wrong with the server, in words; empty when nothing is.
         ui_url: where the reader's browser finds the Restate UI; empty where it cannot.
+        store: where values and items lie that are too large for a journal; None where they stay in it.
         lost: what became of the server's data, in words; empty while they are there. It takes microseconds.
         sweep: has what dropped jobs left be purged soon; see `backends/sweeper.py`.
     """
@@ -41,6 +43,7 @@ class Connection:
     ui_url: str = ""
     sweep: Callable[[], None] = lambda: None
     lost: Callable[[], str] = lambda: ""
+    store: Store | None = None
 
     @property
     def admin(self) -> Admin:

@@ -17,16 +17,16 @@ from restate.handler import Handler, handler_from_callable
 from restate.serde import DefaultSerde, JsonSerde, MsgspecJsonSerde, PydanticJsonSerde
 
 from restate_nb.engine.attempt import ItemCall
-from restate_nb.engine.codec import Instead, decode, encode
 from restate_nb.engine.function import Function, not_here
-from restate_nb.engine.objects import Classes
-from restate_nb.engine.structure import Rebuild, rebuilder
 from restate_nb.errors import InvalidInput
 from restate_nb.formatting import short_repr
 from restate_nb.patterns.clients import ObjectClient, ServiceClient, WorkflowClient, handler_function
 from restate_nb.policy import NO_RETRY, Retry
 from restate_nb.server.http import WHO_ANSWERS, BadAnswer
 from restate_nb.server.ingress import Reply
+from restate_nb.values.classes import Classes
+from restate_nb.values.codec import Instead, decode, encode
+from restate_nb.values.structure import Rebuild, rebuilder
 
 _JSON_SERDES: Final = (DefaultSerde, JsonSerde, PydanticJsonSerde, MsgspecJsonSerde)
 _CLIENTS: Final = (ServiceClient, ObjectClient, WorkflowClient)

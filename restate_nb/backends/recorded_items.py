@@ -12,13 +12,13 @@ from typing import Final
 
 from restate_nb.backends.introspection import JobInvocations
 from restate_nb.engine.function import Function, Passing, not_here
-from restate_nb.engine.objects import Classes
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.results.spool import Spool
 from restate_nb.server.admin import Admin, sql_literal
 from restate_nb.service.durable_handler import request_decoder as durable_decoder
 from restate_nb.service.shard_wire import decode_request
 from restate_nb.service.wire import Manifest, decode_received, decoding
+from restate_nb.values.classes import Classes
 
 IDS_AT_ONCE: Final = 1_000
 BYTES_AT_ONCE: Final = 8 * 1024 * 1024

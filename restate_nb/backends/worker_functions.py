@@ -6,9 +6,9 @@ import re
 from typing import Final
 
 from restate_nb.engine.function import Executor, Function, Passing, not_here
-from restate_nb.engine.objects import Classes
 from restate_nb.errors import InvalidInput
 from restate_nb.policy import RunPolicy
+from restate_nb.values.classes import Classes
 
 _NAME: Final = re.compile(r"(?:[^\W\d]\w*\.)*[^\W\d]\w*:(?:[^\W\d]\w*\.)*[^\W\d]\w*")
 

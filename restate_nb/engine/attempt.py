@@ -12,11 +12,11 @@ from typing import Any, Final, Literal
 import msgspec
 
 from restate_nb.backpressure import pushback
-from restate_nb.engine.codec import encode
 from restate_nb.engine.outbox import Entry, ShardQueue, cancelled
 from restate_nb.engine.record import ERROR, OK, Attempt, Recorded, describe
 from restate_nb.errors import NotEncodable
 from restate_nb.policy import NO_RETRY, Retry
+from restate_nb.values.codec import encode
 
 _NEVER_AWAITED: Final = frozenset({int, float, str, bool, type(None), bytes, list, tuple, dict})
 

@@ -16,13 +16,13 @@ import msgspec
 
 from restate_nb.engine import process_child, seeds
 from restate_nb.engine.attempt import ItemCall, Remote
-from restate_nb.engine.codec import Instead, calling, decode, decode_column, encode, has_objects
-from restate_nb.engine.keepable import why_unkeepable
-from restate_nb.engine.objects import Classes
-from restate_nb.engine.structure import Rebuild, classes_of, parameter_annotations, rebuilder
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.formatting import short_repr
 from restate_nb.policy import NO_RETRY, Retry
+from restate_nb.values.classes import Classes
+from restate_nb.values.codec import Instead, calling, decode, decode_column, encode, has_objects
+from restate_nb.values.keepable import why_unkeepable
+from restate_nb.values.structure import Rebuild, classes_of, parameter_annotations, rebuilder
 
 Passing = Literal["value", "args", "kwargs"]
 """How an item is passed: as the one argument, as positional arguments, or as keyword arguments."""

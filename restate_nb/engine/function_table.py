@@ -10,10 +10,10 @@ from typing import Any, Self
 import msgspec
 
 from restate_nb.engine.attempt import ItemCall, Remote
-from restate_nb.engine.codec import Instead, decode, encode
 from restate_nb.engine.function import Executor, Function, innermost
-from restate_nb.engine.objects import Classes
 from restate_nb.policy import NO_RETRY, Retry
+from restate_nb.values.classes import Classes
+from restate_nb.values.codec import Instead, decode, encode
 
 _NO_ARGUMENTS = b"[]"
 

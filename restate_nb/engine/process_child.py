@@ -24,12 +24,12 @@ import msgspec
 
 from restate_nb.engine import asking, process_frames
 from restate_nb.engine.attempt import Ended, Report, RunningAttempt
-from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.outbox import Entry
 from restate_nb.engine.output import belong_to
 from restate_nb.engine.process_frames import Item, Outcome, SharedMemory
 from restate_nb.engine.surroundings import Surroundings, own_memory
 from restate_nb.policy import NO_RETRY, Retry
+from restate_nb.values.codec import decode, encode
 
 if TYPE_CHECKING:
     import asyncio

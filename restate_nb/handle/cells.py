@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from restate_nb.engine.plain import SCALARS
+from restate_nb.values.plain import SCALARS
 
 if TYPE_CHECKING:
     import pandas as pd

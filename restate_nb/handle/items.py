@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from restate_nb.engine.bulk import Rows, Run, encode_many
 from restate_nb.engine.function import Function, Passing
-from restate_nb.engine.objects import look_alike
-from restate_nb.engine.plain import SCALARS, are_scalars
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.formatting import short_repr
 from restate_nb.handle.cells import cells_by_column
 from restate_nb.handle.originals import DecodedItems, OriginalsKeeper, is_pandas, own_index, own_source, unshared
 from restate_nb.results.spool import Spool
+from restate_nb.values.bulk import Rows, Run, encode_many
+from restate_nb.values.classes import look_alike
+from restate_nb.values.plain import SCALARS, are_scalars
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from restate_nb.engine.codec import decode_column
 from restate_nb.engine.function import Function
 from restate_nb.results.spool import Spool
 from restate_nb.results.unreadable import unreadable
+from restate_nb.values.codec import decode_column
 
 if TYPE_CHECKING:
     import pandas as pd

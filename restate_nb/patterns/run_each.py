@@ -13,17 +13,17 @@ from typing import Any, Final, TypeVar
 from restate import Context, TerminalError
 
 from restate_nb.engine import seeds
-from restate_nb.engine.codec import decode_column, encode, has_objects
 from restate_nb.engine.function import is_async
 from restate_nb.engine.group_commit import commit
-from restate_nb.engine.objects import Classes
 from restate_nb.engine.outbox import ShardQueue, entries
 from restate_nb.engine.pool import ItemCall, Pool
 from restate_nb.engine.record import Attempt, Group, decode_group
-from restate_nb.engine.structure import Rebuild, classes_of, parameter_annotations, rebuilder
 from restate_nb.errors import InvalidInput
 from restate_nb.patterns.outcome import FanOutResult, Outcome
 from restate_nb.policy import RunPolicy
+from restate_nb.values.classes import Classes
+from restate_nb.values.codec import decode_column, encode, has_objects
+from restate_nb.values.structure import Rebuild, classes_of, parameter_annotations, rebuilder
 
 I = TypeVar("I")  # noqa: E741 - the SDK's names for input and output
 O = TypeVar("O")  # noqa: E741

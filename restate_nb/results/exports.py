@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from restate_nb.engine.codec import as_shown, encode
-from restate_nb.engine.leaves import repr_of, shown_text
 from restate_nb.errors import NotEncodable
 from restate_nb.results.columns import object_column
 from restate_nb.results.unreadable import Unreadable
+from restate_nb.values.codec import as_shown, encode
+from restate_nb.values.leaves import repr_of, shown_text
 
 _PLAIN: Final = frozenset({str, int, float, bool})
 

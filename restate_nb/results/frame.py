@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from restate_nb.engine.codec import Instead
 from restate_nb.engine.output import Line
 from restate_nb.engine.record import OK, STATUS_NAMES, Attempt
 from restate_nb.results.columns import NumbersOrObjects, as_frame, object_column, typed_column
 from restate_nb.results.exports import as_key, label_text
 from restate_nb.results.ledger import PENDING, Ledger, Snapshot
 from restate_nb.results.unreadable import Unreadable, unreadable
+from restate_nb.values.codec import Instead
 
 COLUMNS = [
     "item",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from restate_nb.engine.codec import decode
-from restate_nb.engine.objects import Classes
+from restate_nb.values.classes import Classes
+from restate_nb.values.codec import decode
 
 
 class Unreadable:

@@ -18,9 +18,7 @@ from restate.serde import BytesSerde
 
 from restate_nb.engine import output, seeds
 from restate_nb.engine.function import Function, Passing, is_async, name_of
-from restate_nb.engine.objects import Classes
 from restate_nb.engine.record import CANCELLED, ERROR, OK, Attempt, is_unkept
-from restate_nb.engine.structure import classes_of, parameter_annotations
 from restate_nb.errors import InvalidInput, JournalMismatch
 from restate_nb.patterns.outcome import OperationFailed
 from restate_nb.patterns.sdk import Tap, VMException, is_of_the_attempt
@@ -28,6 +26,8 @@ from restate_nb.policy import NO_RETRY, Retry
 from restate_nb.service.durable_context import describe_safely, guard_context
 from restate_nb.service.steps_in_flight import StepsInFlight
 from restate_nb.service.wire import JSON_VERSION
+from restate_nb.values.classes import Classes
+from restate_nb.values.structure import classes_of, parameter_annotations
 
 DURABLE_HANDLER: Final = "durable"
 OUTCOME_STEP: Final = "rnb outcome"

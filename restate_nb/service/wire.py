@@ -164,6 +164,8 @@ class Manifest(msgspec.Struct, kw_only=True):
         varies: the names of parts that the function itself changes: they do not count.
         mixed: the names of parts that somebody else changed while it ran.
         opened_by: a number of whoever asked to open it first; empty in records of before there was this.
+        folder: of the job in the store; empty where it has none.
+        pickled: whether values that have no other form are pickled.
     """
 
     version: int = JSON_VERSION
@@ -190,6 +192,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     varies: list[str] = []
     mixed: list[str] = []
     opened_by: str = ""
+    folder: str = ""
+    pickled: bool = False
 
     def __post_init__(self) -> None:
         for each in self.rounds:

@@ -24,11 +24,11 @@ import msgspec
 from restate import Context
 
 import restate_nb as rnb
-from restate_nb.engine.codec import encode as encode_value
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, WIRE_VERSION, Attempt, Failure, Group, encode_group
 from restate_nb.service import shard_wire, wire
 from restate_nb.service.durable_handler import DurableRequest
 from restate_nb.session.session import Session
+from restate_nb.values.codec import encode as encode_value
 
 FOLDER = Path(__file__).parent
 DATA_DIR = FOLDER / f"data-dir-v{WIRE_VERSION}.tar.xz"

@@ -10,10 +10,10 @@ import msgspec
 import pandas as pd
 import pytest
 
-from restate_nb.engine.codec import decode
 from restate_nb.engine.record import WIRE_VERSION, Attempt, decode_group
 from restate_nb.service import durable_handler, shard_wire, wire
 from restate_nb.session.session import Session
+from restate_nb.values.codec import decode
 from tests.data import make
 
 DATA_DIRS = sorted(make.FOLDER.glob("data-dir-v*.tar.xz"))

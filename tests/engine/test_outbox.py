@@ -13,7 +13,6 @@ import msgspec
 import pytest
 
 from restate_nb.engine import outbox as module
-from restate_nb.engine.codec import encode
 from restate_nb.engine.outbox import (
     FAIL_FAST,
     MAX_GROUP_BYTES,
@@ -26,6 +25,7 @@ from restate_nb.engine.outbox import (
     entries,
 )
 from restate_nb.engine.record import CANCELLED, ERROR, OK, Attempt, Failure, Group, decode_group
+from restate_nb.values.codec import encode
 
 PAYLOADS = {3: "c", 5: "e", 8: "h"}
 

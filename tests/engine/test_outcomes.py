@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from restate_nb.engine.codec import encode
 from restate_nb.engine.function import Function
 from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.engine.outbox import ShardQueue, entries
@@ -19,6 +18,7 @@ from restate_nb.engine.pool import Pool
 from restate_nb.engine.record import ERROR, OK, Attempt, decode_group
 from restate_nb.engine.threads import NoThread, Threads
 from restate_nb.policy import Retry, RunPolicy
+from restate_nb.values.codec import encode
 from tests.engine.ways_out import async_ways, awaited, plain, sync_ways
 
 GOES_WELL = (

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import MAX_GROUP_BYTES, ShardQueue, entries
 from restate_nb.engine.pool import Pool
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, Attempt, Failure, decode_group
 from restate_nb.limits import Range
 from restate_nb.policy import Retry, RunPolicy
+from restate_nb.values.codec import decode, encode
 
 FAST_RETRY = Retry(max_attempts=3, initial_interval=0.01, jitter=0)
 

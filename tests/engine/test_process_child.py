@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from restate_nb.engine.attempt import Report, RunningAttempt
-from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.outbox import Entry
 from restate_nb.engine.process_child import Loaded, OneLoop, call_args, call_kwargs, call_pickled, call_value
 from restate_nb.engine.record import ERROR, OK
 from restate_nb.policy import NO_RETRY, Retry
+from restate_nb.values.codec import decode, encode
 
 
 def halve(number: int, by: int = 2) -> float:

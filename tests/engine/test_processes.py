@@ -22,7 +22,6 @@ import pytest
 
 from restate_nb.engine import processes as module
 from restate_nb.engine.attempt import ItemCall, Remote
-from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import ShardQueue, entries
 from restate_nb.engine.output import OutputCapture
@@ -33,6 +32,7 @@ from restate_nb.engine.processes import Processes
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT, Attempt
 from restate_nb.limits import Range
 from restate_nb.policy import NO_RETRY, Retry, RunPolicy
+from restate_nb.values.codec import decode, encode
 from tests.handle.counted import Calls
 
 SEED = random.SystemRandom().randrange(1_000_000)

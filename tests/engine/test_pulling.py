@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from restate_nb.engine.codec import decode, encode
 from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import ShardQueue, entries
 from restate_nb.engine.pool import Pool
@@ -21,6 +20,7 @@ from restate_nb.engine.record import CANCELLED, OK, TIMEOUT, Attempt
 from restate_nb.engine.threads import Threads
 from restate_nb.limits import Range
 from restate_nb.policy import Retry, RunPolicy
+from restate_nb.values.codec import decode, encode
 
 
 def queue_of(*items: Any) -> ShardQueue:

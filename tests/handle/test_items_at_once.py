@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restate_nb.engine.bulk import Rows, encode_many
-from restate_nb.engine.codec import MAX_VALUE_BYTES, encode
 from restate_nb.engine.function import Function, Passing
-from restate_nb.engine.objects import Classes
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.handle.cells import cells_by_column
 from restate_nb.handle.items import read_items
 from restate_nb.service.digest import items_digest
+from restate_nb.values.bulk import Rows, encode_many
+from restate_nb.values.classes import Classes
+from restate_nb.values.codec import MAX_VALUE_BYTES, encode
 from tests.engine.any_value import Maker, Point, Struct, same
 
 

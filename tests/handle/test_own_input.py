@@ -18,11 +18,11 @@ import pydantic
 import pytest
 
 import restate_nb as rnb
-from restate_nb.engine.codec import encode
 from restate_nb.engine.function import Function
 from restate_nb.handle.items import read_inputs, read_items
 from restate_nb.handle.originals import own_source
 from restate_nb.session.session import Session
+from restate_nb.values.codec import encode
 from tests.handle.counted import spoils, spoils_soon
 from tests.support import submit
 

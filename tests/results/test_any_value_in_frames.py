@@ -24,8 +24,6 @@ import pytest
 
 import restate_nb as rnb
 from restate_nb import charts
-from restate_nb.engine.codec import decode_column, encode
-from restate_nb.engine.objects import Classes
 from restate_nb.engine.record import ERROR, OK, Attempt, Failure
 from restate_nb.errors import NotEncodable
 from restate_nb.handle.job import runner_of
@@ -34,6 +32,8 @@ from restate_nb.results.exports import plain_columns, records
 from restate_nb.results.frame import ValuesOf, attempts_frame, compared, expanded, job_frame, joined
 from restate_nb.results.ledger import Ledger
 from restate_nb.session.session import Session
+from restate_nb.values.classes import Classes
+from restate_nb.values.codec import decode_column, encode
 from tests.engine.any_value import CLASSES, Maker, same
 
 SEED = int(os.environ.get("RNB_VALUES_SEED", "14"))

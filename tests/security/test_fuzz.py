@@ -42,11 +42,9 @@ from restate_nb.backends.deployed_handler import DeployedHandler
 from restate_nb.backends.job_store import read_manifests
 from restate_nb.backends.recorded_items import read_items_back
 from restate_nb.backpressure import LONGEST, pushback, retry_after
-from restate_nb.engine import codec, process_frames
+from restate_nb.engine import process_frames
 from restate_nb.engine.function import Function
-from restate_nb.engine.objects import Classes
 from restate_nb.engine.record import Failure, decode_group
-from restate_nb.engine.structure import rebuilder
 from restate_nb.errors import InvalidInput, InvocationFailed, NotReadable, ServerError
 from restate_nb.patterns import ServiceClient
 from restate_nb.policy import Limit, Retry, RunPolicy
@@ -66,6 +64,9 @@ from restate_nb.service.run_spec import read_run_spec, run_spec_of
 from restate_nb.service.shard_handler import read_request
 from restate_nb.service.shard_wire import decode_output
 from restate_nb.service.wire import apply_change, decode_received, decoding, manifest_decoder
+from restate_nb.values import codec
+from restate_nb.values.classes import Classes
+from restate_nb.values.structure import rebuilder
 from tests.data.make import kept_samples
 from tests.security.mutations import EXTREMES, ODD_BYTES, hostile, mutated
 

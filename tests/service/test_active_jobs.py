@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from restate_nb.engine.codec import encode
 from restate_nb.engine.function import Function
 from restate_nb.engine.outbox import entries
 from restate_nb.engine.record import CANCELLED, OK, Attempt, decode_group
 from restate_nb.policy import RunPolicy
 from restate_nb.service.active_jobs import JobRun, JobRuns
+from restate_nb.values.codec import encode
 
 
 class Hanging:

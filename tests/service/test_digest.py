@@ -365,7 +365,7 @@ def test_every_process_finds_the_same_digest(tmp_path: Path) -> None:
         textwrap.dedent(
             """
             import functools
-            from restate_nb.engine.codec import encode
+            from restate_nb.values.codec import encode
             from restate_nb.service.digest import code_digest, items_digest
             LIMITS = {"a", "b", "c", "d"}
             def helper(x): return x in {"p", "q", "r"}

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from restate_nb.engine.tags import TAG
+from restate_nb.values.tags import TAG
 
 LOWEST: Final = -(2**63)
 HIGHEST: Final = 2**64 - 1

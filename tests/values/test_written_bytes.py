@@ -25,10 +25,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restate_nb.engine import plain
-from restate_nb.engine.codec import MAX_DEPTH, decode, encode
-from restate_nb.engine.objects import Classes
 from restate_nb.errors import NotEncodable
+from restate_nb.values import plain
+from restate_nb.values.classes import Classes
+from restate_nb.values.codec import MAX_DEPTH, decode, encode
 from tests.engine import any_value
 from tests.engine.any_value import CLASSES, Maker, Point, Struct, same
 

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
-from restate_nb.engine import leaves
-from restate_nb.engine.tags import Read, Write, tagged
+from restate_nb.values import leaves
+from restate_nb.values.tags import Read, Write, tagged
 
 _PLAIN: Final = "biufcmMUS"
 

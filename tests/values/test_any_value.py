@@ -9,9 +9,9 @@ from collections import Counter
 
 import pytest
 
-from restate_nb.engine.codec import as_shown, decode, encode
-from restate_nb.engine.objects import Classes
 from restate_nb.errors import NotEncodable
+from restate_nb.values.classes import Classes
+from restate_nb.values.codec import as_shown, decode, encode
 from tests.engine.any_value import CLASSES, Maker, same
 
 SEED = int(os.environ.get("RNB_VALUES_SEED", "14"))

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restate_nb.engine.codec import decode, decode_column, encode
 from restate_nb.engine.function import Function
 from restate_nb.engine.function_table import FunctionTable
-from restate_nb.engine.objects import Classes
 from restate_nb.errors import NotEncodable, NotReadable
+from restate_nb.values.classes import Classes
+from restate_nb.values.codec import decode, decode_column, encode
 from tests.engine.any_value import CLASSES, Colour, Maker, Point, Struct, same
 
 ODD_BYTES = (

@@ -21,9 +21,9 @@ from typing import Any, Final
 
 import msgspec
 
-from restate_nb.engine.objects import full_name
-from restate_nb.engine.tags import Read, Write, tagged
 from restate_nb.errors import NotEncodable
+from restate_nb.values.classes import full_name
+from restate_nb.values.tags import Read, Write, tagged
 
 _bytes_of = msgspec.json.encode
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
-from restate_nb.engine.codec import encode
-from restate_nb.engine.objects import is_structured
 from restate_nb.errors import NotEncodable
+from restate_nb.values.classes import is_structured
+from restate_nb.values.codec import encode
 
 _READ_ONCE: Final = (collections.abc.Iterator, collections.abc.AsyncIterator)
 _AWAITED: Final = (collections.abc.Awaitable, collections.abc.Coroutine)

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import msgspec
 
-from restate_nb.engine.tags import TAG, Read, Write, tagged
 from restate_nb.errors import NotEncodable, NotReadable
+from restate_nb.values.tags import TAG, Read, Write, tagged
 
 KINDS: Final = frozenset({"object", "model", "enum", "flag", "namedtuple"})
 
@@ -365,7 +365,7 @@ def _model(value: Any, name: str, cached: frozenset[str], write: Write) -> objec
     return tagged("model", _fields(state, write), of=name, **more)
 
 
-def shown(value: Any, write: Write) -> tuple[object] | None:
+def fields_shown(value: Any, write: Write) -> tuple[object] | None:
     """How an object with fields is shown elsewhere: its fields, or an enum's value. None when it is none."""
     kind: Any = type(value)
     if kind.__module__ == "pydantic.types" and kind.__name__.startswith("Secret"):
@@ -387,7 +387,7 @@ def shown(value: Any, write: Write) -> tuple[object] | None:
 # ---------------------------------------------------------------- reading
 
 
-def read(written: dict[str, Any], read: Read, classes: Classes | None) -> Any:
+def read_fields(written: dict[str, Any], read: Read, classes: Classes | None) -> Any:
     """What `written` gave.
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from restate_nb.engine.objects import Classes, is_structured
+from restate_nb.values.classes import Classes, is_structured
 
 Rebuild = Callable[[Any], Any]
 """Takes what `codec.decode` gave, returns the annotated type. Raises ValueError or TypeError when it does not fit."""

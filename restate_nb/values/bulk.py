@@ -10,10 +10,10 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from restate_nb.engine.codec import MAX_DEPTH, MAX_VALUE_BYTES, writer_for
-from restate_nb.engine.objects import Classes
-from restate_nb.engine.plain import is_plain_list
-from restate_nb.engine.tags import TAG
+from restate_nb.values.classes import Classes
+from restate_nb.values.codec import MAX_DEPTH, MAX_VALUE_BYTES, writer_for
+from restate_nb.values.plain import is_plain_list
+from restate_nb.values.tags import TAG
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 _NEWLINE: Final = ord("\n")

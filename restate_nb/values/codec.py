@@ -6,7 +6,7 @@ function is annotated. What would come back as something else (a subclass of `st
 is pickled: decoding runs no code of the sender.
 
 Leaves are written by `leaves.py` and `arrays.py`; objects with fields (dataclasses, enums, pydantic models) by
-`objects.py`, and only such of classes that the function is known to use.
+`classes.py`, and only such of classes that the function is known to use.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any, Final
 
 import msgspec
 
-from restate_nb.engine import arrays, leaves, objects
-from restate_nb.engine.objects import Classes
-from restate_nb.engine.plain import (
+from restate_nb.errors import NotEncodable, NotReadable
+from restate_nb.values import arrays, leaves
+from restate_nb.values.classes import KINDS, Classes, Shape, fields_shown, is_structured, read_fields
+from restate_nb.values.plain import (
     AS_THEY_ARE,
     FEW,
     HIGHEST,
@@ -32,8 +33,7 @@ from restate_nb.engine.plain import (
     is_plain_dict,
     is_plain_list,
 )
-from restate_nb.engine.tags import TAG, Read, Write, tagged
-from restate_nb.errors import NotEncodable, NotReadable
+from restate_nb.values.tags import TAG, Read, Write, tagged
 
 _TAG_BYTES: Final = b'"$rnb"'
 _DOLLAR: Final = ord("$")  # a byte is looked for at a fraction of what bytes are
@@ -345,7 +345,7 @@ class Writer:
         way = self.way_to(kind)
         if way is None:
             raise leaves.refusal(value, kind)
-        if self.classes is not None or not objects.is_structured(kind):  # else it would be kept for ever
+        if self.classes is not None or not is_structured(kind):  # else it would be kept for ever
             self._ways[kind] = way
         return way(value, room)
 
@@ -358,8 +358,8 @@ class Writer:
         container = leaves.CONTAINERS.get(kind)
         if container is not None:
             return self._within(container)
-        if objects.is_structured(kind):
-            return self._of_class(objects.Shape(kind) if self.classes is None else self.classes.shape_to_write(kind))
+        if is_structured(kind):
+            return self._of_class(Shape(kind) if self.classes is None else self.classes.shape_to_write(kind))
         write = leaves.rare(kind) or arrays.writer_of(kind)
         return None if write is None else self._within(write)
 
@@ -374,7 +374,7 @@ class Writer:
 
         return way
 
-    def _of_class(self, shape: objects.Shape) -> Way:
+    def _of_class(self, shape: Shape) -> Way:
         whole, state_of, name = self._within(shape.write), shape.state_of, shape.name
         if shape.is_plain_row:
             return self._of_rows(shape)
@@ -392,7 +392,7 @@ class Writer:
 
         return way
 
-    def _of_rows(self, shape: objects.Shape) -> Way:
+    def _of_rows(self, shape: Shape) -> Way:
         name, fields = shape.name, shape.fields
 
         def way(value: Any, room: int) -> object:
@@ -441,7 +441,7 @@ class _Shown(Writer):
         return super()._items(value, room)
 
     def other(self, value: Any, kind: type, room: int) -> object:
-        shown = objects.shown(value, lambda inner: self.plain(inner, room - 2))
+        shown = fields_shown(value, lambda inner: self.plain(inner, room - 2))
         if shown is not None:
             return shown[0]
         try:
@@ -497,8 +497,8 @@ class _Reader:
             if tag == "tuple":
                 content = value["v"]
                 return tuple(read(content) if type(content) is list else map(read, content))
-            if tag in objects.KINDS:
-                return objects.read(value, read, self._classes)
+            if tag in KINDS:
+                return read_fields(value, read, self._classes)
             return _READERS[tag](value, read)
         except ImportError as error:
             raise NotReadable(f"It needs a package that is not here: {error}.") from error

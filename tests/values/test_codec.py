@@ -20,10 +20,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restate_nb.engine.codec import MAX_VALUE_BYTES, decode, encode
-from restate_nb.engine.objects import Classes
-from restate_nb.engine.structure import classes_of, rebuilder
 from restate_nb.errors import NotEncodable, NotReadable
+from restate_nb.values.classes import Classes
+from restate_nb.values.codec import MAX_VALUE_BYTES, decode, encode
+from restate_nb.values.structure import classes_of, rebuilder
 
 LEAVES = (
     st.none()

@@ -1,0 +1,1 @@
+"""Values and items that are too large for a journal: where they lie, and how they are found."""

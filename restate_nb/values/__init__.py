@@ -1,0 +1,1 @@
+"""What a value is as bytes: JSON, and what JSON has no word for."""

@@ -1,0 +1,69 @@
+"""A value as one run of bytes: its JSON, and beside it what JSON would hold as text a third longer.
+
+Arrays, tables, images and other binary leaves are *parts*; the JSON names them by number. Such a run begins with a byte
+that neither JSON nor MessagePack begins with. It never stands in a journal: it is on its way to the store, or comes
+from there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+MARK: Final = 0xC1
+"""The first byte; MessagePack has none of that kind, and JSON neither."""
+
+_VERSION: Final = 1
+_HEAD: Final = struct.Struct("<BBxxI")  # mark, version, how many runs follow: the JSON and its parts
+_ALIGNED: Final = 64  # where a part begins: what Arrow and vector instructions want
+
+PART_BYTES: Final = 4096
+"""A binary leaf of so many bytes is a part, where values may have parts; a smaller one is base64 in the JSON."""
+
+LARGE_BYTES: Final = 16 * 1024
+"""JSON of so many bytes is written as such a run even without parts, so that it goes to the store."""
+
+
+def join(document: bytes, parts: Sequence[Buffer]) -> bytes:
+    """One run of a value's JSON and its parts, each of which is copied once."""
+    runs = [memoryview(document), *(memoryview(each).cast("B") for each in parts)]
+    lengths = [len(each) for each in runs]
+    head = _HEAD.pack(MARK, _VERSION, len(runs)) + struct.pack(f"<{len(runs)}Q", *lengths)
+    pieces: list[Buffer] = []
+    for run in (memoryview(head), *runs):
+        pieces += (run, bytes(-len(run) % _ALIGNED))
+    return b"".join(pieces)
+
+
+def is_joined(raw: Buffer) -> bool:
+    """Whether these bytes are what `join` gives, and no JSON."""
+    return memoryview(raw)[:1].tobytes() == b"\xc1"
+
+
+def split(raw: Buffer) -> tuple[memoryview, list[memoryview]]:
+    """The JSON of a value and its parts, without copying them.
+
+    Raises:
+        ValueError: it is nothing that `join` gave.
+    """
+    view = memoryview(raw).cast("B")
+    try:
+        mark, version, count = _HEAD.unpack_from(view)
+        if mark != MARK or not count:
+            raise ValueError("it is no value with parts")
+        if version > _VERSION:
+            raise ValueError(f"it was written by a newer restate_nb (format {version})")
+        lengths = struct.unpack_from(f"<{count}Q", view, _HEAD.size)
+    except struct.error:
+        raise ValueError("a value ends early") from None
+    sizes = [_HEAD.size + 8 * count, *lengths]
+    starts = [0, *accumulate(size + -size % _ALIGNED for size in sizes)]
+    if starts[-1] != len(view):
+        raise ValueError("a value ends early, or has more at its end")
+    runs = [view[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+    return runs[1], runs[2:]
