@@ -48,7 +48,6 @@ CORE_NEEDS = [
     "hypothesis",
     "polars",
     "psutil",
-    "pyarrow",
     "pydantic",
     "pytest",
     "pytest-asyncio",
