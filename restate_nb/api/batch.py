@@ -17,6 +17,7 @@ from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
 from restate_nb.validation import positive_int, seconds
+from restate_nb.words import checks_call
 
 T = TypeVar("T")
 
@@ -39,6 +40,7 @@ def batch(
     pause: Seconds = 0,
     **options: Unpack[FunctionOptions],
 ) -> Job[T]: ...
+@checks_call
 def batch(
     fn: Callable[..., Any],
     items: Iterable[Any],
@@ -99,7 +101,7 @@ def batch(
     at_once = concurrency_of(concurrency, executor, default=batches.size)
     policy = RunPolicy(at_once, retry, timeout, max_per_second, limit, fail_fast)
     function = function_of(fn, passing_of(items), policy, executor, version)
-    job = (session or current()).submit(
+    job = (session or current()).submit_job(
         function, read_items(items, function), policy, name=name, fresh=fresh, batch=batches
     )
     if show:

@@ -22,6 +22,7 @@ from restate_nb.service.durable_handler import takes_context
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
 from restate_nb.values.codec import encode
+from restate_nb.words import checks_call
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ def fan_out(
 def fan_out(
     operations: Iterable[Callable[..., T]] | Mapping[Any, Callable[..., T]], **options: Unpack[FunctionOptions]
 ) -> Job[T]: ...
+@checks_call
 def fan_out(
     operations: Iterable[Callable[..., Any]] | Mapping[Any, Callable[..., Any]],
     *,
@@ -96,7 +98,7 @@ def fan_out(
     check_function(table, policy)
     names = [name_of(fn) for fn in functions.values()]
     items = Items(names, Spool(map(encode, functions)), labels)
-    job = (session or current()).submit(table, items, policy, name=name, fresh=fresh)
+    job = (session or current()).submit_job(table, items, policy, name=name, fresh=fresh)
     if show:
         job.show()
     return job

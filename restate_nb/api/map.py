@@ -15,6 +15,7 @@ from restate_nb.limits import Concurrency, PerSecond, Seconds
 from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
+from restate_nb.words import checks_call
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ def map(fn: Callable[..., Awaitable[T]], items: Iterable[Any], **options: Unpack
 def map(fn: Callable[..., T], items: Iterable[Any], **options: Unpack[MapOptions]) -> Job[T]: ...
 @typing.overload
 def map(fn: str, items: Iterable[Any], **options: Unpack[MapOptions]) -> Job[Any]: ...
+@checks_call
 def map(
     fn: Callable[..., Any] | str,
     items: Iterable[Any],
@@ -104,7 +106,7 @@ def map(
     on_workers = runs_on_workers(fn, on)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
     function = function_of(fn, passing_of(items), policy, executor, version)
-    job = (session or current()).submit(
+    job = (session or current()).submit_job(
         function, read_items(items, function), policy, name=name, fresh=fresh, on_workers=on_workers
     )
     if show:
@@ -122,6 +124,7 @@ def starmap(
 ) -> Job[T]: ...
 @typing.overload
 def starmap(fn: str, items: Iterable[tuple[Any, ...] | list[Any]], **options: Unpack[MapOptions]) -> Job[Any]: ...
+@checks_call
 def starmap(
     fn: Callable[..., Any] | str,
     items: Iterable[tuple[Any, ...] | list[Any]],
@@ -156,7 +159,7 @@ def starmap(
     on_workers = runs_on_workers(fn, on)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
     function = function_of(fn, "args", policy, executor, version)
-    job = (session or current()).submit(
+    job = (session or current()).submit_job(
         function, read_items(items, function), policy, name=name, fresh=fresh, on_workers=on_workers
     )
     if show:

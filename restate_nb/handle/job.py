@@ -22,6 +22,7 @@ from restate_nb.limits import Concurrency
 from restate_nb.results.progress import Progress
 from restate_nb.service.wire import job_key
 from restate_nb.validation import concurrency_range
+from restate_nb.words import JOB, checks_calls, no_attribute
 
 if TYPE_CHECKING:
     import os
@@ -38,6 +39,7 @@ CANCEL_SECONDS = 3.0  # that a cell waits until Restate knows that the job is ca
 _CANCELLED_SECONDS = 30.0  # that it waits until all is recorded, then
 
 
+@checks_calls
 class Job(Generic[T]):
     """A running or finished job. Made by `restate_nb.map` and its kin.
 
@@ -140,6 +142,11 @@ class Job(Generic[T]):
             job.diagnose()
         """
         return status.diagnose(self._runner)
+
+    if not TYPE_CHECKING:  # whose readers would take every name for an attribute then
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(no_attribute("A job", name, JOB, dir(type(self))))
 
     def __len__(self) -> int:
         return self._data.ledger.total

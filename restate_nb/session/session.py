@@ -39,6 +39,7 @@ from restate_nb.session.calls import DurableCall, call_handler
 from restate_nb.session.cluster import Cluster, LocalCluster
 from restate_nb.session.deployments import deployments_of
 from restate_nb.session.registry import On, Registry, SubmitOptions
+from restate_nb.words import SESSION, checks_calls, no_attribute
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,7 @@ _SHOWN: Final = 20  # jobs of its representation
 STANDS_SECONDS: Final = 8.0  # without an outcome until a job whose data are gone is given up
 
 
+@checks_calls
 class Session:
     """A live connection of this process to Restate. Made by `restate_nb.start` and `restate_nb.connect`.
 
@@ -158,7 +160,9 @@ class Session:
         if self.cluster.revive():
             self.io.run(self.deployments.register())
 
-    def submit(self, function: Function, items: Items, policy: RunPolicy, **options: Unpack[SubmitOptions]) -> Job[Any]:
+    def submit_job(
+        self, function: Function, items: Items, policy: RunPolicy, **options: Unpack[SubmitOptions]
+    ) -> Job[Any]:
         """Begin a job, or attach to the one that is there.
 
         Raises:
@@ -451,6 +455,11 @@ class Session:
         else:
             state = "live, but its server has ended: rnb.start()" if self.server_has_ended else "live"
         return _html(self.name, state, self.jobs[::-1], ui_url)
+
+    if not TYPE_CHECKING:  # whose readers would take every name for an attribute then
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(no_attribute("A session", name, SESSION, dir(self)))
 
     def __dir__(self) -> list[str]:
         return ["call", "data_dir", "job", "jobs", "live", "lost", "name", "serve", "server", "stop"]

@@ -26,6 +26,7 @@ NAMES: tuple[object, ...] = (
     restate_nb.ServerError,
     restate_nb.Session,
     restate_nb.Unreadable,
+    restate_nb.UnknownOption,
     restate_nb.UnsupportedSdk,
     restate_nb.WorkerDied,
     restate_nb.as_completed,
