@@ -14,6 +14,7 @@ from restate_nb.engine.processes import Processes
 from restate_nb.engine.record import Attempt, Group, decode_group
 from restate_nb.engine.threads import Threads
 from restate_nb.policy import RunPolicy
+from restate_nb.store.base import Store
 
 Listener = Callable[[int, Sequence[Attempt]], None]
 """Called with the recorded attempts of a round, in the handler's loop; by a replay once more."""
@@ -190,8 +191,9 @@ class JobRuns:
     there are any; here it is only found. So a session of thousands of jobs does not keep what nobody asks for any more.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """`loop` is where items run."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, store: Store | None = None) -> None:
+        """`loop` is where items run, `store` where values lie that are too large for a journal."""
+        self.store = store
         self._loop = loop
         self._threads = Threads()
         self._processes = Processes()
