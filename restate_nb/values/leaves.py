@@ -202,6 +202,16 @@ def bytes_from(content: str | memoryview) -> bytes | memoryview:
         return base64.b64decode(content)
 
 
+def _read_bytes(written: dict[str, Any], _read: Read) -> bytes:
+    content = written["v"]
+    if type(content) is str:
+        try:
+            return msgspec.convert(content, bytes)
+        except msgspec.ValidationError:
+            pass
+    return bytes(bytes_from(content))
+
+
 def _read_array(written: dict[str, Any], _read: Read) -> array.array[Any]:
     if written["code"] not in _CODES:
         raise ValueError(written["code"])
@@ -302,7 +312,7 @@ def _read_namespace(written: dict[str, Any], read: Read) -> types.SimpleNamespac
 
 READERS: Final[dict[str, Callable[[dict[str, Any], Read], Any]]] = {
     "array": _read_array,
-    "bytes": lambda written, _: bytes(bytes_from(written["v"])),
+    "bytes": _read_bytes,
     "bytearray": lambda written, _: bytearray(bytes_from(written["v"])),
     "complex": lambda written, read: complex(*map(read, written["v"])),
     "Counter": lambda written, read: Counter(_dict_of(written, read)),

@@ -57,10 +57,12 @@ class HasParts(Exception):
 
 def binary(data: Buffer) -> object:
     """A binary leaf, as it stands in what is to be written: every one comes this way."""
+    if type(data) is bytes and len(data) < PART_BYTES:
+        return data
     view = memoryview(data)
     if view.nbytes >= PART_BYTES:
         return Part(view)
-    return data if type(data) in (bytes, bytearray) else view.tobytes()
+    return view.tobytes()
 
 
 def _refuse_parts(leaf: object) -> object:

@@ -56,9 +56,12 @@ class Reader:
                 return tuple(read(content) if type(content) is list else map(read, content))
             if tag in KINDS:
                 return read_fields(value, read, self._classes)
+            reader = _READERS.get(tag)
+            if reader is not None:
+                return reader(value, read)
             if tag == "pickle":
                 return pickles.unpickled(value, self._classes)
-            return _READERS[tag](value, read)
+            raise LookupError(tag)
         except ImportError as error:
             raise NotReadable(f"It needs a package that is not here: {error}.") from error
         except (LookupError, TypeError, AttributeError, ArithmeticError, OSError, re.error) as error:

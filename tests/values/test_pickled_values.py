@@ -145,7 +145,7 @@ def test_a_pickle_that_fails_is_not_readable() -> None:
             decode(damaged, keeping())
 
 
-def test_what_is_asked_for_goes_with_the_classes_to_other_processes_and_the_store_does_not() -> None:
+def test_what_was_asked_for_goes_with_the_classes_and_the_store_does_not() -> None:
     import pickle
 
     classes = Classes([Model])
