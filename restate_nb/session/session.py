@@ -40,7 +40,7 @@ from restate_nb.session.cluster import Cluster, LocalCluster
 from restate_nb.session.deployments import deployments_of
 from restate_nb.session.registry import On, Registry, SubmitOptions
 from restate_nb.store.base import Store, StoreConfig
-from restate_nb.store.opening import open_store, owner_of, session_store
+from restate_nb.store.opening import open_store, owner_of, probe, session_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -482,7 +482,9 @@ def _open_store(cluster: Cluster, session: str, given: StoreConfig | None) -> St
         InvalidInput: it cannot be opened.
     """
     if given is not None:
-        return open_store(session_store(given, session, cluster.store_owner(session)))
+        store = open_store(session_store(given, session, cluster.store_owner(session)))
+        probe(store)
+        return store
     if cluster.data_dir is None:
         return None
     here = StoreConfig(str(cluster.data_dir / VALUES_FOLDER), private=True)

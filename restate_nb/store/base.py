@@ -129,6 +129,11 @@ class Store(ABC):
             StoreUnavailable: the store does not answer.
         """
 
+    def in_use(self, folder: str) -> bool:
+        """Whether a process is known to write there now."""
+        check_name(folder)
+        return False
+
     @abstractmethod
     def close(self) -> None:
         """Let go of files and connections; what comes afterwards opens them again."""

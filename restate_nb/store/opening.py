@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from restate_nb.errors import InvalidInput
-from restate_nb.store.base import Store, StoreConfig
-from restate_nb.store.local import LocalStore
+from restate_nb.store.base import NotStored, Store, StoreConfig, StoreUnavailable
+from restate_nb.store.local import LocalStore, make_directory
 
 SCHEMES: Final = ("s3", "gs", "az")
 """Of object stores: Amazon S3 and all that speak like it, Google Cloud Storage, Azure Blob Storage."""
@@ -76,16 +76,41 @@ def owner_of(told: str) -> str:
 
 
 def open_store(config: StoreConfig) -> Store:
-    """Open a store; that of a bucket is asked for something, so that what is missing is known at once.
+    """Open a store. Nothing is asked of a bucket yet; see `probe`.
 
     Raises:
-        InvalidInput: it is said to be private, and others can write there; or something is missing to reach it.
+        InvalidInput: it is said to be private, and others can write there; or a package is missing.
     """
     if "://" in config.url:
-        raise InvalidInput("Object stores cannot be opened yet.")
-    if config.private and (writers := _writers(Path(config.url))):
-        raise InvalidInput(f"The store {config.url} is not private: {writers}.")
+        from restate_nb.store.object_store import ObjectStore  # noqa: PLC0415 - others need none of it
+
+        return ObjectStore(config)
+    if config.private:
+        path = Path(config.url)
+        try:
+            make_directory(path, 0o700)  # so that nobody else does
+        except OSError as error:
+            raise InvalidInput(f"The store {path} cannot be made: {error}.") from error
+        if writers := _writers(path):
+            raise InvalidInput(f"The store {path} is not private: {writers}.")
     return LocalStore(config)
+
+
+def probe(store: Store) -> None:
+    """See that a store takes something, gives it back, and deletes it.
+
+    Raises:
+        InvalidInput: one of them it does not.
+    """
+    folder, content = store.new_folder(), b"restate_nb"
+    try:
+        [place] = store.append(folder, [content])
+        same = store.read(folder, place, len(content)) == content
+        store.drop(folder)
+    except (StoreUnavailable, NotStored) as error:
+        raise InvalidInput(f"Values cannot be kept where store= says. {error}") from error
+    if not same:
+        raise InvalidInput(f"Values cannot be kept where store= says. {store.config.url} gives other bytes back.")
 
 
 def _writers(path: Path) -> str:
