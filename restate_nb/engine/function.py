@@ -16,12 +16,15 @@ import msgspec
 
 from restate_nb.engine import process_child, seeds
 from restate_nb.engine.attempt import ItemCall, Remote
+from restate_nb.engine.keeping import loader
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.formatting import short_repr
 from restate_nb.policy import NO_RETRY, Retry
+from restate_nb.store.base import Store
 from restate_nb.values.classes import Classes
 from restate_nb.values.codec import Instead, calling, decode, decode_column, encode
 from restate_nb.values.keepable import why_unkeepable
+from restate_nb.values.reference import is_reference
 from restate_nb.values.structure import Rebuild, classes_of, parameter_annotations, rebuilder
 
 Passing = Literal["value", "args", "kwargs"]
@@ -217,8 +220,20 @@ class Function:
             return ItemCall(lambda raw: _settled(call(raw)), "thread", context, encode=self.encode)
         return ItemCall(call, "loop" if self.is_async else "thread", context, encode=self.encode)
 
+    def keep_in(self, store: Store | None, *, parts: bool = True, pickle: bool = False) -> None:
+        """Say where its items and values may lie that are too large for a journal.
+
+        Args:
+            store: where; None where all of them are in the journal.
+            parts: whether new ones go there; else it is only read.
+            pickle: whether values that have no other form are pickled.
+        """
+        self.classes.keep_in(
+            None if store is None else loader(store), parts=parts and store is not None, pickles=pickle
+        )
+
     def encode(self, value: Any) -> bytes:
-        """A value of the function as JSON.
+        """A value of the function as JSON; with parts, where they are stored.
 
         Raises:
             NotEncodable: it could not be read back as what it is.
@@ -226,7 +241,7 @@ class Function:
         return encode(value, self.classes)
 
     def encode_item(self, item: Any) -> bytes:
-        """An item as JSON. Its classes are known from then on, since whoever passes it has them.
+        """An item as `encode` writes values. Its classes are known from then on, since whoever passes it has them.
 
         Raises:
             NotEncodable: it could not be read back as what it is.
@@ -252,25 +267,33 @@ class Function:
                 raise InvalidInput(_not_sendable(name_of(fn), error)) from error
 
     def _remote(self, retry: Retry) -> Remote:
-        from restate_nb.engine.pickling import dumps  # noqa: PLC0415 - few jobs use processes
-
         takes = {
             "value": process_child.call_value,
             "args": process_child.call_args,
             "kwargs": process_child.call_kwargs,
         }[self.passing]
-        pack: Callable[[bytes], bytes] = bytes
-        if (
-            self._rebuilds or self.classes
-        ):  # annotations of a notebook's own classes can be resolved here, and not there
-            takes, pack = process_child.call_pickled, self._pickled
-        call: Callable[[bytes], Any] = functools.partial(takes, self.fn)
+        whole: Callable[[bytes], Any] = functools.partial(takes, self.fn, self.classes, self._rebuilds)
+        if not self._rebuilds and not self.classes:
+            return self._sent(whole, retry, bytes)
+        # Annotations of a notebook's own classes can be resolved here. What lies in the store, the worker reads.
+        call = functools.partial(process_child.call_pickled, self.fn)
+        try:
+            return self._sent(functools.partial(call, whole), retry, self._pickled_or_stored)
+        except InvalidInput:  # of annotations that cannot be pickled, maybe
+            return self._sent(functools.partial(call, None), retry, self._pickled)
+
+    def _sent(self, call: Callable[[bytes], Any], retry: Retry, pack: Callable[[bytes], bytes]) -> Remote:
+        from restate_nb.engine.pickling import dumps  # noqa: PLC0415
+
         if (scope := seeds.scope()) is not None:
             call = functools.partial(seeds.within, scope, call)
         try:
-            return Remote(dumps((call, retry, self.classes)), pack)
+            return Remote(dumps((call, retry, self.classes, self.classes.load)), pack)
         except Exception as error:
             raise InvalidInput(_not_sendable(self.name, error)) from error
+
+    def _pickled_or_stored(self, raw: bytes) -> bytes:
+        return raw if is_reference(raw) else self._pickled(raw)
 
     def _pickled(self, raw: bytes) -> bytes:
         from restate_nb.engine.pickling import dumps  # noqa: PLC0415
