@@ -20,7 +20,7 @@ from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.formatting import short_repr
 from restate_nb.policy import NO_RETRY, Retry
 from restate_nb.values.classes import Classes
-from restate_nb.values.codec import Instead, calling, decode, decode_column, encode, has_objects
+from restate_nb.values.codec import Instead, calling, decode, decode_column, encode
 from restate_nb.values.keepable import why_unkeepable
 from restate_nb.values.structure import Rebuild, classes_of, parameter_annotations, rebuilder
 
@@ -160,7 +160,10 @@ class Function:
         self._rows_of_one_frame = passing == "kwargs"
         hints = parameter_annotations(fn)
         self.classes = classes_of(fn, hints) if classes is None else classes
-        self._rebuild_value = rebuilder(hints["return"]) if "return" in hints else None
+        rebuild_value = rebuilder(hints["return"]) if "return" in hints else None
+        self._rebuild_value: Rebuild | None = (
+            None if rebuild_value is None else functools.partial(_rebuilt_or_plain, rebuild_value)
+        )
         self._rebuilds: dict[str | int, Rebuild] = {}
         names = self._signature.parameters.values() if self._signature else ()
         self._names = [each.name for each in names]
@@ -303,10 +306,7 @@ class Function:
         Raises:
             NotReadable: it is of a class that is not known here.
         """
-        value = decode(raw, self.classes)
-        if self._rebuild_value is not None and not has_objects(raw):  # else of an earlier version, or a dict
-            return _rebuilt_or_plain(self._rebuild_value, value)
-        return value
+        return decode(raw, self.classes, self._rebuild_value)
 
     def value_column(
         self, raws: Sequence[bytes], positions: Sequence[int], instead: Instead | None = None
@@ -321,22 +321,7 @@ class Function:
         Raises:
             NotReadable: as in `value`, and only without `instead`.
         """
-        rebuild = self._rebuild_value
-        if rebuild is None:
-            return decode_column(raws, self.classes, instead)
-        column = decode_column(raws, self.classes, lambda error, _: _NotRead(error))
-        for place, raw in enumerate(raws):
-            value = column[place]
-            try:
-                if type(value) is _NotRead:
-                    raise value.error
-                if not has_objects(raw):
-                    column[place] = _rebuilt_or_plain(rebuild, value)
-            except Exception as error:  # a class of the user's own may do anything when it is made again
-                if instead is None:
-                    raise
-                column[place] = instead(error, raw)
-        return column
+        return decode_column(raws, self.classes, instead, self._rebuild_value)
 
     def caller(self) -> Callable[[bytes], Any]:
         """Takes an encoded item, and calls the function with it."""
@@ -540,13 +525,6 @@ def _not_sendable(name: str, error: Exception) -> str:
         f"{name} cannot be sent to a process: {why}. What it uses of its cell must be picklable: open "
         "files, connections, locks and models inside the function, or in a module that it imports."
     )
-
-
-class _NotRead:
-    """Stands in a column for a value that could not be read back."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
 
 
 def _rebuilt_or_plain(rebuild: Rebuild, value: Any) -> Any:
