@@ -12,9 +12,10 @@ from restate_nb.api.options import FunctionOptions, check_durable, check_functio
 from restate_nb.engine.function import Executor, name_of
 from restate_nb.engine.function_table import FunctionTable
 from restate_nb.errors import InvalidInput, NotEncodable
-from restate_nb.handle.items import Items, Reading
+from restate_nb.handle.items import Items
 from restate_nb.handle.job import Job
 from restate_nb.handle.provenance import Fresh
+from restate_nb.handle.reading import Reading
 from restate_nb.limits import Concurrency, PerSecond, Seconds
 from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.results.spool import Spool

@@ -14,7 +14,6 @@ from restate_nb.environment import in_notebook, this_cell
 from restate_nb.errors import InvalidInput
 from restate_nb.handle import status
 from restate_nb.handle.diagnosis import Diagnosis
-from restate_nb.handle.originals import own_source
 from restate_nb.handle.outcomes import Where, frame_of, positions_where, values_of, workers_frame
 from restate_nb.handle.runner import JobData, JobRunner
 from restate_nb.handle.wait import check_live, check_not_paused, result_of, until_ended, wait_for_end, waits_within
@@ -433,6 +432,9 @@ class Job(Generic[T]):
     def join(self, *, expand: bool = True) -> pd.DataFrame:
         """The input with what became of each row beside it, on the input's own index.
 
+        A frame of another library than pandas, or a query, comes as one of pandas, with what the function was given in
+        its columns; `polars.from_pandas(job.join())` makes one of polars of it.
+
         Args:
             expand: as in `frame`. A column that the input has, too, becomes `<column>_result`.
 
@@ -442,7 +444,7 @@ class Job(Generic[T]):
         from restate_nb.results.frame import joined  # noqa: PLC0415 - loads pandas
 
         items = self._data.items
-        return joined(own_source(items.source), self.frame(expand=expand), items.index())
+        return joined(items.input_again(), self.frame(expand=expand), items.index())
 
     def errors(self) -> pd.DataFrame:
         """The failed items grouped by what went wrong, the most frequent first.
