@@ -14,6 +14,7 @@ import pandas as pd
 from restate_nb.errors import NotEncodable
 from restate_nb.results.columns import object_column
 from restate_nb.results.unreadable import Unreadable
+from restate_nb.store.stored import Stored
 from restate_nb.values.codec import as_shown, encode
 from restate_nb.values.leaves import repr_of, shown_text
 
@@ -23,7 +24,7 @@ _PLAIN: Final = frozenset({str, int, float, bool})
 def as_key(value: Any) -> str:
     """What tells a value from others, as text."""
     try:
-        return encode(value).decode()
+        return encode(value.load() if isinstance(value, Stored) else value).decode()
     except NotEncodable:
         return repr_of(value)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,8 @@ from restate_nb.results.columns import NumbersOrObjects, as_frame, object_column
 from restate_nb.results.exports import as_key, label_text
 from restate_nb.results.ledger import PENDING, Ledger, Snapshot
 from restate_nb.results.unreadable import Unreadable, unreadable
-from restate_nb.values.codec import Instead
+from restate_nb.results.values import ValuesOf
+from restate_nb.store.stored import Stored
 
 COLUMNS = [
     "item",
@@ -33,12 +34,19 @@ COLUMNS = [
 ATTEMPT_COLUMNS = ["position", "attempt", "status", "error_type", "error", "started_at", "run_s", "finished_at"]
 LOG_COLUMNS = ["position", "stream", "at", "text"]
 
-ValuesOf = Callable[[Sequence[bytes], Sequence[int], Instead], list[Any]]
-"""Decodes recorded values, given their positions, and what stands for those that cannot be read."""
-
 _ITEM_STATUSES = ("pending", "running", *STATUS_NAMES)
 _FIRST_CODE = len(_ITEM_STATUSES) - len(STATUS_NAMES)
 _OK_CODE = _FIRST_CODE + OK
+
+
+def outcomes_frame(
+    ledger: Ledger, index: pd.Index[Any], *, running: frozenset[int], submitted: float
+) -> tuple[pd.DataFrame, Any]:
+    """All columns but items and values; and which items have a value, as truth values of numpy. See `job_frame`."""
+    with ledger.held() as now:
+        columns = _outcomes(now, running, submitted)
+    names = [name for name in COLUMNS if name in columns]
+    return as_frame({name: columns[name] for name in names}, index), columns["status"].codes == _OK_CODE
 
 
 def job_frame(
@@ -242,6 +250,8 @@ def _change(status_a: Any, status_b: Any, value_a: Any, value_b: Any) -> str:
 
 
 def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Stored) and isinstance(other, Stored):
+        return one == other
     return one is other or as_key(one) == as_key(other)
 
 
