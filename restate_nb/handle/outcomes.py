@@ -78,8 +78,8 @@ def _reader(data: JobData, lazy: bool | None) -> ValuesOf:
         lazy = stored > READ_BYTES
         if lazy:
             warnings.warn(
-                f"The values of the job {data.name!r} take {size(stored)} in the store, and up to {size(READ_BYTES)} are "
-                "read at once: the frame has a rnb.Stored for each, whose load() reads it. lazy=True gives these "
+                f"The values of the job {data.name!r} take {size(stored)} in the store, and up to {size(READ_BYTES)} "
+                "are read at once: the frame has a rnb.Stored for each, whose load() reads it. lazy=True gives these "
                 "without a word, lazy=False reads all; job.iter_values() and job.to_parquet(path) pass through all of "
                 "them in little memory.",
                 stacklevel=caller_level(),
