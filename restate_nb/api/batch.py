@@ -55,6 +55,7 @@ def batch(
     executor: Executor = "auto",
     version: str | int | None = None,
     fresh: Fresh = False,
+    pickle: bool = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]:
@@ -81,6 +82,7 @@ def batch(
         executor: as in `map`.
         version: as in `map`.
         fresh: as in `map`.
+        pickle: as in `map`.
         show: as in `map`.
         session: as in `map`.
 
@@ -98,10 +100,10 @@ def batch(
     batches = Batch(positive_int("batch_size", batch_size), seconds("pause", pause, zero=True))
     at_once = concurrency_of(concurrency, executor, default=batches.size)
     policy = RunPolicy(at_once, retry, timeout, max_per_second, limit, fail_fast)
-    function = function_of(fn, passing_of(items), policy, executor, version)
-    job = (session or current()).submit(
-        function, read_items(items, function), policy, name=name, fresh=fresh, batch=batches
-    )
+    function = function_of(fn, passing_of(items), policy, executor, version, pickle=pickle)
+    session = session or current()
+    read = read_items(items, function, session.prepare(function, pickle=pickle))
+    job = session.submit(function, read, policy, name=name, fresh=fresh, batch=batches, pickle=pickle)
     if show:
         job.show()
     return job

@@ -48,6 +48,7 @@ def fan_out(
     executor: Executor = "auto",
     version: str | int | None = None,
     fresh: Fresh = False,
+    pickle: bool = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]:
@@ -72,6 +73,7 @@ def fan_out(
         executor: as in `map`.
         version: stands for the code of all operations; see `map`.
         fresh: as in `map`.
+        pickle: as in `map`.
         show: as in `map`.
         session: as in `map`.
 
@@ -93,10 +95,12 @@ def fan_out(
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
     durable = _durable(list(functions.values()), policy, executor)
     table = FunctionTable(functions, durable=durable, executor=executor, version=version)
-    check_function(table, policy)
+    check_function(table, policy, pickle=pickle)
     names = [name_of(fn) for fn in functions.values()]
-    items = Items(names, Spool(map(encode, functions)), labels)
-    job = (session or current()).submit(table, items, policy, name=name, fresh=fresh)
+    session = session or current()
+    folder = session.prepare(table, pickle=pickle)
+    items = Items(names, Spool(map(encode, functions)), labels, folder=folder)
+    job = session.submit(table, items, policy, name=name, fresh=fresh, pickle=pickle)
     if show:
         job.show()
     return job

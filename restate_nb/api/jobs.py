@@ -35,7 +35,13 @@ def jobs(session: Session | None = None) -> pd.DataFrame:
     return (session or current()).list_jobs()
 
 
-def job(name: str, session: Session | None = None, *, on: Literal["here", "workers"] | None = None) -> Job[Any]:
+def job(
+    name: str,
+    session: Session | None = None,
+    *,
+    on: Literal["here", "workers"] | None = None,
+    pickle: bool = False,
+) -> Job[Any]:
     """The job of that name, without its cell: its outcomes, charts and controls.
 
     An unfinished job goes on once its function is known here, that is, when the cell that maps it is run. The index of
@@ -45,9 +51,11 @@ def job(name: str, session: Session | None = None, *, on: Literal["here", "worke
         name: as `restate_nb.jobs` lists it, of this session.
         session: the session; the live one by default.
         on: which of two jobs of that name: the one that the session runs ("here"), or the one on its "workers".
+        pickle: read what a job with `pickle=True` has pickled; see `map`.
 
     Raises:
-        InvalidInput: there is no such job, or there are two, or not all of its items were submitted.
+        InvalidInput: there is no such job, or there are two, not all of its items were submitted, or nothing may be
+            unpickled here.
 
     Example:
         import restate_nb as rnb
@@ -56,7 +64,7 @@ def job(name: str, session: Session | None = None, *, on: Literal["here", "worke
         rnb.map(str, [1, 2], name="texts").result()
         rnb.job("texts").frame()
     """
-    return (session or current()).job(name, on=on)
+    return (session or current()).job(name, on=on, pickle=pickle)
 
 
 def compare(a: Job[Any], b: Job[Any]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import os
 import threading
 import typing
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -19,10 +19,20 @@ from restate_nb.engine.function import Function, Passing
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.formatting import short_repr
 from restate_nb.handle.cells import cells_by_column
-from restate_nb.handle.originals import DecodedItems, OriginalsKeeper, is_pandas, own_index, own_source, unshared
+from restate_nb.handle.item_folder import ItemFolder, ItemWriter
+from restate_nb.handle.originals import (
+    DecodedItems,
+    Originals,
+    OriginalsKeeper,
+    is_pandas,
+    own_index,
+    own_source,
+    unshared,
+)
 from restate_nb.results.spool import Spool
 from restate_nb.values.bulk import Rows, Run, encode_many
 from restate_nb.values.classes import look_alike
+from restate_nb.values.parts import LARGE_BYTES, is_joined
 from restate_nb.values.plain import SCALARS, are_scalars
 
 if TYPE_CHECKING:
@@ -47,15 +57,22 @@ class Items:
         encoded: the same as JSON.
         labels: the user's index, or None for 0, 1, 2, ...
         source: a copy of the DataFrame or Series that the items came from; None for other input.
+        folder: of the job in the store, if it is begun; None where it gets none.
     """
 
     originals: Sequence[Any]
     encoded: Spool
     labels: Any = field(default=None)
     source: Any = field(default=None)
+    folder: ItemFolder | None = None
 
     def __len__(self) -> int:
         return len(self.encoded)
+
+    def over(self, encoded: Spool) -> Items:
+        """The same items, some of which lie elsewhere in the store: `encoded` says where."""
+        originals = self.originals.over(encoded) if isinstance(self.originals, Originals) else self.originals
+        return replace(self, originals=originals, encoded=encoded)
 
     def index(self) -> pd.Index[Any]:
         """The index of the job's frame."""
@@ -77,12 +94,27 @@ def passing_of(items: object) -> Passing:
     return "kwargs" if is_pandas(items, "DataFrame") else "value"
 
 
-def read_items(items: object, target: Function) -> Items:
+def read_items(items: object, target: Function, folder: ItemFolder | None = None) -> Items:
     """Encode the items, and see that each fits the function.
 
+    Args:
+        items: as the user gave them.
+        target: what they are for.
+        folder: where those go that are too large for a journal; None where all go into it.
+
     Raises:
-        InvalidInput: what is no collection of items, an item that has no JSON form, or one that does not fit.
+        InvalidInput: what is no collection of items, an item that has no JSON form, one that does not fit, or one that
+            cannot be written to the store.
     """
+    try:
+        return _read(items, target, folder)
+    except BaseException:
+        if folder is not None:
+            folder.drop()
+        raise
+
+
+def _read(items: object, target: Function, folder: ItemFolder | None) -> Items:
     if target.passing == "args" and is_pandas(items, "DataFrame"):
         raise InvalidInput(
             f"starmap spreads tuples over the function's parameters, and items is a DataFrame. rnb.map({target.name}, "
@@ -90,23 +122,25 @@ def read_items(items: object, target: Function) -> Items:
             "their order."
         )
     if is_pandas(items, "DataFrame") and type(items).__module__.partition(".")[0] == "pandas":
-        return _read_frame(typing.cast("pd.DataFrame", items), target)  # none that is more than a DataFrame
+        return _read_frame(typing.cast("pd.DataFrame", items), target, folder)  # none that is more than a DataFrame
     originals, labels = _originals(items)
-    taker = _Taker(target, labels, keeps=isinstance(originals, Sequence) and not isinstance(originals, range))
+    keeps = isinstance(originals, Sequence) and not isinstance(originals, range)
+    taker = _Taker(target, labels, folder, keeps=keeps)
     with Reading(originals) as reading:
         if type(originals) in (list, tuple, range):
             for part in taker.parts(originals):
                 taker.take(part)
         else:
             taker.take_as_they_come(reading)
+    encoded = taker.finish()
     kept = originals if isinstance(originals, range) else taker.originals()
-    return Items(kept, taker.encoded, own_index(labels), own_source(items))
+    return Items(kept, encoded, own_index(labels), own_source(items), folder)
 
 
-def _read_frame(frame: pd.DataFrame, target: Function) -> Items:
+def _read_frame(frame: pd.DataFrame, target: Function, folder: ItemFolder | None) -> Items:
     """Its rows, encoded column by column."""
     names = _column_names(frame)
-    rows, taker = Rows(names, target.classes), _Taker(target, frame.index, keeps=True)
+    rows, taker = Rows(names, target.classes), _Taker(target, frame.index, folder, keeps=True)
     with Reading(range(len(frame))):
         for part in taker.parts(range(len(frame))):
             some = frame.iloc[part.start : part.stop]
@@ -115,19 +149,16 @@ def _read_frame(frame: pd.DataFrame, target: Function) -> Items:
                 taker.add(run, None, len(part))
             else:
                 taker.take_each(some.to_dict("records"))
-    return Items(taker.originals(), taker.encoded, own_index(frame.index), own_source(frame))
+    encoded = taker.finish()
+    return Items(taker.originals(), encoded, own_index(frame.index), own_source(frame), folder)
 
 
 class _Taker:
-    """Takes the items of a job in the order of their positions: encodes and keeps them.
+    """Takes the items of a job in the order of their positions: encodes and keeps them."""
 
-    Attributes:
-        encoded: those that were taken by now.
-    """
-
-    def __init__(self, target: Function, labels: Any, *, keeps: bool) -> None:
+    def __init__(self, target: Function, labels: Any, folder: ItemFolder | None, *, keeps: bool) -> None:
         """`keeps`: whether the items as they are given are kept, where they cannot change."""
-        self.encoded = Spool()
+        self._written = ItemWriter(folder)
         self._target = target
         self._labels = labels
         self._rows = _Rows(target)
@@ -140,12 +171,12 @@ class _Taker:
             part = items[start : start + count]
             yield part
             start += len(part)
-            size = sum(map(self.encoded.size, range(max(0, len(self.encoded) - _AT_FIRST), len(self.encoded))))
+            size = self._written.latest_bytes
             count = min(max(_AT_FIRST, _AT_FIRST * _PART_BYTES // max(size, 1)), _AT_ONCE)
 
     def take(self, part: Sequence[Any]) -> None:
         """Take some at once; one by one where one of them cannot be, to say which."""
-        items = self._rows.items(len(self.encoded), part)
+        items = self._rows.items(len(self._written), part)
         run = None if items is None else encode_many(items, self._target.classes)
         if items is not None and run is not None and self._target.takes(items, run.raws):
             self.add(run, items, len(items))
@@ -154,10 +185,9 @@ class _Taker:
 
     def add(self, run: Run, items: list[Any] | None, count: int) -> None:
         """Add encoded items. `items`: the same as they were given; None for some that can change."""
-        joined, ends = run.joined()
-        self.encoded.extend(joined, ends)
+        self._written.extend(run)
         if self._kept is not None:
-            self._kept.add_many(items, count)
+            self._kept.add_many(None if run.largest() >= LARGE_BYTES else items, count)
 
     def take_as_they_come(self, some: Iterable[Any]) -> None:
         """Take what an iterator gives: at once what cannot change, and cannot be refused. Else it is taken before the
@@ -198,22 +228,31 @@ class _Taker:
 
     def take_one(self, given: Any) -> None:
         """Take one item; see `take_each`."""
-        position, rows = len(self.encoded), self._rows
+        position, rows = len(self._written), self._rows
         item = given if rows.as_they_are and type(given) in _AS_THEY_ARE else rows.item(position, given)
         try:
             raw = self._target.encode_item(item)
         except Exception as error:
             raise InvalidInput(_cannot_be_sent("Item", position, given, self._labels, error)) from None
         self._target.check_item(position, item, raw)
-        self.encoded.append(raw)
+        self._written.append(raw)
         if self._kept is not None:
-            self._kept.add(item)
+            self._kept.add_many(None if is_joined(raw) else [item], 1)
+
+    def finish(self) -> Spool:
+        """There are no more; return them encoded.
+
+        Raises:
+            InvalidInput: the last ones cannot be written to the store.
+        """
+        self._written.finish()
+        return self._written.spool
 
     def originals(self) -> Sequence[Any]:
         """The items as they were given."""
         if self._kept is None:
-            return DecodedItems(self._target, self.encoded)
-        return self._kept.originals(self.encoded)
+            return DecodedItems(self._target, self._written.spool)
+        return self._kept.originals(self._written.spool)
 
 
 def _like(item: Any) -> Any:

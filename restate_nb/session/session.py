@@ -24,6 +24,7 @@ from restate_nb.engine.function import Function
 from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.formatting import count, counted, one_line
+from restate_nb.handle.item_folder import ItemFolder
 from restate_nb.handle.items import Items
 from restate_nb.handle.job import Job, runner_of
 from restate_nb.handle.runner import SessionStopped
@@ -39,6 +40,8 @@ from restate_nb.session.calls import DurableCall, call_handler
 from restate_nb.session.cluster import Cluster, LocalCluster
 from restate_nb.session.deployments import deployments_of
 from restate_nb.session.registry import On, Registry, SubmitOptions
+from restate_nb.store.base import Store, StoreConfig
+from restate_nb.store.opening import open_store, owner_of, probe, session_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +51,9 @@ _PATIENCE: Final = 0.5  # seconds for each of a loop's last tasks: stop() takes 
 _ENDPOINT_PATIENCE: Final = 1.0
 _NOTE_PATIENCE: Final = 1.0
 _log = logging.getLogger(__name__)
+
+VALUES_FOLDER: Final = "values"
+"""Of a data directory: what is too large for journals lies there."""
 
 LOOK_SECONDS: Final = 2.0  # between two looks whether the server's data are there
 _SHOWN: Final = 20  # jobs of its representation
@@ -75,8 +81,10 @@ class Session:
         retention: timedelta = RETENTION,
         patient: bool = True,
         server_env: dict[str, str] | None = None,
+        store: StoreConfig | None = None,
     ) -> None:
-        """`cluster`: where to run jobs; a directory stands for a server of our own with its data there."""
+        """`cluster`: where to run jobs; a directory stands for a server of our own with its data there. `store`: where
+        large values lie; by default beside those data, and nowhere if others have them."""
         self.name = name
         self._home = Home()
         self._closing = threading.Lock()
@@ -85,6 +93,12 @@ class Session:
         self._calls: set[Future[Any]] = set()  # that somebody waits for
         self._watching: asyncio.Task[None] | None = None
         self.cluster = LocalCluster(cluster, listen=listen, env=server_env) if isinstance(cluster, Path) else cluster
+        self.store_at = store
+        try:
+            self._store = _open_store(self.cluster, name, store)
+        except BaseException:
+            self.cluster.close()
+            raise
         self.io = LoopThread("rnb-io")
         self.items_loop = LoopThread("rnb-work")
         try:
@@ -105,7 +119,7 @@ class Session:
         """Make what the session consists of, nothing of which is open yet; on its own loop."""
         cluster = self.cluster
         admin, ingress = cluster.admin(), cluster.ingress()
-        runs, functions = JobRuns(self.items_loop.loop), DurableFunctions()
+        runs, functions = JobRuns(self.items_loop.loop, store=self._store), DurableFunctions()
         self.sweeper = Sweeper(admin, ingress, self.name, retention)
         self.endpoint = Endpoint(cluster.listen_address)
         items = shard_service(self.name, runs, retention=retention, patient=patient)
@@ -126,6 +140,7 @@ class Session:
             ui_link(admin.address, cluster.data_dir) if admin is not None else "",
             self.sweeper.soon,
             cluster.lost,
+            self._store,
         )
         self._registry = Registry(self.connection, self.io, private=cluster.private)
 
@@ -158,6 +173,26 @@ class Session:
         if self.cluster.revive():
             self.io.run(self.deployments.register())
 
+    def prepare(self, function: Function, *, on_workers: bool = False, pickle: bool = False) -> ItemFolder | None:
+        """Let what a function takes and returns go to the session's store; return the folder of a job that is about to
+        begin, for `submit`. None where all goes into journals.
+
+        Args:
+            function: of the job.
+            on_workers: whether the session's workers run it.
+            pickle: whether values and items that have no other form are pickled.
+
+        Raises:
+            InvalidInput: the session was stopped, or nothing may be pickled here.
+        """
+        self._check_open()
+        return self._registry.prepare(function, on_workers=on_workers, pickle=pickle)
+
+    def _check_open(self) -> None:
+        self.check_process()
+        if self._closed:
+            raise InvalidInput("This session was stopped. Run rnb.start() again.")
+
     def submit(self, function: Function, items: Items, policy: RunPolicy, **options: Unpack[SubmitOptions]) -> Job[Any]:
         """Begin a job, or attach to the one that is there.
 
@@ -166,18 +201,17 @@ class Session:
             ServerError: the data of its server were deleted.
             JobMismatch: the name belongs to a job over other items.
         """
-        self.check_process()
-        if self._closed:
-            raise InvalidInput("This session was stopped. Run rnb.start() again.")
+        self._check_open()
         if lost := self.cluster.lost():
             raise ServerError(lost)
         return self._registry.submit(function, items, policy, **options)
 
-    def job(self, name: str, *, on: On | None = None) -> Job[Any]:
+    def job(self, name: str, *, on: On | None = None, pickle: bool = False) -> Job[Any]:
         """The job of that name; see `restate_nb.job`.
 
         Raises:
-            InvalidInput: there is no such job, or there are two, or not all of its items were submitted.
+            InvalidInput: there is no such job, or there are two, not all of its items were submitted, or nothing may
+                be unpickled here.
 
         Example:
             import restate_nb as rnb
@@ -187,7 +221,7 @@ class Session:
             session.job("two words").status
         """
         self.check_process()
-        return self._registry.job(name, on)
+        return self._registry.job(name, on, pickle=pickle)
 
     def list_jobs(self) -> pd.DataFrame:
         """All jobs of this session's server; see `restate_nb.jobs`."""
@@ -365,6 +399,7 @@ class Session:
             self._end_following,
             self._end_server,
             self._end_endpoint,
+            self._end_store,
         ):
             try:
                 stage()
@@ -411,6 +446,10 @@ class Session:
             parts.push_async_callback(self.sweeper.close)
             parts.push_async_callback(self.deployments.close)
 
+    def _end_store(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
     def _end_server(self) -> None:
         self.cluster.close()  # before the endpoint: a server that has ended sends it nothing more
 
@@ -454,6 +493,22 @@ class Session:
 
     def __dir__(self) -> list[str]:
         return ["call", "data_dir", "job", "jobs", "live", "lost", "name", "serve", "server", "stop"]
+
+
+def _open_store(cluster: Cluster, session: str, given: StoreConfig | None) -> Store | None:
+    """The session's store: in the one that was given, or in the data directory of its own server.
+
+    Raises:
+        InvalidInput: it cannot be opened.
+    """
+    if given is not None:
+        store = open_store(session_store(given, session, cluster.store_owner(session)))
+        probe(store)
+        return store
+    if cluster.data_dir is None:
+        return None
+    here = StoreConfig(str(cluster.data_dir / VALUES_FOLDER), private=True)
+    return open_store(session_store(here, session, owner_of(session)))
 
 
 def _answers(loop: LoopThread, last: Coroutine[Any, Any, None], timeout: float = _PATIENCE) -> bool:
