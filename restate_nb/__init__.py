@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from restate_nb.policy import Limit, Retry, RunPolicy
     from restate_nb.results.unreadable import Unreadable
     from restate_nb.session.session import Session
+    from restate_nb.store.stored import Stored
     from restate_nb.versions import show_versions
 
 __version__ = "0.1.0"
@@ -70,6 +71,7 @@ __all__ = [
     "RunPolicy",
     "ServerError",
     "Session",
+    "Stored",
     "UnknownOption",
     "Unreadable",
     "UnsupportedSdk",
@@ -98,6 +100,7 @@ _HOME_OF = {name: "errors" if name[0].isupper() else f"api.{name}" for name in _
     "Retry": "policy",
     "RunPolicy": "policy",
     "Session": "session.session",
+    "Stored": "store.stored",
     "Unreadable": "results.unreadable",
     "compare": "api.jobs",
     "compare_chart": "api.jobs",

@@ -25,6 +25,7 @@ NAMES: tuple[object, ...] = (
     restate_nb.RunPolicy,
     restate_nb.ServerError,
     restate_nb.Session,
+    restate_nb.Stored,
     restate_nb.Unreadable,
     restate_nb.UnknownOption,
     restate_nb.UnsupportedSdk,
