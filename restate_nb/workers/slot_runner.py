@@ -31,6 +31,7 @@ from restate_nb.service.run_spec import read_run_spec
 from restate_nb.service.shard_handler import Shard
 from restate_nb.service.shard_wire import ShardRequest, WorkerName, encode_request
 from restate_nb.service.wire import SHARD_HANDLER, encode, job_key, lanes_service
+from restate_nb.store.base import Store
 from restate_nb.workers.served_functions import ServedFunctions
 
 KEPT_SECONDS: Final = 60.0
@@ -61,10 +62,10 @@ class SlotRunner:
     here: Restate may have given the shard to another worker.
     """
 
-    def __init__(self, served: ServedFunctions) -> None:
+    def __init__(self, served: ServedFunctions, store: Store | None = None) -> None:
         self._served = served
         self._items = LoopThread("rnb-items")
-        self._runs = JobRuns(self._items.loop)
+        self._runs = JobRuns(self._items.loop, store=store)
         self._slots: dict[tuple[str, int], _Slot] = {}
         self._functions: dict[str, tuple[Function, RunPolicy, str]] = {}
         self._host = socket.gethostname()
