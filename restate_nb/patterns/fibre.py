@@ -191,7 +191,8 @@ class Group(Generic[T]):
         running = {fibre.index for fibre in self.running}
         return FanOutResult(
             tuple(
-                outcome or Outcome(index, error=not_ended(index in running), name=self.name_at(index), item=self.item_of(index))
+                outcome
+                or Outcome(index, error=not_ended(index in running), name=self.name_at(index), item=self.item_of(index))
                 for index, outcome in enumerate(self.outcomes)
             )
         )
