@@ -112,7 +112,7 @@ def test_a_misspelt_attribute_is_answered_with_the_nearest(session: Session) -> 
 
 def test_a_methods_option_that_is_not_there_is_named(session: Session) -> None:
     job = rnb.map(abs, [1], session=session, show=False)
-    with pytest.raises(rnb.UnknownOption, match=re.escape("result has no option 'expand'. It has timeout.")):
+    with pytest.raises(rnb.UnknownOption, match=re.escape("result has no option 'expand'. It has timeout")):
         job.result(expand=True)  # type: ignore[call-arg]
     with pytest.raises(rnb.UnknownOption, match="of plt"):
         job.timeline(figsize=(4, 3))  # type: ignore[call-arg]
