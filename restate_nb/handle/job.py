@@ -297,6 +297,10 @@ class Job(Generic[T]):
             lambda begin: until_ended_from(self._runner, begin, lambda upto: True, lambda: check_values(data)),
         )
 
+    def __iter__(self) -> Iterator[T]:
+        """The same: `for value in job`, and `df["new"] = df["old"].restate.map(fn)`, which waits."""
+        return self.iter_values()
+
     # ------------------------------------------------------------ steering
 
     @property
