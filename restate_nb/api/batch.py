@@ -6,7 +6,7 @@ import typing
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar, Unpack
 
-from restate_nb.api.options import FunctionOptions, concurrency_of, function_of
+from restate_nb.api.options import ArrowStream, FunctionOptions, concurrency_of, function_of
 from restate_nb.engine.function import Executor
 from restate_nb.handle.batches import Batch
 from restate_nb.handle.items import passing_of, read_items
@@ -24,7 +24,7 @@ T = TypeVar("T")
 @typing.overload
 def batch(
     fn: Callable[..., Awaitable[T]],
-    items: Iterable[Any],
+    items: Iterable[Any] | ArrowStream,
     *,
     batch_size: int,
     pause: Seconds = 0,
@@ -33,7 +33,7 @@ def batch(
 @typing.overload
 def batch(
     fn: Callable[..., T],
-    items: Iterable[Any],
+    items: Iterable[Any] | ArrowStream,
     *,
     batch_size: int,
     pause: Seconds = 0,
@@ -41,7 +41,7 @@ def batch(
 ) -> Job[T]: ...
 def batch(
     fn: Callable[..., Any],
-    items: Iterable[Any],
+    items: Iterable[Any] | ArrowStream,
     *,
     batch_size: int,
     pause: Seconds = 0,
