@@ -415,6 +415,6 @@ def _advice(item: Any) -> str:
         return "For the rows of a DataFrame pass the DataFrame itself, rnb.map(fn, df), or df.itertuples()."
     if isinstance(item, os.DirEntry):
         return "Pass its path: entry.path."
-    if hasattr(item, "keys") and hasattr(item, "__getitem__") and not is_pandas(item, "Series"):
+    if hasattr(item, "keys") and hasattr(item, "__getitem__") and not is_pandas(item, "NDFrame"):
         return "Pass each row as a dict, map(dict, rows), or as a tuple, map(tuple, rows)."
     return ""
