@@ -458,7 +458,28 @@ class _Shown(Writer):
 _OF_ANY_CLASS: Final = Writer(None, False)
 _SHOWN: Final = _Shown(None, False)
 
+
+def plain_of(value: Any, classes: Classes | None = None) -> Any:
+    """A value as JSON's own types, all else tagged: what `encode` writes.
+
+    Raises:
+        NotEncodable: as in `encode`.
+    """
+    return writer_for(classes).plain(value, MAX_DEPTH)
+
+
 # ---------------------------------------------------------------- reading
+
+
+def revived(plain: Any, classes: Classes | None = None) -> Any:
+    """The value of what JSON made of `plain_of`.
+
+    Raises:
+        NotReadable: as in `decode`.
+        ValueError: as in `decode`.
+    """
+    return _reader_for(classes).revive(plain)
+
 
 _READERS: dict[str, Callable[[dict[str, Any], Read], Any]] = {**leaves.READERS, **arrays.READERS}
 
