@@ -15,6 +15,7 @@ from restate_nb.patterns.clients import ObjectClient, ServiceClient, WorkflowCli
 from restate_nb.policy import DEFAULT_CONCURRENCY, NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
+from restate_nb.words import checks_call
 
 O = TypeVar("O")  # noqa: E741 - the SDK's name for a handler's output
 
@@ -27,6 +28,7 @@ def invoke(
 ) -> Job[O]: ...
 @typing.overload
 def invoke(client: Callable[..., Awaitable[O]], inputs: Iterable[Any], **options: Unpack[InvokeOptions]) -> Job[O]: ...
+@checks_call
 def invoke(
     client: Any,
     inputs: Iterable[Any],
@@ -97,7 +99,7 @@ def invoke(
     function = DeployedHandler(client)
     items = read_inputs(inputs, function.body)
     function.set_keys(key, items.originals)
-    job = (session or current()).submit(function, items, policy, name=name, fresh=fresh)
+    job = (session or current()).submit_job(function, items, policy, name=name, fresh=fresh)
     if show:
         job.show()
     return job

@@ -15,6 +15,7 @@ from restate_nb.limits import Concurrency, PerSecond, Seconds
 from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
+from restate_nb.words import checks_call
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ def map(fn: Callable[..., Awaitable[T]], items: Iterable[Any], **options: Unpack
 def map(fn: Callable[..., T], items: Iterable[Any], **options: Unpack[MapOptions]) -> Job[T]: ...
 @typing.overload
 def map(fn: str, items: Iterable[Any], **options: Unpack[MapOptions]) -> Job[Any]: ...
+@checks_call
 def map(
     fn: Callable[..., Any] | str,
     items: Iterable[Any],
@@ -40,6 +42,7 @@ def map(
     on: On = None,
     version: str | int | None = None,
     fresh: Fresh = False,
+    pickle: bool = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]:
@@ -87,6 +90,10 @@ def map(
             and what could not be seen, such as a client.
         fresh: True drops the job of this name and its outcomes, and starts again. "changed" runs again what older code
             made, or other content of what it names; the rest stays.
+        pickle: keep values and items that have no other form by pickling them, such as models; they come back for a
+            cell that says so, too. To unpickle is to run code of whoever wrote it, so it takes a Restate and a store
+            that are your own alone, as `rnb.start()` has them. What JSON, Arrow and numpy have a form for is not
+            pickled.
         show: show the live panel (in a terminal, a progress bar).
         session: the session to use; the live one by default.
 
@@ -103,9 +110,17 @@ def map(
     """
     on_workers = runs_on_workers(fn, on)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
-    function = function_of(fn, passing_of(items), policy, executor, version)
-    job = (session or current()).submit(
-        function, read_items(items, function), policy, name=name, fresh=fresh, on_workers=on_workers
+    function = function_of(fn, passing_of(items), policy, executor, version, pickle=pickle)
+    session = session or current()
+    folder = session.prepare(function, on_workers=on_workers, pickle=pickle)
+    job = session.submit_job(
+        function,
+        read_items(items, function, folder),
+        policy,
+        name=name,
+        fresh=fresh,
+        on_workers=on_workers,
+        pickle=pickle,
     )
     if show:
         job.show()
@@ -122,6 +137,7 @@ def starmap(
 ) -> Job[T]: ...
 @typing.overload
 def starmap(fn: str, items: Iterable[tuple[Any, ...] | list[Any]], **options: Unpack[MapOptions]) -> Job[Any]: ...
+@checks_call
 def starmap(
     fn: Callable[..., Any] | str,
     items: Iterable[tuple[Any, ...] | list[Any]],
@@ -137,6 +153,7 @@ def starmap(
     on: On = None,
     version: str | int | None = None,
     fresh: Fresh = False,
+    pickle: bool = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]:
@@ -155,9 +172,17 @@ def starmap(
     """
     on_workers = runs_on_workers(fn, on)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
-    function = function_of(fn, "args", policy, executor, version)
-    job = (session or current()).submit(
-        function, read_items(items, function), policy, name=name, fresh=fresh, on_workers=on_workers
+    function = function_of(fn, "args", policy, executor, version, pickle=pickle)
+    session = session or current()
+    folder = session.prepare(function, on_workers=on_workers, pickle=pickle)
+    job = session.submit_job(
+        function,
+        read_items(items, function, folder),
+        policy,
+        name=name,
+        fresh=fresh,
+        on_workers=on_workers,
+        pickle=pickle,
     )
     if show:
         job.show()

@@ -12,8 +12,10 @@ from restate_nb.names import check_session_name, default_session_name
 from restate_nb.session.current import live_or_new
 from restate_nb.session.session import RETENTION, Session
 from restate_nb.store.opening import parse_store
+from restate_nb.words import checks_call
 
 
+@checks_call
 def start(
     name: str | None = None,
     *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from pathlib import Path
@@ -14,14 +14,31 @@ from restate_nb.environment import in_notebook, this_cell
 from restate_nb.errors import InvalidInput
 from restate_nb.handle import status
 from restate_nb.handle.diagnosis import Diagnosis
-from restate_nb.handle.originals import own_source
-from restate_nb.handle.outcomes import Where, frame_of, positions_where, values_of, workers_frame
+from restate_nb.handle.outcomes import (
+    Where,
+    check_values,
+    frame_of,
+    positions_where,
+    values_in_order,
+    values_of,
+    workers_frame,
+)
 from restate_nb.handle.runner import JobData, JobRunner
-from restate_nb.handle.wait import check_live, check_not_paused, result_of, until_ended, wait_for_end, waits_within
+from restate_nb.handle.wait import (
+    check_live,
+    check_not_paused,
+    result_of,
+    until_ended,
+    until_ended_from,
+    wait_for_end,
+    wait_for_result,
+    waits_within,
+)
 from restate_nb.limits import Concurrency
 from restate_nb.results.progress import Progress
 from restate_nb.service.wire import job_key
 from restate_nb.validation import concurrency_range
+from restate_nb.words import JOB, checks_calls, no_attribute
 
 if TYPE_CHECKING:
     import os
@@ -38,6 +55,7 @@ CANCEL_SECONDS = 3.0  # that a cell waits until Restate knows that the job is ca
 _CANCELLED_SECONDS = 30.0  # that it waits until all is recorded, then
 
 
+@checks_calls
 class Job(Generic[T]):
     """A running or finished job. Made by `restate_nb.map` and its kin.
 
@@ -141,6 +159,11 @@ class Job(Generic[T]):
         """
         return status.diagnose(self._runner)
 
+    if not TYPE_CHECKING:  # whose readers would take every name for an attribute then
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(no_attribute("A job", name, JOB, dir(type(self))))
+
     def __len__(self) -> int:
         return self._data.ledger.total
 
@@ -204,11 +227,12 @@ class Job(Generic[T]):
             print(f"The job {self.name!r} is {status.pause_reason(self._runner)}.")
         return ended
 
-    def result(self, timeout: float | None = None) -> pd.DataFrame:
+    def result(self, timeout: float | None = None, *, lazy: bool | None = None) -> pd.DataFrame:
         """Wait until every item has an outcome, and return the frame. Failed items are rows, not exceptions.
 
         Args:
             timeout: the most to wait, in seconds; the job goes on after it.
+            lazy: as in `frame`.
 
         Raises:
             TimeoutError: it took longer.
@@ -225,14 +249,17 @@ class Job(Generic[T]):
                 f"{self._data.ledger.done:,} of {len(self):,} items are done after {timeout:g} s; the job goes on. "
                 "job.frame() shows what is there."
             )
-        return result_of(self._runner)
+        return result_of(self._runner, lazy=lazy)
 
     def __await__(self) -> Generator[Any, None, pd.DataFrame]:
         yield from until_ended(self._runner).__await__()
         return result_of(self._runner)
 
-    def values(self) -> list[T]:
+    def values(self, *, lazy: bool = False) -> list[T]:
         """Wait, and return what the function returned for each item, in input order.
+
+        Args:
+            lazy: in place of what lies in the store, a `Stored` whose `load()` reads it.
 
         Raises:
             JobError: an item failed or was cancelled, or its value cannot be read here; its `frame` has all outcomes.
@@ -245,8 +272,30 @@ class Job(Generic[T]):
             except rnb.JobError as error:
                 print(error.frame["status"].value_counts())
         """
-        frame = self.result()
-        return values_of(self._data, frame)
+        wait_for_result(self._runner)
+        return values_of(self._data, lazy=lazy)
+
+    def iter_values(self) -> Iterator[T]:
+        """The values that `values()` returns, one after the other, in input order: few are in memory at once, however
+        many there are. While the job runs it waits for the next item.
+
+        `rnb.as_completed(job)` gives items as they end, with their labels, and failed ones, too.
+
+        Raises:
+            JobError: an item failed or was cancelled, or its value cannot be read here: as soon as that is known. Or
+                the job could not be followed to its end, or has paused itself.
+            InvalidInput: see `wait`.
+
+        Example:
+            total = 0
+            for value in job.iter_values():
+                total += value
+        """
+        data = self._outcomes
+        return values_in_order(
+            data,
+            lambda begin: until_ended_from(self._runner, begin, lambda upto: True, lambda: check_values(data)),
+        )
 
     # ------------------------------------------------------------ steering
 
@@ -404,11 +453,14 @@ class Job(Generic[T]):
 
     # ------------------------------------------------------------ frames
 
-    def frame(self, *, expand: bool = False) -> pd.DataFrame:
+    def frame(self, *, expand: bool = False, lazy: bool | None = None) -> pd.DataFrame:
         """The outcomes as they are now, one row an item, in input order, on the input's own index.
 
         Args:
             expand: put the fields of dict, dataclass or model values in columns of their own, in place of `value`.
+            lazy: whether the column `value` holds a `Stored` in place of each value that lies in the store, whose
+                `load()` reads it. By default it does where they take more than 1 GB together, and a warning says so;
+                False reads them all the same.
 
         Columns: `item`; `value` (what the function returned); `status` (pending, running, ok, error, timeout,
         cancelled); `error_type` and `error`; `attempts` (how many were made); `queued_s` (seconds from submission to
@@ -421,10 +473,13 @@ class Job(Generic[T]):
         Example:
             job.frame()["status"].value_counts()
         """
-        return frame_of(self._outcomes, expand=expand)
+        return frame_of(self._outcomes, expand=expand, lazy=lazy)
 
     def join(self, *, expand: bool = True) -> pd.DataFrame:
         """The input with what became of each row beside it, on the input's own index.
+
+        A frame of another library than pandas, or a query, comes as one of pandas, with what the function was given in
+        its columns; `polars.from_pandas(job.join())` makes one of polars of it.
 
         Args:
             expand: as in `frame`. A column that the input has, too, becomes `<column>_result`.
@@ -435,7 +490,7 @@ class Job(Generic[T]):
         from restate_nb.results.frame import joined  # noqa: PLC0415 - loads pandas
 
         items = self._data.items
-        return joined(own_source(items.source), self.frame(expand=expand), items.index())
+        return joined(items.input_again(), self.frame(expand=expand), items.index())
 
     def errors(self) -> pd.DataFrame:
         """The failed items grouped by what went wrong, the most frequent first.

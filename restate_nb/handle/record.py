@@ -21,7 +21,7 @@ from restate_nb.handle.items import Items
 from restate_nb.names import check_job_name
 from restate_nb.policy import RunPolicy
 from restate_nb.server.admin import order_all
-from restate_nb.service.digest import items_digest
+from restate_nb.service.digest import items_digest, stored_items_digest
 from restate_nb.service.identity import Identity
 from restate_nb.service.variants import Vary
 from restate_nb.service.wire import Change, Manifest, Round
@@ -177,6 +177,7 @@ def wanted_manifest(
     batch: Batch | None,
     spec: str | None,
     on_workers: bool,
+    pickled: bool,
 ) -> Manifest:
     """How the record of a job begins.
 
@@ -189,12 +190,17 @@ def wanted_manifest(
         batch: how many items begin together.
         spec: how it is run, so that it goes on without its cell; None where that cannot be written.
         on_workers: whether workers run it.
+        pickled: whether values that have no other form are pickled.
 
     Raises:
         InvalidInput: the name cannot be one.
     """
     now = time.time()
-    code, digest = code_named(function, identity), items_digest(items.encoded.sizes(), items.encoded.chunks())
+    code, folder = code_named(function, identity), items.folder
+    if folder is not None and folder.count:
+        digest = stored_items_digest(items.encoded)
+    else:
+        digest = items_digest(items.encoded.sizes(), items.encoded.chunks())
     options = function.options if batch is None else f"{function.options}, batches of {batch.size}"
     return Manifest(
         name=check_job_name(name) if name is not None else _unnamed(function, code, identity, digest, options),
@@ -213,7 +219,25 @@ def wanted_manifest(
         base="" if name is not None else _base(function, identity, digest, options),
         made=[made_of(identity, code, now)],
         bound=bound_of(identity),
+        folder="" if folder is None else folder.name,
+        placed="" if folder is None else folder.placed,
+        pickled=pickled,
     )
+
+
+def with_folder_of(there: Manifest, items: Items) -> Items:
+    """The items of a job that is open, with its own folder, which is another one where the job was there already;
+    blocks.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    folder = items.folder
+    if folder is None or folder.name == there.folder or not folder.count:
+        return items
+    encoded = folder.same_in(there.folder, there.placed, items.encoded)
+    folder.drop()
+    return items.over(encoded)
 
 
 def _unnamed(function: Function, code: str, identity: Identity, items: str, options: str) -> str:

@@ -307,6 +307,10 @@ class Ledger:
             places = value_at[np.asarray(positions[begin : begin + AT_ONCE], dtype=np.int64)]
             yield from self._values.in_parts(places.astype(np.int64) - 1)
 
+    def stored_bytes(self, positions: npt.NDArray[np.int64]) -> int:
+        """How many bytes the values of these items, which went well, have in the store."""
+        return self._values.stored_bytes(np.asarray(self._value_at)[positions].astype(np.int64) - 1)
+
     def tally(self, round_: int) -> tuple[int, int]:
         """How many items failed in a round, and how many ended in it, cancelled ones left out."""
         failed, ended = self._tallies[round_]
@@ -350,6 +354,11 @@ class Ledger:
     def positions(self, *statuses: int) -> Iterator[int]:
         """The positions of items with one of these statuses."""
         return iter(np.flatnonzero(np.isin(np.frombuffer(bytes(self.status), dtype=np.uint8), statuses)).tolist())
+
+    def ended_upto(self, begin: int) -> int:
+        """The first position from this one on whose item has not ended; the total where all have."""
+        pending = np.flatnonzero(np.frombuffer(self.status, dtype=np.uint8)[begin:] == PENDING)
+        return begin + int(pending[0]) if len(pending) else self.total
 
     def rate(self, now: float) -> float | None:
         """Items that ended a second, over the last ten seconds; None while too little is known."""

@@ -78,7 +78,7 @@ def shard_service(session: str, runs: JobRuns, *, retention: timedelta, patient:
 
     @service.handler(SHARD_HANDLER, accept="*/*", input_serde=BytesSerde(), output_serde=BytesSerde())
     async def shard(ctx: Context, body: bytes) -> bytes:
-        part = Shard(body, lambda request: runs.get(request.job, request.generation))
+        part = Shard(body, lambda request: runs.get(request.job, request.generation, request.folder))
         await commit(ctx, part.count, part, part.on_group)
         rest = part.rest()
         if rest is None:

@@ -165,6 +165,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         mixed: the names of parts that somebody else changed while it ran.
         opened_by: a number of whoever asked to open it first; empty in records of before there was this.
         folder: of the job in the store; empty where it has none.
+        placed: where in that folder it says where its items lie, as a reference; empty where none lies there.
         pickled: whether values that have no other form are pickled.
     """
 
@@ -193,6 +194,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     mixed: list[str] = []
     opened_by: str = ""
     folder: str = ""
+    placed: str = ""
     pickled: bool = False
 
     def __post_init__(self) -> None:

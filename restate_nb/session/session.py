@@ -24,6 +24,7 @@ from restate_nb.engine.function import Function
 from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.formatting import count, counted, one_line
+from restate_nb.handle.item_folder import ItemFolder
 from restate_nb.handle.items import Items
 from restate_nb.handle.job import Job, runner_of
 from restate_nb.handle.runner import SessionStopped
@@ -41,6 +42,7 @@ from restate_nb.session.deployments import deployments_of
 from restate_nb.session.registry import On, Registry, SubmitOptions
 from restate_nb.store.base import Store, StoreConfig
 from restate_nb.store.opening import open_store, probe, session_store
+from restate_nb.words import SESSION, checks_calls, no_attribute
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +61,7 @@ _SHOWN: Final = 20  # jobs of its representation
 STANDS_SECONDS: Final = 8.0  # without an outcome until a job whose data are gone is given up
 
 
+@checks_calls
 class Session:
     """A live connection of this process to Restate. Made by `restate_nb.start` and `restate_nb.connect`.
 
@@ -172,7 +175,29 @@ class Session:
         if self.cluster.revive():
             self.io.run(self.deployments.register())
 
-    def submit(self, function: Function, items: Items, policy: RunPolicy, **options: Unpack[SubmitOptions]) -> Job[Any]:
+    def prepare(self, function: Function, *, on_workers: bool = False, pickle: bool = False) -> ItemFolder | None:
+        """Let what a function takes and returns go to the session's store; return the folder of a job that is about to
+        begin, for `submit`. None where all goes into journals.
+
+        Args:
+            function: of the job.
+            on_workers: whether the session's workers run it.
+            pickle: whether values and items that have no other form are pickled.
+
+        Raises:
+            InvalidInput: the session was stopped, or nothing may be pickled here.
+        """
+        self._check_open()
+        return self._registry.prepare(function, on_workers=on_workers, pickle=pickle)
+
+    def _check_open(self) -> None:
+        self.check_process()
+        if self._closed:
+            raise InvalidInput("This session was stopped. Run rnb.start() again.")
+
+    def submit_job(
+        self, function: Function, items: Items, policy: RunPolicy, **options: Unpack[SubmitOptions]
+    ) -> Job[Any]:
         """Begin a job, or attach to the one that is there.
 
         Raises:
@@ -180,18 +205,17 @@ class Session:
             ServerError: the data of its server were deleted.
             JobMismatch: the name belongs to a job over other items.
         """
-        self.check_process()
-        if self._closed:
-            raise InvalidInput("This session was stopped. Run rnb.start() again.")
+        self._check_open()
         if lost := self.cluster.lost():
             raise ServerError(lost)
         return self._registry.submit(function, items, policy, **options)
 
-    def job(self, name: str, *, on: On | None = None) -> Job[Any]:
+    def job(self, name: str, *, on: On | None = None, pickle: bool = False) -> Job[Any]:
         """The job of that name; see `restate_nb.job`.
 
         Raises:
-            InvalidInput: there is no such job, or there are two, or not all of its items were submitted.
+            InvalidInput: there is no such job, or there are two, not all of its items were submitted, or nothing may
+                be unpickled here.
 
         Example:
             import restate_nb as rnb
@@ -201,7 +225,7 @@ class Session:
             session.job("two words").status
         """
         self.check_process()
-        return self._registry.job(name, on)
+        return self._registry.job(name, on, pickle=pickle)
 
     def list_jobs(self) -> pd.DataFrame:
         """All jobs of this session's server; see `restate_nb.jobs`."""
@@ -475,6 +499,11 @@ class Session:
         else:
             state = "live, but its server has ended: rnb.start()" if self.server_has_ended else "live"
         return _html(self.name, state, self.jobs[::-1], ui_url)
+
+    if not TYPE_CHECKING:  # whose readers would take every name for an attribute then
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(no_attribute("A session", name, SESSION, dir(self)))
 
     def __dir__(self) -> list[str]:
         return ["call", "data_dir", "job", "jobs", "live", "lost", "name", "serve", "server", "stop"]

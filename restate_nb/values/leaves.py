@@ -23,9 +23,8 @@ import msgspec
 
 from restate_nb.errors import NotEncodable
 from restate_nb.values.classes import full_name
+from restate_nb.values.parts import binary, encode_inline
 from restate_nb.values.tags import Read, Write, tagged
-
-_bytes_of = msgspec.json.encode
 
 # ---------------------------------------------------------------- text
 
@@ -190,15 +189,27 @@ def _array(value: array.array[Any]) -> object:
     data = value if sys.byteorder == "little" else array.array(value.typecode, value)
     if data is not value:
         data.byteswap()
-    return tagged("array", data.tobytes(), code=value.typecode, size=value.itemsize)
+    return tagged("array", binary(data), code=value.typecode, size=value.itemsize)
 
 
-def bytes_from(text: str) -> bytes:
-    """What base64 stands for."""
+def bytes_from(content: str | memoryview) -> bytes | memoryview:
+    """The bytes that a binary leaf has as its content: base64, or a part."""
+    if type(content) is memoryview:
+        return content
     try:
-        return msgspec.convert(text, bytes)  # at a fraction of what base64 takes
+        return msgspec.convert(content, bytes)  # at a fraction of what base64 takes
     except msgspec.ValidationError:
-        return base64.b64decode(text)
+        return base64.b64decode(content)
+
+
+def _read_bytes(written: dict[str, Any], _read: Read) -> bytes:
+    content = written["v"]
+    if type(content) is str:
+        try:
+            return msgspec.convert(content, bytes)
+        except msgspec.ValidationError:
+            pass
+    return bytes(bytes_from(content))
 
 
 def _read_array(written: dict[str, Any], _read: Read) -> array.array[Any]:
@@ -214,8 +225,8 @@ def _read_array(written: dict[str, Any], _read: Read) -> array.array[Any]:
 
 
 WRITERS: Final[dict[type, Callable[[Any], object]]] = {
-    bytes: lambda value: tagged("bytes", value),  # which JSON's encoder writes as base64
-    bytearray: lambda value: tagged("bytearray", value),
+    bytes: lambda value: tagged("bytes", binary(value)),  # which JSON's encoder writes as base64
+    bytearray: lambda value: tagged("bytearray", binary(value)),
     complex: lambda value: tagged("complex", [_floating(value.real), _floating(value.imag)]),
     dt.datetime: lambda value: _time("datetime", value),
     dt.date: lambda value: tagged("date", value.isoformat()),
@@ -235,6 +246,10 @@ WRITERS: Final[dict[type, Callable[[Any], object]]] = {
 }
 
 
+SOMETIMES_REFUSED: Final = (dt.datetime, dt.time, dt.timezone, zoneinfo.ZoneInfo, array.array)
+"""Leaves of which some cannot be kept."""
+
+
 def _integer(value: int) -> object:
     return value if -(2**63) <= value < 2**64 else tagged("int", hex(value))
 
@@ -248,7 +263,7 @@ def _set(value: Any, write: Write) -> object:
 
 
 def _sort_key(written: object) -> bytes:
-    return _bytes_of(written)
+    return encode_inline(written)
 
 
 def _defaultdict(value: defaultdict[Any, Any], write: Write) -> object:
@@ -297,7 +312,7 @@ def _read_namespace(written: dict[str, Any], read: Read) -> types.SimpleNamespac
 
 READERS: Final[dict[str, Callable[[dict[str, Any], Read], Any]]] = {
     "array": _read_array,
-    "bytes": lambda written, _: bytes_from(written["v"]),
+    "bytes": _read_bytes,
     "bytearray": lambda written, _: bytearray(bytes_from(written["v"])),
     "complex": lambda written, read: complex(*map(read, written["v"])),
     "Counter": lambda written, read: Counter(_dict_of(written, read)),
