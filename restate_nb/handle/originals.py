@@ -193,4 +193,9 @@ def own_index(labels: Any) -> Any:
 
 def is_pandas(value: object, name: str) -> bool:
     """Whether a value is of this class of pandas, which need not be loaded for that."""
-    return any(each.__name__ == name and each.__module__.partition(".")[0] == "pandas" for each in type(value).__mro__)
+    return is_of(value, "pandas", name)
+
+
+def is_of(value: object, library: str, name: str) -> bool:
+    """Whether a value is of this class of a library, which need not be loaded for that."""
+    return any(each.__name__ == name and each.__module__.partition(".")[0] == library for each in type(value).__mro__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
@@ -10,7 +11,9 @@ from restate import Context
 
 from restate_nb.limits import Seconds
 from restate_nb.patterns.fan_out import map_group, values_of
-from restate_nb.patterns.outcome import OperationFailed
+from restate_nb.patterns.fibre import name_of, not_ended
+from restate_nb.patterns.misuse import terminal
+from restate_nb.patterns.outcome import FanOutResult, Outcome
 from restate_nb.validation import positive_int, seconds
 
 Item = TypeVar("Item")
@@ -36,7 +39,8 @@ class BatchProcessor:
 
     def __init__(self, ctx: Context, max_concurrent: int) -> None:
         self._ctx = ctx
-        self.max_concurrent: int = positive_int("max_concurrent", max_concurrent)
+        with terminal():
+            self.max_concurrent: int = positive_int("max_concurrent", max_concurrent)
 
     @overload
     async def process_batch(self, items: Iterable[Item], fn: Callable[[Item], Awaitable[T]]) -> list[T]: ...
@@ -84,18 +88,22 @@ class BatchProcessor:
             OperationFailed: with the `index` of the item among all items, and the `cause`.
             InvalidInput: `batch_size` is less than 1, or `pause` is negative.
         """
-        size, wait = positive_int("batch_size", batch_size), seconds("pause", pause, zero=True)
+        with terminal():
+            size, wait = positive_int("batch_size", batch_size), seconds("pause", pause, zero=True)
         waiting = list(items)
-        values: list[Any] = []
+        outcomes: list[Outcome[Any]] = []
         for start in range(0, len(waiting), size):
             if start:
                 await WorkflowTimer(self._ctx).sleep(wait, name="pause between batches")
             batch = waiting[start : start + size]
-            try:
-                values += values_of(await map_group("process_batches", self._ctx, batch, fn, self.max_concurrent))
-            except OperationFailed as error:
-                raise OperationFailed(start + error.index, error.cause) from error.cause
-        return values
+            group = await map_group("process_batches", self._ctx, batch, fn, self.max_concurrent)
+            outcomes += [replace(outcome, index=start + outcome.index) for outcome in group.result()]
+            if group.decided is not None:
+                rest = range(len(outcomes), len(waiting))
+                outcomes += [Outcome(at, error=not_ended(), name=name_of(fn), item=waiting[at]) for at in rest]
+                failed = outcomes[start + group.decided.index]
+                raise failed.failure(lambda: FanOutResult(tuple(outcomes))) from failed.error
+        return [outcome.value for outcome in outcomes]
 
 
 class WorkflowTimer:
@@ -125,6 +133,7 @@ class WorkflowTimer:
             InvalidInput: the duration is negative or no number.
             restate.TerminalError: the invocation was cancelled (409).
         """
-        length = seconds("duration", duration, zero=True)
+        with terminal():
+            length = seconds("duration", duration, zero=True)
         if length > 0:
             await self._ctx.sleep(timedelta(seconds=length), name)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar, overload
 
 from restate import Context
 
-from restate_nb.errors import InvalidInput
 from restate_nb.patterns.fibre import Group
+from restate_nb.patterns.misuse import TerminalInvalidInput, terminal
 from restate_nb.patterns.operations import Operation, close_unused, operations_of
-from restate_nb.patterns.outcome import FanOutResult, FanOutTuple, OperationFailed, Outcome
+from restate_nb.patterns.outcome import FanOutResult, FanOutTuple, Outcome
 from restate_nb.patterns.scheduler import scheduler_of
 from restate_nb.policy import DEFAULT_CONCURRENCY
 from restate_nb.validation import positive_int
@@ -41,6 +41,8 @@ async def run_group(
     given: Iterable[object],
     window: int | None,
     until: Callable[[Outcome[Any]], bool],
+    *,
+    items: Sequence[object] = (),
 ) -> Group[Any]:
     """Check the arguments of a helper, run its operations, and return what became of them.
 
@@ -48,10 +50,11 @@ async def run_group(
         InvalidInput: an argument was refused.
         restate.TerminalError: the invocation was cancelled (409).
     """
-    scheduler = scheduler_of(ctx)
-    operations = operations_of(helper, ctx, given)
-    limit = positive_int("max_concurrent", DEFAULT_CONCURRENCY if window is None else window)
-    group: Group[Any] = Group(helper, operations, limit, until)
+    with terminal():
+        scheduler = scheduler_of(ctx)
+        operations = operations_of(helper, ctx, given)
+        limit = positive_int("max_concurrent", DEFAULT_CONCURRENCY if window is None else window)
+    group: Group[Any] = Group(helper, operations, limit, until, items=items)
     try:
         await scheduler.run(group)
     finally:
@@ -66,7 +69,7 @@ def values_of(group: Group[Any]) -> list[Any]:
         OperationFailed: there was one.
     """
     if group.decided is not None and group.decided.error is not None:
-        raise OperationFailed(group.decided.index, group.decided.error) from group.decided.error
+        raise group.decided.failure(group.result) from group.decided.error
     return [outcome.value for outcome in group.outcomes if outcome is not None]
 
 
@@ -238,5 +241,8 @@ async def map_group(
         InvalidInput: `fn` cannot be called.
     """
     if not callable(fn):
-        raise InvalidInput(f"{helper} takes a function of one item, such as lambda item: fetch(ctx, item), not {fn!r}.")
-    return await run_group(helper, ctx, [partial(fn, item) for item in items], window, failure)
+        raise TerminalInvalidInput(
+            f"{helper} takes a function of one item, such as lambda item: fetch(ctx, item), not {fn!r}."
+        )
+    given = list(items)
+    return await run_group(helper, ctx, [partial(fn, item) for item in given], window, failure, items=given)

@@ -229,7 +229,8 @@ class JobRecord:
         """Forget the job; its invocations are purged later, by the sweeper of a session (`backends/sweeper.py`)."""
         self._ctx.clear("manifest")
         self._ctx.set("generation", manifest.generation)
-        unpurged = Unpurged(generation=manifest.generation, service=service_of(self._session, manifest))
+        service = service_of(self._session, manifest)
+        unpurged = Unpurged(generation=manifest.generation, service=service, folder=manifest.folder)
         self._ctx.set(UNPURGED, encode([*await self._unpurged(), unpurged]), BytesSerde())
 
     async def purged(self, purged: Unpurged) -> None:

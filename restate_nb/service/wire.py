@@ -312,15 +312,17 @@ class Forget(msgspec.Struct, kw_only=True):
 
 
 class Unpurged(msgspec.Struct, kw_only=True, frozen=True):
-    """A job that was dropped, whose invocations are still to be purged.
+    """A job that was dropped, of which invocations and what it has in the store are still to be purged.
 
     Attributes:
         generation: of the job.
         service: which runs its invocations.
+        folder: see `Manifest`.
     """
 
     generation: int
     service: str
+    folder: str = ""
 
 
 def service_of(session: str, manifest: Manifest) -> str:
