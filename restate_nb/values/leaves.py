@@ -411,7 +411,7 @@ def refusal(value: object, kind: type) -> NotEncodable:
         return NotEncodable(
             f"An object of class {name} would come back as a plain {base.__name__}. Return {plain} if that will do."
         )
-    return NotEncodable(f"An object of class {name} cannot be kept as JSON. {_hint(value, kind)}")
+    return NotEncodable(f"An object of class {name} cannot be kept. {_hint(value, kind)}")
 
 
 def _hint(value: object, kind: type) -> str:
@@ -451,12 +451,18 @@ def _hint_of_numpy(value: Any, kind: type) -> str:
     return "Use a plain array: np.asarray(value), or .tolist()."
 
 
+def _hint_of_pandas(_: Any, kind: type) -> str:
+    if kind.__name__.endswith("GroupBy"):
+        return "Use its groups: list(value), or [group for _, group in value]."
+    return "Use .tolist(), or the values that you need of it."
+
+
 def _hint_of_polars(_: Any, kind: type) -> str:
     return "Collect it first: value.collect()." if kind.__name__ == "LazyFrame" else _ANY_HINT
 
 
 _HINTS: Final[dict[str, Callable[[Any, type], str]]] = {
     "numpy": _hint_of_numpy,
-    "pandas": lambda value, kind: "Use .tolist(), or the values that you need of it.",
+    "pandas": _hint_of_pandas,
     "polars": _hint_of_polars,
 }
