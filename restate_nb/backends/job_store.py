@@ -18,6 +18,7 @@ from restate_nb.server.http import DEFAULT_PATIENCE, Rejected, UnknownInvocation
 from restate_nb.server.ingress import Ingress
 from restate_nb.service.variants import Variant, Vary, variants_key
 from restate_nb.service.wire import (
+    NOT_FOUND,
     OWNER_KEY,
     Change,
     Forget,
@@ -31,7 +32,6 @@ from restate_nb.service.wire import (
 )
 
 _IN_VAIN: Final = 5  # attempts
-NOT_FOUND: Final = 404
 _BYTES_AT_ONCE: Final = 8 * 1024 * 1024
 _AT_ONCE: Final = 1_000  # records
 _FOLDER: Final = re.compile(r'"folder":"([0-9a-z][0-9a-z-]*)"')

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from restate_nb.store.base import Store, StoreUnavailable
 from restate_nb.store.loading import Loader
 from restate_nb.values.reference import Reference, encode_reference, sum_of
 from restate_nb.values.what import what_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 5.0
@@ -31,6 +34,26 @@ def store_runs(store: Store, folder: str, raws: Sequence[bytes]) -> list[bytes]:
     return [
         encode_reference(Reference(folder, place.segment, place.at, *each))
         for place, each in zip(places, known, strict=True)
+    ]
+
+
+def store_plain(store: Store, folder: str, runs: Sequence[Buffer], what: str) -> list[str]:
+    """Write runs of bytes that are no values; return a reference to each, which `loader` brings back.
+
+    Args:
+        store: where.
+        folder: of the job there.
+        runs: what is written.
+        what: it is, for people.
+
+    Raises:
+        StoreUnavailable: the store takes nothing now. None of them counts then.
+    """
+    sums = [sum_of(run) for run in runs]
+    places = store.append(folder, runs)
+    return [
+        encode_reference(Reference(folder, place.segment, place.at, memoryview(run).nbytes, sum_, what)).decode()
+        for place, run, sum_ in zip(places, runs, sums, strict=True)
     ]
 
 

@@ -168,8 +168,9 @@ def only_repaired(manifest: Manifest, identity: Identity, code: str) -> bool:
     """Whether the job was run by this function, and by others only where they were to run some of its items again, such
     as those that had failed."""
     first, *later = manifest.made
-    repairs = {each.code for each in manifest.rounds[1:] if each.positions is not None}
-    repaired = {position for each in manifest.rounds[1:] for position in each.chosen(manifest.total) or ()}
+    rounds = [each for each in manifest.rounds[1:] if each.of_some]
+    repairs = {each.code for each in rounds}
+    repaired = {position for each in rounds for position in each.chosen(manifest.total)}
     begun = older_of(first, identity, code, manifest.varies)
     return begun.known and not begun and all(m.code in repairs for m in later) and len(repaired) < manifest.total
 

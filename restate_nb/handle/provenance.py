@@ -26,7 +26,7 @@ from restate_nb.handle.function_changes import (
     short_code,
 )
 from restate_nb.handle.record import JobRecord
-from restate_nb.results.ledger import Ledger
+from restate_nb.results.selected import Recorded
 from restate_nb.service.identity import Identity, changed
 from restate_nb.service.wire import Made
 from restate_nb.tracebacks import caller_level
@@ -120,7 +120,7 @@ class Provenance:
 
     # ------------------------------------------------------------ what varies by itself
 
-    async def watch(self, ledger: Ledger) -> None:
+    async def watch(self, ledger: Recorded) -> None:
         """Look from time to time, until it is cancelled, what the job's function changes: should the process be killed,
         it is known that this does not count."""
         wait = _FIRST_WATCH_SECONDS
@@ -162,7 +162,7 @@ class Provenance:
 
     # ------------------------------------------------------------ what ran which item
 
-    def epochs(self, ledger: Ledger) -> Any:
+    def epochs(self, ledger: Recorded) -> Any:
         """By position, which of `manifest.made` ran the last attempt at an item; -1 for none, or one that is not known.
 
         Of several that differ only in what varies by itself, it is the first.
@@ -177,7 +177,7 @@ class Provenance:
         places = np.searchsorted(np.array([each.since for each in made]), started, side="right")
         return np.where(started > 0, first_like[places], -1)
 
-    def codes(self, ledger: Ledger) -> list[str | None] | None:
+    def codes(self, ledger: Recorded) -> list[str | None] | None:
         """What ran each item, in short; None where that is the same for all."""
         made = self.record.manifest.made
         if len(made) < 2 and (not made or made[0].since <= self.record.manifest.created):
@@ -188,7 +188,7 @@ class Provenance:
             return None
         return [None if number < 0 else short_code(made[number].code) for number in epochs.tolist()]
 
-    def older_positions(self, ledger: Ledger) -> list[int]:
+    def older_positions(self, ledger: Recorded) -> list[int]:
         """The items that were run by other code, or with other content, than the function has now."""
         if self.now is None:
             return []
@@ -200,7 +200,7 @@ class Provenance:
         old = is_old[self.epochs(ledger)] & (np.array(ledger.started) > 0)
         return [int(position) for position in np.flatnonzero(old)]
 
-    def remark(self, ledger: Ledger) -> str:
+    def remark(self, ledger: Recorded) -> str:
         """A word on what the results of a job that has ended are of; empty where they are of what is there now."""
         manifest = self.record.manifest
         if self.now is None or not manifest.made:

@@ -15,13 +15,14 @@ from restate_nb.engine.waiting import run
 from restate_nb.errors import InvalidInput
 from restate_nb.results.columns import as_frame, typed_column
 from restate_nb.results.failure_store import kind_of
-from restate_nb.results.ledger import PENDING, Ledger
+from restate_nb.results.ledger import PENDING
+from restate_nb.results.selected import Recorded
 from restate_nb.tracebacks import users_part
 
 COLUMNS: Final = ["count", "error_type", "error", "where", "first_at", "last_at", "example", "traceback"]
 
 
-def errors_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
+def errors_frame(ledger: Recorded, index: pd.Index[Any]) -> pd.DataFrame:
     """One row a kind of failure, the most frequent first; see `Job.errors`."""
     groups: dict[tuple[str, str, str], list[int]] = {}
     now = ledger.snapshot()
@@ -43,7 +44,7 @@ def errors_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
     return frame.astype({"count": "int64", **texts})
 
 
-def traceback_text(ledger: Ledger, index: pd.Index[Any], label: Any) -> str:
+def traceback_text(ledger: Recorded, index: pd.Index[Any], label: Any) -> str:
     """The traceback of a failed item.
 
     Raises:
@@ -62,9 +63,9 @@ def traceback_text(ledger: Ledger, index: pd.Index[Any], label: Any) -> str:
     return failure.traceback or f"{failure.type}: {failure.message}"
 
 
-def _whole(ledger: Ledger, failure: Failure, position: int) -> Failure:
+def _whole(ledger: Recorded, failure: Failure, position: int) -> Failure:
     """With its traceback, which a snapshot leaves where it is; without one when the item runs again by now."""
-    return ledger.failures.get(position, failure)
+    return ledger.whole_failure(position) or failure
 
 
 def positions_of(index: pd.Index[Any], label: Any) -> list[int]:

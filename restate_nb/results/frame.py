@@ -13,7 +13,8 @@ from restate_nb.engine.record import OK, STATUS_NAMES, Attempt
 from restate_nb.results.columns import NumbersOrObjects, as_frame, object_column, typed_column
 from restate_nb.results.exports import as_key, label_text
 from restate_nb.results.fields import fields_of
-from restate_nb.results.ledger import PENDING, Ledger, Snapshot
+from restate_nb.results.ledger import PENDING, Snapshot
+from restate_nb.results.selected import Recorded
 from restate_nb.results.unreadable import unreadable
 from restate_nb.results.values import ValuesOf
 from restate_nb.store.stored import Stored
@@ -39,7 +40,7 @@ _OK_CODE = _FIRST_CODE + OK
 
 
 def outcomes_frame(
-    ledger: Ledger, index: pd.Index[Any], *, running: frozenset[int], submitted: float
+    ledger: Recorded, index: pd.Index[Any], *, running: frozenset[int], submitted: float
 ) -> tuple[pd.DataFrame, Any]:
     """All columns but items and values; and which items have a value, as truth values of numpy. See `job_frame`."""
     with ledger.held() as now:
@@ -49,7 +50,7 @@ def outcomes_frame(
 
 
 def job_frame(
-    ledger: Ledger,
+    ledger: Recorded,
     index: pd.Index[Any],
     originals: Sequence[Any],
     values_of: ValuesOf,
@@ -113,7 +114,7 @@ def with_columns(frame: pd.DataFrame, more: Mapping[str, Any]) -> pd.DataFrame:
     return frame.assign(**columns)
 
 
-def attempts_frame(ledger: Ledger, index: pd.Index[Any]) -> pd.DataFrame:
+def attempts_frame(ledger: Recorded, index: pd.Index[Any]) -> pd.DataFrame:
     """One row an attempt that was made and recorded, by position and time, on the index of the input."""
     now = ledger.snapshot()
     ended = np.frombuffer(now.status, dtype=np.uint8) != PENDING  # in a retry, what is open again is history
@@ -254,7 +255,7 @@ def _same(one: Any, other: Any) -> bool:
     return one is other or as_key(one) == as_key(other)
 
 
-def _values(ledger: Ledger, went_well: Any, values_of: ValuesOf) -> Any:
+def _values(ledger: Recorded, went_well: Any, values_of: ValuesOf) -> Any:
     positions: Any = range(ledger.total) if went_well.all() else np.flatnonzero(went_well)
     column = NumbersOrObjects(len(positions))
     at = 0

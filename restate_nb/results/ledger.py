@@ -84,10 +84,36 @@ class Ledger:
         self.on_recorded: Callable[[float], None] = lambda now: None
         """Called with each group of attempts that is recorded now, with the time in seconds since 1970."""
 
-    def begin_round(self, number: int, positions: Iterable[int]) -> None:
-        """Open these items again; their attempts so far become earlier ones."""
+    def grow(self, total: int) -> None:
+        """There are as many items by now; those that are new are at the end."""
         with self._lock:
-            for position in positions if number else ():
+            more = total - self.total
+            if more <= 0:
+                return
+            apart = self.first_started is not self.started
+            # New columns: those who look without the lock keep the ones that they have.
+            self.status = self.status + bytearray([PENDING]) * more
+            self.attempts = self.attempts + array("i", [0]) * more
+            zeros = array("d", [0.0]) * more
+            started, ran = self.started + zeros, self.ran + zeros
+            self.first_started = self.first_started + zeros if apart else started
+            self.ran_in_all = self.ran_in_all + zeros if apart else ran
+            self.started, self.ran = started, ran
+            self._value_at = _longer(self._value_at, total)
+            self._round = _longer(self._round, total)
+            self._earlier_in_round = _longer(self._earlier_in_round, total)
+            self.total = total
+
+    def begin_round(self, number: int, positions: Sequence[int]) -> None:
+        """Open these items again; their attempts so far become earlier ones."""
+        if not number or not len(positions):
+            return
+        with self._lock:
+            at = np.asarray(positions, dtype=np.int64)
+            pending = np.frombuffer(self.status, dtype=np.uint8)[at] == PENDING
+            rounds = np.asarray(self._round)
+            rounds[at[pending]] = np.maximum(rounds[at[pending]], number)
+            for position in at[~pending].tolist():
                 self._reopen(position, number)
 
     def _reopen(self, position: int, number: int) -> None:
@@ -360,6 +386,19 @@ class Ledger:
         """The positions of items with one of these statuses."""
         return iter(np.flatnonzero(np.isin(np.frombuffer(bytes(self.status), dtype=np.uint8), statuses)).tolist())
 
+    def ended_since(self, seen: int) -> tuple[list[int], int]:
+        """The positions of what has ended since so many had, in that order; and how many have by now."""
+        positions = self.order[seen:].tolist()
+        return positions, seen + len(positions)
+
+    def whole_failure(self, position: int) -> Failure | None:
+        """The failure of an item with its traceback; None where there is none."""
+        return self.failures.get(position)
+
+    def ran_for(self, position: int) -> float:
+        """For how many seconds an item ran, all of its attempts together."""
+        return self.ran_in_all[position]
+
     def ended_upto(self, begin: int) -> int:
         """The first position from this one on whose item has not ended; the total where all have."""
         pending = np.flatnonzero(np.frombuffer(self.status, dtype=np.uint8)[begin:] == PENDING)
@@ -404,6 +443,13 @@ class _Plain:
 def _zeros(count: int, kind: type[np.unsignedinteger[Any]]) -> memoryview:
     """A column of whole numbers; pages of memory into which nothing is written are not taken."""
     return np.zeros(count, dtype=kind).data
+
+
+def _longer(column: memoryview, count: int) -> memoryview:
+    old = np.asarray(column)
+    new = _zeros(count, old.dtype.type)
+    np.asarray(new)[: len(old)] = old
+    return new
 
 
 def _set(column: array[float], at: Any, numbers: Any) -> None:

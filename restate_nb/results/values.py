@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from restate_nb.results.ledger import Ledger
+from restate_nb.results.selected import Recorded
 from restate_nb.store.stored import Stored
 from restate_nb.values.codec import Instead
 from restate_nb.values.reference import is_reference
@@ -59,7 +59,7 @@ def with_handles(values_of: ValuesOf, value_of: Callable[[bytes, int], Any]) -> 
     return read
 
 
-def batches(ledger: Ledger, went_well: Any, begin: int = 0, beside: Any = 0) -> Iterator[Batch]:
+def batches(ledger: Recorded, went_well: Any, begin: int = 0, beside: Any = 0) -> Iterator[Batch]:
     """The items of a job from one on, in their order: as many at once as have together no more than `BATCH_BYTES`.
 
     Args:

@@ -17,6 +17,7 @@ from restate_nb.service.shard_wire import encode_request
 from restate_nb.service.variants import add_variant_handlers, check_body
 from restate_nb.service.wire import (
     MAX_RECORD_BYTES,
+    NOT_FOUND,
     SHARD_HANDLER,
     UNPURGED,
     Change,
@@ -114,7 +115,7 @@ def jobs_object(session: str, *, retention: timedelta, dropped: Callable[[], Non
     async def change(ctx: ObjectContext, request: Change) -> Manifest:
         check_body(request)
         manifest = await JobRecord(ctx, session).change(request)
-        if request.summary is not None:
+        if request.summary is not None and manifest.summary is not None:
             forget_later(ctx, manifest)
         return manifest
 
@@ -162,10 +163,16 @@ class JobRecord:
         self._session = session
 
     async def open(self, request: Open) -> Manifest:
-        """The manifest of the job that is there; else, or if it is to begin afresh, that of a new one."""
+        """The manifest of the job that is there; else, or if it is to begin afresh, that of a new one.
+
+        Raises:
+            TerminalError: only one that is there was asked for, and there is none.
+        """
         known = await self.read(unreadable_is_none=request.fresh)
         if known is not None and not request.fresh:
             return known
+        if request.look:
+            raise TerminalError("There is no job of this name.", status_code=NOT_FOUND)
         manifest = request.manifest
         # Counted on from a job that was deleted: invocations of its earlier generations may still be kept.
         last = await self._last_generation(manifest)

@@ -3,7 +3,7 @@ it. All JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Final, Literal, TypeVar
 from urllib.parse import quote
@@ -12,6 +12,7 @@ import msgspec
 
 from restate_nb.errors import ServerError
 from restate_nb.service import positions as packed
+from restate_nb.service.keyed import Grown, Keyed, add_run
 
 T = TypeVar("T")
 
@@ -23,6 +24,7 @@ OWNER_KEY: Final = "owner of the store"
 """The key of a jobs object that keeps what the names of the session's folders in a store begin with."""
 UNPURGED: Final = "rest"
 """The state of a jobs object that lists what is still to be purged."""
+NOT_FOUND: Final = 404
 MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
 """Of a job's manifest: half of what restate-server moves in one message."""
 
@@ -71,24 +73,37 @@ class Round(msgspec.Struct, kw_only=True):
     """One run over some or all of a job's items.
 
     Attributes:
-        positions: which items, as `positions.pack` writes them, or as numbers in records of before; None for all.
+        positions: which items, as `positions.pack` writes them, or as numbers in records of before; None for all from
+            `first` on.
         code: the digest of the function's code when it began.
         started: seconds since 1970 (UTC).
         submitted: whether every shard is known to Restate.
+        total: how many items there were when it began; None where there are as many at all times.
+        first: where its items begin, when they are those that were new then.
     """
 
     positions: list[_Count] | str | None
     code: str
     started: float
     submitted: bool = False
+    total: _Count | None = None
+    first: _Count = 0
 
     @classmethod
     def over(cls, positions: Iterable[int], total: int, *, code: str, started: float) -> Round:
         """A round over some of `total` items."""
-        return cls(positions=packed.pack(positions, total), code=code, started=started)
+        return cls(positions=packed.pack(positions, total), code=code, started=started, total=total)
 
-    def chosen(self, total: int) -> list[int] | None:
-        """Which of `total` items; None for all."""
+    @property
+    def of_some(self) -> bool:
+        """Whether it runs items again, rather than all of them, or new ones."""
+        return self.positions is not None
+
+    def chosen(self, total: int) -> Sequence[int]:
+        """Which items, ascending. `total`: how many the job has."""
+        total = total if self.total is None else self.total
+        if self.positions is None:
+            return range(self.first, total)
         return packed.unpack(self.positions, total) if isinstance(self.positions, str) else self.positions
 
 
@@ -169,6 +184,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         folder: of the job in the store; empty where it has none.
         placed: where in that folder it says where its items lie, as a reference; empty where none lies there.
         pickled: whether values that have no other form are pickled.
+        keyed: its keys; None for a job without.
     """
 
     version: int = JSON_VERSION
@@ -198,6 +214,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     folder: str = ""
     placed: str = ""
     pickled: bool = False
+    keyed: Keyed | None = None
 
     def __post_init__(self) -> None:
         for each in self.rounds:
@@ -219,6 +236,10 @@ class Manifest(msgspec.Struct, kw_only=True):
 
 
 def _check_positions(round_: Round, total: int) -> None:
+    if round_.total is not None:
+        if not round_.first <= round_.total <= total:
+            raise ValueError(f"a round is over items up to {round_.total}, and there are {total}")
+        total = round_.total
     if isinstance(round_.positions, str):
         packed.check(round_.positions, total)
     elif round_.positions and max(round_.positions) >= total:
@@ -226,10 +247,17 @@ def _check_positions(round_: Round, total: int) -> None:
 
 
 class Open(msgspec.Struct, kw_only=True):
-    """Asks for the job of this name: the one that is there, or else (or if `fresh`) this one."""
+    """Asks for the job of this name: the one that is there, or else (or if `fresh`) this one.
+
+    Attributes:
+        manifest: of this one.
+        fresh: whatever is there is dropped.
+        look: begin none, and say that there is none.
+    """
 
     manifest: Manifest
     fresh: bool = False
+    look: bool = False
 
 
 class Change(msgspec.Struct, kw_only=True):
@@ -242,10 +270,14 @@ class Change(msgspec.Struct, kw_only=True):
         paused: sets the flag.
         unkept: why it is paused by itself.
         summary: the job has ended.
+        of_rounds: how many rounds the job had that has ended so; None in what versions of before sent.
         recipe: its items are run in another way from now on; empty for one that only its cell can tell.
         made: what the function is from now on.
         varies: further parts that vary.
         mixed: further parts that were changed while it ran.
+        grown: a further run of the cell of a keyed job. If the job is another one by now, nothing of the change is
+            made.
+        max_attempts: how often an item is tried at most, from the last run of the cell of a keyed job on.
     """
 
     generation: int
@@ -255,10 +287,13 @@ class Change(msgspec.Struct, kw_only=True):
     paused: bool | None = None
     unkept: Unkept | None = None
     summary: Summary | None = None
+    of_rounds: int | None = None
     recipe: str | None = None
     made: Made | None = None
     varies: list[str] = []
     mixed: list[str] = []
+    grown: Grown | None = None
+    max_attempts: int | None = None
 
 
 _MOST_MADE: Final = 30
@@ -272,6 +307,10 @@ def apply_change(manifest: Manifest, change: Change) -> Manifest:
     Raises:
         ValueError: it is about items or rounds that there are not.
     """
+    if change.grown is not None and not _grow(manifest, change.grown, change.add_round):
+        return manifest
+    if change.max_attempts is not None and manifest.keyed is not None:
+        manifest.keyed.runs[-1].max_attempts = change.max_attempts
     if change.add_round is not None:
         _check_positions(change.add_round, manifest.total)
         manifest.rounds.append(change.add_round)
@@ -287,7 +326,7 @@ def apply_change(manifest: Manifest, change: Change) -> Manifest:
         manifest.paused = change.paused
     if change.unkept is not None:
         manifest.unkept = change.unkept
-    if change.summary is not None:
+    if change.summary is not None and change.of_rounds in (None, len(manifest.rounds)):
         manifest.summary = change.summary
     if change.recipe is not None:
         manifest.recipe = change.recipe or None
@@ -297,6 +336,23 @@ def apply_change(manifest: Manifest, change: Change) -> Manifest:
     manifest.varies = [*dict.fromkeys((*manifest.varies, *change.varies))]
     manifest.mixed = [*dict.fromkeys((*manifest.mixed, *change.mixed))]
     return manifest
+
+
+def _grow(manifest: Manifest, grown: Grown, round_: Round | None) -> bool:
+    """Make a keyed job larger; says whether it was still as it was when that was asked for.
+
+    Raises:
+        ValueError: it has become no other size than its new round says.
+    """
+    if manifest.keyed is None or not grown.fits(manifest.keyed, manifest.total):
+        return False
+    begin, end = manifest.total, grown.run.total
+    over = None if round_ is None else (round_.first, round_.total)
+    if over != (None if begin == end else (begin, end)):
+        raise ValueError(f"it has {begin} items and would have {end}, and a round over them says {over}")
+    manifest.total = end
+    add_run(manifest.keyed, grown)
+    return True
 
 
 class Forget(msgspec.Struct, kw_only=True):
