@@ -114,10 +114,9 @@ class _Ended:
         """What has ended since the last call."""
         self.over = self._job.done()  # before the look, or what ends in between would be missed
         self.stands_still = self.runner.guard.stands_still
-        positions = self._data.ledger.order[self._seen :]
-        self._seen += len(positions)
-        index = self._data.items.index()
-        ended = [(position, self._data.ledger.last(position)) for position in positions]
+        shown, index = self._data.shown, self._data.items.index()
+        positions, self._seen = shown.ended_since(self._seen)
+        ended = [(position, shown.last(position)) for position in positions]
         # An item that runs again by now comes when it has ended.
         return [self._row(position, index[position], last) for position, last in ended if last.status != PENDING]
 
@@ -131,12 +130,12 @@ class _Ended:
             failure.type if failure is not None else None,
             failure.message if failure is not None else None,
             last.number,
-            self._data.ledger.ran_in_all[position],
+            self._data.shown.ran_for(position),
             self._data.name,
         )
 
     def _value(self, position: int) -> Any:
-        raw = next(self._data.ledger.raws([position]))
+        raw = next(self._data.shown.raws([position]))
         try:
             return self._data.function.value(raw, position)
         except Exception as error:  # a class of the user's own may do anything when it is made again

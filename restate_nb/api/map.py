@@ -10,6 +10,7 @@ from restate_nb.api.options import ArrowStream, MapOptions, On, concurrency_of, 
 from restate_nb.engine.function import Executor
 from restate_nb.handle.items import passing_of, read_items
 from restate_nb.handle.job import Job
+from restate_nb.handle.keys import ItemKey, check_keeps_keys, check_key, rows_of
 from restate_nb.handle.provenance import Fresh
 from restate_nb.limits import Concurrency, PerSecond, Seconds
 from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy
@@ -34,6 +35,8 @@ def map(
     items: Iterable[Any] | ArrowStream,
     *,
     name: str | None = None,
+    key: ItemKey | None = None,
+    unique: bool = False,
     concurrency: Concurrency | None = None,
     max_per_second: PerSecond | None = None,
     limit: Limit | None = None,
@@ -63,6 +66,12 @@ def map(
             afterwards: the job has its own.
         name: the job. Without it the job is known by the function's code and the items, so that any change of either
             makes a new one.
+        key: what says which item is which, so that the job grows with its input: a column or a field, such as `"id"`,
+            a function of the item, or "item" for the whole of it. Run the cell again with more rows, and only those
+            run whose keys are new, or whose content is another one; what is gone from the input is kept, out of sight.
+            It takes a `name`. `job.history()` tells what each run of the cell brought.
+        unique: with `key`, have rows that are equal run once, and each of them get the value. Else two rows of one
+            key are refused.
         concurrency: how many items run at once: a number, or a range such as `(2, 100)`, or "auto", to find out while
             it runs. By default 50; with processes, as many as there are processors. A range grows as long as that
             helps, and falls when answers take longer or say "slow down" (an error with `retry_after`, HTTP 429 or
@@ -102,7 +111,7 @@ def map(
 
     Raises:
         InvalidInput: something does not fit; nothing was started.
-        JobMismatch: the name belongs to a job over other items.
+        JobMismatch: the name belongs to a job over other items, or with another `key`.
 
     Example:
         import restate_nb as rnb
@@ -112,18 +121,23 @@ def map(
         frame = job.result()
     """
     on_workers = runs_on_workers(fn, on)
+    check_key(key, unique=unique, name=name)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
     function = function_of(fn, passing_of(items), policy, executor, version, pickle=pickle)
     session = session or current()
     folder = session.prepare(function, on_workers=on_workers, pickle=pickle)
+    if key is not None:
+        check_keeps_keys(folder, on_workers=on_workers)
+    read = read_items(items, function, folder)
     job = session.submit_job(
         function,
-        read_items(items, function, folder),
+        read,
         policy,
         name=name,
         fresh=fresh,
         on_workers=on_workers,
         pickle=pickle,
+        rows=None if key is None else rows_of(key, read, unique=unique),
     )
     if show:
         job.show()
@@ -152,6 +166,8 @@ def starmap(
     items: Iterable[tuple[Any, ...] | list[Any] | Mapping[str, Any]],
     *,
     name: str | None = None,
+    key: ItemKey | None = None,
+    unique: bool = False,
     concurrency: Concurrency | None = None,
     max_per_second: PerSecond | None = None,
     limit: Limit | None = None,
@@ -172,7 +188,7 @@ def starmap(
 
     Raises:
         InvalidInput: something does not fit; nothing was started.
-        JobMismatch: the name belongs to a job over other items.
+        JobMismatch: the name belongs to a job over other items, or with another `key`.
 
     Example:
         import restate_nb as rnb
@@ -182,18 +198,23 @@ def starmap(
         frame = job.result()
     """
     on_workers = runs_on_workers(fn, on)
+    check_key(key, unique=unique, name=name)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
     function = function_of(fn, "args", policy, executor, version, pickle=pickle)
     session = session or current()
     folder = session.prepare(function, on_workers=on_workers, pickle=pickle)
+    if key is not None:
+        check_keeps_keys(folder, on_workers=on_workers)
+    read = read_items(items, function, folder)
     job = session.submit_job(
         function,
-        read_items(items, function, folder),
+        read,
         policy,
         name=name,
         fresh=fresh,
         on_workers=on_workers,
         pickle=pickle,
+        rows=None if key is None else rows_of(key, read, unique=unique),
     )
     if show:
         job.show()

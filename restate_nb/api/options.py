@@ -15,6 +15,7 @@ from restate_nb.engine.cpus import cpus
 from restate_nb.engine.function import Executor, Function, Passing, name_of, parse_executor
 from restate_nb.errors import InvalidInput
 from restate_nb.handle.advice import warn_of_copied_generators
+from restate_nb.handle.keys import ItemKey
 from restate_nb.handle.provenance import Fresh
 from restate_nb.limits import Concurrency, PerSecond, Seconds
 from restate_nb.policy import DEFAULT_CONCURRENCY, Limit, Retry, RunPolicy
@@ -61,6 +62,8 @@ class FunctionOptions(JobOptions, total=False):
 class MapOptions(FunctionOptions, total=False):
     """What `map` and `starmap` take."""
 
+    key: ItemKey | None
+    unique: bool
     on: On
 
 

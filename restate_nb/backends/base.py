@@ -17,8 +17,8 @@ from restate_nb.engine.record import Attempt, is_unkept
 from restate_nb.engine.stacks import RunningItem
 from restate_nb.limits import Range, StopRule
 from restate_nb.policy import RunPolicy
+from restate_nb.results.key_table import EncodedItems
 from restate_nb.results.ledger import Ledger
-from restate_nb.results.spool import Spool
 from restate_nb.service.wire import Manifest, job_key
 
 CANCELLED_CODE: Final = 409
@@ -54,7 +54,7 @@ class Backend(ABC):
         invocations: what Restate knows of the job's invocations.
     """
 
-    def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
+    def __init__(self, connection: Connection, manifest: Manifest, encoded: EncodedItems, ledger: Ledger) -> None:
         """`encoded`: the items; `ledger`: takes their outcomes."""
         self.prints = OutputCapture()
         self.invocations = JobInvocations.of(connection.session, manifest)

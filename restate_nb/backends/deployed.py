@@ -20,8 +20,8 @@ from restate_nb.engine.outbox import Entry, ShardQueue, cancelled
 from restate_nb.engine.record import CANCELLED, ERROR, TIMEOUT, Failure, Group, Recorded, describe
 from restate_nb.errors import InvalidInput, InvocationFailed, ItemTimeout, ServerError
 from restate_nb.policy import RunPolicy
+from restate_nb.results.key_table import EncodedItems
 from restate_nb.results.ledger import Ledger
-from restate_nb.results.spool import Spool
 from restate_nb.server.http import BadAnswer, Rejected, UnknownInvocation, Unreachable
 from restate_nb.server.ingress import Reply
 from restate_nb.service.wire import Manifest
@@ -44,7 +44,7 @@ class DeployedBackend(PooledBackend):
 
     _handler: DeployedHandler
 
-    def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
+    def __init__(self, connection: Connection, manifest: Manifest, encoded: EncodedItems, ledger: Ledger) -> None:
         super().__init__(connection, manifest, encoded, ledger)
         self._timeout: float | None = None
         self._queue: ShardQueue | None = None

@@ -24,8 +24,8 @@ from restate_nb.environment import in_notebook
 from restate_nb.errors import InvocationFailed, ServerError
 from restate_nb.limits import Range
 from restate_nb.policy import DEFAULT_CONCURRENCY, RunPolicy
+from restate_nb.results.key_table import EncodedItems
 from restate_nb.results.ledger import Ledger
-from restate_nb.results.spool import Spool
 from restate_nb.server.admin import order_all
 from restate_nb.server.http import UnknownInvocation
 from restate_nb.service.durable_handler import DURABLE_HANDLER, WAITING, DurableRequest, attempt_decoder, no_executor
@@ -40,7 +40,7 @@ _ENDED_BY_RESTATE: Final = frozenset({"cancelled", "killed"})
 class DurableBackend(Backend):
     """The invocations of one job: this process calls them in turn, and serves them to Restate."""
 
-    def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
+    def __init__(self, connection: Connection, manifest: Manifest, encoded: EncodedItems, ledger: Ledger) -> None:
         super().__init__(connection, manifest, encoded, ledger)
         self._service = items_service(connection.session)
         self._limit = DEFAULT_CONCURRENCY

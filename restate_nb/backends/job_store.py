@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import msgspec
 
-from restate_nb.errors import InvalidInput, ServerError
+from restate_nb.errors import InvalidInput, InvocationFailed, ServerError
 from restate_nb.server.admin import Admin, sql_literal
 from restate_nb.server.http import DEFAULT_PATIENCE, Rejected, UnknownInvocation
 from restate_nb.server.ingress import Ingress
@@ -57,6 +57,14 @@ class JobStore(Protocol):
 
         Returns:
             The manifest, and whether it is known to be new.
+        """
+        ...
+
+    async def look(self, wanted: Manifest) -> Manifest | None:
+        """The manifest of the job of this name; None where there is none.
+
+        Raises:
+            InvalidInput: it cannot be kept here how a job grows.
         """
         ...
 
@@ -107,6 +115,21 @@ class ObjectJobStore:
         if not manifest.opened_by:  # workers of before there was this
             return manifest, manifest.created == wanted.created
         return manifest, manifest.opened_by == wanted.opened_by
+
+    async def look(self, wanted: Manifest) -> Manifest | None:
+        try:
+            manifest = await self._ask("open", wanted.name, Open(manifest=wanted, look=True))
+        except InvocationFailed as error:
+            if error.code == NOT_FOUND:
+                return None
+            raise
+        if manifest.opened_by == wanted.opened_by:  # it has begun one
+            await self.forget(manifest)
+            raise InvalidInput(
+                "The workers have an older version of restate_nb, whose jobs do not grow. Install the one of this "
+                "session there, and start them again."
+            )
+        return manifest
 
     async def kill_stuck_requests(self, name: str, admin: Admin | None) -> None:
         """Kill requests about the record of this name that Restate has tried in vain: it takes one at a time, and one
@@ -202,6 +225,12 @@ class LocalJobStore:
         generation = int.from_bytes(hashlib.blake2b(over, digest_size=6).digest())
         wanted = msgspec.structs.replace(wanted, generation=generation)
         return self._manifests.setdefault((wanted.name, generation), wanted), False
+
+    async def look(self, wanted: Manifest) -> Manifest | None:
+        raise InvalidInput(
+            "key= needs a record of the job, and this session has none: Restate cannot reach this process (see "
+            "endpoint= of rnb.connect)."
+        )
 
     async def kill_stuck_requests(self, name: str, admin: Admin | None) -> None:
         pass

@@ -11,8 +11,8 @@ from restate_nb.backends.pooled import PooledBackend
 from restate_nb.backends.shards import Shards, unended, why_ended_outside
 from restate_nb.engine.outbox import cancelled
 from restate_nb.errors import InvocationFailed
+from restate_nb.results.key_table import EncodedItems
 from restate_nb.results.ledger import Ledger
-from restate_nb.results.spool import Spool
 from restate_nb.server.http import UnknownInvocation
 from restate_nb.service.shard_wire import decode_output, next_of
 from restate_nb.service.wire import Manifest, decoding
@@ -31,7 +31,7 @@ _SUBMIT_AT_ONCE: Final = 4
 class LocalBackend(PooledBackend):
     """The shards of one job: Restate sends them to this process, which runs their items in the job's pool."""
 
-    def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
+    def __init__(self, connection: Connection, manifest: Manifest, encoded: EncodedItems, ledger: Ledger) -> None:
         super().__init__(connection, manifest, encoded, ledger)
         self._shards = Shards(connection.ingress, connection.session, manifest, encoded)
         self._submitting = asyncio.Semaphore(_SUBMIT_AT_ONCE)

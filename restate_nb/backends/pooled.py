@@ -20,8 +20,8 @@ from restate_nb.environment import in_notebook
 from restate_nb.formatting import counted, duration
 from restate_nb.limits import AUTO, Range
 from restate_nb.policy import NO_RETRY, RunPolicy
+from restate_nb.results.key_table import EncodedItems
 from restate_nb.results.ledger import Ledger
-from restate_nb.results.spool import Spool
 from restate_nb.service.active_jobs import JobRun
 from restate_nb.service.wire import Manifest
 
@@ -29,7 +29,7 @@ from restate_nb.service.wire import Manifest
 class PooledBackend(Backend):
     """A job whose concurrency, rates, limits, retries and `fail_fast` are kept by a pool of this process."""
 
-    def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
+    def __init__(self, connection: Connection, manifest: Manifest, encoded: EncodedItems, ledger: Ledger) -> None:
         super().__init__(connection, manifest, encoded, ledger)
         self._run = connection.runs.get(manifest.name, manifest.generation, manifest.folder)
         self._latest = len(manifest.rounds) - 1  # round

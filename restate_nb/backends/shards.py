@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from restate_nb.errors import InvocationFailed
+from restate_nb.results.key_table import EncodedItems
 from restate_nb.results.ledger import Ledger
-from restate_nb.results.spool import Spool
 from restate_nb.server.http import UnknownInvocation
 from restate_nb.server.ingress import Ingress
 from restate_nb.service.shard_wire import ShardRequest, encode_request, positions_of, run_of
@@ -16,7 +17,7 @@ from restate_nb.service.wire import SHARD_HANDLER, Manifest, service_of, shard_k
 class Shards:
     """The shards of one job."""
 
-    def __init__(self, ingress: Ingress, session: str, manifest: Manifest, encoded: Spool) -> None:
+    def __init__(self, ingress: Ingress, session: str, manifest: Manifest, encoded: EncodedItems) -> None:
         """`session`: whose job it is, or what stands for its workers; `encoded`: the items."""
         self._ingress = ingress
         self._manifest = manifest
@@ -57,7 +58,7 @@ class Shards:
             lane: the key of the object that runs it, where workers do.
             run_spec: how its items are run, for a process that was not told otherwise.
         """
-        items, ends = run_of(self._encoded.take(positions))
+        items, ends = run_of(await asyncio.to_thread(self._encoded.take, positions))
         request = ShardRequest(
             job=self._manifest.name,
             generation=self._manifest.generation,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -33,13 +33,16 @@ _KINDS: Final = {
 """What is not called as it is in the journal, in lower case."""
 
 
-async def read_steps(admin: Admin, invocations: JobInvocations, index: pd.Index[Any]) -> pd.DataFrame:
+async def read_steps(
+    admin: Admin, invocations: JobInvocations, index: pd.Index[Any], rows_of: Callable[[list[int]], list[int]]
+) -> pd.DataFrame:
     """One row a durable step, by position and order.
 
     Args:
         admin: where journals are read.
         invocations: of the job.
         index: the index of the job's input.
+        rows_of: the rows of the input that have these positions.
 
     Returns:
         Columns `position`, `step` (its name; the target of a call; or its kind), `kind` (run, sleep, call, send, ...),
@@ -53,8 +56,8 @@ async def read_steps(admin: Admin, invocations: JobInvocations, index: pd.Index[
         for entry in entries:
             journals.setdefault(entry["idempotency_key"], []).append(entry)
         for invocation, journal in journals.items():
-            position = int(invocation.rpartition("/")[2])
-            rows += [{"position": position, **step} for step in _steps(journal)]
+            for row in rows_of([int(invocation.rpartition("/")[2])]):
+                rows += [{"position": row, **step} for step in _steps(journal)]
         frame = pd.DataFrame(rows, columns=COLUMNS).sort_values("position", kind="stable")
         for name in ("started_at", "finished_at"):
             frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601").astype("datetime64[us, UTC]")

@@ -24,8 +24,8 @@ from restate_nb.engine.record import ERROR, WIRE_VERSION, Attempt, Failure
 from restate_nb.errors import InvalidInput, InvocationFailed, ServerError
 from restate_nb.limits import Range
 from restate_nb.policy import RunPolicy
+from restate_nb.results.key_table import EncodedItems
 from restate_nb.results.ledger import Ledger
-from restate_nb.results.spool import Spool
 from restate_nb.server.admin import order_all
 from restate_nb.server.http import UnknownInvocation
 from restate_nb.service.run_spec import share_of
@@ -47,15 +47,15 @@ _LOOK: Final = 0.2  # seconds
 _LONGEST_LOOK: Final = 5.0
 
 
-def lanes_for(policy: RunPolicy, total: int) -> int:
-    """How many lanes a job of so many items has."""
-    return max(1, min(policy.bounds.high, MAX_LANES, total))
+def lanes_for(policy: RunPolicy, total: int | None) -> int:
+    """How many lanes a job of so many items has; `total`: None for one that may grow."""
+    return max(1, min(policy.bounds.high, MAX_LANES, MAX_LANES if total is None else total))
 
 
 class WorkersBackend(Backend):
     """The shards of one job: Restate sends them to workers, and this process only looks on."""
 
-    def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
+    def __init__(self, connection: Connection, manifest: Manifest, encoded: EncodedItems, ledger: Ledger) -> None:
         assert manifest.lanes is not None
         super().__init__(connection, manifest, encoded, ledger)
         self._lanes = manifest.lanes
@@ -64,6 +64,7 @@ class WorkersBackend(Backend):
         self._run_spec = manifest.recipe
         self._ending: asyncio.Task[None] | None = None
         self._pause = WorkerPause(connection, self.invocations)
+        self._open_rounds = 0
         self._shards_of: Counter[WorkerName] = Counter()
         self._items_of: Counter[WorkerName] = Counter()
 
@@ -148,6 +149,7 @@ class WorkersBackend(Backend):
         shards = list(enumerate(self._cut(positions), first))
         sent = [asyncio.get_running_loop().create_future() for _ in shards]
         looking = asyncio.Semaphore(2 * self._lanes)
+        self._open_rounds += 1
         try:
             async with asyncio.TaskGroup() as group:
                 if submitted is None:
@@ -160,13 +162,20 @@ class WorkersBackend(Backend):
                     task = group.create_task(self._follow(round_, shard, part, each))
                     task.add_done_callback(lambda _: looking.release())
         finally:
-            if self._ending is not None:
-                self._ending.cancel()
-                self._ending = None
-            self._pause.close()
+            self._open_rounds -= 1
+            if not self._open_rounds:
+                self._close()
+
+    def _close(self) -> None:
+        """Nothing is followed any more."""
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
+        self._pause.close()
 
     def _cut(self, positions: Sequence[int]) -> list[Sequence[int]]:
-        most = min(max(-(-self._manifest.total // (self._lanes * SHARDS_A_LANE)), 1), MAX_SHARD_ITEMS)
+        of = self._manifest.total if self._manifest.keyed is None else len(positions)  # in whatever process
+        most = min(max(-(-of // (self._lanes * SHARDS_A_LANE)), 1), MAX_SHARD_ITEMS)
         return self._shards.cut(positions, most, MAX_SHARD_BYTES)
 
     def _lane(self, shard: int) -> str:

@@ -137,7 +137,7 @@ class Export:
         status = self._outcomes()[0]["status"].value_counts()
         counts = {"ok": status["ok"], "failed": status["error"] + status["timeout"], "cancelled": status["cancelled"]}
         counts["unfinished"] = status["pending"] + status["running"]
-        return {"total": self._data.ledger.total} | {name: int(count) for name, count in counts.items()}
+        return {"total": self._data.shown.total} | {name: int(count) for name, count in counts.items()}
 
     def warn(self) -> None:
         """Say what is not in it."""
@@ -160,7 +160,7 @@ class Export:
     # ------------------------------------------------------------ batches
 
     def _batches(self) -> Iterator[tuple[Batch, pd.DataFrame]]:
-        ledger, begin = self._data.ledger, 0
+        ledger, begin = self._data.shown, 0
         while begin < ledger.total:
             if self._follow:
                 upto = until_ended_from(self._runner, begin, lambda upto: self._is_batch(begin, upto))  # noqa: B023
@@ -178,7 +178,7 @@ class Export:
         """Whether so many items are worth writing."""
         if upto - begin >= BATCH_ROWS:
             return True
-        ledger = self._data.ledger
+        ledger = self._data.shown
         went_well = begin + np.flatnonzero(np.frombuffer(bytes(ledger.status[begin:upto]), dtype=np.uint8) == OK)
         return int(ledger.value_sizes(went_well).sum()) >= BATCH_BYTES
 
@@ -186,9 +186,9 @@ class Export:
         """All but items and values; of an export that waits for nothing, at one moment."""
         if self._now is None:
             data = self._data
-            index = pd.RangeIndex(data.ledger.total)
-            running, submitted = data.backend.running_positions(), data.manifest.created
-            frame, went_well = outcomes_frame(data.ledger, index, running=running, submitted=submitted)
+            index = pd.RangeIndex(data.shown.total)
+            running, submitted = data.running_rows(), data.manifest.created
+            frame, went_well = outcomes_frame(data.shown, index, running=running, submitted=submitted)
             self._now = with_columns(frame, further_columns(data)), went_well
         return self._now
 
@@ -202,7 +202,7 @@ class Export:
 
     def stored_bytes(self) -> int:
         """How many bytes its values have in the store."""
-        ledger = self._data.ledger
+        ledger = self._data.shown
         return ledger.stored_bytes(np.fromiter(ledger.positions(OK), dtype=np.int64))
 
     # ------------------------------------------------------------ rows
@@ -369,9 +369,9 @@ def concat(runner: JobRunner) -> Any:
         check_not_paused(runner)
     check_followed(runner)
     data = runner.data
-    positions = [*data.ledger.positions(OK)]
+    positions = [*data.shown.positions(OK)]
     values = list[Any]()
-    for raws in data.ledger.raws_in_parts(positions):
+    for raws in data.shown.raws_in_parts(positions):
         values += values_at(data, raws, positions[len(values) : len(values) + len(raws)])
     kept = [place for place, value in enumerate(values) if value is not None]
     kinds = tables_in(values)
@@ -380,8 +380,8 @@ def concat(runner: JobRunner) -> Any:
     labels = data.items.index().take([positions[place] for place in kept])
     both = concatenated([values[place] for place in kept], labels)
     left_out = []
-    if without := data.ledger.total - len(values):
-        left_out.append(f"{counted(without, 'item')} of {data.ledger.total:,} failed or cancelled, and left out")
+    if without := data.shown.total - len(values):
+        left_out.append(f"{counted(without, 'item')} of {data.shown.total:,} failed or cancelled, and left out")
     if nothing := len(values) - len(kept):
         left_out.append(f"{counted(nothing, 'value')} None, and left out")
     if left_out:

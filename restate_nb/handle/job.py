@@ -111,12 +111,12 @@ class Job(Generic[T]):
     @property
     def failed(self) -> int:
         """How many items ended with an error or a timeout."""
-        return self._data.ledger.failed
+        return self._data.shown.failed
 
     @property
     def attached(self) -> int:
         """How many items were done already when this process attached to the job, or when its cell was run again."""
-        return self._data.ledger.attached
+        return self._data.shown.attached
 
     def progress(self) -> Progress:
         """The job at this moment, as its panel shows it: counts, rates, and a line on what is awaited.
@@ -167,7 +167,7 @@ class Job(Generic[T]):
             raise AttributeError(no_attribute("A job", name, JOB, dir(type(self))))
 
     def __len__(self) -> int:
-        return self._data.ledger.total
+        return self._data.shown.total
 
     def __repr__(self) -> str:
         return status.summary_of(self._runner)
@@ -248,7 +248,7 @@ class Job(Generic[T]):
         if not wait_for_end(self._runner, timeout):
             check_not_paused(self._runner)
             raise TimeoutError(
-                f"{self._data.ledger.done:,} of {len(self):,} items are done after {timeout:g} s; the job goes on. "
+                f"{self._data.shown.done:,} of {len(self):,} items are done after {timeout:g} s; the job goes on. "
                 "job.frame() shows what is there."
             )
         return result_of(self._runner, lazy=lazy)
@@ -404,7 +404,7 @@ class Job(Generic[T]):
             if self._runner.guard.stands_still:
                 raise InvalidInput(f"The job {self.name!r} is {status.pause_reason(self._runner)}.")
             raise InvalidInput("The job still runs. Retry when it has ended, or cancel it first: job.cancel().")
-        if positions := positions_where(self._data, where):
+        if positions := self._data.positions_of(positions_where(self._data, where)):
             if self._data.provenance.now is None:
                 raise InvalidInput(
                     f"The function {self._data.function.name} is not known here: run the cell that maps it first."
@@ -455,7 +455,8 @@ class Job(Generic[T]):
         if function.durable:
             raise InvalidInput(f"{function.name} takes a Restate context. Run it with rnb.call({function.name}, ...).")
         key = job_key(self.name, self._data.manifest.generation)
-        return run_here(function, items.encoded[position], job=key, position=position, debug=debug)
+        place = self._data.positions_of([position])[0]
+        return run_here(function, items.encoded[position], job=key, position=place, debug=debug)
 
     # ------------------------------------------------------------ frames
 
@@ -510,7 +511,7 @@ class Job(Generic[T]):
         """
         from restate_nb.results.error_groups import errors_frame  # noqa: PLC0415 - loads pandas
 
-        return errors_frame(self._outcomes.ledger, self._data.items.index())
+        return errors_frame(self._outcomes.shown, self._data.items.index())
 
     def traceback(self, label: Any) -> str:
         """The traceback of a failed item; `print` it.
@@ -526,7 +527,7 @@ class Job(Generic[T]):
         """
         from restate_nb.results.error_groups import traceback_text  # noqa: PLC0415 - loads pandas
 
-        return traceback_text(self._outcomes.ledger, self._data.items.index(), label)
+        return traceback_text(self._outcomes.shown, self._data.items.index(), label)
 
     def attempts(self) -> pd.DataFrame:
         """Every attempt, one row each, on the input's index: `position, attempt, status, error_type, error, started_at,
@@ -537,7 +538,26 @@ class Job(Generic[T]):
         """
         from restate_nb.results.frame import attempts_frame  # noqa: PLC0415 - loads pandas
 
-        return attempts_frame(self._outcomes.ledger, self._data.items.index())
+        return attempts_frame(self._outcomes.shown, self._data.items.index())
+
+    def history(self) -> pd.DataFrame:
+        """The runs of the cell of a job with `key=`, one row each that brought something, or left something out.
+
+        Columns: `at` (UTC); `rows` (of the input); `kept` (keys whose items were known, and are not run again), `new`
+        and `changed` (which were run), `dropped` (that the input no longer had); `runs` (how many runs the row is of:
+        of very many, older ones become one); `code` (the digest of the function's code). Keys are counted, of which
+        several rows may have the same with `unique=True`.
+
+        Raises:
+            InvalidInput: the job has no `key=`.
+
+        Example:
+            job.history()[["at", "kept", "new", "changed", "dropped"]]
+        """
+        from restate_nb.handle.growth import history_of  # noqa: PLC0415 - few ask
+        from restate_nb.results.frame import history_frame  # noqa: PLC0415 - loads pandas
+
+        return history_frame(history_of(self._data.manifest))
 
     def workers(self) -> pd.DataFrame:
         """Who ran a job on workers, one row a process and version of its code, as known by now.
@@ -583,8 +603,9 @@ class Job(Generic[T]):
             )
         from restate_nb.backends.steps import read_steps  # noqa: PLC0415 - loads pandas
 
-        record = self._data.record
-        return self._runner.io.run(read_steps(record.connection.admin, record.invocations, self._data.items.index()))
+        data = self._data
+        admin, invocations = data.record.connection.admin, data.record.invocations
+        return self._runner.io.run(read_steps(admin, invocations, data.items.index(), data.rows_of))
 
     def logs(self) -> pd.DataFrame:
         """What the items printed and logged in this process and its workers, one row a line, on the input's index.
@@ -601,7 +622,7 @@ class Job(Generic[T]):
         """
         from restate_nb.results.frame import logs_frame  # noqa: PLC0415 - loads pandas
 
-        return logs_frame(self._data.backend.prints.lines(), self._data.items.index())
+        return logs_frame(self._data.printed(), self._data.items.index())
 
     # ------------------------------------------------------------ for other programs
 

@@ -10,15 +10,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from restate_nb.engine.function import Function, name_of
+from restate_nb.engine.function import name_of
 from restate_nb.errors import InvalidInput
 from restate_nb.formatting import short_repr
+from restate_nb.handle.item_folder import ItemFolder
 from restate_nb.handle.items import Items
 from restate_nb.handle.originals import is_pandas
 from restate_nb.results.key_table import Digests, digests_of, listed
 from restate_nb.values.bulk import encode_many
 from restate_nb.values.codec import encode
-from restate_nb.values.reference import content_of, is_reference
+from restate_nb.values.reference import content_of
 
 ItemKey = str | Callable[[Any], Any]
 """What says which item is which, when a job grows: a column or a field, a function of the item, or "item"."""
@@ -52,14 +53,13 @@ class KeyedRows:
         return np.flatnonzero(self.first == np.arange(len(self)))
 
 
-def check_key(key: ItemKey | None, *, unique: bool, name: str | None, what: str = "") -> None:
+def check_key(key: ItemKey | None, *, unique: bool, name: str | None) -> None:
     """See that a job can be keyed so.
 
     Args:
         key: as the user gave it.
         unique: whether keys may be there several times.
         name: of the job.
-        what: it is that cannot be keyed; empty where it can.
 
     Raises:
         InvalidInput: it cannot.
@@ -76,24 +76,47 @@ def check_key(key: ItemKey | None, *, unique: bool, name: str | None, what: str 
         raise InvalidInput(
             "A job with key= grows with its items, so that they cannot say which job it is: give it a name=, too."
         )
-    if what:
-        raise InvalidInput(what)
 
 
-def rows_of(key: ItemKey, items: Items, function: Function, *, unique: bool) -> KeyedRows:
+def check_keeps_keys(folder: ItemFolder | None, *, on_workers: bool) -> None:
+    """See that there is a place for the table of a job's keys; `folder`: of the job, if it has one.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    if folder is None and on_workers:
+        raise InvalidInput(
+            "A job with key= on workers keeps its keys in a store that they reach, too: rnb.start(store=...), and "
+            "restate-nb worker --store with the same."
+        )
+    if folder is None:
+        raise InvalidInput(
+            "A job with key= keeps its keys in a store, and this session has none: rnb.connect(..., store=...)."
+        )
+
+
+def rows_of(key: ItemKey, items: Items, *, unique: bool) -> KeyedRows:
     """The keys of these items.
 
     Args:
         key: as the user gave it.
         items: of the job.
-        function: the job's.
         unique: whether rows of one key are run once.
 
     Raises:
         InvalidInput: a row has no key, or one that cannot be kept; or two have the same.
     """
+    try:
+        return _rows(key, items, unique=unique)
+    except BaseException:
+        if items.folder is not None:
+            items.folder.drop()
+        raise
+
+
+def _rows(key: ItemKey, items: Items, *, unique: bool) -> KeyedRows:
     contents = digests_of(content_of(raw) for part in _raws(items) for raw in part)
-    keys = contents if key == WHOLE and _whole(items) else digests_of(_encoded(_keys(key, items, function), items))
+    keys = contents if key == WHOLE and _whole(items) else digests_of(_encoded(_keys(key, items), items))
     by = key if isinstance(key, str) else f"{name_of(key)}()"
     rows = KeyedRows(by, keys, contents, np.arange(len(keys)))
     found = dict[bytes, int]()
@@ -146,7 +169,7 @@ def _one_key(key: ItemKey, items: Items, row: int) -> Any:
 # ------------------------------------------------------------ the keys of rows
 
 
-def _keys(key: ItemKey, items: Items, function: Function) -> Sequence[Any]:
+def _keys(key: ItemKey, items: Items) -> Sequence[Any]:
     column = _column(key, items)
     if column is not None:
         return column
@@ -226,8 +249,3 @@ def _plain(key: Any, row: int, items: Items) -> Any:
     if missing:
         raise InvalidInput(f"{_no_key(items, row)}: it is {key!r}. Nothing was started.")
     return int(key) if isinstance(key, float) and key.is_integer() else key
-
-
-def refers(raws: Iterable[bytes]) -> bool:
-    """Whether one of these encoded items lies in the store."""
-    return any(map(is_reference, raws))

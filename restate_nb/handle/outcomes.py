@@ -12,9 +12,10 @@ from restate_nb.engine.outbox import FAIL_FAST
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
 from restate_nb.errors import InvalidInput, JobError
 from restate_nb.formatting import size
+from restate_nb.handle.growth import STATES
 from restate_nb.handle.items import Items
 from restate_nb.handle.runner import JobData
-from restate_nb.results.ledger import Ledger
+from restate_nb.results.selected import Recorded
 from restate_nb.tracebacks import caller_level
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ def frame_of(data: JobData, *, expand: bool = False, lazy: bool | None = None) -
 
     items = data.items
     frame = job_frame(
-        data.ledger,
+        data.shown,
         items.index(),
         items.originals,
         _reader(data, lazy),
-        running=data.backend.running_positions(),
+        running=data.running_rows(),
         submitted=data.manifest.created,
     )
     if hasattr(items.source, "array"):  # a Series: its dtype is kept
@@ -64,15 +65,16 @@ def item_column(items: Items, positions: range) -> pd.Series[Any]:
 
 def further_columns(data: JobData) -> dict[str, Any]:
     """What the backend tells of each item, and which code ran it, where that differs."""
-    codes = data.provenance.codes(data.ledger)
-    return {**data.backend.columns(), **({} if codes is None else {"code": codes})}
+    codes, states = data.provenance.codes(data.shown), data.items.states
+    columns = {**data.backend.columns(), **({} if codes is None else {"code": codes})}
+    return columns if states is None else {**columns, "change": [STATES[each] for each in states.tolist()]}
 
 
 def _reader(data: JobData, lazy: bool | None) -> ValuesOf:
     """What reads the values of a frame: handles for those in the store, where `lazy` says so, or they are too large."""
     from restate_nb.results.values import READ_BYTES, with_handles  # noqa: PLC0415 - only where values are read
 
-    function, ledger = data.function, data.ledger
+    function, ledger = data.function, data.shown
     if lazy is None:
         stored = ledger.stored_bytes(np.fromiter(ledger.positions(OK), dtype=np.int64))
         lazy = stored > READ_BYTES
@@ -106,7 +108,7 @@ def values_of(data: JobData, *, lazy: bool = False) -> list[Any]:
     function = data.function
     read = with_handles(function.value_column, function.value) if lazy else function.value_column
     values: list[Any] = []
-    for raws in data.ledger.raws_in_parts(range(data.ledger.total)):
+    for raws in data.shown.raws_in_parts(range(data.shown.total)):
         values += _read(data, read, raws, range(len(values), len(values) + len(raws)))
     return values
 
@@ -126,7 +128,7 @@ def check_values(data: JobData) -> None:
     Raises:
         JobError: one has.
     """
-    ledger = data.ledger
+    ledger = data.shown
     without = ledger.done - ledger.counts[OK]
     if without:
         raise JobError(
@@ -149,11 +151,11 @@ def values_in_order(data: JobData, more: Callable[[int], int]) -> Iterator[Any]:
     """
     from restate_nb.results.values import batches  # noqa: PLC0415 - only where values are read
 
-    begin, total = 0, data.ledger.total
+    begin, total = 0, data.shown.total
     while begin < total:
         upto = more(begin)
         check_values(data)
-        for batch in batches(data.ledger, np.ones(upto, dtype=bool), begin):
+        for batch in batches(data.shown, np.ones(upto, dtype=bool), begin):
             values = values_at(data, batch.raws, batch.positions)
             values.reverse()
             while values:
@@ -179,7 +181,7 @@ def _value(data: JobData, raw: bytes, position: int) -> Any:
         ) from error
 
 
-def kinds_of_failure(ledger: Ledger) -> str:
+def kinds_of_failure(ledger: Recorded) -> str:
     """The most frequent failures in words."""
     kinds = [each for each in ledger.error_groups() if each.error_type != FAIL_FAST]
     return "; ".join(f"{each.count:,} x {each.error_type}: {each.message}" for each in kinds[:3])
@@ -193,13 +195,13 @@ def positions_where(data: JobData, where: Where) -> list[int]:
     """
     import pandas as pd  # noqa: PLC0415 - heavy, loaded on first use
 
-    failed = list(data.ledger.positions(ERROR, TIMEOUT, CANCELLED))
+    failed = list(data.shown.positions(ERROR, TIMEOUT, CANCELLED))
     if where is None:
         return failed
     if isinstance(where, (type, str)) or (isinstance(where, tuple) and where and isinstance(where[0], (type, str))):
         kinds = where if isinstance(where, tuple) else (where,)
         names = {each if isinstance(each, str) else each.__qualname__ for each in kinds}
-        return [position for position in failed if data.ledger.failures[position].type in names]
+        return [position for position in failed if data.shown.failures[position].type in names]
     if callable(where):
         chosen = where(frame_of(data, lazy=True).iloc[failed])
         mask = pd.Series(list(chosen), dtype="boolean").fillna(False)

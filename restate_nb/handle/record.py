@@ -17,12 +17,15 @@ from restate_nb.engine.function import Function
 from restate_nb.errors import JobMismatch
 from restate_nb.handle.batches import Batch
 from restate_nb.handle.function_changes import bound_of, check_bound, code_named, made_of
+from restate_nb.handle.growth import Growth, Opened
 from restate_nb.handle.items import Items
+from restate_nb.handle.keys import KeyedRows
 from restate_nb.names import check_job_name
 from restate_nb.policy import RunPolicy
 from restate_nb.server.admin import order_all
 from restate_nb.service.digest import items_digest, stored_items_digest
 from restate_nb.service.identity import Identity
+from restate_nb.service.keyed import Keyed, KeyedRun
 from restate_nb.service.variants import Vary
 from restate_nb.service.wire import Change, Manifest, Round
 
@@ -136,12 +139,7 @@ async def open_record(connection: Connection, wanted: Manifest, *, fresh: bool) 
     if fresh:
         await connection.job_store.kill_stuck_requests(wanted.name, connection.admin_if_any)
     there, created = await connection.job_store.open(wanted, fresh=fresh)
-    if (there.items, there.options, there.total) != (wanted.items, wanted.options, wanted.total):
-        raise JobMismatch(_mismatch(there, wanted))
-    check_bound(there, wanted)
-    if there.recipe != wanted.recipe:
-        change = Change(generation=there.generation, recipe=wanted.recipe or "")
-        there = await connection.job_store.change(there, change)
+    there = await _as_wanted(connection, there, wanted)
     if created and there.generation > 1:
         connection.runs.get(there.name, there.generation - 1).cancel()  # else its shards wait for ever
         if there.kind == "workers" and connection.admin_if_any is not None:
@@ -151,7 +149,56 @@ async def open_record(connection: Connection, wanted: Manifest, *, fresh: bool) 
     return JobRecord(connection, there, created=created)
 
 
+async def _as_wanted(connection: Connection, there: Manifest, wanted: Manifest) -> Manifest:
+    """See that the job that there is can be the one that is wanted; from now on it is run as that is.
+
+    Raises:
+        JobMismatch: it is over other items, or runs them in another way.
+    """
+    same_items = wanted.keyed is not None or (there.items, there.total) == (wanted.items, wanted.total)
+    if (there.keyed is None) != (wanted.keyed is None) or there.options != wanted.options or not same_items:
+        raise JobMismatch(_mismatch(there, wanted))
+    check_bound(there, wanted)
+    if there.recipe != wanted.recipe:
+        change = Change(generation=there.generation, recipe=wanted.recipe or "")
+        there = await connection.job_store.change(there, change)
+    return there
+
+
+async def open_grown(growth: Growth, connection: Connection, wanted: Manifest, *, fresh: bool) -> Opened:
+    """Begin a keyed job, or add to the one that has its name what its cell has now.
+
+    Raises:
+        JobMismatch: the one that is there has no keys, or others, or runs its items in another way.
+        InvalidInput: what is kept of it cannot be read.
+    """
+    await ready_for(connection, wanted)
+    there = None if fresh else await connection.job_store.look(wanted)
+    if there is None:
+
+        async def begin(wanted: Manifest) -> tuple[Manifest, bool]:
+            record = await open_record(connection, wanted, fresh=fresh)
+            return record.manifest, record.created
+
+        opened = await growth.begin(begin)
+        if isinstance(opened, Opened):
+            return opened
+        there = opened
+    return await growth.attach(await _as_wanted(connection, there, wanted))
+
+
 def _mismatch(there: Manifest, wanted: Manifest) -> str:
+    if wanted.keyed is not None and there.keyed is None:
+        return (
+            f"The job {wanted.name!r} was made without key=, and cannot be given one: it knows its items by their "
+            "order. Give this one another name=, or drop the old job and its outcomes with fresh=True."
+        )
+    if there.keyed is not None and (wanted.keyed is None or wanted.keyed.by != there.keyed.by):
+        return (
+            f"The job {wanted.name!r} has key={there.keyed.by!r}, and this one "
+            + ("has none." if wanted.keyed is None else f"key={wanted.keyed.by!r}.")
+            + " Use the same, give this one another name=, or drop the old job and its outcomes with fresh=True."
+        )
     if there.total != wanted.total:
         what = f"{there.total:,} {'item' if there.total == 1 else 'items'}, and these are {wanted.total:,}"
     elif there.items != wanted.items:
@@ -161,6 +208,7 @@ def _mismatch(there: Manifest, wanted: Manifest) -> str:
     return (
         f"There is a job {wanted.name!r} over {what}. "
         "Give this one another name=, or drop the old job and its outcomes with fresh=True."
+        + ("" if there.items == wanted.items else ' With key= a job grows with its items: key="id", say.')
     )
 
 
@@ -178,6 +226,7 @@ def wanted_manifest(
     spec: str | None,
     on_workers: bool,
     pickled: bool,
+    rows: KeyedRows | None = None,
 ) -> Manifest:
     """How the record of a job begins.
 
@@ -191,38 +240,53 @@ def wanted_manifest(
         spec: how it is run, so that it goes on without its cell; None where that cannot be written.
         on_workers: whether workers run it.
         pickled: whether values that have no other form are pickled.
+        rows: the keys of its items, where it grows with them.
 
     Raises:
         InvalidInput: the name cannot be one.
     """
     now = time.time()
     code, folder = code_named(function, identity), items.folder
-    if folder is not None and folder.count:
+    if rows is not None:
+        digest = ""
+    elif folder is not None and folder.count:
         digest = stored_items_digest(items.encoded)
     else:
         digest = items_digest(items.encoded.sizes(), items.encoded.chunks())
     options = function.options if batch is None else f"{function.options}, batches of {batch.size}"
+    if rows is not None:
+        options = f"{options}, keyed by {rows.by}"
+    total = len(items) if rows is None else len(rows.singles)
     return Manifest(
         name=check_job_name(name) if name is not None else _unnamed(function, code, identity, digest, options),
         function=function.name,
         items=digest,
         options=options,
         deployed=function.deployed,
-        total=len(items),
+        total=total,
         created=now,
         opened_by=uuid4().hex,
         durable=function.durable,
         batch=None if batch is None else batch.size,
-        rounds=[Round(positions=None, code=code, started=now)],
+        rounds=[Round(positions=None, code=code, started=now, total=None if rows is None else total)],
         recipe=spec,
-        lanes=lanes_for(policy, len(items)) if on_workers else None,
+        lanes=lanes_for(policy, None if rows else total) if on_workers else None,
         base="" if name is not None else _base(function, identity, digest, options),
         made=[made_of(identity, code, now)],
         bound=bound_of(identity),
         folder="" if folder is None else folder.name,
         placed="" if folder is None else folder.placed,
         pickled=pickled,
+        keyed=None if rows is None else _first_run(rows, code, now),
     )
+
+
+def _first_run(rows: KeyedRows, code: str, now: float) -> Keyed:
+    total = len(rows.singles)
+    run = KeyedRun(
+        id=uuid4().hex, at=now, code=code, rows=len(rows), kept=0, new=total, changed=0, dropped=0, total=total
+    )
+    return Keyed(by=rows.by, tables=[], runs=[run])
 
 
 def with_folder_of(there: Manifest, items: Items) -> Items:

@@ -5,32 +5,39 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from restate_nb.backends import BACKENDS
 from restate_nb.backends.base import Backend
 from restate_nb.engine.function import Executor, Function
 from restate_nb.engine.loop_thread import LoopThread
-from restate_nb.engine.record import CANCELLED, OK
+from restate_nb.engine.output import Line
+from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
+from restate_nb.engine.stacks import RunningItem
 from restate_nb.engine.waiting import cause_of
 from restate_nb.errors import InvalidInput, ServerError
+from restate_nb.formatting import counted
 from restate_nb.handle.advice import ProcessAdvice, warn_of_copied_generators
 from restate_nb.handle.batches import Batch, Batches
 from restate_nb.handle.diagnosis import StallProbe
 from restate_nb.handle.function_changes import Older, listed
+from restate_nb.handle.growth import table_of
 from restate_nb.handle.items import Items
 from restate_nb.handle.provenance import Provenance
 from restate_nb.handle.record import JobRecord
+from restate_nb.handle.rounds import OpenRounds
 from restate_nb.handle.value_guard import ValueGuard
 from restate_nb.limits import StopRule
 from restate_nb.policy import RunPolicy
 from restate_nb.results import memory
+from restate_nb.results.key_table import KeptItems, KeyTable
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.limit_history import LimitHistory
+from restate_nb.results.selected import Recorded, Selected
 from restate_nb.server.http import Unreachable
 from restate_nb.service.identity import Identity
 from restate_nb.service.wire import Manifest, Round, Summary
@@ -40,6 +47,8 @@ if TYPE_CHECKING:
 
 _AGAIN_SECONDS: Final = 0.5
 """From a cancellation of which Restate did not hear to the next try."""
+
+_LOOK_SECONDS: Final = 0.02  # whether more may be followed
 
 NOTED_SECONDS: Final = 5.0
 """That the end of a job waits until Restate knows of it."""
@@ -61,6 +70,7 @@ class JobData:
         function: as its cell has it now.
         provenance: what it was when the items ran.
         limits: what limited them over time.
+        kept: of a keyed job its items by position, those included that its input has no more; else None.
     """
 
     record: JobRecord
@@ -70,6 +80,54 @@ class JobData:
     function: Function
     provenance: Provenance
     limits: LimitHistory = field(default_factory=LimitHistory)
+    kept: KeptItems | None = None
+    _selected: tuple[Items, Selected] | None = None
+
+    @property
+    def shown(self) -> Recorded:
+        """The outcomes of the rows of the input: what is counted and shown. It goes by row, as `items` does, and the
+        ledger by position, as all that runs items does."""
+        items, known = self.items, self._selected
+        if items.positions is None:
+            return self.ledger
+        if known is None or known[0] is not items:
+            known = self._selected = items, Selected(self.ledger, items.positions)
+        return known[1]
+
+    def rows_of(self, positions: Iterable[int]) -> list[int]:
+        """Which rows have these positions: one each, but in a keyed job, where there may be none, or several."""
+        shown = self.shown
+        return shown.rows_of(positions) if isinstance(shown, Selected) else list(positions)
+
+    def running_rows(self) -> frozenset[int]:
+        """The rows that run now, as far as that is known here."""
+        running = self.backend.running_positions()
+        return running if self.items.positions is None else frozenset(self.rows_of(running))
+
+    def running_items(self) -> list[RunningItem]:
+        """What the rows that run are doing, the longest first; their positions are those of rows."""
+        running = self.backend.running_items()
+        if self.items.positions is None:
+            return running
+        return [replace(each, position=row) for each in running for row in self.rows_of([each.position])[:1]]
+
+    def printed(self) -> list[Line]:
+        """What rows have printed; their positions are those of rows."""
+        lines = self.backend.prints.lines()
+        if self.items.positions is None:
+            return lines
+        rows = {position: self.rows_of([position]) for position in {each.position for each in lines}}
+        return [Line(row, each.stream, each.at, each.text) for each in lines for row in rows[each.position]]
+
+    def named(self, position: int) -> str:
+        """An item in words: by the label of its first row."""
+        rows = self.rows_of([position])
+        return f"item {self.items.index()[rows[0]]!r}" if rows else "an item that is no longer in the input"
+
+    def positions_of(self, rows: Sequence[int]) -> list[int]:
+        """The positions of these rows."""
+        shown = self.shown
+        return shown.positions_of(rows) if isinstance(shown, Selected) else list(rows)
 
     @property
     def name(self) -> str:
@@ -82,20 +140,18 @@ class JobData:
         return self.record.manifest
 
 
-async def data_of(record: JobRecord, function: Function, items: Items) -> JobData:
-    """What there is to know of a job whose record is open."""
+async def data_of(record: JobRecord, function: Function, items: Items, kept: KeptItems | None = None) -> JobData:
+    """What there is to know of a job whose record is open; `kept`: its items, where it is keyed."""
     manifest = record.manifest
     ledger = Ledger(manifest.total)
-    backend = BACKENDS[manifest.kind](record.connection, manifest, items.encoded, ledger)
+    backend = BACKENDS[manifest.kind](record.connection, manifest, items.encoded if kept is None else kept, ledger)
     if manifest.cancelled:
         await backend.cancel()
     if manifest.paused:
         backend.pause()
     for number, round_ in enumerate(manifest.rounds):
-        chosen = round_.chosen(manifest.total)
-        if chosen is not None:
-            ledger.begin_round(number, chosen)
-    return JobData(record, backend, ledger, items, function, Provenance(record))
+        ledger.begin_round(number, round_.chosen(manifest.total))
+    return JobData(record, backend, ledger, items, function, Provenance(record), kept=kept)
 
 
 class JobRunner:
@@ -112,6 +168,7 @@ class JobRunner:
         note: what its panel says while it goes on well; often empty.
         panel: keeps what shows the job up to date; None where nothing does.
         ended: is done when every item has an outcome, or nobody follows the job any longer.
+        growth: what the cell of a keyed job brought when it was run last, in words.
     """
 
     def __init__(self, data: JobData, io: LoopThread) -> None:
@@ -126,6 +183,10 @@ class JobRunner:
         self.note = ""
         self.panel: Updater | None = None
         self.ended: Future[None] = Future()
+        self.growth = ""
+        self._rounds = OpenRounds(self._finish_round)
+        self._known_rounds = len(manifest.rounds)
+        self._retries_more = 0  # attempts, where failed items are to be run again when all have ended
         self._following: Future[None] | None = None
         self._attaching = threading.RLock()  # a cell may bring the function while the session does so by itself
         data.ledger.on_recorded = self.note_limits
@@ -239,16 +300,65 @@ class JobRunner:
         opened, before = await data.record.reopen(wanted, fresh=fresh, had_ended=self.ended.done)
         if opened.manifest is not data.manifest:
             return opened
-        if opened.manifest.paused != before.paused:
-            (data.backend.resume if before.paused else data.backend.pause)()
+        self.follow_pause(before)
         if rounds := range(len(before.rounds), len(opened.manifest.rounds)):
             for number in rounds:
-                data.ledger.begin_round(number, data.manifest.rounds[number].chosen(data.manifest.total) or ())
+                data.ledger.begin_round(number, data.manifest.rounds[number].chosen(data.manifest.total))
             data.backend.reopen()
             followed_to_its_end = self.ended.done() and self.ended.exception() is None
             self.follow(rounds if followed_to_its_end else range(rounds.stop))
             self.update_panel()
         return opened
+
+    def follow_pause(self, before: Manifest) -> None:
+        """Pause, or go on, where another process has said so; `before`: the job as it was."""
+        data = self.data
+        if data.manifest.paused != before.paused:
+            (data.backend.resume if before.paused else data.backend.pause)()
+
+    async def grow(self, table: KeyTable) -> None:
+        """Follow what a run of the cell, here or elsewhere, has added to a keyed job: its record has it already.
+        `table`: of its keys."""
+        data = self.data
+        assert data.kept is not None
+        if len(table) > len(data.kept):
+            data.kept.table = table
+        if self._following is not None:
+            await self._until_open()
+        rounds = self._take_rounds()
+        if not rounds or self._following is None:
+            return  # with nothing to follow, or all to be followed yet
+        if self.ended.done():
+            data.backend.reopen()
+            followed_to_its_end = self.ended.exception() is None
+            self.follow(rounds if followed_to_its_end else range(rounds.stop))
+            self.update_panel()
+        else:
+            self._rounds.add(rounds)
+
+    def _take_rounds(self) -> range:
+        """The rounds that the record has, and the ledger has not: it knows of their items from here on."""
+        manifest, ledger = self.data.manifest, self.data.ledger
+        rounds = range(self._known_rounds, len(manifest.rounds))
+        for number in rounds:
+            round_ = manifest.rounds[number]
+            ledger.grow(manifest.total if round_.total is None else round_.total)
+            ledger.begin_round(number, round_.chosen(manifest.total))
+        self._known_rounds = rounds.stop
+        return rounds
+
+    async def retry_more(self, max_attempts: int) -> None:
+        """Run again what has failed by the time that all has ended: the cell has a `retry=` that it had not before."""
+        self._retries_more = max_attempts
+        await self._until_open()
+        if self.ended.done() and self.ended.exception() is None and self._retries_more:
+            self.follow([])
+            self.update_panel()
+
+    async def _until_open(self) -> None:
+        """Wait until more rounds of a keyed job may be followed beside those that are, or it has ended."""
+        while not self._rounds.open and not self.ended.done():  # noqa: ASYNC110 - whichever comes; it takes moments
+            await asyncio.sleep(_LOOK_SECONDS)
 
     # ------------------------------------------------------------ its rounds
 
@@ -262,7 +372,7 @@ class JobRunner:
                     data.ledger.attached_at = time.time()
                 if data.provenance.now is None:
                     self.note = f"waiting for {data.function.name}: run the cell that maps it"
-                self.follow(range(len(data.manifest.rounds)))
+                self.follow(range(len(data.manifest.rounds) if data.kept is None else self._known_rounds))
 
     def follow(self, rounds: Iterable[int]) -> None:
         """See these rounds to their ends, and then the job."""
@@ -287,21 +397,40 @@ class JobRunner:
     async def _finish_rounds(self, rounds: Iterable[int]) -> None:
         data = self.data
         data.backend.connect_ledger()
-        for number in rounds:
-            await self._finish_round(number)
-        if data.provenance.asked_again and data.ledger.complete:
-            data.provenance.asked_again = False
-            if positions := data.provenance.older_positions(data.ledger):
-                await self._finish_round(await self._add_round(positions))
+        if data.kept is not None:
+            await self._rounds.run(rounds)
+            while again := await self._run_again():
+                await self._rounds.run(again)
+        else:
+            for number in rounds:
+                await self._finish_round(number)
+            for number in await self._run_again():
+                await self._finish_round(number)
         if not data.ledger.complete:
             raise RuntimeError(f"{data.ledger.total - data.ledger.done} items have no outcome")
+
+    async def _run_again(self) -> Sequence[int]:
+        """The rounds of what is to be run again, now that all has ended; none where nothing is."""
+        data, positions = self.data, list[int]()
+        if data.provenance.asked_again and data.ledger.complete:
+            data.provenance.asked_again = False
+            positions = data.positions_of(data.provenance.older_positions(data.shown))
+        changes: dict[str, Any] = {}
+        if self._retries_more:
+            failed = data.positions_of([*data.shown.positions(ERROR, TIMEOUT)])
+            changes, self._retries_more = {"max_attempts": self._retries_more}, 0
+            if failed:
+                self.growth += f"; {counted(len(failed), 'item')} that failed run again, since retry= is new"
+                positions = [*{*positions, *failed}]
+            elif not positions:
+                await data.record.change(patient=True, **changes)
+        return await self._add_round(positions, **changes) if positions else ()
 
     async def _finish_round(self, number: int) -> None:
         """See a round's items to their outcomes, wherever they stand."""
         data = self.data
         round_ = data.manifest.rounds[number]
-        chosen = round_.chosen(data.manifest.total)
-        positions = range(data.ledger.total) if chosen is None else chosen
+        positions = round_.chosen(data.manifest.total)
 
         async def submitted() -> None:
             await data.record.change(patient=True, submitted=number)
@@ -309,8 +438,9 @@ class JobRunner:
         way = data.backend if self.batches is None else self.batches
         await way.run_round(number, positions, None if round_.submitted else submitted)
 
-    async def _add_round(self, positions: list[int]) -> int:
-        """Open these items again, and return the number of the round that is for them."""
+    async def _add_round(self, positions: list[int], **changes: Any) -> Sequence[int]:
+        """Open these items again, and return the rounds that are to be followed: the one that is for them, and others
+        that a keyed job got elsewhere meanwhile. `changes`: of the record, that are made with it."""
         data = self.data
         await asyncio.to_thread(data.provenance.look_again)
         await data.provenance.note_if_changed()
@@ -318,14 +448,19 @@ class JobRunner:
         await data.record.ready()
         positions = sorted(positions)  # as its record will tell them
         code = data.provenance.code
-        await data.record.change(add_round=Round.over(positions, data.manifest.total, code=code, started=time.time()))
+        round_ = Round.over(positions, data.manifest.total, code=code, started=time.time())
+        await data.record.change(add_round=round_, **changes)
+        if data.kept is not None:
+            if data.manifest.total > len(data.kept):
+                data.kept.table, _ = await asyncio.to_thread(table_of, data.kept.table.store, data.manifest)
+            return self._take_rounds()
         number = len(data.manifest.rounds) - 1
         data.ledger.begin_round(number, positions)
-        return number
+        return [number]
 
     async def _conclude(self, ended: Future[None]) -> None:
         """Note that all items have ended; should Restate be away, the job has ended before that is noted."""
-        noting = asyncio.create_task(self._note_end())
+        noting = asyncio.create_task(self._note_end(self._known_rounds))
         try:
             if self.data.ledger.total >= memory.MANY_ITEMS:
                 await asyncio.to_thread(memory.give_back)
@@ -337,21 +472,24 @@ class JobRunner:
             ended.set_result(None)  # all outcomes are here; the end is noted when Restate is back
         await noting
 
-    async def _note_end(self) -> None:
-        """Note how the job ended, for those who list jobs, and what its function changed."""
+    async def _note_end(self, rounds: int) -> None:
+        """Note how the job ended, for those who list jobs, and what its function changed; `rounds`: how many it had."""
         data = self.data
         await data.provenance.settle()
         ledger, manifest = data.ledger, data.manifest
+        counts = data.shown.counts
         summary = Summary(
-            ok=ledger.counts[OK],
-            failed=ledger.failed,
-            cancelled=ledger.counts[CANCELLED],
+            ok=counts[OK],
+            failed=data.shown.failed,
+            cancelled=counts[CANCELLED],
             at=ledger.last_end or time.time(),
             busy=self.elapsed(None),
         )
         gave_up = ledger.gave_up(len(manifest.rounds) - 1) is not None
         if manifest.summary != summary:
-            await data.record.change(patient=True, summary=summary, cancelled=True if gave_up else None)
+            of_rounds = None if data.kept is None else rounds
+            cancelled = True if gave_up else None
+            await data.record.change(patient=True, summary=summary, of_rounds=of_rounds, cancelled=cancelled)
 
     # ------------------------------------------------------------ steering
 
@@ -377,7 +515,7 @@ class JobRunner:
         """Run these items again, with the function as it is now."""
         if self.guard.unkept is not None:
             self.guard.resume(watch=True).result()
-        self.follow([self.io.run(self._add_round(positions))])
+        self.follow(self.io.run(self._add_round(positions)))
         self.update_panel()
 
     # ------------------------------------------------------------ its panel

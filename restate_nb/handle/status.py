@@ -7,7 +7,7 @@ from typing import Final
 
 from restate_nb.engine.record import CANCELLED, ERROR, OK, TIMEOUT
 from restate_nb.errors import ServerError
-from restate_nb.formatting import duration
+from restate_nb.formatting import counted, duration
 from restate_nb.handle.diagnosis import Diagnosis, running_lines
 from restate_nb.handle.runner import JobRunner, SessionStopped
 from restate_nb.results.progress import Progress
@@ -28,7 +28,7 @@ def status_of(runner: JobRunner) -> str:
     if ended.done():
         if ended.exception() is not None:
             return "stopped" if isinstance(ended.exception(), SessionStopped) else "failed"
-        return "cancelled" if data.ledger.counts[CANCELLED] else "finished"
+        return "cancelled" if data.shown.counts[CANCELLED] else "finished"
     if not data.manifest.rounds[-1].submitted and runner.batches is None:
         return "submitting"
     if data.manifest.paused or runner.guard.unkept is not None:
@@ -38,25 +38,26 @@ def status_of(runner: JobRunner) -> str:
 
 def counts_of(runner: JobRunner) -> dict[str, int]:
     """See `Job.counts`."""
-    ledger = runner.data.ledger
+    ledger = runner.data.shown
     counts = ledger.counts
     ended = {"ok": counts[OK], "error": counts[ERROR], "timeout": counts[TIMEOUT], "cancelled": counts[CANCELLED]}
     open_items = ledger.total - sum(ended.values())
-    running = min(len(runner.data.backend.running_positions()), open_items)
+    running = min(len(runner.data.running_rows()), open_items)
     return {"pending": open_items - running, "running": running, **ended}
 
 
 def summary_of(runner: JobRunner) -> str:
     """The job in a line."""
-    total = runner.data.ledger.total
+    total = runner.data.shown.total
     counts = ", ".join(f"{count:,} {what}" for what, count in counts_of(runner).items() if count)
     items = f"{total:,} {'item' if total == 1 else 'items'}"
+    items += f" ({runner.growth})" if runner.growth else ""
     return f"<Job {runner.data.name!r}: {status_of(runner)}, {items}{': ' if counts else ''}{counts}>"
 
 
 def progress_of(runner: JobRunner) -> Progress:
     """See `Job.progress`."""
-    data, ledger, counts, now = runner.data, runner.data.ledger, counts_of(runner), time.time()
+    data, ledger, counts, now = runner.data, runner.data.shown, counts_of(runner), time.time()
     ended = runner.ended.done()
     rate = None if ended else ledger.rate(now)
     pauses = 0.0 if runner.batches is None else runner.batches.pauses_left(now)
@@ -108,14 +109,35 @@ def _note(runner: JobRunner) -> str:
     if lost := data.record.connection.lost():
         return lost
     if ended:
-        return data.provenance.remark(data.ledger)
+        return "; ".join(filter(None, (_growth(runner), data.provenance.remark(data.shown))))
     if trouble := runner.stall.report(data.ledger.done):
         return f"nothing is recorded: {trouble}"
     batches = runner.batches
     if batches is not None and batches.until:
         until = time.strftime("%H:%M:%S", time.localtime(batches.until))
         return f"pausing until {until}, before batch {batches.number:,} of {batches.count:,}"
-    return runner.note or _why_quiet(runner) or _concurrency_on_workers(runner) or data.provenance.unseen_remark()
+    return (
+        runner.note
+        or _why_quiet(runner)
+        or _growth(runner)
+        or _concurrency_on_workers(runner)
+        or data.provenance.unseen_remark()
+    )
+
+
+def _growth(runner: JobRunner) -> str:
+    """What the cell of a keyed job brought when it was run last, and what still runs of what it has no more."""
+    data, out_of_sight = runner.data, 0
+    if data.items.positions is None:
+        return ""
+    if not runner.ended.done():
+        shown = data.shown
+        hidden = data.ledger.total - len(set(data.items.positions.tolist())) if shown.complete else 0
+        out_of_sight = hidden and data.ledger.total - data.ledger.done
+    words = [runner.growth] if runner.growth else []
+    if out_of_sight:
+        words.append(f"{counted(out_of_sight, 'item')} that the input has no more still to end")
+    return f"{'; '.join(words)} (job.history())" if words else ""
 
 
 def pause_reason(runner: JobRunner) -> str:
@@ -123,10 +145,10 @@ def pause_reason(runner: JobRunner) -> str:
     unkept, data = runner.guard.unkept, runner.data
     if unkept is None:
         return "paused: job.resume() goes on"
-    label, left = data.items.index()[unkept.position], data.ledger.total - data.ledger.done
+    left = data.shown.total - data.shown.done
     return (
-        f"paused: what item {label!r} returned cannot be kept. {unkept.why.rstrip('.')}. {left:,} of "
-        f"{data.ledger.total:,} items are still to be run, and none is started, since they would be paid for in "
+        f"paused: what {data.named(unkept.position)} returned cannot be kept. {unkept.why.rstrip('.')}. {left:,} of "
+        f"{data.shown.total:,} items are still to be run, and none is started, since they would be paid for in "
         f"vain. Change {data.function.name}, and run its cell again: a job that has a name= goes on, and then "
         "job.retry_failed() runs what failed. job.resume() goes on with the function as it is"
     )
@@ -172,7 +194,7 @@ def diagnose(runner: JobRunner) -> Diagnosis:
         if data.ledger.last_end:
             state += f"; the last item ended {duration(time.time() - data.ledger.last_end)} ago"
         reasons = _reasons(runner)
-        running = running_lines(data.backend.running_items(), data.items.index())
+        running = running_lines(data.running_items(), data.items.index())
     return Diagnosis(data.name, state, reasons, running, ended)
 
 

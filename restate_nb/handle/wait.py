@@ -138,7 +138,7 @@ def until_ended_from(
         JobError: the job has paused itself, or could not be followed to its end.
         InvalidInput: see `wait_for_end`.
     """
-    ledger = runner.data.ledger
+    ledger = runner.data.shown
     while True:
         over, stands_still = runner.ended.done(), runner.guard.stands_still  # before the look
         check()
@@ -201,10 +201,10 @@ def check_result(runner: JobRunner) -> None:
     if gave_up is None and runner.stop_rule is not None:
         gave_up = runner.stop_rule.broken(*data.ledger.tally(last))  # with nothing left to cancel
     if gave_up is not None:
-        counts = data.ledger.counts
+        counts = data.shown.counts
         raise JobError(
             f"{gave_up} {counts[OK]:,} have a value, {counts[CANCELLED]:,} were cancelled. "
-            f"{kinds_of_failure(data.ledger)}\n"
+            f"{kinds_of_failure(data.shown)}\n"
             "job.errors() groups the failures; the frame is job.frame(), and `frame` of this error. "
             "Repair what failed, run the cell of the function, and job.retry_failed() goes on.",
             frame_of(data),

@@ -142,6 +142,13 @@ def attempts_frame(ledger: Recorded, index: pd.Index[Any]) -> pd.DataFrame:
     return frame
 
 
+def history_frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row a run of a cell; `at` in seconds since 1970."""
+    frame = pd.DataFrame(runs)
+    frame["at"] = pd.to_datetime(frame["at"], unit="s", utc=True).astype("datetime64[us, UTC]")
+    return frame.astype({"code": "string"})
+
+
 def logs_frame(lines: list[Line], index: pd.Index[Any]) -> pd.DataFrame:
     """One row a line, in the order in which they were printed, on the index of the input."""
     positions = np.fromiter((each.position for each in lines), dtype=np.int64, count=len(lines))

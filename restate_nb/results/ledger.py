@@ -357,7 +357,11 @@ class Ledger:
         ends = [self._ends[number] for number in range(len(begins))]
         if now is not None:
             ends[-1] = now
-        return sum(max(end - begin, 0.0) for begin, end in zip(begins, ends, strict=True))
+        seconds = until = 0.0
+        for begin, end in sorted(zip(begins, ends, strict=True)):
+            seconds += max(end - max(begin, until), 0.0)  # those of a keyed job may go on side by side
+            until = max(until, end)
+        return seconds
 
     def gave_up(self, round_: int) -> str | None:
         """Why the job stopped in that round, when it did: too many of its items had failed."""

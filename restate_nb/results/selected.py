@@ -62,6 +62,11 @@ class Selected:
     # ------------------------------------------------------------ counts
 
     @property
+    def status(self) -> bytes:
+        """The status of each row."""
+        return self._statuses.tobytes()
+
+    @property
     def _statuses(self) -> npt.NDArray[np.uint8]:
         return np.frombuffer(self.ledger.status, dtype=np.uint8)[self.places]
 

@@ -49,7 +49,7 @@ def _row(session: str, manifest: Manifest, runner: JobRunner | None) -> dict[str
         return row | {
             "status": status_of(runner),
             "ok": counts["ok"],
-            "failed": runner.data.ledger.failed,
+            "failed": runner.data.shown.failed,
             "cancelled": counts["cancelled"],
             "elapsed_s": elapsed_of(runner, time.time()),
         }

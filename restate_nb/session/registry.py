@@ -18,14 +18,25 @@ from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.errors import InvalidInput, JobMismatch, RestateNbError, ServerError
 from restate_nb.handle.batches import Batch
 from restate_nb.handle.function_changes import code_named, identity_now, older_of
+from restate_nb.handle.growth import Growth, kept_items
 from restate_nb.handle.item_folder import ItemFolder
 from restate_nb.handle.items import Items
 from restate_nb.handle.job import Job, runner_of
+from restate_nb.handle.keys import KeyedRows
 from restate_nb.handle.originals import DecodedItems
 from restate_nb.handle.provenance import Fresh, check_fresh, warn_of_older
-from restate_nb.handle.record import JobRecord, open_record, ready_for, wanted_manifest, with_folder_of
+from restate_nb.handle.record import (
+    JobRecord,
+    open_grown,
+    open_record,
+    ready_for,
+    wanted_manifest,
+    with_folder_of,
+)
 from restate_nb.handle.runner import JobRunner, data_of
 from restate_nb.policy import RunPolicy
+from restate_nb.results.key_table import KeptItems
+from restate_nb.results.spool import Spool
 from restate_nb.service.active_jobs import JobRuns
 from restate_nb.service.identity import Identity
 from restate_nb.service.run_spec import read_run_spec, run_spec_of
@@ -56,6 +67,7 @@ class SubmitOptions(TypedDict):
         batch: how many items begin together; by default they need not wait for others.
         on_workers: whether the session's workers run it.
         pickle: whether values and items that have no other form are pickled.
+        rows: the keys of its items, where it grows with them.
     """
 
     name: str | None
@@ -63,6 +75,7 @@ class SubmitOptions(TypedDict):
     batch: NotRequired[Batch | None]
     on_workers: NotRequired[bool]
     pickle: NotRequired[bool]
+    rows: NotRequired[KeyedRows | None]
 
 
 class Registry:
@@ -143,7 +156,7 @@ class Registry:
             JobMismatch: the name belongs to a job over other items.
         """
         fresh, batch, on_workers = options["fresh"], options.get("batch"), options.get("on_workers", False)
-        pickle = options.get("pickle", False)
+        pickle, rows = options.get("pickle", False), options.get("rows")
         check_fresh(fresh)
         spec = run_spec_of(function, policy, 0.0 if batch is None else batch.pause)
         connection = self._connection_for(function, policy, spec, on_workers=on_workers)
@@ -158,11 +171,18 @@ class Registry:
             spec=spec,
             on_workers=on_workers,
             pickled=pickle,
+            rows=rows,
         )
         if fresh and on_workers and connection.admin_if_any is not None:
             self._end_older(connection.session, wanted.name)
         try:
-            job, items = self._io.run(self._open(connection, wanted, identity, function, items, fresh=fresh is True))
+            growth = None
+            if rows is None:
+                opening = self._open(connection, wanted, identity, function, items, fresh=fresh is True)
+            else:
+                growth = Growth(connection, wanted, items, rows, policy.retry.max_attempts)
+                opening = self._open_grown(connection, wanted, function, growth, fresh=fresh is True)
+            job, items = self._io.run(opening)
         except KeyboardInterrupt:
             print("Stopped while the job was being submitted: run the cell again, and it is made complete.")
             raise
@@ -175,6 +195,8 @@ class Registry:
             self._keep_values(function, connection, runner.data.manifest, pickle=pickle)
         finished = job.done() or not runner.data.manifest.unfinished
         older = runner.provide(function, items, policy, batch, identity, again=fresh == "changed")
+        if growth is not None and growth.retries_more:
+            self._io.run(runner.retry_more(growth.max_attempts))
         if fresh != "changed":
             warn_of_older(job.name, older, runner.data.manifest.mixed, finished=finished)
         return job
@@ -220,6 +242,29 @@ class Registry:
             record = await self._open_record(connection, wanted, fresh=True)
         items = await asyncio.to_thread(with_folder_of, record.manifest, items)
         return await self._handle(record, function, items), items
+
+    async def _open_grown(
+        self, connection: Connection, wanted: Manifest, function: Function, growth: Growth, *, fresh: bool
+    ) -> tuple[Job[Any], Items]:
+        """The handle of a keyed job, which has what its cell has now; and the items of the cell where they lie."""
+        name = connection.session, wanted.name
+        runner = next((each for key, each in self._runners() if key[:2] == name), None)
+        if runner is None:
+            opened = await open_grown(growth, connection, wanted, fresh=fresh)
+        else:
+            record = runner.data.record
+            async with record.changing:
+                before = record.manifest
+                opened = await open_grown(growth, connection, wanted, fresh=fresh)
+                if opened.manifest.generation == before.generation:
+                    record.manifest = opened.manifest
+                    runner.follow_pause(before)
+        record = JobRecord(connection, opened.manifest, created=opened.created)
+        job = await self._handle(record, function, opened.items, KeptItems(opened.table))
+        runner = runner_of(job)
+        await runner.grow(opened.table)
+        runner.growth = "" if opened.created else opened.comparison.words()
+        return job, opened.items
 
     async def _open_record(self, connection: Connection, wanted: Manifest, *, fresh: bool) -> JobRecord:
         """The record of a job: with the handle that there may be, which follows what others have changed of it."""
@@ -272,11 +317,13 @@ class Registry:
     def _to_workers(self) -> Connection:
         return self._io.run(connection_to_workers(self._connection, JobRuns(self._io.loop)))
 
-    async def _handle(self, record: JobRecord, function: Function, items: Items) -> Job[Any]:
-        """The handle of a job: the one that there is, or a new one."""
+    async def _handle(
+        self, record: JobRecord, function: Function, items: Items, kept: KeptItems | None = None
+    ) -> Job[Any]:
+        """The handle of a job: the one that there is, or a new one; `kept`: its items, where it is keyed."""
         runner = None
         if self._jobs.get(record.key) is None:
-            runner = JobRunner(await data_of(record, function, items), self._io)
+            runner = JobRunner(await data_of(record, function, items, kept), self._io)
         with self._handles:
             job = self._jobs.get(record.key)
             if job is None:
@@ -313,7 +360,7 @@ class Registry:
 
     async def _take_up(self, manifest: Manifest, spec: str) -> None:
         try:
-            encoded = await read_items_back(self._connection.admin, self._connection.session, manifest)
+            kept, encoded, positions = await self._items_of(self._connection, self._connection.session, manifest)
             function, policy, pause = await asyncio.to_thread(read_run_spec, spec, durable=manifest.kind == "durable")
             self._keep_values(function, self._connection, manifest, pickle=self._unpickles(manifest))
             identity = await asyncio.to_thread(identity_now, function)
@@ -324,9 +371,9 @@ class Registry:
             ):
                 print(f"The job {manifest.name!r} does not go on by itself: {manifest.function} is another one by now.")
                 return
-            items = Items(DecodedItems(function, encoded), encoded)
+            items = Items(DecodedItems(function, encoded), encoded, positions=positions)
             batch = None if manifest.batch is None else Batch(manifest.batch, pause)
-            runner = runner_of(await self._handle(self._found(self._connection, manifest), function, items))
+            runner = runner_of(await self._handle(self._found(self._connection, manifest), function, items, kept))
             older = runner.set_first_function(function, items, policy, batch, identity)  # its cell may have come before
             if older is not None and (older or not older.known):
                 await runner.data.provenance.note()
@@ -375,14 +422,23 @@ class Registry:
     def _read_back(self, session: str, manifest: Manifest, *, pickle: bool) -> Job[Any]:
         if manifest.kind == "deployed":
             raise InvalidInput(f"{manifest.name!r} is a job of rnb.invoke: run its cell again, which has the handler.")
-        encoded = self._io.run(read_items_back(self._connection.admin, session, manifest))
-        function = unknown_function(manifest)
         connection = self._connection if manifest.kind != "workers" else self._to_workers()
+        kept, encoded, positions = self._io.run(self._items_of(connection, session, manifest))
+        function = unknown_function(manifest)
         self._keep_values(function, connection, manifest, pickle=pickle)
-        items = Items(DecodedItems(function, encoded), encoded)
-        job = self._io.run(self._handle(self._found(connection, manifest), function, items))
+        items = Items(DecodedItems(function, encoded), encoded, positions=positions)
+        job = self._io.run(self._handle(self._found(connection, manifest), function, items, kept))
         runner_of(job).attach()
         return job
+
+    async def _items_of(
+        self, connection: Connection, session: str, manifest: Manifest
+    ) -> tuple[KeptItems | None, Spool, Any]:
+        """A job's items as they are kept: all of them by position, where it is keyed, else None; those of the rows of
+        its cell; and the positions of these, where it is keyed."""
+        if manifest.keyed is not None:
+            return await kept_items(connection, manifest)
+        return None, await read_items_back(self._connection.admin, session, manifest), None
 
     @staticmethod
     def _found(connection: Connection, manifest: Manifest) -> JobRecord:
