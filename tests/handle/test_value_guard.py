@@ -148,7 +148,7 @@ def test_another_function_whose_values_cannot_be_kept_pauses_the_job_anew(sessio
         rnb.map(partial(model_of, calls), range(40), **options).result()
     with pytest.warns(rnb.OlderResults):
         job = rnb.map(partial(read_once, others), range(40), **options)
-    with pytest.raises(rnb.JobError, match=r"is paused.*read only once"):
+    with pytest.raises(rnb.JobError, match=r"is paused.*list_iterator"):
         job.result()
     assert total(others) <= AT_ONCE + 1
     job.cancel()
