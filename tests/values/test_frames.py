@@ -163,7 +163,7 @@ def test_what_the_comparison_of_these_tests_sees() -> None:
         TEN.astype({"a": "i4"}),
         TEN.rename_axis(index="x"),
         TEN.set_axis(range(6, 16)),
-        TEN.astype({"b": object}),
+        TEN.astype({"b": "string[python]"}),
         TEN.set_axis(["a", "b", "d"], axis=1),
         TEN.set_flags(allows_duplicate_labels=False),
         TEN.assign(c=TEN["c"].where(TEN["a"] != 3)),

@@ -85,7 +85,7 @@ ARROW: dict[str, Any] = {
     "a union": pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])]),
     "runs": pa.RunEndEncodedArray.from_arrays([2, 5], ["a", "b"]),
     "views": pa.array(["a" * 50, "b"], pa.string_view()),
-    "halves": pa.array([1.5, None, float("nan")], pa.float16()),
+    "halves": pa.array(np.array([1.5, np.nan], dtype=np.float16)),
     "decimals": pa.array([decimal.Decimal("1.50")], pa.decimal256(50, 2)),
     "times": pa.array([dt.datetime(2026, 1, 1)], pa.timestamp("ns", "Europe/Berlin")),
     "a map": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int8())),
@@ -242,6 +242,8 @@ def test_a_table_that_would_not_come_back_equal_is_refused_in_words(value: Any, 
 
 
 def test_whole_numbers_of_128_bits_come_back_or_are_refused() -> None:
+    if not hasattr(pl, "Int128"):
+        return  # an older polars has none
     value = pl.DataFrame({"a": pl.Series([2**100], dtype=pl.Int128)})
     try:
         raw = encode(value)
