@@ -226,11 +226,12 @@ class _Segment(_File):
         self.size = at
 
     def give_up(self) -> None:
-        """Free what does not count: a disk may be full. What a failed fsync has left, nothing may follow."""
+        """Free what does not count: a disk may be full, and whoever holds the error keeps this file open. What a failed
+        fsync has left, nothing may follow."""
         with suppress(OSError):
-            if self.size:
-                os.ftruncate(self.descriptor, self.size)
-            else:
+            os.ftruncate(self.descriptor, self.size)
+        with suppress(OSError):
+            if not self.size:
                 self.path.unlink()
 
 
