@@ -1,7 +1,8 @@
 """A notebook whose store becomes full: `unshare --mount python -m tests.durability.full_store FOLDER RECORD`.
 
-Mounts a small disk of its own on FOLDER, which nobody else sees and which ends with this process: values are kept there,
-and the server's data elsewhere. Prints what happens, and writes to the file RECORD how often each item was executed.
+Mounts a small disk of its own on FOLDER, which nobody else sees and which ends with this process. Values are kept
+there, and the server's data elsewhere. Prints what happens, and writes to the file RECORD how often each item was
+executed.
 """
 
 from __future__ import annotations
