@@ -148,7 +148,7 @@ def test_writes_that_are_cut_short_are_gone_on_with(store: LocalStore, monkeypat
         return whole(descriptor, [views[0][: 1 + len(views[0]) // 3]], at)
 
     monkeypatch.setattr(os, "pwritev", short)
-    runs = [os.urandom(size) for size in (1, 0, 10, 1_000, 77)]
+    runs = [os.urandom(size) for size in (1, 0, 10, 1_000, 77, 3_000_000, 5)]
     places = store.append("job", runs)
     assert [store.read("job", place, len(run)) for place, run in zip(places, runs, strict=True)] == runs
 
