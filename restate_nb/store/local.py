@@ -15,7 +15,7 @@ import uuid
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -57,7 +57,7 @@ class LocalStore(Store):
         """Know no open files: a fork must not append to what its parent has, nor wait for its locks."""
         self._lock = threading.Lock()
         self._writers: OrderedDict[str, _Writer] = OrderedDict()
-        self._readers: OrderedDict[Path, _File] = OrderedDict()
+        self._readers: OrderedDict[tuple[str, str], _File] = OrderedDict()
 
     def append(self, folder: str, runs: Sequence[Buffer]) -> list[Place]:
         """Write into the segment of this process; see `Store`."""
@@ -81,30 +81,51 @@ class LocalStore(Store):
 
     def read_many(self, folder: str, runs: Sequence[tuple[Place, int]]) -> list[bytes]:
         """Read what lies there; runs of one segment that follow each other cost least."""
-        found: list[bytes] = []
-        path = file = None
-        end = 0
         check_name(folder)
+        found: list[bytes] = []
+        file: _File | None = None
+        segment, end = "", 0
         for place, size in runs:
-            now = self._root / folder / f"{check_name(place.segment)}{_SUFFIX}"
-            with _reading(now, place, size):
-                if file is None or now != path:
-                    path, file = now, self._reader(now)
+            try:
+                if file is None or place.segment != segment:
+                    segment = check_name(place.segment)
+                    file = self._reader(folder, segment)
                     end = os.fstat(file.descriptor).st_size
                 if place.at + size > end:  # a file of another machine may have grown since it was opened
-                    file = self._reader(now, anew=True)
+                    file = self._reader(folder, segment, anew=True)
                     end = os.fstat(file.descriptor).st_size
                 if place.at + size > end:
-                    raise NotStored(f"{now} has {end:,} bytes, and what is looked for begins at {place.at:,}.")
-                found.append(_read(now, file, place.at, size))
+                    path = self._path(folder, segment)
+                    raise NotStored(f"{path} has {end:,} bytes, and what is looked for begins at {place.at:,}.")
+                found.append(self._read(file, folder, place, size))
+            except OSError as error:
+                raise _unreadable(self._path(folder, place.segment), place, size, error) from error
         return found
 
-    def _reader(self, path: Path, *, anew: bool = False) -> _File:
+    def _read(self, file: _File, folder: str, place: Place, size: int) -> bytes:
+        """A run of bytes that is there, without a copy of it."""
+        if size <= _READ_AT_ONCE:
+            content = os.pread(file.descriptor, size, place.at)
+            if len(content) == size:
+                return content
+        with self._path(folder, place.segment).open("rb") as whole:  # reads until it has all
+            whole.seek(place.at)
+            content = whole.read(size)
+        if len(content) != size:
+            raise NotStored(f"{self._path(folder, place.segment)} ends early.")
+        return content
+
+    def _path(self, folder: str, segment: str) -> Path:
+        return self._root / folder / f"{segment}{_SUFFIX}"
+
+    def _reader(self, folder: str, segment: str, *, anew: bool = False) -> _File:
+        key = folder, segment
         with self._lock:
-            file = self._readers.pop(path, None)
+            file = self._readers.pop(key, None)
             if file is None or anew:
+                path = self._path(folder, segment)
                 file = _File(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
-            self._readers[path] = file
+            self._readers[key] = file
             if len(self._readers) > MOST_READ:
                 self._readers.popitem(last=False)
             return file
@@ -114,8 +135,8 @@ class LocalStore(Store):
         path = self._root / check_name(folder)
         with self._lock:
             writer = self._writers.pop(folder, None)
-            for each in [each for each in self._readers if each.parent == path]:
-                del self._readers[each]
+            for key in [key for key in self._readers if key[0] == folder]:
+                del self._readers[key]
         if writer is not None:
             writer.leave()
         while True:
@@ -330,31 +351,13 @@ def _sync_directory(path: Path) -> None:
             raise
 
 
-@contextmanager
-def _reading(path: Path, place: Place, size: int) -> Iterator[None]:
-    """Say in words what the system says about a file that is read."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise NotStored(
+def _unreadable(path: Path, place: Place, size: int, error: OSError) -> NotStored | StoreUnavailable:
+    """What the system says about a file that is read, in words."""
+    if isinstance(error, FileNotFoundError):
+        return NotStored(
             f"{path} is not there, in which {size:,} bytes lie from {place.at:,} on: its job was deleted, or it is "
-            "missing in a copy of the store."
-        ) from error
-    except OSError as error:
-        if error.errno in _NOT_THERE:
-            raise NotStored(f"{path} cannot be read: {error}.") from error
-        raise StoreUnavailable(f"{path} cannot be read: {error}.") from error
-
-
-def _read(path: Path, file: _File, at: int, size: int) -> bytes:
-    """A run of bytes that is there, without a copy of it."""
-    if size <= _READ_AT_ONCE:
-        content = os.pread(file.descriptor, size, at)
-        if len(content) == size:
-            return content
-    with path.open("rb") as whole:  # reads until it has all
-        whole.seek(at)
-        content = whole.read(size)
-    if len(content) != size:
-        raise NotStored(f"{path} ends early.")
-    return content
+            "missing in a copy of the store, or this session was given another store= than the one that wrote it."
+        )
+    if error.errno in _NOT_THERE:
+        return NotStored(f"{path} cannot be read: {error}.")
+    return StoreUnavailable(f"{path} cannot be read: {error}.")
