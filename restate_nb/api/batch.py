@@ -6,7 +6,7 @@ import typing
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar, Unpack
 
-from restate_nb.api.options import FunctionOptions, concurrency_of, function_of
+from restate_nb.api.options import ArrowStream, FunctionOptions, concurrency_of, function_of
 from restate_nb.engine.function import Executor
 from restate_nb.handle.batches import Batch
 from restate_nb.handle.items import passing_of, read_items
@@ -25,7 +25,7 @@ T = TypeVar("T")
 @typing.overload
 def batch(
     fn: Callable[..., Awaitable[T]],
-    items: Iterable[Any],
+    items: Iterable[Any] | ArrowStream,
     *,
     batch_size: int,
     pause: Seconds = 0,
@@ -34,7 +34,7 @@ def batch(
 @typing.overload
 def batch(
     fn: Callable[..., T],
-    items: Iterable[Any],
+    items: Iterable[Any] | ArrowStream,
     *,
     batch_size: int,
     pause: Seconds = 0,
@@ -43,7 +43,7 @@ def batch(
 @checks_call
 def batch(
     fn: Callable[..., Any],
-    items: Iterable[Any],
+    items: Iterable[Any] | ArrowStream,
     *,
     batch_size: int,
     pause: Seconds = 0,

@@ -404,7 +404,7 @@ class Function:
             InvalidInput: it certainly cannot.
         """
         returns = _returns(self.fn)
-        why = None if returns is None else why_unkeepable(returns)
+        why = None if returns is None else why_unkeepable(returns, pickles=self.classes.pickles)
         if why is not None:
             raise InvalidInput(
                 f"What {self.name} returns could not be kept, as its annotation has it: {why} Nothing was started. If "

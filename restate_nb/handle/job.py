@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     import os
 
     import pandas as pd
+    import polars
+    import pyarrow as pa
     from matplotlib.axes import Axes
 
     from restate_nb.charts import Sort
@@ -296,6 +298,10 @@ class Job(Generic[T]):
             data,
             lambda begin: until_ended_from(self._runner, begin, lambda upto: True, lambda: check_values(data)),
         )
+
+    def __iter__(self) -> Iterator[T]:
+        """The same: `for value in job`, and `df["new"] = df["old"].restate.map(fn)`, which waits."""
+        return self.iter_values()
 
     # ------------------------------------------------------------ steering
 
@@ -597,22 +603,109 @@ class Job(Generic[T]):
 
         return logs_frame(self._data.backend.prints.lines(), self._data.items.index())
 
-    # ------------------------------------------------------------ files
+    # ------------------------------------------------------------ for other programs
 
-    def to_parquet(self, path: str | os.PathLike[str], **options: Any) -> Path:
-        """Write the frame as Parquet (needs pyarrow); items and values that are no plain column become JSON text.
+    def concat(self) -> Any:
+        """Wait, and put the DataFrames or Series that the function returned one below the other, as `pd.concat` does,
+        with the item's index as the outer level of theirs.
+
+        Items that failed are left out, and so is None; a warning says how many.
+
+        Raises:
+            JobError: a value cannot be read here; or the job could not be followed to its end, or has paused itself.
+            InvalidInput: the values are no DataFrames or Series of pandas, all of one kind. Or see `wait`.
+
+        Example:
+            import pandas as pd
+            import restate_nb as rnb
+
+            def table_of(n):
+                return pd.DataFrame({"n": range(n)})
+
+            rnb.start()
+            rnb.map(table_of, {"a": 2, "b": 3}).concat().loc["b"]
+        """
+        from restate_nb.handle.exports import concat  # noqa: PLC0415 - loads pyarrow
+
+        return concat(self._runner)
+
+    def to_parquet(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        columns: Sequence[str] | None = None,
+        expand: bool = False,
+        follow: bool = False,
+        **options: Any,
+    ) -> Path:
+        """Write the frame as Parquet, batch after batch, so that it may be larger than memory.
+
+        Numbers, text, bytes and times are columns of their own type, dicts and dataclasses structs, arrays and lists
+        lists; what has no type in common becomes JSON text. Where the function returned DataFrames or Series, of polars
+        or pyarrow, too, their rows are written, below one another, with the items' labels as columns in front. Of items
+        that have not ended, rows say so, as in `frame`; a warning says how many they are, and the file's metadata under
+        `restate_nb`.
 
         Args:
-            path: the file; its directory must exist.
-            options: for `pandas.DataFrame.to_parquet`.
+            path: the file; its directory must exist. It is there when all is written, and not before.
+            columns: those columns of the frame that are wanted; what is not, is not read.
+            expand: as in `frame`.
+            follow: write while the job runs, and wait for its end. The rows are in input order all the same.
+            options: for `pyarrow.parquet.ParquetWriter`, such as `compression="zstd"`.
+
+        Raises:
+            JobError: with `follow`, the job has paused itself, or could not be followed to its end.
+            InvalidInput: the values are tables and other things; or a DataFrame has two columns of one name; or there
+                is no such column. With `follow`, see `wait`.
 
         Example:
             job.to_parquet("answers.parquet")
         """
-        from restate_nb.results.exports import plain_columns  # noqa: PLC0415 - loads pandas
+        from restate_nb.handle.exports import Export, to_parquet  # noqa: PLC0415 - loads pyarrow
 
-        plain_columns(self.frame()).to_parquet(path, **options)
-        return Path(path)
+        return to_parquet(Export(self._runner, columns=columns, expand=expand, follow=follow), path, options)
+
+    def to_arrow(self, *, columns: Sequence[str] | None = None, expand: bool = False) -> pa.Table:
+        """The frame as it is now as a `pyarrow.Table`, with the columns that `to_parquet` writes.
+
+        DuckDB, polars and others read the job itself, too: it has Arrow's PyCapsule interface, a stream of batches.
+
+        Args:
+            columns: as in `to_parquet`.
+            expand: as in `frame`.
+
+        Raises:
+            InvalidInput: see `to_parquet`.
+
+        Example:
+            job.to_arrow().schema
+        """
+        from restate_nb.handle.exports import Export, to_arrow  # noqa: PLC0415 - loads pyarrow
+
+        return to_arrow(Export(self._runner, columns=columns, expand=expand))
+
+    def to_polars(self, *, columns: Sequence[str] | None = None, expand: bool = False) -> polars.DataFrame:
+        """The same as a DataFrame of polars.
+
+        Args:
+            columns: as in `to_parquet`.
+            expand: as in `frame`.
+
+        Raises:
+            InvalidInput: polars is not installed; or see `to_parquet`.
+
+        Example:
+            job.to_polars(columns=["item", "value"])
+        """
+        from restate_nb.handle.exports import Export, to_polars  # noqa: PLC0415 - loads pyarrow
+
+        return to_polars(Export(self._runner, columns=columns, expand=expand))
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The frame as it is now as a stream of Arrow, for other libraries."""
+        from restate_nb.handle.exports import Export, arrow_stream  # noqa: PLC0415 - loads pyarrow
+
+        return arrow_stream(Export(self._runner), requested_schema)
 
     def to_csv(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the frame as CSV; items and values that are no plain column become JSON text.
@@ -621,12 +714,16 @@ class Job(Generic[T]):
             path: the file; its directory must exist.
             options: for `pandas.DataFrame.to_csv`.
 
+        Raises:
+            InvalidInput: items or values are tables, or take more than is read at once.
+
         Example:
             job.to_csv("answers.csv")
         """
+        from restate_nb.handle.exports import read_at_once  # noqa: PLC0415 - loads pyarrow
         from restate_nb.results.exports import plain_columns  # noqa: PLC0415 - loads pandas
 
-        plain_columns(self.frame()).to_csv(path, **options)
+        plain_columns(read_at_once(self._runner)).to_csv(path, **options)
         return Path(path)
 
     def to_json(self, path: str | os.PathLike[str], **options: Any) -> Path:
@@ -636,13 +733,17 @@ class Job(Generic[T]):
             path: the file; its directory must exist.
             options: for `pandas.DataFrame.to_json`, such as `lines=True` for an object a line.
 
+        Raises:
+            InvalidInput: items or values are tables, or take more than is read at once.
+
         Example:
             job.to_json("answers.jsonl", lines=True)
         """
+        from restate_nb.handle.exports import read_at_once  # noqa: PLC0415 - loads pyarrow
         from restate_nb.results.exports import records  # noqa: PLC0415 - loads pandas
 
         known: dict[str, Any] = {"orient": "records", "date_format": "iso", "date_unit": "us"}
-        records(self.frame()).to_json(path, **(known | options))
+        records(read_at_once(self._runner)).to_json(path, **(known | options))
         return Path(path)
 
     # ------------------------------------------------------------ charts
@@ -673,14 +774,20 @@ class Job(Generic[T]):
         """
         from restate_nb import charts  # noqa: PLC0415 - loads matplotlib
 
-        frame = self.frame()
+        frame = self.frame(lazy=True)
         if steps:
             done = self.steps().dropna(subset=["finished_at"])
             attempts = done.assign(attempt=done.groupby("position").cumcount() + 1, error_type=None, error=None)
         else:
             attempts = self.attempts()
         return charts.timeline(
-            frame, attempts, sort=sort, label=label, ax=ax, title=title, submitted_at=self._data.manifest.created
+            frame,
+            attempts,
+            sort=sort,
+            label=label,
+            ax=ax,
+            title=title,
+            submitted_at=self._data.manifest.created,
         )
 
     def durations(
@@ -701,7 +808,7 @@ class Job(Generic[T]):
         """
         from restate_nb import charts  # noqa: PLC0415 - loads matplotlib
 
-        return charts.durations(self.frame(), label=label, ax=ax, title=title)
+        return charts.durations(self.frame(lazy=True), label=label, ax=ax, title=title)
 
     def throughput(
         self, *, label: str | Sequence[object] | None = None, ax: Axes | None = None, title: str | None = None
@@ -726,7 +833,13 @@ class Job(Generic[T]):
 
         limits, submitted_at = self._data.limits.frame(), self._data.manifest.created
         return charts.throughput(
-            self.frame(), self.attempts(), limits=limits, label=label, ax=ax, title=title, submitted_at=submitted_at
+            self.frame(lazy=True),
+            self.attempts(),
+            limits=limits,
+            label=label,
+            ax=ax,
+            title=title,
+            submitted_at=submitted_at,
         )
 
     def failures(
@@ -749,7 +862,7 @@ class Job(Generic[T]):
 
         submitted_at = self._data.manifest.created
         return charts.failures(
-            self.frame(), self.attempts(), label=label, ax=ax, title=title, submitted_at=submitted_at
+            self.frame(lazy=True), self.attempts(), label=label, ax=ax, title=title, submitted_at=submitted_at
         )
 
     def overview(self, *, label: str | Sequence[object] | None = None, title: str | None = None) -> Any:
@@ -770,7 +883,7 @@ class Job(Generic[T]):
         limits, submitted_at = self._data.limits.frame(), self._data.manifest.created
         title = title or self.name
         return charts.overview(
-            self.frame(), self.attempts(), limits=limits, label=label, title=title, submitted_at=submitted_at
+            self.frame(lazy=True), self.attempts(), limits=limits, label=label, title=title, submitted_at=submitted_at
         )
 
 

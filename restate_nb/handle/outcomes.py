@@ -111,6 +111,15 @@ def values_of(data: JobData, *, lazy: bool = False) -> list[Any]:
     return values
 
 
+def values_at(data: JobData, raws: list[bytes], positions: Sequence[int]) -> list[Any]:
+    """What was recorded of these items, of which each has a value.
+
+    Raises:
+        JobError: a value cannot be read here.
+    """
+    return _read(data, data.function.value_column, raws, positions)
+
+
 def check_values(data: JobData) -> None:
     """See that no item has ended without a value.
 
@@ -145,7 +154,7 @@ def values_in_order(data: JobData, more: Callable[[int], int]) -> Iterator[Any]:
         upto = more(begin)
         check_values(data)
         for batch in batches(data.ledger, np.ones(upto, dtype=bool), begin):
-            values = _read(data, data.function.value_column, batch.raws, batch.positions)
+            values = values_at(data, batch.raws, batch.positions)
             values.reverse()
             while values:
                 yield values.pop()  # so that nothing here holds what the caller has let go of

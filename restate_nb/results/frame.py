@@ -167,14 +167,14 @@ def expanded(frame: pd.DataFrame) -> pd.DataFrame:
     if not names:
         return frame
     left = [None if each is not None else value for each, value in zip(fields, frame["value"], strict=True)]
-    columns: dict[Any, Any] = {"item": frame["item"]}
+    columns: dict[Any, Any] = {"item": frame["item"]} if "item" in frame else {}
     if any(value is not None for value in left):
         columns["value"] = object_column(left, len(left))
     for name in names:
-        columns[_free(name, names, columns)] = typed_column(
+        columns[_free(name, names, {*columns, *frame.columns})] = typed_column(
             [None if each is None else each.get(name) for each in fields]
         )
-    rest = {name: frame[name] for name in COLUMNS if name not in ("item", "value")}
+    rest = {name: frame[name] for name in frame.columns if name not in ("item", "value")}
     return as_frame({**columns, **rest}, frame.index)
 
 

@@ -302,14 +302,19 @@ class Ledger:
 
     def raws_in_parts(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[list[bytes]]:
         """The same, many at a time, and never more than some MB."""
-        value_at = np.asarray(self._value_at)
         for begin in range(0, len(positions), AT_ONCE):
-            places = value_at[np.asarray(positions[begin : begin + AT_ONCE], dtype=np.int64)]
-            yield from self._values.in_parts(places.astype(np.int64) - 1)
+            yield from self._values.in_parts(self._places(positions[begin : begin + AT_ONCE]))
 
     def stored_bytes(self, positions: npt.NDArray[np.int64]) -> int:
         """How many bytes the values of these items, which went well, have in the store."""
-        return self._values.stored_bytes(np.asarray(self._value_at)[positions].astype(np.int64) - 1)
+        return self._values.stored_bytes(self._places(positions))
+
+    def value_sizes(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """How many bytes the value of each of these items has, which went well, here or in the store."""
+        return self._values.sizes_when_read(self._places(positions))
+
+    def _places(self, positions: Any) -> npt.NDArray[np.int64]:
+        return np.asarray(self._value_at)[np.asarray(positions, dtype=np.int64)].astype(np.int64) - 1
 
     def tally(self, round_: int) -> tuple[int, int]:
         """How many items failed in a round, and how many ended in it, cancelled ones left out."""

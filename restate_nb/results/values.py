@@ -10,7 +10,7 @@ import numpy as np
 from restate_nb.results.ledger import Ledger
 from restate_nb.store.stored import Stored
 from restate_nb.values.codec import Instead
-from restate_nb.values.reference import is_reference, reference_of
+from restate_nb.values.reference import is_reference
 
 READ_BYTES: Final = 1_000_000_000
 """So much of the store a frame reads by itself; where there is more, it holds `Stored` handles."""
@@ -32,11 +32,6 @@ class Batch(NamedTuple):
     end: int
     positions: list[int]
     raws: list[bytes]
-
-
-def size_of(raw: bytes) -> int:
-    """How many bytes an encoded value takes when it has been read."""
-    return reference_of(raw).size if is_reference(raw) else len(raw)
 
 
 def with_handles(values_of: ValuesOf, value_of: Callable[[bytes, int], Any]) -> ValuesOf:
@@ -64,29 +59,25 @@ def with_handles(values_of: ValuesOf, value_of: Callable[[bytes, int], Any]) -> 
     return read
 
 
-def batches(ledger: Ledger, went_well: Any, begin: int = 0) -> Iterator[Batch]:
+def batches(ledger: Ledger, went_well: Any, begin: int = 0, beside: Any = 0) -> Iterator[Batch]:
     """The items of a job from one on, in their order: as many at once as have together no more than `BATCH_BYTES`.
 
     Args:
         ledger: what is recorded.
         went_well: which items have a value, as truth values of numpy; its end is the end.
         begin: the first item.
+        beside: how many bytes each item has beside its value, as a column of numpy; or the same for all.
     """
-    total, positions, raws, taken = len(went_well), list[int](), list[bytes](), 0
-    upto = begin
-    while upto < total:
-        some = upto + np.flatnonzero(went_well[upto : upto + BATCH_ROWS])
-        upto = min(upto + BATCH_ROWS, total)
+    while begin < len(went_well):
+        there = begin + np.flatnonzero(went_well[begin : begin + BATCH_ROWS])
+        sizes = np.zeros(min(BATCH_ROWS, len(went_well) - begin), dtype=np.int64)
+        sizes[there - begin] = ledger.value_sizes(there)
+        sizes += beside if np.ndim(beside) == 0 else beside[begin : begin + len(sizes)]
+        ends = np.cumsum(sizes)
         at = 0
-        for part in ledger.raws_in_parts(some):
-            for position, raw in zip(some[at : at + len(part)].tolist(), part, strict=True):
-                size = size_of(raw)
-                if positions and taken + size > BATCH_BYTES:
-                    yield Batch(begin, position, positions, raws)
-                    begin, positions, raws, taken = position, [], [], 0
-                positions.append(position)
-                raws.append(raw)
-                taken += size
-            at += len(part)
-        yield Batch(begin, upto, positions, raws)
-        begin, positions, raws, taken = upto, [], [], 0
+        while at < len(sizes):
+            upto = max(int(np.searchsorted(ends, ends[at] - sizes[at] + BATCH_BYTES, side="right")), at + 1)
+            some = there[(there >= begin + at) & (there < begin + upto)]
+            yield Batch(begin + at, begin + upto, some.tolist(), [*ledger.raws(some.tolist())])
+            at = upto
+        begin += len(sizes)

@@ -391,6 +391,17 @@ _MADE_BY: Final[dict[type, str]] = {
 }
 
 
+_LIKE_THEIRS: Final = {
+    **{f"{module}.DataFrame": "pandas.DataFrame(value)" for module in ("pandas", "pandas.core.frame")},
+    **{f"{module}.Series": "pandas.Series(value)" for module in ("pandas", "pandas.core.series")},
+    "polars.dataframe.frame.DataFrame": "polars.DataFrame(value)",
+    "polars.series.series.Series": "polars.Series(value)",
+    "PIL.Image.Image": "value.copy()",
+    "torch.Tensor": "value.detach()",
+}
+"""Classes of which objects are kept, and those of their subclasses are not; and how to get the plain object."""
+
+
 def refusal(value: object, kind: type) -> NotEncodable:
     """Why an object cannot be kept, and what to do."""
     name = full_name(kind).removeprefix("builtins.").removeprefix("__main__.")
@@ -400,25 +411,58 @@ def refusal(value: object, kind: type) -> NotEncodable:
         return NotEncodable(
             f"An object of class {name} would come back as a plain {base.__name__}. Return {plain} if that will do."
         )
-    hint = "Use plain data: numbers, text, lists, dicts, dataclasses, datetimes, numpy arrays; or the path of a file."
-    if kind.__name__ in ("DataFrame", "Series"):
-        hint = "Use .to_dict() (or .to_dict('records')), or write it to a file and use the path."
-    elif kind.__module__.partition(".")[0] == "pandas":
-        hint = "Use .tolist(), or the values that you need of it."
-    elif kind.__module__.partition(".")[0] == "numpy":
-        hint = "Use a plain array: np.asarray(value), or .tolist()."
-        if kind.__module__.startswith("numpy.ma"):
-            hint = "Use .tolist(), which has None for what is masked."
-        if kind.__name__ == "ndarray":
-            hint = f"Its dtype, {repr_of(value.dtype)}, has no form there. Use .tolist()."  # type: ignore[attr-defined]
-    elif kind.__name__ in ("coroutine", "generator", "async_generator"):
-        hint = "It has to be awaited or turned into a list first."
-    elif kind is memoryview:
-        hint = "Use bytes(value)."
-    elif isinstance(value, Mapping):
-        hint = "Use dict(value)."
-    elif isinstance(value, BaseException):
-        hint = "Use repr(value), or raise it: then it is the item's error."
-    elif "Response" in kind.__name__:
-        hint = "Use what you need of it: .text, .json(), the status."
-    return NotEncodable(f"An object of class {name} cannot be kept as JSON. {hint}")
+    return NotEncodable(f"An object of class {name} cannot be kept. {_hint(value, kind)}")
+
+
+def _hint(value: object, kind: type) -> str:
+    """What to do instead."""
+    library, name = kind.__module__.partition(".")[0], kind.__name__
+    above = next((each for each in kind.__mro__[1:] if full_name(each) in _LIKE_THEIRS), None)
+    if above is not None:
+        return f"It would come back as a plain {above.__name__}. Return one: {_LIKE_THEIRS[full_name(above)]}."
+    if library in _HINTS:
+        return _HINTS[library](value, kind)
+    if name in ("DataFrame", "Series"):
+        return "Use one of pandas, polars or pyarrow (value.to_pandas(), value.compute()), or the path of a file."
+    if name in ("coroutine", "generator", "async_generator"):
+        return "It has to be awaited or turned into a list first."
+    if kind is memoryview:
+        return "Use bytes(value)."
+    if isinstance(value, Mapping):
+        return "Use dict(value)."
+    if isinstance(value, BaseException):
+        return "Use repr(value), or raise it: then it is the item's error."
+    if "Response" in name:
+        return "Use what you need of it: .text, .json(), the status."
+    return _ANY_HINT
+
+
+_ANY_HINT: Final = (
+    "Use plain data: numbers, text, lists, dicts, dataclasses, datetimes, arrays, tables; or the path of a file. "
+    "pickle=True keeps what can be pickled."
+)
+
+
+def _hint_of_numpy(value: Any, kind: type) -> str:
+    if kind.__module__.startswith("numpy.ma"):
+        return "Use .tolist(), which has None for what is masked."
+    if kind.__name__ == "ndarray":
+        return f"Its dtype, {repr_of(value.dtype)}, has no form there. Use .tolist()."
+    return "Use a plain array: np.asarray(value), or .tolist()."
+
+
+def _hint_of_pandas(_: Any, kind: type) -> str:
+    if kind.__name__.endswith("GroupBy"):
+        return "Use its groups: list(value), or [group for _, group in value]."
+    return "Use .tolist(), or the values that you need of it."
+
+
+def _hint_of_polars(_: Any, kind: type) -> str:
+    return "Collect it first: value.collect()." if kind.__name__ == "LazyFrame" else _ANY_HINT
+
+
+_HINTS: Final[dict[str, Callable[[Any, type], str]]] = {
+    "numpy": _hint_of_numpy,
+    "pandas": _hint_of_pandas,
+    "polars": _hint_of_polars,
+}

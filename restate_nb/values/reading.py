@@ -8,13 +8,13 @@ from itertools import chain
 from typing import Any, Final
 
 from restate_nb.errors import NotReadable
-from restate_nb.values import arrays, leaves, pickles
+from restate_nb.values import arrays, formats, leaves, pickles
 from restate_nb.values.classes import KINDS, Classes, read_fields
 from restate_nb.values.plain import HOLDERS
 from restate_nb.values.tags import TAG, Read
 
-_READERS: dict[str, Callable[[dict[str, Any], Read], Any]] = {**leaves.READERS, **arrays.READERS}
-_BINARY: Final = frozenset({"array", "bytearray", "bytes", "ndarray", "pickle"})
+_READERS: dict[str, Callable[[dict[str, Any], Read], Any]] = {**leaves.READERS, **arrays.READERS, **formats.READERS}
+_BINARY: Final = frozenset({"array", "bytearray", "bytes", "ndarray", "pickle"}) | formats.READERS.keys()
 """What has bytes as its content: base64, or a part."""
 
 

@@ -11,7 +11,7 @@ from math import isfinite
 from typing import Any, Final
 
 from restate_nb.errors import NotEncodable
-from restate_nb.values import arrays, leaves, pickles
+from restate_nb.values import arrays, formats, leaves, pickles
 from restate_nb.values.classes import Classes, Shape, fields_shown, is_structured
 from restate_nb.values.plain import AS_THEY_ARE, FEW, HIGHEST, KEYS, LOWEST, are_scalars
 from restate_nb.values.tags import TAG, Write, tagged
@@ -150,7 +150,7 @@ class Writer:
             return self._within(container)
         if is_structured(kind):
             return self._of_class(Shape(kind) if self.classes is None else self.classes.shape_to_write(kind))
-        write = leaves.rare(kind) or arrays.writer_of(kind)
+        write = leaves.rare(kind) or formats.writer_of(kind) or arrays.writer_of(kind)
         return None if write is None else self._within(write)
 
     def _within(self, write: Callable[[Any, Write], object | None]) -> Way:
@@ -249,7 +249,7 @@ class Shown(Writer):
 
     def other(self, value: Any, kind: type, room: int) -> object:
         """An object's fields, or its `repr` where it has no other form."""
-        shown = fields_shown(value, lambda inner: self.plain(inner, room - 2))
+        shown = formats.shown(value, kind) or fields_shown(value, lambda inner: self.plain(inner, room - 2))
         if shown is not None:
             return shown[0]
         try:
