@@ -5,18 +5,25 @@ The long form, 2,000 frames: `pytest -m soak tests/values`; `RNB_FRAMES_SEED` re
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 import os
 from collections import Counter
 from typing import Any
 
+import msgspec
+import numpy as np
 import pandas as pd
 import pytest
 
-from restate_nb.errors import NotEncodable
+from restate_nb.errors import NotEncodable, NotReadable
 from restate_nb.values.classes import Classes
 from restate_nb.values.codec import as_shown, decode, encode
+from restate_nb.values.keepable import why_unkeepable
+from restate_nb.values.parts import is_joined
+from restate_nb.values.structure import classes_of, parameter_annotations, rebuilder
 from restate_nb.values.what import what_of
-from tests.engine.any_value import CLASSES, same_frames
+from tests.engine.any_value import CLASSES, same, same_frames
 from tests.values.any_frame import AnyFrame
 
 SEED = int(os.environ.get("RNB_FRAMES_SEED", "17"))
