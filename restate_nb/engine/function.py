@@ -348,6 +348,19 @@ class Function:
 
     def caller(self) -> Callable[[bytes], Any]:
         """Takes an encoded item, and calls the function with it."""
+        call = self._caller()
+        if not self.is_async or self.classes.load is None:
+            return call
+        return lambda raw: self._call_with_stored(raw) if is_reference(raw) else call(raw)
+
+    async def _call_with_stored(self, raw: bytes) -> Any:
+        """Call a coroutine function with an item of the store; its loop goes on while that is read."""
+        item = await asyncio.to_thread(self.item, raw)
+        if self.passing == "value":
+            return await self.fn(item)
+        return await (self.fn(*item) if self.passing == "args" else self.fn(**item))
+
+    def _caller(self) -> Callable[[bytes], Any]:
         fn, classes = self.fn, self.classes
         if self.passing == "value":
             rebuild = self._rebuilds.get(0)
