@@ -120,8 +120,9 @@ def connect(
         return live.name == name and live.cluster == restate and live.keeps_values_in(values)
 
     session = live_or_new(make, fits)
-    import restate_nb.api.accessor  # noqa: F401, PLC0415 - df.restate, as `start` does
+    from restate_nb.api.accessor import register_for_polars  # noqa: PLC0415 - as `start` does
 
+    register_for_polars()
     return session
 
 

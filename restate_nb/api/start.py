@@ -65,6 +65,7 @@ def start(
         )
 
     session = live_or_new(make, fits)
-    import restate_nb.api.accessor  # noqa: F401, PLC0415 - df.restate; loads pandas, so not before it is asked for
+    from restate_nb.api.accessor import register_for_polars  # noqa: PLC0415 - loads pandas, so not before it is asked for
 
+    register_for_polars()
     return session

@@ -18,6 +18,7 @@ from restate_nb.server.http import DEFAULT_PATIENCE, Rejected, UnknownInvocation
 from restate_nb.server.ingress import Ingress
 from restate_nb.service.variants import Variant, Vary, variants_key
 from restate_nb.service.wire import (
+    OWNER_KEY,
     Change,
     Forget,
     Manifest,
@@ -75,6 +76,11 @@ class JobStore(Protocol):
 
     async def vary(self, base: str, asked: Vary) -> None:
         """Note what varies by itself."""
+
+    async def store_owner(self) -> str:
+        """What the names of the session's folders in a store begin with, in whatever process; empty where nobody can
+        keep that."""
+        ...
 
 
 class ObjectJobStore:
@@ -141,6 +147,15 @@ class ObjectJobStore:
             self._service, "vary", encode(asked), key=variants_key(base), idempotency_key=uuid4().hex
         )
 
+    async def store_owner(self) -> str:
+        try:
+            answer = await self._ingress.call(self._service, "owner", b"", key=OWNER_KEY, idempotency_key=uuid4().hex)
+        except Rejected as error:
+            if error.status == NOT_FOUND:  # another process serves the session, of before there was this
+                return ""
+            raise
+        return decode_received(_name_decoder, answer, "the owner of the store")
+
     async def _ask(
         self, handler: str, name: str, asked: Open | Change, patience: float | None = DEFAULT_PATIENCE
     ) -> Manifest:
@@ -202,6 +217,9 @@ class LocalJobStore:
 
     async def vary(self, base: str, asked: Vary) -> None:
         """It is forgotten with the process."""
+
+    async def store_owner(self) -> str:
+        return ""
 
 
 async def read_manifests(admin: Admin) -> list[tuple[str, Manifest]]:

@@ -77,9 +77,7 @@ class Sweeper:
             self._asked.clear()
             try:
                 await self.sweep()
-                if not swept:
-                    await self.sweep_store()
-                    swept = True
+                swept = swept or await self.sweep_store()
             except (ServerError, InvocationFailed, StoreUnavailable) as error:
                 _log.info("What dropped jobs have left is purged later: %s", error)
             with suppress(TimeoutError):
@@ -104,19 +102,21 @@ class Sweeper:
                 await self._ingress.send(jobs_service(session), "purged", encode(rest), key=name, idempotency_key=key)
         await self.purge_calls(self._admin)
 
-    async def sweep_store(self) -> None:
-        """Drop what lies in the store and belongs to no job.
+    async def sweep_store(self) -> bool:
+        """Drop what lies in the store and belongs to no job; says whether it is known by now what is the session's.
 
         Raises:
             ServerError: Restate is away, or says nothing of the kind.
             StoreUnavailable: the store does not answer.
         """
         if self._admin is None or self._store is None:
-            return
+            return True
+        known = bool(self._store.owner) or not self._store.config.shared
         old = await asyncio.to_thread(old_folders, self._store)
         if old:
             named = await read_folders(self._admin, (self._session, workers_of(self._session)))
             await asyncio.to_thread(sweep, self._store, old, named)
+        return known
 
     async def _left(self, admin: Admin, session: str) -> list[tuple[str, Unpurged]]:
         rows = await admin.query(

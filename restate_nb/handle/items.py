@@ -45,7 +45,8 @@ class Items:
             only once, are not kept, but decoded when they are asked for.
         encoded: the same as JSON.
         labels: the user's index, or None for 0, 1, 2, ...
-        source: a copy of the DataFrame or Series of pandas that the items came from; None for other input.
+        source: a copy of the DataFrame or Series of pandas that the items came from, see `own_source`; None for other
+            input.
         columns: the columns of the frame of any library whose rows the items are; None for other input.
         folder: of the job in the store, if it is begun; None where it gets none.
     """
@@ -81,12 +82,18 @@ class Items:
 
     def input_again(self) -> pd.DataFrame | pd.Series[Any] | None:
         """The frame or Series that the items came from, as one of pandas that nobody else has; None for other input."""
-        if self.source is not None or self.columns is None:
-            source: pd.DataFrame | pd.Series[Any] | None = own_source(self.source)
-            return source
-        from restate_nb.results.columns import frame_of_rows  # noqa: PLC0415 - loads pandas
+        from restate_nb.results.columns import frame_of_rows, object_column  # noqa: PLC0415 - loads pandas
 
-        return frame_of_rows(self.originals, self.columns, self.index())
+        source: pd.DataFrame | pd.Series[Any] | None = self.source
+        if source is None:
+            return None if self.columns is None else frame_of_rows(self.originals, self.columns, self.index())
+        if is_pandas(source, "Series") and source.dtype == object:
+            column: pd.Series[Any] = object_column(list(self.originals), len(self))
+            called: Any = source.name
+            column.index, column.name = self.index(), called
+            return column
+        own: pd.DataFrame | pd.Series[Any] = own_source(source)
+        return own
 
 
 def passing_of(items: object) -> Passing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 
@@ -69,7 +69,7 @@ class Fibre(Body):
         self.context: Context = copy_context()
         self.started = False
         self.stopped = False
-        self.stopping = False
+        self.stopping = group.spared
         self.cancelled = False
         self.waits_in: list[Fibre] | None = None
         self.paced = False
@@ -113,9 +113,11 @@ class Group(Generic[T]):
         until: true for the outcome that decides the helper; the operations that still run are then stopped.
         items: what the operations are applied to, one an operation; for messages.
         pause: called before an operation begins that has to keep its distance from the one before.
-        names: what the operations are called, where that is not their functions' names.
+        pause_first: whether the first one has to, as well.
+        spared: whether the operations compensate something: what is raised in those that do is not raised in them.
 
     Attributes:
+        names: what the operations are called, where that is not their functions' names.
         parent: who opened it.
         following: the next operation to start.
         running: those that have started, and not ended.
@@ -129,25 +131,29 @@ class Group(Generic[T]):
 
     __slots__ = (
         "decided", "ended", "following", "helper", "items", "names", "operations", "outcomes", "pacing", "parent",
-        "pause", "raised", "running", "until", "waiting", "window",
+        "pause", "pause_first", "raised", "running", "spared", "until", "waiting", "window",
     )  # fmt: skip
 
     def __init__(
         self,
         helper: str,
-        operations: Sequence[Callable[[], object]],
+        operations: list[Callable[[], object]],
         window: int,
         until: Callable[[Outcome[T]], bool],
         *,
-        items: Sequence[object] = (),
+        items: list[Any] | None = None,
         pause: Callable[[], Awaitable[object]] | None = None,
+        pause_first: bool = False,
+        spared: bool = False,
     ) -> None:
         self.helper = helper
         self.operations = operations
         self.window = window
         self.until = until
-        self.items = items
+        self.items = items or []
         self.pause = pause
+        self.pause_first = pause_first
+        self.spared = spared
         self.names: dict[int, str] = {}
         self.parent: Body
         self.following = 0
@@ -164,13 +170,23 @@ class Group(Generic[T]):
         """Whether nothing runs and nothing is left to start."""
         return not self.running and self.following >= len(self.operations)
 
+    def add(self, operation: Callable[[], object], name: str, item: object) -> int:
+        """Add an operation, and return its index."""
+        index = len(self.operations)
+        self.operations.append(operation)
+        self.items.append(item)
+        self.outcomes.append(None)
+        self.names[index] = name
+        return index
+
     def close(self) -> None:
         """Start no further operation."""
         self.following = len(self.operations)
 
     def name_at(self, index: int) -> str:
         """The name of an operation."""
-        return self.names.get(index) or name_of(self.operations[index])
+        name = self.names.get(index)
+        return name_of(self.operations[index]) if name is None else name
 
     def item_of(self, index: int) -> object:
         """What an operation is applied to; None where that is not known."""

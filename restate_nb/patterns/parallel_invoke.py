@@ -11,6 +11,7 @@ from restate import Context
 from restate_nb.patterns.clients import KeyedClient
 from restate_nb.patterns.fan_out import failure, run_group, values_of
 from restate_nb.patterns.misuse import TerminalInvalidInput
+from restate_nb.patterns.options import options_of
 
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
@@ -104,7 +105,8 @@ async def parallel_invoke(
                 'ObjectClient("Inbox", "Get").at(key).'
             )
     calls = [partial(client.call, ctx, given) for client, given in zip(clients, inputs, strict=True)]
-    values = values_of(await run_group("parallel_invoke", ctx, calls, max_concurrent, failure))
+    options = options_of(ctx, max_concurrent)
+    values = values_of(await run_group("parallel_invoke", ctx, calls, options, failure, items=list(inputs)))
     return tuple(values) if isinstance(clients, tuple) else values
 
 

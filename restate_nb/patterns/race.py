@@ -13,6 +13,7 @@ from restate_nb.patterns.fan_out import run_group
 from restate_nb.patterns.fibre import Group
 from restate_nb.patterns.misuse import TerminalInvalidInput, terminal
 from restate_nb.patterns.operations import Operation
+from restate_nb.patterns.options import Options
 from restate_nb.patterns.outcome import OperationTimeout, Outcome
 from restate_nb.validation import seconds
 
@@ -124,4 +125,4 @@ async def _all_at_once(
     given = list(operations) if isinstance(operations, Iterable) else operations
     if not given:
         raise TerminalInvalidInput(f"{helper} needs at least one operation.")
-    return await run_group(helper, ctx, given, len(given), until)
+    return await run_group(helper, ctx, given, Options(len(given)), until)

@@ -119,6 +119,22 @@ class Scheduler:
         body.groups.append(group)
         self.admit(group)
 
+    def add(self, group: Group[Any], operation: Callable[[], object], name: str, item: object) -> int:
+        """Add an operation to an open group, and return its index.
+
+        Raises:
+            NotDurable: operations run, and it is none of them who calls.
+        """
+        if self._driving and self._current is None:
+            raise self._outside()
+        index = group.add(operation, name, item)
+        if group.decided is not None or group.raised is not None:
+            group.close()
+            group.end(index, error=_stop_of("the group had ended before it began"))
+        else:
+            self.admit(group)
+        return index
+
     async def leave(self, group: Group[Any], error: BaseException | None) -> None:
         """End with a group that its body leaves, on whose account or on that of `error`, when all have ended.
 
@@ -299,7 +315,7 @@ class Scheduler:
         while len(group.running) < group.window and group.following < len(group.operations) and group.pacing is None:
             index = group.following
             fibre = Fibre(group, index, group.name_at(index))
-            if group.pause is not None and index:
+            if group.pause is not None and (index or group.pause_first):
                 group.pacing, fibre.paced = fibre, True
             fibre.coroutine = self._operate(fibre, group.operations[index])
             group.following += 1

@@ -137,6 +137,14 @@ def jobs_object(session: str, *, retention: timedelta, dropped: Callable[[], Non
         check_body(request)
         await JobRecord(ctx, session).purged(request)
 
+    @jobs.handler("owner")
+    async def owner(ctx: ObjectContext) -> str:
+        found = await ctx.get("owner", type_hint=str)
+        if found is None:
+            found = ctx.uuid().hex[:12]
+            ctx.set("owner", found)
+        return found
+
     def forget_later(ctx: ObjectContext, manifest: Manifest) -> None:
         assert manifest.summary is not None
         request = Forget(generation=manifest.generation, ended=manifest.summary.at)

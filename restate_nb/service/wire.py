@@ -19,6 +19,8 @@ JSON_VERSION: Final = 1
 """Of manifests, and of the requests of durable functions: `record.WIRE_VERSION` is that of shards and outcomes."""
 
 SHARD_HANDLER: Final = "shard"
+OWNER_KEY: Final = "owner of the store"
+"""The key of a jobs object that keeps what the names of the session's folders in a store begin with."""
 UNPURGED: Final = "rest"
 """The state of a jobs object that lists what is still to be purged."""
 MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
@@ -242,6 +244,7 @@ class Change(msgspec.Struct, kw_only=True):
         summary: the job has ended.
         recipe: its items are run in another way from now on; empty for one that only its cell can tell.
         made: what the function is from now on.
+        pickled: values that have no other form are pickled from now on.
         varies: further parts that vary.
         mixed: further parts that were changed while it ran.
     """
@@ -255,6 +258,7 @@ class Change(msgspec.Struct, kw_only=True):
     summary: Summary | None = None
     recipe: str | None = None
     made: Made | None = None
+    pickled: bool = False
     varies: list[str] = []
     mixed: list[str] = []
 
@@ -292,6 +296,7 @@ def apply_change(manifest: Manifest, change: Change) -> Manifest:
     if change.made is not None:
         manifest.made.append(change.made)
         del manifest.made[1 : len(manifest.made) - _MOST_MADE + 1]
+    manifest.pickled |= change.pickled
     manifest.varies = [*dict.fromkeys((*manifest.varies, *change.varies))]
     manifest.mixed = [*dict.fromkeys((*manifest.mixed, *change.mixed))]
     return manifest

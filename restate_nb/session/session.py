@@ -157,7 +157,17 @@ class Session:
         self.sweeper.watch()
         self._watching = asyncio.create_task(self._watch_data())
         if here:
+            await self._know_owner()
             await self._go_on()
+
+    async def _know_owner(self) -> None:
+        """Learn which folders of a store that others use are this session's, where its own server does not tell."""
+        store = self._store
+        if store is not None and store.config.shared and not store.owner:
+            await self.deployments.register_if_reachable()
+            store.owner = await self.connection.job_store.store_owner()
+            if store.owner:
+                self.sweeper.soon()
 
     async def _watch_data(self) -> None:
         """End the waiting for jobs whose data were deleted, when nothing of them is recorded any more."""
@@ -188,6 +198,7 @@ class Session:
             InvalidInput: the session was stopped, or nothing may be pickled here.
         """
         self._check_open()
+        self.io.run(self._know_owner())
         return self._registry.prepare(function, on_workers=on_workers, pickle=pickle)
 
     def _check_open(self) -> None:

@@ -10,11 +10,17 @@ from typing import Any
 
 import pandas as pd
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal, assert_index_equal, assert_series_equal
 
+import restate_nb as rnb
+from restate_nb.engine.function import Function
 from restate_nb.handle.groups import Groups
+from restate_nb.handle.items import read_items
 from restate_nb.handle.sources import source_of
+from restate_nb.session.session import Session
 
 FRAME = pd.DataFrame(
     {
@@ -125,3 +131,99 @@ def test_groups_are_made_one_at_a_time() -> None:
         pass
     assert len(alive) == 5
     assert groups.keys == [0, 1, 2, 3, 4]
+
+
+def total(group: pd.DataFrame) -> int:
+    return int(group["v"].sum())
+
+
+def test_a_job_over_groups_has_their_keys_and_is_found_again(session: Session) -> None:
+    job = rnb.map(total, FRAME.groupby(["k", "j"]), session=session, show=False)
+    frame = job.result()
+    assert_index_equal(frame.index, FRAME.groupby(["k", "j"]).size().index)
+    assert frame["value"].tolist() == FRAME.groupby(["k", "j"])["v"].sum().tolist()
+    assert_frame_equal(frame["item"].iloc[2], FRAME.iloc[[2]])
+    assert rnb.map(total, FRAME.groupby(["k", "j"]), session=session, show=False).attached == 3
+    assert rnb.map(total, FRAME.groupby(["k", "j"], sort=False), session=session, show=False).attached == 0
+    changed = FRAME.assign(v=FRAME["v"] + 1)
+    assert rnb.map(total, changed.groupby(["k", "j"]), session=session, show=False).attached == 0
+
+
+def test_worker_processes_and_starmap_take_groups(session: Session) -> None:
+    job = rnb.map(total, FRAME.groupby("k"), executor="process", concurrency=1, session=session, show=False)
+    assert job.values() == [5, 2]
+    pairs = rnb.starmap(lambda key, group: f"{key}{len(group)}", FRAME.groupby("k"), session=session, show=False)
+    assert pairs.result()["value"].to_dict() == {"a": "a2", "b": "b2"}
+
+
+def test_the_groups_of_a_job_are_its_own(session: Session) -> None:
+    frame = FRAME.copy()
+    job = rnb.map(lambda group: group.pop("v").tolist(), frame.groupby("k"), session=session, show=False)
+    frame["v"] = 0
+    assert job.values() == [[1, 4], [0, 2]]
+    assert_frame_equal(job.frame()["item"]["b"], FRAME.iloc[[0, 2]])
+
+
+FRAMES: dict[str, Any] = {
+    "pandas": FRAME,
+    "pandas, a column": FRAME["v"],
+    "polars": pl.DataFrame({"v": [1, None]}),
+    "polars, a column": pl.Series("v", [1, None]),
+    "a Table": pa.table({"v": [1, None]}),
+    "a RecordBatch": pa.record_batch({"v": [1, None]}),
+}
+
+MANY: dict[str, Callable[[Any], Any]] = {
+    "list": lambda frame: [frame, frame],
+    "tuple": lambda frame: (frame, frame),
+    "dict": lambda frame: {"x": frame, "y": frame},
+    "Series": lambda frame: pd.Series([frame, frame], index=["x", "y"], dtype=object),
+    "generator": lambda frame: (each for each in (frame, frame)),
+}
+
+
+@pytest.mark.parametrize("many", MANY)
+@pytest.mark.parametrize("kind", FRAMES)
+def test_each_of_many_frames_is_one_item(kind: str, many: str) -> None:
+    frame = FRAMES[kind]
+    target = Function(lambda whole: (type(whole), len(whole) if hasattr(whole, "__len__") else whole.num_rows))
+    read = read_items(MANY[many](frame), target)
+    count = len(frame) if hasattr(frame, "__len__") else frame.num_rows
+    assert list(map(target.caller(), read.encoded)) == [(type(frame), count)] * 2
+    assert read.index().tolist() == (["x", "y"] if many in ("dict", "Series") else [0, 1])
+    assert [type(each) for each in read.originals] == [type(frame)] * 2
+
+
+def cells_of_v(part: Any) -> list[Any]:
+    column = part["v"]
+    return column.to_pylist() if isinstance(column, pa.Array) else column.to_list()  # type: ignore[no-any-return]
+
+
+def test_parts_of_files_are_items(session: Session, tmp_path: Any) -> None:
+    frame = pd.DataFrame({"v": range(5)})
+    frame.to_csv(tmp_path / "v.csv", index=False)
+    frame.to_parquet(tmp_path / "v.parquet")
+    parquet = pq.ParquetFile(tmp_path / "v.parquet")
+    parts: Any
+    for parts in (
+        pd.read_csv(tmp_path / "v.csv", chunksize=2),
+        pl.from_pandas(frame).iter_slices(2),
+        parquet.iter_batches(batch_size=2),
+    ):
+        job = rnb.map(cells_of_v, parts, session=session, show=False)
+        assert job.values() == [[0, 1], [2, 3], [4]]
+    with pytest.raises(rnb.InvalidInput, match=r"ParquetFile of pyarrow.*items\.iter_batches\(\)"):
+        rnb.map(len, parquet, session=session, show=False)
+
+
+def test_large_frames_of_an_iterator_are_not_kept() -> None:
+    alive: list[weakref.ref[Any]] = []
+
+    def frames() -> Iterator[pd.DataFrame]:
+        for number in range(6):
+            assert sum(each() is not None for each in alive) <= 2
+            frame = pd.DataFrame({"v": range(number)})
+            alive.append(weakref.ref(frame))
+            yield frame
+
+    assert len(read_items(frames(), Function(len))) == 6

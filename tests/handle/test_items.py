@@ -87,6 +87,7 @@ def test_rows_of_a_data_frame_are_named_tuples_dicts_or_arguments() -> None:
     assert got(FRAME.itertuples(index=False), add, "args") == [3, 7]
     assert got(FRAME.to_dict("records"), lambda row: row["a"]) == [1, 3]
     assert got(FRAME, add) == [3, 7]
+    assert got(FRAME.iterrows(), lambda label, row: (label, row.a + row["b"]), "args") == [(0, 3), (1, 7)]
     assert got(FRAME.to_numpy(), add, "args") == [3, 7]
     assert got(FRAME.to_records(index=False), add, "args") == [3, 7]
     assert got(zip(FRAME.a, FRAME.b, strict=True), add, "args") == [3, 7]
@@ -192,7 +193,7 @@ async def later() -> Any:
         (lambda: itertools.count(), r"never ends.*islice"),
         (lambda: itertools.cycle([1]), r"never ends"),
         (lambda: itertools.repeat(1), r"never ends"),
-        (lambda: FRAME.iterrows(), r"Item 0.*rnb\.map\(fn, df\)"),
+        (lambda: [*FRAME.iterrows(), (2, object())], r"Item 2"),
         (lambda: pl.LazyFrame({"a": [1]}), r"LazyFrame of polars.*items\.collect\(\)"),
         (lambda: pl.DataFrame({"a": [1]}).group_by("a"), r"another order each time.*maintain_order=True"),
         (lambda: pa.table({"a": [1]}).group_by("a"), r"TableGroupBy.*to_pandas\(\)\.groupby"),

@@ -49,3 +49,11 @@ def zeros(count: int) -> Any:
 def unkeepable(path: str, number: int) -> object:
     double(path, number)
     return object() if number else 0
+
+
+def large(number: int) -> bytes:
+    return bytes([number]) * 100_000
+
+
+def length(item: bytes) -> int:
+    return len(item)
