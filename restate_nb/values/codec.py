@@ -120,7 +120,7 @@ def _large(raw: bytes, classes: Classes | None) -> bytes:
         raise NotEncodable(
             f"The value takes {len(raw) / 1e6:,.1f} MB as JSON, and {MAX_VALUE_BYTES / 1e6:,.1f} MB can be kept "
             "without a store. rnb.start() has one for jobs of its own process; store= of rnb.start or rnb.connect names "
-            "one for workers, and for a Restate elsewhere. Or write it to a file, and use the path."
+            "one for workers, and for a Restate elsewhere. Or write it to a file, and return the path."
         )
     return raw
 
