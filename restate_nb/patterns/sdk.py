@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import re
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -346,8 +346,8 @@ class Tap:
 
         vars(self._vm)["do_progress"] = do_progress
 
-    async def record(self, name: str, payload: bytes) -> bytes:
-        """What the journal has as the result of this step: the payload, unless there is a result already.
+    async def record(self, name: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
+        """What the journal has as the result of this step: what `make` gives, unless there is a result already.
 
         It is `ctx.run` without a task and an answer of the server's less. A cancellation does not end it.
         """
@@ -357,7 +357,7 @@ class Tap:
         if not run.replayed:
 
             async def propose() -> None:
-                vm.propose_run_completion_success(run.handle, context._encode(payload))
+                vm.propose_run_completion_success(run.handle, context._encode(await make()))
 
             made = None if context.run_coros_to_execute else vm.do_progress(tree)
             if isinstance(made, DoProgressExecuteRun):
