@@ -247,6 +247,28 @@ def test_a_stream_that_breaks_says_after_how_many_rows() -> None:
         read(reader)
 
 
+def test_a_stream_that_was_read_before_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    reader = pa.table(COLUMNS).to_reader()
+    assert rows_of(reader) == ROWS
+    assert rows_of(reader) == []
+    assert "The RecordBatchReader gave no items: if it was read before" in capsys.readouterr().out
+    assert rows_of(duckdb.sql("select 1 as n where false")) == []
+    assert not capsys.readouterr().out
+
+
+def test_a_query_that_fails_is_refused_with_its_error() -> None:
+    with pytest.raises(rnb.InvalidInput, match=r"cannot be read: \w+: .*no such thing") as caught:
+        read(duckdb.sql("select error('no such thing') as n"))
+    assert isinstance(caught.value.__cause__, duckdb.Error)
+
+
+def test_the_values_of_a_job_are_items_though_it_is_a_table_too(session: Session) -> None:
+    job = rnb.map(lambda n: n * 2, [1, 2], session=session, show=False)
+    assert hasattr(job, "__arrow_c_stream__")
+    assert passing_of(job) == "value"
+    assert rnb.map(lambda n: n + 1, job, session=session, show=False).values() == [3, 5]
+
+
 def test_rows_of_a_query_are_items_and_join_has_its_columns(session: Session) -> None:
     query = duckdb.sql("select range as n, 'x' || range as text from range(3)")
     job = rnb.map(lambda n, text: f"{text}!" * n, query, session=session, show=False)
