@@ -244,6 +244,7 @@ class Change(msgspec.Struct, kw_only=True):
         summary: the job has ended.
         recipe: its items are run in another way from now on; empty for one that only its cell can tell.
         made: what the function is from now on.
+        pickled: values that have no other form are pickled from now on.
         varies: further parts that vary.
         mixed: further parts that were changed while it ran.
     """
@@ -257,6 +258,7 @@ class Change(msgspec.Struct, kw_only=True):
     summary: Summary | None = None
     recipe: str | None = None
     made: Made | None = None
+    pickled: bool = False
     varies: list[str] = []
     mixed: list[str] = []
 
@@ -294,6 +296,7 @@ def apply_change(manifest: Manifest, change: Change) -> Manifest:
     if change.made is not None:
         manifest.made.append(change.made)
         del manifest.made[1 : len(manifest.made) - _MOST_MADE + 1]
+    manifest.pickled |= change.pickled
     manifest.varies = [*dict.fromkeys((*manifest.varies, *change.varies))]
     manifest.mixed = [*dict.fromkeys((*manifest.mixed, *change.mixed))]
     return manifest

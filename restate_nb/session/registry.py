@@ -173,6 +173,8 @@ class Registry:
         runner = runner_of(job)
         if not function.deployed:
             self._keep_values(function, connection, runner.data.manifest, pickle=pickle)
+        if pickle and not runner.data.manifest.pickled:
+            self._io.run(runner.data.record.change(pickled=True))
         finished = job.done() or not runner.data.manifest.unfinished
         older = runner.provide(function, items, policy, batch, identity, again=fresh == "changed")
         if fresh != "changed":
