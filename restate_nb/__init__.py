@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         OlderResults,
         RestateNbError,
         ServerError,
+        UnknownOption,
         UnsupportedSdk,
         WorkerDied,
     )
@@ -71,6 +72,7 @@ __all__ = [
     "ServerError",
     "Session",
     "Stored",
+    "UnknownOption",
     "Unreadable",
     "UnsupportedSdk",
     "WorkerDied",
@@ -117,7 +119,10 @@ def __getattr__(name: str) -> Any:
     """Load a public name on first use (PEP 562): `import restate_nb` loads neither pandas nor restate."""
     home = _HOME_OF.get(name)
     if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name.startswith("_"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        words = importlib.import_module(f"{__name__}.words")
+        raise AttributeError(words.no_attribute("restate_nb", name, words.PACKAGE, __all__))
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value

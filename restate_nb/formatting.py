@@ -97,7 +97,7 @@ def one_line(text: str, limit: int = 160) -> str:
 
 
 def short_repr(value: object, limit: int = 80) -> str:
-    """A value as Python writes it, for a message; its type where its `__repr__` raises.
+    """A value as Python writes it, for a message, on one line; its type where its `__repr__` raises.
 
     Args:
         value: anything.
@@ -111,6 +111,8 @@ def short_repr(value: object, limit: int = 80) -> str:
         text = repr(value)
     except Exception:  # whatever it raises
         return f"<{type(value).__name__}>"
+    if "\n" in text:  # tables and arrays
+        text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar, Unpack
 
-from restate_nb.api.options import FunctionOptions, concurrency_of, function_of
+from restate_nb.api.options import ArrowStream, FunctionOptions, concurrency_of, function_of
 from restate_nb.engine.function import Executor
 from restate_nb.handle.batches import Batch
 from restate_nb.handle.items import passing_of, read_items
@@ -17,6 +17,7 @@ from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
 from restate_nb.validation import positive_int, seconds
+from restate_nb.words import checks_call
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 @typing.overload
 def batch(
     fn: Callable[..., Awaitable[T]],
-    items: Iterable[Any],
+    items: Iterable[Any] | ArrowStream,
     *,
     batch_size: int,
     pause: Seconds = 0,
@@ -33,15 +34,16 @@ def batch(
 @typing.overload
 def batch(
     fn: Callable[..., T],
-    items: Iterable[Any],
+    items: Iterable[Any] | ArrowStream,
     *,
     batch_size: int,
     pause: Seconds = 0,
     **options: Unpack[FunctionOptions],
 ) -> Job[T]: ...
+@checks_call
 def batch(
     fn: Callable[..., Any],
-    items: Iterable[Any],
+    items: Iterable[Any] | ArrowStream,
     *,
     batch_size: int,
     pause: Seconds = 0,
@@ -103,7 +105,7 @@ def batch(
     function = function_of(fn, passing_of(items), policy, executor, version, pickle=pickle)
     session = session or current()
     read = read_items(items, function, session.prepare(function, pickle=pickle))
-    job = session.submit(function, read, policy, name=name, fresh=fresh, batch=batches, pickle=pickle)
+    job = session.submit_job(function, read, policy, name=name, fresh=fresh, batch=batches, pickle=pickle)
     if show:
         job.show()
     return job

@@ -12,9 +12,10 @@ from restate_nb.api.options import FunctionOptions, check_durable, check_functio
 from restate_nb.engine.function import Executor, name_of
 from restate_nb.engine.function_table import FunctionTable
 from restate_nb.errors import InvalidInput, NotEncodable
-from restate_nb.handle.items import Items, Reading
+from restate_nb.handle.items import Items
 from restate_nb.handle.job import Job
 from restate_nb.handle.provenance import Fresh
+from restate_nb.handle.reading import Reading
 from restate_nb.limits import Concurrency, PerSecond, Seconds
 from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.results.spool import Spool
@@ -22,6 +23,7 @@ from restate_nb.service.durable_handler import takes_context
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
 from restate_nb.values.codec import encode
+from restate_nb.words import checks_call
 
 T = TypeVar("T")
 
@@ -35,6 +37,7 @@ def fan_out(
 def fan_out(
     operations: Iterable[Callable[..., T]] | Mapping[Any, Callable[..., T]], **options: Unpack[FunctionOptions]
 ) -> Job[T]: ...
+@checks_call
 def fan_out(
     operations: Iterable[Callable[..., Any]] | Mapping[Any, Callable[..., Any]],
     *,
@@ -100,7 +103,7 @@ def fan_out(
     session = session or current()
     folder = session.prepare(table, pickle=pickle)
     items = Items(names, Spool(map(encode, functions)), labels, folder=folder)
-    job = session.submit(table, items, policy, name=name, fresh=fresh, pickle=pickle)
+    job = session.submit_job(table, items, policy, name=name, fresh=fresh, pickle=pickle)
     if show:
         job.show()
     return job

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from restate_nb.handle.job import Job
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
+from restate_nb.words import checks_call
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 
+@checks_call
 def jobs(session: Session | None = None) -> pd.DataFrame:
     """All jobs of the server, those of other notebooks included, the latest first.
 
@@ -35,6 +37,7 @@ def jobs(session: Session | None = None) -> pd.DataFrame:
     return (session or current()).list_jobs()
 
 
+@checks_call
 def job(
     name: str,
     session: Session | None = None,
@@ -67,6 +70,7 @@ def job(
     return (session or current()).job(name, on=on, pickle=pickle)
 
 
+@checks_call
 def compare(a: Job[Any], b: Job[Any]) -> pd.DataFrame:
     """Two jobs side by side: what changed, what newly failed, what was fixed, what got faster.
 
@@ -93,6 +97,7 @@ def compare(a: Job[Any], b: Job[Any]) -> pd.DataFrame:
     return compared(a.frame(), b.frame())
 
 
+@checks_call
 def compare_chart(a: Job[Any], b: Job[Any], *, ax: Axes | None = None, title: str | None = None) -> Axes:
     """Draw two jobs side by side: each item at its run time in the one and in the other, marked by what changed.
 

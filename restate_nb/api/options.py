@@ -8,7 +8,7 @@ by the bare name in place of the signature. `tests/api/test_options.py` holds al
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 
 from restate_nb.backends.worker_functions import function_named
 from restate_nb.engine.cpus import cpus
@@ -26,6 +26,13 @@ On = Literal["workers"] | None
 
 Key = str | Callable[[Any], Hashable] | Iterable[Hashable]
 """The keys of objects or workflows: a column or field, a function of the input, or one key an input."""
+
+
+class ArrowStream(Protocol):
+    """A table, a query or a frame, whose rows are read through Arrow's PyCapsule interface."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """A capsule with the stream."""
 
 
 class JobOptions(TypedDict, total=False):

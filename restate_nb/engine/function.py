@@ -160,6 +160,7 @@ class Function:
         self.known_as: str | None = None
         self._signature = _signature(functools.partial(fn, None) if durable else fn)
         self._fitting: set[Hashable] = set()
+        self._rows_of_one_frame = passing == "kwargs"
         hints = parameter_annotations(fn)
         self.classes = classes_of(fn, hints) if classes is None else classes
         rebuild_value = rebuilder(hints["return"]) if "return" in hints else None
@@ -167,11 +168,20 @@ class Function:
             None if rebuild_value is None else functools.partial(_rebuilt_or_plain, rebuild_value)
         )
         self._rebuilds: dict[str | int, Rebuild] = {}
-        for place, parameter in enumerate(self._signature.parameters.values() if self._signature else ()):
+        names = self._signature.parameters.values() if self._signature else ()
+        self._names = [each.name for each in names]
+        for place, parameter in enumerate(names):
             if parameter.name in hints and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 rebuild = rebuilder(hints[parameter.name])
                 if rebuild is not None:
                     self._rebuilds[parameter.name if passing == "kwargs" else place] = rebuild
+
+    def spread_by_name(self) -> None:
+        """Pass items, of which none was looked at by now, as keyword arguments: they turn out to be dicts."""
+        if self.passing == "kwargs":
+            return
+        self.passing = "kwargs"
+        self._rebuilds = {self._names[place]: each for place, each in self._rebuilds.items() if isinstance(place, int)}
 
     @property
     def functions(self) -> tuple[Callable[..., Any], ...]:
@@ -512,7 +522,7 @@ class Function:
 
     def _does_not_fit(self, position: int, item: Any, why: str) -> str:
         call = f"{self.name}{self._signature}"
-        if self.passing == "kwargs":
+        if self.passing == "kwargs" and self._rows_of_one_frame:
             columns = ", ".join(map(str, item))
             advice = (
                 f"{call} cannot be called with the columns ({columns}): {why}. Name its parameters like the columns, "
@@ -522,12 +532,12 @@ class Function:
             if odd is not None:
                 advice += f" {odd!r} can be no parameter's name: rename it, df.rename(columns={{{odd!r}: ...}})."
             return advice
-        if self.passing == "args":
+        if self.passing != "value":
             return f"{call} cannot be called with item {position}, {short_repr(item)}: {why}."
         advice = f"It gets one argument, the item. Give the others a value: functools.partial({self.name}, ...)"
         if isinstance(item, Mapping):
-            advice += f"; or pass the fields of each item by name: rnb.map({self.name}, pandas.DataFrame(items))"
-        if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
+            advice += f"; or pass the fields of each item by name: rnb.starmap({self.name}, items)"
+        elif isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
             advice += f"; or spread each item over the parameters: rnb.starmap({self.name}, items)"
         return f"{call} cannot be called with an item: {why}. {advice}."
 

@@ -193,7 +193,7 @@ class ItemWriter:
     def _write(self) -> None:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         joined = [raw for raw in waiting if is_joined(raw)]
-        written = iter(())
+        written: Iterator[bytes] = iter(())
         if joined:
             assert self._folder is not None
             written = iter(self._folder.write(joined))

@@ -14,7 +14,6 @@ from restate_nb.environment import in_notebook, this_cell
 from restate_nb.errors import InvalidInput
 from restate_nb.handle import status
 from restate_nb.handle.diagnosis import Diagnosis
-from restate_nb.handle.originals import own_source
 from restate_nb.handle.outcomes import (
     Where,
     check_values,
@@ -39,6 +38,7 @@ from restate_nb.limits import Concurrency
 from restate_nb.results.progress import Progress
 from restate_nb.service.wire import job_key
 from restate_nb.validation import concurrency_range
+from restate_nb.words import JOB, checks_calls, no_attribute
 
 if TYPE_CHECKING:
     import os
@@ -57,6 +57,7 @@ CANCEL_SECONDS = 3.0  # that a cell waits until Restate knows that the job is ca
 _CANCELLED_SECONDS = 30.0  # that it waits until all is recorded, then
 
 
+@checks_calls
 class Job(Generic[T]):
     """A running or finished job. Made by `restate_nb.map` and its kin.
 
@@ -159,6 +160,11 @@ class Job(Generic[T]):
             job.diagnose()
         """
         return status.diagnose(self._runner)
+
+    if not TYPE_CHECKING:  # whose readers would take every name for an attribute then
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(no_attribute("A job", name, JOB, dir(type(self))))
 
     def __len__(self) -> int:
         return self._data.ledger.total
@@ -292,6 +298,10 @@ class Job(Generic[T]):
             data,
             lambda begin: until_ended_from(self._runner, begin, lambda upto: True, lambda: check_values(data)),
         )
+
+    def __iter__(self) -> Iterator[T]:
+        """The same: `for value in job`, and `df["new"] = df["old"].restate.map(fn)`, which waits."""
+        return self.iter_values()
 
     # ------------------------------------------------------------ steering
 
@@ -474,6 +484,9 @@ class Job(Generic[T]):
     def join(self, *, expand: bool = True) -> pd.DataFrame:
         """The input with what became of each row beside it, on the input's own index.
 
+        A frame of another library than pandas, or a query, comes as one of pandas, with what the function was given in
+        its columns; `polars.from_pandas(job.join())` makes one of polars of it.
+
         Args:
             expand: as in `frame`. A column that the input has, too, becomes `<column>_result`.
 
@@ -483,7 +496,7 @@ class Job(Generic[T]):
         from restate_nb.results.frame import joined  # noqa: PLC0415 - loads pandas
 
         items = self._data.items
-        return joined(own_source(items.source), self.frame(expand=expand), items.index())
+        return joined(items.input_again(), self.frame(expand=expand), items.index())
 
     def errors(self) -> pd.DataFrame:
         """The failed items grouped by what went wrong, the most frequent first.

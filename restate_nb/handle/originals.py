@@ -157,9 +157,12 @@ def unshared(value: Any) -> Any:
 
 
 def own_source(items: Any) -> Any:
-    """A copy of a DataFrame or Series, in which nothing is shared that can be changed; None for all else."""
+    """A copy of a DataFrame or Series, in which nothing is shared that can be changed; None for all else.
+
+    Of a Series of objects only what it is called and of which dtype it is, without its elements: `Originals` has them.
+    """
     if is_pandas(items, "Series"):
-        return _own_column(items)
+        return _own_column(items.iloc[:0] if items.dtype == object else items)
     if not is_pandas(items, "DataFrame"):
         return None
     own = items.copy(deep=True)
@@ -193,4 +196,9 @@ def own_index(labels: Any) -> Any:
 
 def is_pandas(value: object, name: str) -> bool:
     """Whether a value is of this class of pandas, which need not be loaded for that."""
-    return any(each.__name__ == name and each.__module__.partition(".")[0] == "pandas" for each in type(value).__mro__)
+    return is_of(value, "pandas", name)
+
+
+def is_of(value: object, library: str, name: str) -> bool:
+    """Whether a value is of this class of a library, which need not be loaded for that."""
+    return any(each.__name__ == name and each.__module__.partition(".")[0] == library for each in type(value).__mro__)

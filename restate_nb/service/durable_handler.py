@@ -22,6 +22,7 @@ from restate_nb.engine.keeping import Keeper
 from restate_nb.engine.record import CANCELLED, ERROR, OK, Attempt, is_unkept
 from restate_nb.errors import InvalidInput, JournalMismatch
 from restate_nb.patterns.outcome import OperationFailed
+from restate_nb.patterns.scheduler import scheduler_of
 from restate_nb.patterns.sdk import Tap, VMException, is_of_the_attempt
 from restate_nb.policy import NO_RETRY, Retry
 from restate_nb.service.durable_context import describe_safely, guard_context
@@ -222,20 +223,19 @@ class DurableFunctions:
         """Call the function, and return its value or its exception as an attempt."""
         invocation = ctx.request().id
         number = self._failed.get(invocation, 0) + 1
+        scheduler_of(ctx).is_final = lambda error: _is_outcome(error) and _wait(retry, number, error) is None
         started, clock = time.time(), time.perf_counter()
         try:
             value = await function.caller()(bytes(request.item))
             raw = msgspec.Raw(function.encode(value))
             return Attempt(request.position, number, OK, started, time.perf_counter() - clock, raw)
-        except (VMException, JournalMismatch):
-            raise
         except BaseException as error:
-            if is_of_the_attempt(error):
+            if not _is_outcome(error):
                 raise
             failure, status = describe_safely(error), ERROR
             if tap.cancelled and _is_cancellation(error):
                 status = CANCELLED
-            elif not is_unkept(failure) and (wait := _wait(retry, number, error)) is not None:
+            elif (wait := _wait(retry, number, error)) is not None:
                 self._failed[invocation] = number
                 again = f"{failure.type}: {failure.message}"
                 raise RetryableError(again, retry_after=timedelta(seconds=wait)) from None
@@ -259,8 +259,16 @@ def _is_cancellation(error: BaseException) -> bool:
     return isinstance(error, TerminalError) and error.status_code == _CANCELLED_CODE and error.message == "cancelled"
 
 
+def _is_outcome(error: BaseException) -> bool:
+    """Whether an exception is the function's own, and not what ends an attempt."""
+    return not (is_of_the_attempt(error) or isinstance(error, (VMException, JournalMismatch)))
+
+
 def _wait(retry: Retry, number: int, error: BaseException) -> float | None:
-    return retry.delay_after(number, error) if isinstance(error, Exception) else None
+    """The seconds after which the function is tried again; None if the error is its outcome."""
+    if not isinstance(error, Exception) or retry.max_attempts == 1 or is_unkept(describe_safely(error)):
+        return None
+    return retry.delay_after(number, error)
 
 
 def add_durable_handler(service: Service, functions: DurableFunctions) -> None:

@@ -137,6 +137,14 @@ def jobs_object(session: str, *, retention: timedelta, dropped: Callable[[], Non
         check_body(request)
         await JobRecord(ctx, session).purged(request)
 
+    @jobs.handler("owner")
+    async def owner(ctx: ObjectContext) -> str:
+        found = await ctx.get("owner", type_hint=str)
+        if found is None:
+            found = ctx.uuid().hex[:12]
+            ctx.set("owner", found)
+        return found
+
     def forget_later(ctx: ObjectContext, manifest: Manifest) -> None:
         assert manifest.summary is not None
         request = Forget(generation=manifest.generation, ended=manifest.summary.at)
@@ -229,7 +237,8 @@ class JobRecord:
         """Forget the job; its invocations are purged later, by the sweeper of a session (`backends/sweeper.py`)."""
         self._ctx.clear("manifest")
         self._ctx.set("generation", manifest.generation)
-        unpurged = Unpurged(generation=manifest.generation, service=service_of(self._session, manifest))
+        service = service_of(self._session, manifest)
+        unpurged = Unpurged(generation=manifest.generation, service=service, folder=manifest.folder)
         self._ctx.set(UNPURGED, encode([*await self._unpurged(), unpurged]), BytesSerde())
 
     async def purged(self, purged: Unpurged) -> None:

@@ -19,6 +19,8 @@ JSON_VERSION: Final = 1
 """Of manifests, and of the requests of durable functions: `record.WIRE_VERSION` is that of shards and outcomes."""
 
 SHARD_HANDLER: Final = "shard"
+OWNER_KEY: Final = "owner of the store"
+"""The key of a jobs object that keeps what the names of the session's folders in a store begin with."""
 UNPURGED: Final = "rest"
 """The state of a jobs object that lists what is still to be purged."""
 MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
@@ -312,15 +314,17 @@ class Forget(msgspec.Struct, kw_only=True):
 
 
 class Unpurged(msgspec.Struct, kw_only=True, frozen=True):
-    """A job that was dropped, whose invocations are still to be purged.
+    """A job that was dropped, of which invocations and what it has in the store are still to be purged.
 
     Attributes:
         generation: of the job.
         service: which runs its invocations.
+        folder: see `Manifest`.
     """
 
     generation: int
     service: str
+    folder: str = ""
 
 
 def service_of(session: str, manifest: Manifest) -> str:

@@ -41,7 +41,8 @@ from restate_nb.session.cluster import Cluster, LocalCluster
 from restate_nb.session.deployments import deployments_of
 from restate_nb.session.registry import On, Registry, SubmitOptions
 from restate_nb.store.base import Store, StoreConfig
-from restate_nb.store.opening import open_store, owner_of, probe, session_store
+from restate_nb.store.opening import open_store, probe, session_store
+from restate_nb.words import SESSION, checks_calls, no_attribute
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +61,7 @@ _SHOWN: Final = 20  # jobs of its representation
 STANDS_SECONDS: Final = 8.0  # without an outcome until a job whose data are gone is given up
 
 
+@checks_calls
 class Session:
     """A live connection of this process to Restate. Made by `restate_nb.start` and `restate_nb.connect`.
 
@@ -93,7 +95,7 @@ class Session:
         self._calls: set[Future[Any]] = set()  # that somebody waits for
         self._watching: asyncio.Task[None] | None = None
         self.cluster = LocalCluster(cluster, listen=listen, env=server_env) if isinstance(cluster, Path) else cluster
-        self.store_at = store
+        self._store_at = store
         try:
             self._store = _open_store(self.cluster, name, store)
         except BaseException:
@@ -120,7 +122,7 @@ class Session:
         cluster = self.cluster
         admin, ingress = cluster.admin(), cluster.ingress()
         runs, functions = JobRuns(self.items_loop.loop, store=self._store), DurableFunctions()
-        self.sweeper = Sweeper(admin, ingress, self.name, retention)
+        self.sweeper = Sweeper(admin, ingress, self.name, retention, self._store)
         self.endpoint = Endpoint(cluster.listen_address)
         items = shard_service(self.name, runs, retention=retention, patient=patient)
         add_durable_handler(items, functions)
@@ -155,7 +157,17 @@ class Session:
         self.sweeper.watch()
         self._watching = asyncio.create_task(self._watch_data())
         if here:
+            await self._know_owner()
             await self._go_on()
+
+    async def _know_owner(self) -> None:
+        """Learn which folders of a store that others use are this session's, where its own server does not tell."""
+        store = self._store
+        if store is not None and store.config.shared and not store.owner:
+            await self.deployments.register_if_reachable()
+            store.owner = await self.connection.job_store.store_owner()
+            if store.owner:
+                self.sweeper.soon()
 
     async def _watch_data(self) -> None:
         """End the waiting for jobs whose data were deleted, when nothing of them is recorded any more."""
@@ -186,6 +198,7 @@ class Session:
             InvalidInput: the session was stopped, or nothing may be pickled here.
         """
         self._check_open()
+        self.io.run(self._know_owner())
         return self._registry.prepare(function, on_workers=on_workers, pickle=pickle)
 
     def _check_open(self) -> None:
@@ -193,7 +206,9 @@ class Session:
         if self._closed:
             raise InvalidInput("This session was stopped. Run rnb.start() again.")
 
-    def submit(self, function: Function, items: Items, policy: RunPolicy, **options: Unpack[SubmitOptions]) -> Job[Any]:
+    def submit_job(
+        self, function: Function, items: Items, policy: RunPolicy, **options: Unpack[SubmitOptions]
+    ) -> Job[Any]:
         """Begin a job, or attach to the one that is there.
 
         Raises:
@@ -360,6 +375,10 @@ class Session:
         """Whether the session was not stopped; in a fork of its process it is not."""
         return not self._closed and self._home.is_here
 
+    def keeps_values_in(self, store: StoreConfig | None) -> bool:
+        """Whether that is the store which the session was given; None: it was given none."""
+        return (None if store is None else store.url) == (None if self._store_at is None else self._store_at.url)
+
     @property
     def lost(self) -> str:
         """What became of its server's data, in words; empty while they are there."""
@@ -481,7 +500,8 @@ class Session:
         if self._closed:
             return f"<Session {self.name!r}: stopped>"
         count = len(self._registry)
-        return f"<Session {self.name!r}: live, {count} {'job' if count == 1 else 'jobs'}, {self.cluster}>"
+        values = "" if self._store_at is None else f", values in {self._store_at.url}"
+        return f"<Session {self.name!r}: live, {count} {'job' if count == 1 else 'jobs'}, {self.cluster}{values}>"
 
     def _repr_html_(self) -> str:
         ui_url = self.connection.ui_url if self.live else ""
@@ -490,6 +510,11 @@ class Session:
         else:
             state = "live, but its server has ended: rnb.start()" if self.server_has_ended else "live"
         return _html(self.name, state, self.jobs[::-1], ui_url)
+
+    if not TYPE_CHECKING:  # whose readers would take every name for an attribute then
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(no_attribute("A session", name, SESSION, dir(self)))
 
     def __dir__(self) -> list[str]:
         return ["call", "data_dir", "job", "jobs", "live", "lost", "name", "serve", "server", "stop"]
@@ -502,13 +527,13 @@ def _open_store(cluster: Cluster, session: str, given: StoreConfig | None) -> St
         InvalidInput: it cannot be opened.
     """
     if given is not None:
-        store = open_store(session_store(given, session, cluster.store_owner(session)))
+        store = open_store(session_store(given, session))
+        store.owner = cluster.store_owner(session)
         probe(store)
         return store
     if cluster.data_dir is None:
         return None
-    here = StoreConfig(str(cluster.data_dir / VALUES_FOLDER), private=True)
-    return open_store(session_store(here, session, owner_of(session)))
+    return open_store(session_store(StoreConfig(str(cluster.data_dir / VALUES_FOLDER), private=True), session))
 
 
 def _answers(loop: LoopThread, last: Coroutine[Any, Any, None], timeout: float = _PATIENCE) -> bool:

@@ -36,15 +36,12 @@ class StoreConfig:
         private: whether nobody but the user can write there.
         options: of the object store, as obstore has them; no secrets of the environment.
         shared: whether it was given by its address, so that workers can be given it, too.
-        owner: stands at the beginning of the names of this session's folders, so that only they are swept: another
-            Restate may keep values under the same address. Empty where no folder is begun or swept.
     """
 
     url: str
     private: bool
     options: tuple[tuple[str, str], ...] = ()
     shared: bool = False
-    owner: str = ""
 
 
 _NAME: Final = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
@@ -82,13 +79,16 @@ class Store(ABC):
 
     Attributes:
         config: how it is opened elsewhere.
+        owner: stands before the names of the folders of a session, where it shares the store: another Restate may have
+            a session of that name, and keep its values there, too. Empty where that cannot be, or is not known.
     """
 
     config: StoreConfig
+    owner: str = ""
 
     def new_folder(self) -> str:
         """A name for the folder of a job that is about to begin; nothing is made yet."""
-        return f"{self.config.owner}-{uuid.uuid4().hex}" if self.config.owner else uuid.uuid4().hex
+        return f"{self.owner}-{uuid.uuid4().hex}" if self.owner else uuid.uuid4().hex
 
     @abstractmethod
     def append(self, folder: str, runs: Sequence[Buffer]) -> list[Place]:

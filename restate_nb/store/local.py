@@ -127,7 +127,7 @@ class LocalStore(Store):
                 raise StoreUnavailable(f"The folder {path} cannot be deleted: {error}.") from error
 
     def folders(self) -> Iterator[Folder]:
-        """The directories that there are; see `Store`."""
+        """The directories that there are, but for those that this user may not look into; see `Store`."""
         try:
             paths = list(self._root.iterdir())
         except FileNotFoundError:
@@ -135,24 +135,28 @@ class LocalStore(Store):
         except OSError as error:
             raise StoreUnavailable(f"The store {self._root} cannot be read: {error}.") from error
         for path in paths:
-            with suppress(FileNotFoundError, NotADirectoryError, NotStored):  # it was just dropped, or is none of ours
+            try:
                 check_name(path.name)
-                found = [path.stat(), *(each.stat() for each in os.scandir(path))]
-                size = sum(each.st_size for each in found[1:])
-                yield Folder(path.name, size, max(each.st_mtime for each in found))
+                found = [path.stat(), *(each.stat() for each in list(os.scandir(path)))]
+            except (FileNotFoundError, NotADirectoryError, PermissionError, NotStored):
+                continue  # it was just dropped, or is none of ours
+            except OSError as error:
+                raise StoreUnavailable(f"The folder {path} cannot be read: {error}.") from error
+            yield Folder(path.name, sum(each.st_size for each in found[1:]), max(each.st_mtime for each in found))
 
     def in_use(self, folder: str) -> bool:
         """Whether a process has a segment of it open to write to, where the file system has locks."""
-        with suppress(FileNotFoundError, NotADirectoryError):
-            for each in os.scandir(self._root / check_name(folder)):
-                with suppress(FileNotFoundError):
-                    file = _File(os.open(each.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
-                    try:
-                        fcntl.flock(file.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                    except BlockingIOError:
-                        return True
-                    except OSError:  # no locks there
-                        return False
+        try:
+            segments = list(os.scandir(self._root / check_name(folder)))
+        except OSError:  # it is not there, or not ours
+            return False
+        for each in segments:
+            with suppress(OSError):  # it was just deleted; or there are no locks
+                file = _File(os.open(each.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+                try:
+                    fcntl.flock(file.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
         return False
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -33,6 +34,22 @@ _RETRIES: Final = {
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
 }
 _PAST_THE_END: Final = "416 Range Not Satisfiable"
+
+_MEANS: Final = (
+    ("NoSuchBucket|BucketNotFound|ContainerNotFound", "there is no such bucket"),
+    (
+        "/latest/api/token|/latest/meta-data/|computeMetadata|/metadata/identity|must be specified",
+        "no credentials were found. They come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+        "AWS_REGION and AWS_ENDPOINT_URL for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://, "
+        "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY for az://",
+    ),
+    (
+        "401 Unauthorized|403 Forbidden|InvalidAccessKeyId",
+        "it does not let us in: look at the credentials, and at what they may do",
+    ),
+    ("builder error", "its address is no https://, which AWS_ALLOW_HTTP=true allows"),
+)
+"""What stands in a message of obstore, and what it means."""
 
 _used_in = 0
 """The process that has used obstore: its threads are not in forks of it, which would wait for them for ever."""
@@ -187,17 +204,10 @@ class ObjectStore(Store):
 
 def _told(error: Exception) -> str:
     """What obstore says, in a line, and what it means where that is known."""
-    text = str(error).partition("\n")[0].strip().rstrip(".")[:400]
-    if "NoSuchBucket" in text or "BucketNotFound" in text or "ContainerNotFound" in text:
-        return f"there is no such bucket ({text})"
-    if "169.254.169.254" in text or "metadata.google" in text or "must be specified" in text:
-        return (
-            "no credentials were found. They come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
-            "AWS_REGION and AWS_ENDPOINT_URL for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://, "
-            f"AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY for az:// ({text})"
-        )
-    if any(each in text for each in ("401 Unauthorized", "403 Forbidden", "InvalidAccessKeyId")):
-        return f"it does not let us in: look at the credentials, and at what they may do ({text})"
-    if "builder error" in text:
-        return f"its address is no https://, which AWS_ALLOW_HTTP=true allows ({text})"
-    return text
+    whole = str(error).partition("Debug source")[0]
+    answer = re.search(r"<Message>([^<]+)", whole)
+    line = (whole.partition("\n")[0].partition(": <?xml")[0] + (f": {answer[1]}" if answer else ""))[:400].rstrip(". ")
+    for found, means in _MEANS:
+        if re.search(found, whole):
+            return f"{means} ({line})"
+    return line

@@ -21,57 +21,61 @@ SCHEMES: Final = ("s3", "gs", "az")
 _TAKES: Final = "a directory, or the address of a bucket, such as s3://bucket/prefix, gs://... or az://..."
 
 
-def parse_store(value: object) -> StoreConfig:
+def parse_store(value: object, called: str = "store=") -> StoreConfig:
     """Where a store is, as a user says it: a directory, a `file://` address, or that of a bucket.
+
+    Args:
+        value: what was given.
+        called: the option, for messages.
 
     Raises:
         InvalidInput: it is nothing of the kind.
     """
     if not isinstance(value, (str, os.PathLike)):
         raise InvalidInput(
-            f"store= takes {_TAKES}, as text: workers and other processes open it, too. {type(value).__name__} objects "
+            f"{called} takes {_TAKES}, as text: workers and other processes open it, too. A {type(value).__name__} "
             "cannot be sent to them; credentials and options come from the environment, as AWS_ENDPOINT_URL does."
         )
     text = os.fspath(value)
     if isinstance(value, str) and "://" in value:
-        return _parse_address(value)
+        return _parse_address(value, called)
     if not isinstance(text, str) or not text.strip():
-        raise InvalidInput(f"store= takes {_TAKES}; {value!r} is neither.")
-    return _directory(text)
+        raise InvalidInput(f"{called} takes {_TAKES}; {value!r} is neither.")
+    return _directory(text, called)
 
 
-def _parse_address(address: str) -> StoreConfig:
+def _parse_address(address: str, called: str) -> StoreConfig:
     parts = urlsplit(address)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return _directory(url2pathname(parts.path))
+        return _directory(url2pathname(parts.path), called)
     if parts.username is not None or parts.password is not None:
-        raise InvalidInput("store= holds no credentials, since it is shown and passed on: the environment has them.")
+        raise InvalidInput(f"{called} holds no credentials, since it is shown and passed on: the environment has them.")
     if parts.scheme not in SCHEMES or not parts.netloc or parts.query or parts.fragment:
-        raise InvalidInput(f"store= takes {_TAKES}; {address!r} is neither.")
+        raise InvalidInput(f"{called} takes {_TAKES}; {address!r} is neither.")
     return StoreConfig(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", private=False, shared=True)
 
 
-def _directory(text: str) -> StoreConfig:
+def _directory(text: str, called: str) -> StoreConfig:
     try:
         path = Path(text).expanduser().absolute()
     except RuntimeError as error:  # a user of no account, without HOME
-        raise InvalidInput(f"store={text!r} cannot be found: {error} Give an absolute path.") from error
+        raise InvalidInput(f"{called} {text!r} cannot be found: {error} Give an absolute path.") from error
     return StoreConfig(str(path), private=not _writers(path), shared=True)
 
 
-def session_store(config: StoreConfig, session: str, owner: str) -> StoreConfig:
+def session_store(config: StoreConfig, session: str) -> StoreConfig:
     """The part of a store that is a session's.
 
     Args:
         config: the whole.
         session: the session's name.
-        owner: see `StoreConfig`.
     """
-    return replace(config, url=f"{config.url}/{session}", owner=owner)
+    case = "" if session == session.lower() else f".{owner_of(session)[:6]}"  # which some file systems do not tell
+    return replace(config, url=f"{config.url}/{session}{case}")
 
 
 def owner_of(told: str) -> str:
-    """A `StoreConfig.owner`, of what tells owners apart."""
+    """A `Store.owner`, of what tells owners apart."""
     return hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
 
 
@@ -108,9 +112,9 @@ def probe(store: Store) -> None:
         same = store.read(folder, place, len(content)) == content
         store.drop(folder)
     except (StoreUnavailable, NotStored) as error:
-        raise InvalidInput(f"Values cannot be kept where store= says. {error}") from error
+        raise InvalidInput(f"Values cannot be kept in {store.config.url}. {error}") from error
     if not same:
-        raise InvalidInput(f"Values cannot be kept where store= says. {store.config.url} gives other bytes back.")
+        raise InvalidInput(f"Values cannot be kept in {store.config.url}, which gives other bytes back.")
 
 
 def _writers(path: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from restate.handler import handler_from_callable
 
+from restate_nb.patterns.typed_values import with_typed_io
 from restate_nb.server.admin import Admin
 from restate_nb.server.ingress import Ingress
 from restate_nb.server.lifecycle import ServerHandle, start_server
@@ -201,5 +202,5 @@ def server(
 
 
 def _io(handler: Callable[..., Any]) -> Any:
-    found: Any = handler_from_callable(handler)
+    found: Any = with_typed_io(handler_from_callable(handler))
     return found.handler_io

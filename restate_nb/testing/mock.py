@@ -16,6 +16,7 @@ from restate_nb.errors import JournalMismatch
 from restate_nb.limits import Seconds
 from restate_nb.patterns import sdk
 from restate_nb.patterns.sdk import Failure, ServerInvocationContext, VMException, running_context
+from restate_nb.patterns.typed_values import typed_values, use_typed_values
 from restate_nb.testing.fake_core import FakeCore
 from restate_nb.testing.invocation import Invocation
 from restate_nb.testing.journal import CANCELLED, Answer, Journal, mismatch
@@ -71,6 +72,7 @@ class Mock:
         A handler that was called runs to its end before its caller sees anything of it; then everything that it did
         counts from the virtual time at which it did it. So it cannot wait for something that its caller does later.
         """
+        typed_values(*services)
         for service in services:
             for handler in service.handlers.values():
                 target = f"{service.service_tag.name}/{handler.name}"
@@ -241,6 +243,7 @@ class MockContext(ServerInvocationContext, WorkflowContext):
         events: Any = _Events(invocation)
         super().__init__(core, handler, request, {}, _send, events)
         self.core.actions = self.run_coros_to_execute
+        use_typed_values(self)
 
     def time(self) -> RestateDurableFuture[float]:
         """The virtual time: seconds since the invocation began."""

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 from restate.exceptions import TerminalError
 from restate.handler import handler_from_callable
-from restate.serde import DefaultSerde
 
 from restate_nb.errors import InvalidInput
 from restate_nb.patterns.sdk import Failure
+from restate_nb.patterns.typed_values import TypedSerde
 from restate_nb.testing.journal import Answer
 
 
@@ -158,13 +158,13 @@ def target_of(handler: object) -> str:
 
 
 def encode(value: Any) -> bytes:
-    """A value as JSON, as the SDK writes it."""
-    return bytes(DefaultSerde(type(value)).serialize(value))
+    """A value as JSON, as handlers of typed services write it."""
+    return TypedSerde().serialize(value)
 
 
 def decode(buffer: bytes) -> Any:
     """JSON as a value."""
-    return DefaultSerde().deserialize(buffer)
+    return TypedSerde().deserialize(buffer)
 
 
 def _arguments(function: Callable[..., Any], key: str | None, parameter: bytes) -> list[Any]:
@@ -176,6 +176,6 @@ def _arguments(function: Callable[..., Any], key: str | None, parameter: bytes) 
     taken = [p for p in signature.parameters.values() if p.default is p.empty and p.kind in (0, 1)]
     if not taken:
         return []
-    hint = None if taken[-1].annotation is inspect.Parameter.empty else taken[-1].annotation
-    arg = DefaultSerde(hint).deserialize(parameter)
+    hint = Any if taken[-1].annotation is inspect.Parameter.empty else taken[-1].annotation
+    arg = TypedSerde(hint).deserialize(parameter)
     return [key, arg] if len(taken) > 1 else [arg]

@@ -339,3 +339,22 @@ def has_objects(raw: bytes | msgspec.Raw) -> bool:
 
 
 _OBJECT = re.compile(rb'"\$rnb":"(?:object|model|enum|flag|namedtuple|scalar|pickle)"')
+
+
+def plain_of(value: Any, classes: Classes | None = None) -> Any:
+    """A value as JSON's own types, all else tagged: what `encode` writes.
+
+    Raises:
+        NotEncodable: as in `encode`.
+    """
+    return writer_for(classes).plain(value, MAX_DEPTH)
+
+
+def revived(plain: Any, classes: Classes | None = None) -> Any:
+    """The value of what JSON made of `plain_of`.
+
+    Raises:
+        NotReadable: as in `decode`.
+        ValueError: as in `decode`.
+    """
+    return reader_for(classes).revive(plain)

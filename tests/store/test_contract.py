@@ -33,7 +33,8 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def store(address: str) -> Iterator[Store]:
-    store = open_store(session_store(parse_store(address), "tests", "0123"))
+    store = open_store(session_store(parse_store(address), "tests"))
+    store.owner = "0123"
     yield store
     store.close()
 
