@@ -265,6 +265,7 @@ class Job(Generic[T]):
 
         Raises:
             JobError: an item failed or was cancelled, or its value cannot be read here; its `frame` has all outcomes.
+            InvalidInput: see `wait`.
 
         Example:
             import restate_nb as rnb
