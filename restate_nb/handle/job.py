@@ -290,8 +290,11 @@ class Job(Generic[T]):
             InvalidInput: see `wait`.
 
         Example:
+            import restate_nb as rnb
+
+            rnb.start()
             total = 0
-            for value in job.iter_values():
+            for value in rnb.map(len, ["a", "bb"]).iter_values():
                 total += value
         """
         data = self._outcomes
