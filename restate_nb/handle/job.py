@@ -423,7 +423,7 @@ class Job(Generic[T]):
             job.delete()
         """
         self.cancel()
-        self._runner.io.run(self._data.record.delete())
+        self._runner.io.run(self._runner.delete())
         self._forget(self)
 
     def restart(self) -> int:
