@@ -259,9 +259,10 @@ class Registry:
             await runner.set_paused(verb == "pause")
 
     async def note_before_stop(self) -> None:
-        """The session is to stop: note what the functions of unfinished jobs have changed by now."""
-        unfinished = [each for _, each in self._runners() if not each.ended.done()]
-        await asyncio.gather(*(each.data.provenance.note_before_stop() for each in unfinished))
+        """The session is to stop: note what functions of unfinished jobs changed by now, and which jobs have ended."""
+        runners = [each for _, each in self._runners()]
+        unfinished = [each.data.provenance.note_before_stop() for each in runners if not each.ended.done()]
+        await asyncio.gather(*unfinished, *(each.noted() for each in runners))
 
     def stop_following(self) -> None:
         """Follow the jobs no longer; they stay where they are."""
