@@ -24,7 +24,9 @@ from restate_nb.patterns.sdk import (
     SUSPENDED,
     DoProgressExecuteRun,
     Failure,
+    FirstCompletedUnresolvedFuture,
     Run,
+    SingleUnresolvedFuture,
     Tree,
     VMException,
     handles_of,
@@ -34,6 +36,17 @@ from restate_nb.testing.callees import Request, decode
 from restate_nb.testing.invocation import Invocation, MockStuck
 from restate_nb.testing.journal import CANCELLED, Answer, Entry, handle_of, mismatch
 from restate_nb.testing.world import refusal_of_second_run
+
+
+def _awaited(tree: Tree) -> tuple[set[int], set[int]]:
+    """All handles that a tree names, and those of which one is enough."""
+    if isinstance(tree, SingleUnresolvedFuture):
+        return {tree.handle}, {tree.handle}
+    if not isinstance(tree, FirstCompletedUnresolvedFuture):
+        return handles_of(tree), set()
+    enough = {child.handle for child in tree.children if isinstance(child, SingleUnresolvedFuture)}
+    others = [handles_of(child) for child in tree.children if not isinstance(child, SingleUnresolvedFuture)]
+    return enough.union(*others), enough
 
 
 class FakeCore:
@@ -76,8 +89,10 @@ class FakeCore:
     def do_progress(self, tree: Tree) -> Any:
         if self.closed:
             return SUSPENDED
-        invocation, answers, awaited = self._invocation, self._journal.answers, handles_of(tree)
-        if self._is_resolved(tree):
+        invocation, answers = self._invocation, self._journal.answers
+        awaited, enough = _awaited(tree)
+        seen = not (awaited.isdisjoint(self._known) and awaited.isdisjoint(self._taken))
+        if (seen or not awaited) and self._is_resolved(tree):
             return DO_PROGRESS_ANY_COMPLETED
         while True:
             # With replay, what is answered now is for the next attempt.
@@ -90,7 +105,7 @@ class FakeCore:
                     return DO_PROGRESS_CANCEL_SIGNAL_RECEIVED
                 self._known[handle] = answer
                 self._calls.pop(handle, None)
-                if handle in awaited and self._is_resolved(tree):
+                if handle in awaited and (handle in enough or self._is_resolved(tree)):
                     return DO_PROGRESS_ANY_COMPLETED
             elif suspends and not self._world.runs(invocation):
                 self.closed = True
