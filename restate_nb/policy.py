@@ -100,6 +100,10 @@ class Retry:
             return None
         if not _is_a(error, self.retry_on) or _is_a(error, self.give_up_on):
             return None
+        return self.backoff(attempt, error, rng)
+
+    def backoff(self, attempt: int, error: BaseException, rng: random.Random | None = None) -> float:
+        """The seconds between an attempt and the next, if there is one; the arguments are those of `delay_after`."""
         try:
             wait = min(self.initial_interval * self.factor ** (attempt - 1), self.max_interval)
         except OverflowError:

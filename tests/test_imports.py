@@ -9,7 +9,7 @@ from tests.sources import Module, imports, modules
 
 PLAIN = {
     "backpressure", "environment", "errors", "formatting", "limits", "names", "patches", "policy", "tracebacks",
-    "validation",
+    "validation", "words",
 }  # fmt: skip
 """What all may import, and what imports nothing but its like."""
 

@@ -11,14 +11,18 @@ from restate_nb.errors import ServerError
 from restate_nb.names import check_session_name, default_session_name
 from restate_nb.session.current import live_or_new
 from restate_nb.session.session import RETENTION, Session
+from restate_nb.store.opening import parse_store
+from restate_nb.words import checks_call
 
 
+@checks_call
 def start(
     name: str | None = None,
     *,
     data_dir: str | os.PathLike[str] | None = None,
     listen: Literal["unix", "tcp"] = "unix",
     retention: timedelta = RETENTION,
+    store: str | os.PathLike[str] | None = None,
 ) -> Session:
     """Start the session of this process, or return the one that is live.
 
@@ -29,10 +33,13 @@ def start(
         data_dir: where the server keeps everything; `.restate` in the current directory by default.
         listen: `unix` sockets, which other users of the machine cannot reach, or loopback `tcp` for other tools.
         retention: how long a job is kept after its end.
+        store: where values and items lie that are too large for Restate: a directory that workers reach, too, or the
+            address of a bucket, such as `s3://bucket/prefix`; by default beside the server's data.
 
     Raises:
         ServerError: restate-server cannot be found, installed or started; the message says what to do.
-        InvalidInput: a session with another name or directory is live, or the name has characters it cannot have.
+        InvalidInput: a session with another name, directory or store is live, the name has characters it cannot have,
+            or values cannot be kept where `store` says.
 
     Example:
         import restate_nb as rnb
@@ -44,14 +51,21 @@ def start(
     except RuntimeError as error:  # a user of no account, without HOME
         raise ServerError(f"data_dir={str(data_dir)!r} cannot be found: {error} Give an absolute path.") from error
 
+    values = None if store is None else parse_store(store)
+
     def make() -> Session:
         chosen = default_session_name() if name is None else check_session_name(name)
-        return Session(chosen, directory, listen=listen, retention=retention)
+        return Session(chosen, directory, listen=listen, retention=retention, store=values)
 
     def fits(live: Session) -> bool:
-        return name in (None, live.name) and (not data_dir or directory == live.data_dir)
+        return (
+            name in (None, live.name)
+            and (not data_dir or directory == live.data_dir)
+            and (values is None or live.keeps_values_in(values))
+        )
 
     session = live_or_new(make, fits)
-    import restate_nb.api.accessor  # noqa: F401, PLC0415 - df.restate; loads pandas, so not before it is asked for
+    from restate_nb.api.accessor import register_for_polars  # noqa: PLC0415 - loads pandas, so not before it is asked for
 
+    register_for_polars()
     return session

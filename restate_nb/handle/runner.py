@@ -199,7 +199,8 @@ class JobRunner:
             self.note = ""
         self.stop_rule = policy.stop_rule
         data.limits.per_second = policy.per_second
-        self.guard.provide(function, data.provenance.code, lambda: data.backend.set_function(function, policy))
+        code = f"{data.provenance.code} pickled" if function.classes.pickles else data.provenance.code
+        self.guard.provide(function, code, lambda: data.backend.set_function(function, policy))
         self.note_limits(time.time())
         again = self._following is not None
         data.function, data.items = function, items

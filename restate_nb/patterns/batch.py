@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar, overload
 
 from restate import Context
 
-from restate_nb.limits import Seconds
+from restate_nb.limits import PerSecond, Seconds
 from restate_nb.patterns.fan_out import map_group, values_of
-from restate_nb.patterns.outcome import OperationFailed
+from restate_nb.patterns.fibre import name_of, not_ended
+from restate_nb.patterns.misuse import terminal
+from restate_nb.patterns.options import options_of
+from restate_nb.patterns.outcome import FanOutResult, Outcome
+from restate_nb.policy import Retry
 from restate_nb.validation import positive_int, seconds
 
 Item = TypeVar("Item")
@@ -23,20 +29,30 @@ class BatchProcessor:
     Args:
         ctx: the handler's context.
         max_concurrent: how many items run at once.
+        max_per_second: how many begin a second, or `(count, seconds)`, as for `map_concurrent`.
+        retry: when an item is tried again, as for `map_concurrent`.
 
     Raises:
-        InvalidInput: `max_concurrent` is less than 1.
+        InvalidInput: `max_concurrent` is less than 1, or another option is out of range.
 
     Example:
         >>> async def handler(ctx: Context, users: list[str]) -> list[str]:
         ...     return await BatchProcessor(ctx, 5).process_batch(users, lambda user: ctx.service_call(report, user))
     """
 
-    __slots__ = ("_ctx", "max_concurrent")
+    __slots__ = ("_ctx", "_options", "max_concurrent")
 
-    def __init__(self, ctx: Context, max_concurrent: int) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        max_concurrent: int,
+        *,
+        max_per_second: PerSecond | None = None,
+        retry: Retry | None = None,
+    ) -> None:
         self._ctx = ctx
-        self.max_concurrent: int = positive_int("max_concurrent", max_concurrent)
+        self._options = options_of(ctx, max_concurrent, max_per_second, retry)
+        self.max_concurrent: int = self._options.window
 
     @overload
     async def process_batch(self, items: Iterable[Item], fn: Callable[[Item], Awaitable[T]]) -> list[T]: ...
@@ -56,7 +72,7 @@ class BatchProcessor:
             OperationFailed: with the `index` of the item and the `cause`.
             InvalidInput: `fn` cannot be called.
         """
-        return values_of(await map_group("process_batch", self._ctx, items, fn, self.max_concurrent))
+        return values_of(await map_group("process_batch", self._ctx, items, fn, self._options))
 
     @overload
     async def process_batches(
@@ -84,18 +100,28 @@ class BatchProcessor:
             OperationFailed: with the `index` of the item among all items, and the `cause`.
             InvalidInput: `batch_size` is less than 1, or `pause` is negative.
         """
-        size, wait = positive_int("batch_size", batch_size), seconds("pause", pause, zero=True)
+        with terminal():
+            size, wait = positive_int("batch_size", batch_size), seconds("pause", pause, zero=True)
         waiting = list(items)
-        values: list[Any] = []
+        outcomes: list[Outcome[Any]] = []
         for start in range(0, len(waiting), size):
             if start:
                 await WorkflowTimer(self._ctx).sleep(wait, name="pause between batches")
             batch = waiting[start : start + size]
-            try:
-                values += values_of(await map_group("process_batches", self._ctx, batch, fn, self.max_concurrent))
-            except OperationFailed as error:
-                raise OperationFailed(start + error.index, error.cause) from error.cause
-        return values
+            group = await map_group(
+                "process_batches", self._ctx, batch, fn, self._options, pause_first=start > 0 and wait == 0
+            )
+            outcomes += [replace(outcome, index=start + outcome.index) for outcome in group.result()]
+            if group.decided is not None:
+                rest = range(len(outcomes), len(waiting))
+                outcomes += [Outcome(at, error=not_ended(), name=name_of(fn), item=waiting[at]) for at in rest]
+                failed, result = outcomes[start + group.decided.index], FanOutResult(tuple(outcomes))
+                raise failed.failure(partial(_itself, result)) from failed.error
+        return [outcome.value for outcome in outcomes]
+
+
+def _itself(result: FanOutResult[Any]) -> FanOutResult[Any]:
+    return result
 
 
 class WorkflowTimer:
@@ -125,6 +151,7 @@ class WorkflowTimer:
             InvalidInput: the duration is negative or no number.
             restate.TerminalError: the invocation was cancelled (409).
         """
-        length = seconds("duration", duration, zero=True)
+        with terminal():
+            length = seconds("duration", duration, zero=True)
         if length > 0:
             await self._ctx.sleep(timedelta(seconds=length), name)

@@ -40,20 +40,21 @@ class DurableFuture:
     (a cancellation, a sibling's failure) leaves it where it is, for the others.
 
     Args:
-        coroutine: the SDK's coroutine, not started.
+        begin: makes the SDK's coroutine, or gives it if it was made already; called at most once.
         wait: waits until a tree is resolved, in an operation or in the handler.
         send: takes the coroutine one step further.
     """
 
-    __slots__ = ("_coroutine", "_error", "_finished", "_send", "_tree", "_value", "_wait")
+    __slots__ = ("_begin", "_coroutine", "_error", "_finished", "_send", "_tree", "_value", "_wait")
 
     def __init__(
         self,
-        coroutine: Coroutine[Any, Any, Any],
+        begin: Callable[[], Coroutine[Any, Any, Any]],
         wait: Callable[[Tree], Generator[Any, Any, None]],
         send: Callable[[Coroutine[Any, Any, Any]], Any],
     ) -> None:
-        self._coroutine = coroutine
+        self._begin = begin
+        self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._wait = wait
         self._send = send
         self._tree: Tree | None = None
@@ -77,6 +78,8 @@ class DurableFuture:
 
     def _advance(self) -> Generator[Any, Any, None]:
         self._tree = None
+        if self._coroutine is None:
+            self._coroutine = self._begin()
         try:
             while True:
                 step = self._send(self._coroutine)

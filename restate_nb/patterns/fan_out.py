@@ -8,13 +8,14 @@ from typing import Any, TypeVar, overload
 
 from restate import Context
 
-from restate_nb.errors import InvalidInput
-from restate_nb.patterns.fibre import Group
+from restate_nb.limits import PerSecond
+from restate_nb.patterns.fibre import Group, name_of
+from restate_nb.patterns.misuse import TerminalInvalidInput, terminal
 from restate_nb.patterns.operations import Operation, close_unused, operations_of
-from restate_nb.patterns.outcome import FanOutResult, FanOutTuple, OperationFailed, Outcome
+from restate_nb.patterns.options import Options, options_of, retried
+from restate_nb.patterns.outcome import FanOutResult, FanOutTuple, Outcome
 from restate_nb.patterns.scheduler import scheduler_of
-from restate_nb.policy import DEFAULT_CONCURRENCY
-from restate_nb.validation import positive_int
+from restate_nb.policy import Retry
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -39,8 +40,11 @@ async def run_group(
     helper: str,
     ctx: Context,
     given: Iterable[object],
-    window: int | None,
+    options: Options,
     until: Callable[[Outcome[Any]], bool],
+    *,
+    items: list[Any] | None = None,
+    pause_first: bool = False,
 ) -> Group[Any]:
     """Check the arguments of a helper, run its operations, and return what became of them.
 
@@ -48,10 +52,17 @@ async def run_group(
         InvalidInput: an argument was refused.
         restate.TerminalError: the invocation was cancelled (409).
     """
-    scheduler = scheduler_of(ctx)
-    operations = operations_of(helper, ctx, given)
-    limit = positive_int("max_concurrent", DEFAULT_CONCURRENCY if window is None else window)
-    group: Group[Any] = Group(helper, operations, limit, until)
+    with terminal():
+        scheduler = scheduler_of(ctx)
+        operations = operations_of(helper, ctx, given)
+    group: Group[Any] = Group(
+        helper, operations, options.window, until, items=items, pause=options.pause, pause_first=pause_first
+    )
+    if options.retry is not None:
+        group.names = dict(enumerate(map(name_of, operations)))
+        group.operations = [
+            retried(ctx, scheduler, each, options.retry, group.names[index]) for index, each in enumerate(operations)
+        ]
     try:
         await scheduler.run(group)
     finally:
@@ -66,17 +77,27 @@ def values_of(group: Group[Any]) -> list[Any]:
         OperationFailed: there was one.
     """
     if group.decided is not None and group.decided.error is not None:
-        raise OperationFailed(group.decided.index, group.decided.error) from group.decided.error
+        raise group.decided.failure(group.result) from group.decided.error
     return [outcome.value for outcome in group.outcomes if outcome is not None]
 
 
 @overload
 async def fan_out(
-    ctx: Context, operations: tuple[Operation[A], Operation[B]], *, max_concurrent: int | None = None
+    ctx: Context,
+    operations: tuple[Operation[A], Operation[B]],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> FanOutTuple[A, B]: ...
 @overload
 async def fan_out(
-    ctx: Context, operations: tuple[Operation[A], Operation[B], Operation[C]], *, max_concurrent: int | None = None
+    ctx: Context,
+    operations: tuple[Operation[A], Operation[B], Operation[C]],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> FanOutTuple[A, B, C]: ...
 @overload
 async def fan_out(
@@ -84,6 +105,8 @@ async def fan_out(
     operations: tuple[Operation[A], Operation[B], Operation[C], Operation[D]],
     *,
     max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> FanOutTuple[A, B, C, D]: ...
 @overload
 async def fan_out(
@@ -91,17 +114,34 @@ async def fan_out(
     operations: tuple[Operation[A], Operation[B], Operation[C], Operation[D], Operation[E]],
     *,
     max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> FanOutTuple[A, B, C, D, E]: ...
 @overload
 async def fan_out(
-    ctx: Context, operations: Iterable[Operation[T]], *, max_concurrent: int | None = None
+    ctx: Context,
+    operations: Iterable[Operation[T]],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> FanOutResult[T]: ...
 @overload
 async def fan_out(
-    ctx: Context, operations: Iterable[Callable[[], T]], *, max_concurrent: int | None = None
+    ctx: Context,
+    operations: Iterable[Callable[[], T]],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> FanOutResult[T]: ...
 async def fan_out(
-    ctx: Context, operations: Iterable[object], *, max_concurrent: int | None = None
+    ctx: Context,
+    operations: Iterable[object],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> FanOutResult[Any]:
     """Run operations side by side and collect what became of each: successes and failures.
 
@@ -115,6 +155,9 @@ async def fan_out(
         operations: what to run. A tuple of up to five keeps the type of each.
         max_concurrent: how many run at once, 50 unless told otherwise. Operations that wait for one another need as
             many as there are.
+        max_per_second: how many begin a second, or `(count, seconds)`: a durable pause lies between two beginnings.
+        retry: when an operation that raised is tried again, from its beginning, after a durable pause. A TerminalError
+            is only if `retry_on` names it.
 
     Returns:
         One outcome an operation, in input order.
@@ -129,18 +172,29 @@ async def fan_out(
         ...     result = await fan_out(ctx, [partial(ctx.service_call, get_stock, sku) for sku in skus])
         ...     return result.results
     """
-    group = await run_group("fan_out", ctx, operations, max_concurrent, never)
+    options = options_of(ctx, max_concurrent, max_per_second, retry)
+    group = await run_group("fan_out", ctx, operations, options, never)
     made = FanOutTuple if isinstance(operations, tuple) else FanOutResult
     return made(tuple(outcome for outcome in group.outcomes if outcome is not None))
 
 
 @overload
 async def fan_out_fail(  # type: ignore[overload-overlap]  # tuples come before other iterables
-    ctx: Context, operations: tuple[Operation[A], Operation[B]], *, max_concurrent: int | None = None
+    ctx: Context,
+    operations: tuple[Operation[A], Operation[B]],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> tuple[A, B]: ...
 @overload
 async def fan_out_fail(  # type: ignore[overload-overlap]  # tuples come before other iterables
-    ctx: Context, operations: tuple[Operation[A], Operation[B], Operation[C]], *, max_concurrent: int | None = None
+    ctx: Context,
+    operations: tuple[Operation[A], Operation[B], Operation[C]],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> tuple[A, B, C]: ...
 @overload
 async def fan_out_fail(  # type: ignore[overload-overlap]  # tuples come before other iterables
@@ -148,6 +202,8 @@ async def fan_out_fail(  # type: ignore[overload-overlap]  # tuples come before 
     operations: tuple[Operation[A], Operation[B], Operation[C], Operation[D]],
     *,
     max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> tuple[A, B, C, D]: ...
 @overload
 async def fan_out_fail(  # type: ignore[overload-overlap]  # tuples come before other iterables
@@ -155,16 +211,35 @@ async def fan_out_fail(  # type: ignore[overload-overlap]  # tuples come before 
     operations: tuple[Operation[A], Operation[B], Operation[C], Operation[D], Operation[E]],
     *,
     max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> tuple[A, B, C, D, E]: ...
 @overload
 async def fan_out_fail(
-    ctx: Context, operations: Iterable[Operation[T]], *, max_concurrent: int | None = None
+    ctx: Context,
+    operations: Iterable[Operation[T]],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> list[T]: ...
 @overload
 async def fan_out_fail(
-    ctx: Context, operations: Iterable[Callable[[], T]], *, max_concurrent: int | None = None
+    ctx: Context,
+    operations: Iterable[Callable[[], T]],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> list[T]: ...
-async def fan_out_fail(ctx: Context, operations: Iterable[object], *, max_concurrent: int | None = None) -> Any:
+async def fan_out_fail(
+    ctx: Context,
+    operations: Iterable[object],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
+) -> Any:
     """Run operations side by side; the first that fails (in journal order) ends them all.
 
     The others are stopped: what has not started never does, and those that run get a TerminalError (409) where they
@@ -175,6 +250,8 @@ async def fan_out_fail(ctx: Context, operations: Iterable[object], *, max_concur
         ctx: the handler's context.
         operations: as for `fan_out`.
         max_concurrent: how many run at once, 50 unless told otherwise.
+        max_per_second: as for `fan_out`.
+        retry: as for `fan_out`.
 
     Returns:
         The values in input order; a tuple when `operations` is one.
@@ -190,20 +267,39 @@ async def fan_out_fail(ctx: Context, operations: Iterable[object], *, max_concur
         ...     stocked, paid = await fan_out_fail(ctx, checks)
         ...     return stocked and paid
     """
-    values = values_of(await run_group("fan_out_fail", ctx, operations, max_concurrent, failure))
+    options = options_of(ctx, max_concurrent, max_per_second, retry)
+    values = values_of(await run_group("fan_out_fail", ctx, operations, options, failure))
     return tuple(values) if isinstance(operations, tuple) else values
 
 
 @overload
 async def map_concurrent(
-    ctx: Context, items: Iterable[Item], fn: Callable[[Item], Awaitable[T]], *, max_concurrent: int | None = None
+    ctx: Context,
+    items: Iterable[Item],
+    fn: Callable[[Item], Awaitable[T]],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> list[T]: ...
 @overload
 async def map_concurrent(
-    ctx: Context, items: Iterable[Item], fn: Callable[[Item], T], *, max_concurrent: int | None = None
+    ctx: Context,
+    items: Iterable[Item],
+    fn: Callable[[Item], T],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> list[T]: ...
 async def map_concurrent(
-    ctx: Context, items: Iterable[Item], fn: Callable[[Item], object], *, max_concurrent: int | None = None
+    ctx: Context,
+    items: Iterable[Item],
+    fn: Callable[[Item], object],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
 ) -> list[Any]:
     """Apply `fn` to every item, side by side; the first failure ends them all, as in `fan_out_fail`.
 
@@ -214,6 +310,8 @@ async def map_concurrent(
         items: what to apply it to; read at once.
         fn: takes one item; an `async def` with durable steps, or a function that returns a durable future or a value.
         max_concurrent: how many run at once, 50 unless told otherwise.
+        max_per_second: as for `fan_out`.
+        retry: as for `fan_out`.
 
     Returns:
         The values in the items' order.
@@ -226,11 +324,18 @@ async def map_concurrent(
         >>> async def handler(ctx: Context, urls: list[str]) -> list[str]:
         ...     return await map_concurrent(ctx, urls, lambda url: ctx.run_typed("resize", resize, url=url))
     """
-    return values_of(await map_group("map_concurrent", ctx, items, fn, max_concurrent))
+    options = options_of(ctx, max_concurrent, max_per_second, retry)
+    return values_of(await map_group("map_concurrent", ctx, items, fn, options))
 
 
 async def map_group(
-    helper: str, ctx: Context, items: Iterable[Item], fn: Callable[[Item], object], window: int | None
+    helper: str,
+    ctx: Context,
+    items: Iterable[Item],
+    fn: Callable[[Item], object],
+    options: Options,
+    *,
+    pause_first: bool = False,
 ) -> Group[Any]:
     """Run `fn` over `items` until the first failure.
 
@@ -238,5 +343,9 @@ async def map_group(
         InvalidInput: `fn` cannot be called.
     """
     if not callable(fn):
-        raise InvalidInput(f"{helper} takes a function of one item, such as lambda item: fetch(ctx, item), not {fn!r}.")
-    return await run_group(helper, ctx, [partial(fn, item) for item in items], window, failure)
+        raise TerminalInvalidInput(
+            f"{helper} takes a function of one item, such as lambda item: fetch(ctx, item), not {fn!r}."
+        )
+    given = list(items)
+    operations = [partial(fn, item) for item in given]
+    return await run_group(helper, ctx, operations, options, failure, items=given, pause_first=pause_first)

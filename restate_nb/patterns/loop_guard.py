@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from restate_nb.errors import NotDurable
+from restate_nb.patterns.misuse import TerminalNotDurable
 from restate_nb.patterns.sdk import is_sdk_coroutine
 
 _ADVICE = """
@@ -34,12 +34,12 @@ _REFUSED = {
 }
 
 
-def not_durable(who: str, what: str) -> NotDurable:
+def not_durable(who: str, what: str) -> TerminalNotDurable:
     """The error for an operation that waits for something Restate does not record."""
-    return NotDurable(f"{who} {what}.{_ADVICE}")
+    return TerminalNotDurable(f"{who} {what}.{_ADVICE}")
 
 
-def refusal(who: str, step: object) -> NotDurable:
+def refusal(who: str, step: object) -> TerminalNotDurable:
     """The error for an operation that came to rest at something that nobody here can wake."""
     if asyncio.isfuture(step):
         step._asyncio_future_blocking = False  # it was yielded to nobody; others may still await it

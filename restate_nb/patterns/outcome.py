@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Generic, TypeVar, TypeVarTuple, overload
 
@@ -16,23 +16,59 @@ T_co = TypeVar("T_co", covariant=True)
 Ts = TypeVarTuple("Ts")
 
 
+_LONGEST_ITEM = 80
+
+
+def described(index: int, name: str, item: object) -> str:
+    """An operation, for people: its index, its function, and what it is applied to."""
+    if item is None:
+        return f"operation {index} ({name})" if name else f"operation {index}"
+    try:
+        text = repr(item)
+    except Exception:  # the item's own code
+        text = f"a {type(item).__name__}"
+    text = text if len(text) <= _LONGEST_ITEM else f"{text[:_LONGEST_ITEM]}..."
+    return f"operation {index} ({name}, {text})" if name else f"operation {index} ({text})"
+
+
 class OperationFailed(RestateNbError, TerminalError):
     """An operation ended in a TerminalError.
 
-    Raised by `fan_out_fail`, `map_concurrent`, `BatchProcessor`, `parallel_invoke`, `race`, `first_completed` and
-    `FanOutResult.raise_if_failed`. It is a TerminalError itself, so a handler that lets it pass fails with the cause's
-    status code; catch it to compensate.
+    Raised by `fan_out_fail`, `map_concurrent`, `BatchProcessor`, `parallel_invoke`, `race`, `first_completed`, `group`
+    and `FanOutResult.raise_if_failed`. It is a TerminalError itself, so a handler that lets it pass fails with the
+    cause's status code; catch it to compensate.
 
     Attributes:
         index: which operation, counted from 0 in the order they were given.
         cause: the TerminalError that it ended in.
+        name: the name of its function; empty for a lambda.
+        item: what it was applied to, where that is known; None otherwise.
     """
 
-    def __init__(self, index: int, cause: TerminalError) -> None:
-        super().__init__(f"operation {index} failed: {cause.message}", cause.status_code, cause.metadata)
+    def __init__(
+        self,
+        index: int,
+        cause: TerminalError,
+        *,
+        name: str = "",
+        item: object = None,
+        outcomes: Callable[[], FanOutResult[Any]] | None = None,
+    ) -> None:
+        message = f"{described(index, name, item)} failed: {cause.message}"
+        super().__init__(message, cause.status_code, cause.metadata)
         self.index = index
         self.cause = cause
+        self.name = name
+        self.item = item
+        self._outcomes = outcomes
         self.__cause__ = cause
+
+    @property
+    def result(self) -> FanOutResult[Any]:
+        """What became of all operations: those that had ended have their values, and the others the reason."""
+        if self._outcomes is not None:
+            return self._outcomes()
+        return FanOutResult((Outcome(self.index, error=self.cause, name=self.name, item=self.item),))
 
 
 class OperationTimeout(RestateNbError, TerminalError, TimeoutError):
@@ -54,16 +90,25 @@ class Outcome(Generic[T]):
         index: its place among the operations, from 0.
         value: what it returned; None when it failed.
         error: the TerminalError that it ended in; None when it succeeded.
+        name: of one that failed, the name of its function; empty for a lambda.
+        item: of one that failed, what it was applied to, where that is known.
     """
 
     index: int
     value: T | None = None
     error: TerminalError | None = None
+    name: str = field(default="", compare=False, repr=False)
+    item: Any = field(default=None, compare=False, repr=False)
 
     @property
     def ok(self) -> bool:
         """Whether the operation succeeded."""
         return self.error is None
+
+    def failure(self, outcomes: Callable[[], FanOutResult[Any]] | None = None) -> OperationFailed:
+        """The error to raise for an operation that failed; `outcomes` gives those of all."""
+        assert self.error is not None
+        return OperationFailed(self.index, self.error, name=self.name, item=self.item, outcomes=outcomes)
 
     def unwrap(self) -> T:
         """The value.
@@ -72,7 +117,7 @@ class Outcome(Generic[T]):
             OperationFailed: the operation failed.
         """
         if self.error is not None:
-            raise OperationFailed(self.index, self.error) from self.error
+            raise self.failure() from self.error
         return self.value  # type: ignore[return-value]  # T may itself include None
 
 
@@ -120,6 +165,7 @@ class FanOutResult(Generic[T]):
         Raises:
             OperationFailed: an operation failed.
         """
+        self.raise_if_failed()
         return [outcome.unwrap() for outcome in self.outcomes]
 
     def raise_if_failed(self) -> None:
@@ -128,8 +174,9 @@ class FanOutResult(Generic[T]):
         Raises:
             OperationFailed: of the first that failed, in input order.
         """
-        for outcome in self.outcomes:
-            outcome.unwrap()
+        failed = next((outcome for outcome in self.outcomes if outcome.error is not None), None)
+        if failed is not None:
+            raise failed.failure(lambda: self) from failed.error
 
     def __iter__(self) -> Iterator[Outcome[T]]:
         return iter(self.outcomes)
@@ -146,7 +193,7 @@ class FanOutResult(Generic[T]):
 
     def __repr__(self) -> str:
         text = f"{self.success:,} ok, {self.failed:,} failed"
-        first = next((OperationFailed(o.index, o.error) for o in self.outcomes if o.error is not None), None)
+        first = next((outcome.failure() for outcome in self.outcomes if not outcome.ok), None)
         if first is not None:
             text += f"; first: {first}"
         return f"{type(self).__name__}({text})"
@@ -174,4 +221,5 @@ class FanOutTuple(FanOutResult[Any], Generic[*Ts]):
         Raises:
             OperationFailed: an operation failed.
         """
+        self.raise_if_failed()
         return tuple(outcome.unwrap() for outcome in self.outcomes)

@@ -8,9 +8,10 @@ from typing import Any, Protocol, TypeVar, overload
 
 from restate import Context
 
-from restate_nb.errors import InvalidInput
 from restate_nb.patterns.clients import KeyedClient
 from restate_nb.patterns.fan_out import failure, run_group, values_of
+from restate_nb.patterns.misuse import TerminalInvalidInput
+from restate_nb.patterns.options import options_of
 
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
@@ -94,17 +95,18 @@ async def parallel_invoke(
         ...     return await parallel_invoke(ctx, (stats, unread), (user, user))
     """
     if len(clients) != len(inputs):
-        raise InvalidInput(
+        raise TerminalInvalidInput(
             f"parallel_invoke takes one input for each client, but got {len(clients)} clients and {len(inputs)} inputs."
         )
     for index, client in enumerate(clients):
         if not _can_be_called(client):
-            raise InvalidInput(
+            raise TerminalInvalidInput(
                 f"Client {index} of parallel_invoke is {client!r}. Pass a ServiceClient, or the client of one key: "
                 'ObjectClient("Inbox", "Get").at(key).'
             )
     calls = [partial(client.call, ctx, given) for client, given in zip(clients, inputs, strict=True)]
-    values = values_of(await run_group("parallel_invoke", ctx, calls, max_concurrent, failure))
+    options = options_of(ctx, max_concurrent)
+    values = values_of(await run_group("parallel_invoke", ctx, calls, options, failure, items=list(inputs)))
     return tuple(values) if isinstance(clients, tuple) else values
 
 

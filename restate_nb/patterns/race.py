@@ -8,11 +8,12 @@ from typing import Any, TypeVar, overload
 
 from restate import Context
 
-from restate_nb.errors import InvalidInput
 from restate_nb.limits import Seconds
 from restate_nb.patterns.fan_out import run_group
 from restate_nb.patterns.fibre import Group
+from restate_nb.patterns.misuse import TerminalInvalidInput, terminal
 from restate_nb.patterns.operations import Operation
+from restate_nb.patterns.options import Options
 from restate_nb.patterns.outcome import OperationTimeout, Outcome
 from restate_nb.validation import seconds
 
@@ -48,7 +49,7 @@ async def race(ctx: Context, operations: Iterable[object]) -> Any:
     """
     group = await _all_at_once("race", ctx, operations, _any)
     assert group.decided is not None
-    return group.decided.unwrap()
+    return _value_of(group, group.decided)
 
 
 @overload
@@ -75,7 +76,7 @@ async def first_completed(ctx: Context, operations: Iterable[object]) -> Any:
     group = await _all_at_once("first_completed", ctx, operations, _success)
     outcome = group.decided or group.outcomes[0]
     assert outcome is not None
-    return outcome.unwrap()
+    return _value_of(group, outcome)
 
 
 @overload
@@ -100,7 +101,8 @@ async def with_timeout(ctx: Context, operation: object, timeout: Seconds) -> Any
         ...     name, approved = ctx.awakeable(type_hint=str)
         ...     return await with_timeout(ctx, approved, timedelta(days=1))
     """
-    limit = seconds("timeout", timeout)
+    with terminal():
+        limit = seconds("timeout", timeout)
     operations = [operation, lambda: ctx.sleep(timedelta(seconds=limit), "timeout")]
     group = await _all_at_once("with_timeout", ctx, operations, _any)
     assert group.decided is not None
@@ -111,10 +113,16 @@ async def with_timeout(ctx: Context, operation: object, timeout: Seconds) -> Any
     return group.decided.value
 
 
+def _value_of(group: Group[Any], outcome: Outcome[Any]) -> Any:
+    if outcome.error is not None:
+        raise outcome.failure(group.result) from outcome.error
+    return outcome.value
+
+
 async def _all_at_once(
     helper: str, ctx: Context, operations: Iterable[object], until: Callable[[Outcome[Any]], bool]
 ) -> Group[Any]:
     given = list(operations) if isinstance(operations, Iterable) else operations
     if not given:
-        raise InvalidInput(f"{helper} needs at least one operation.")
-    return await run_group(helper, ctx, given, len(given), until)
+        raise TerminalInvalidInput(f"{helper} needs at least one operation.")
+    return await run_group(helper, ctx, given, Options(len(given)), until)

@@ -14,6 +14,7 @@ Five private things give that place, and nothing of them is patched on a class:
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,8 @@ from typing import Any, TypeGuard
 
 from restate.exceptions import SdkInternalBaseException, TerminalError
 
-from restate_nb.errors import InvalidInput, UnsupportedSdk
+from restate_nb.errors import UnsupportedSdk
+from restate_nb.patterns.misuse import TerminalInvalidInput
 
 SUPPORTED = ">=1.1,<1.4"
 """The versions of restate-sdk whose private surface this module knows; the stress test ran on both ends."""
@@ -59,6 +61,7 @@ try:
         ServerCallDurableFuture,
         ServerDurableFuture,
         ServerInvocationContext,
+        restate_context_is_replaying,
         update_restate_context_is_replaying,
     )
     from restate.vm import (
@@ -82,6 +85,8 @@ try:
 
     for _owner, _name in (
         (ServerInvocationContext, "create_poll_or_cancel_coroutine"),
+        (ServerInvocationContext, "create_future"),
+        (ServerInvocationContext, "create_sleep_future"),
         (ServerInvocationContext, "create_call_future"),
         (ServerInvocationContext, "create_run_coroutine"),
         (VMWrapper, "is_completed"),
@@ -122,6 +127,7 @@ __all__ = [
     "Tree",
     "VMException",
     "Wiring",
+    "adopt_future",
     "check_version",
     "context_of",
     "first_of",
@@ -216,6 +222,16 @@ def running_context(context: ServerInvocationContext) -> Iterator[None]:
         _server_context._restate_context_var.reset(token)
 
 
+def adopt_future(
+    future: ServerDurableFuture[Any], adopt: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
+) -> None:
+    """Let a durable future that nobody has awaited be fetched without an asyncio task, by what `adopt` makes."""
+    future.future = adopt(future.future.async_def)
+
+
+_MAKERS = ("create_future", "create_sleep_future", "create_call_future")
+
+
 class Wiring:
     """One invocation's context, as the scheduler sees it."""
 
@@ -223,7 +239,7 @@ class Wiring:
 
     def __init__(self, context: object) -> None:
         if not isinstance(context, ServerInvocationContext):
-            raise InvalidInput(
+            raise TerminalInvalidInput(
                 "ctx must be the context that Restate passed to your handler (or restate_nb.testing.mock_context()), "
                 f"not {context!r}."
             )
@@ -238,7 +254,7 @@ class Wiring:
         """
         running = _server_context._restate_context_var.get(None)
         if self.finished() or (running is not None and running is not self.context):
-            raise InvalidInput(
+            raise TerminalInvalidInput(
                 "ctx belongs to another invocation than the handler that runs. Pass on the ctx that this handler was "
                 "given; never keep one in a global variable or on an object."
             )
@@ -251,25 +267,37 @@ class Wiring:
             restate.SdkInternalBaseException: the attempt ends here.
         """
         # Steps were taken in the operations' own contextvars; the SDK's log filter reads the driver's.
-        update_restate_context_is_replaying(self.context.vm)
+        self.update_replaying()
         await type(self.context).create_poll_or_cancel_coroutine(self.context, tree)
 
-    def shadow(self, wait: Callable[[Tree], Coroutine[Any, Any, None]], called: Callable[[Any], None]) -> None:
-        """Route this context's waits to `wait`, and tell `called` of each call that is made."""
-        make = type(self.context).create_call_future
+    def shadow(self, wait: Callable[[Tree], Coroutine[Any, Any, None]], made: Callable[[Any], None]) -> None:
+        """Route this context's waits to `wait`, and tell `made` of each durable future that is made."""
 
-        def create_call_future(*args: Any, **kwargs: Any) -> Any:
-            future = make(self.context, *args, **kwargs)
-            called(future)
-            return future
+        def making(make: Callable[..., Any]) -> Callable[..., Any]:
+            def create(*args: Any, **kwargs: Any) -> Any:
+                future = make(self.context, *args, **kwargs)
+                made(future)
+                return future
+
+            return create
 
         vars(self.context)["create_poll_or_cancel_coroutine"] = wait
-        vars(self.context)["create_call_future"] = create_call_future
+        for name in _MAKERS:
+            vars(self.context)[name] = making(getattr(type(self.context), name))
 
     def unshadow(self) -> None:
         """Give the context back as it was."""
-        vars(self.context).pop("create_poll_or_cancel_coroutine", None)
-        vars(self.context).pop("create_call_future", None)
+        for name in ("create_poll_or_cancel_coroutine", *_MAKERS):
+            vars(self.context).pop(name, None)
+
+    def update_replaying(self) -> None:
+        """Tell the SDK's log filter, in the context variables of who calls, whether the journal is still replayed."""
+        update_restate_context_is_replaying(self.context.vm)
+
+    def tell_whether_replaying(self, variables: contextvars.Context) -> None:
+        """Tell it in an operation's context variables, which were right when it took its last step."""
+        if variables.get(restate_context_is_replaying) and not self.context.vm.is_replaying():
+            variables.run(restate_context_is_replaying.set, False)
 
     def finished(self) -> bool:
         """Whether the attempt is over."""

@@ -18,15 +18,18 @@ from restate.serde import BytesSerde
 
 from restate_nb.engine import output, seeds
 from restate_nb.engine.function import Function, Passing, is_async, name_of
+from restate_nb.engine.keeping import Keeper
 from restate_nb.engine.record import CANCELLED, ERROR, OK, Attempt, is_unkept
 from restate_nb.errors import InvalidInput, JournalMismatch
 from restate_nb.patterns.outcome import OperationFailed
+from restate_nb.patterns.scheduler import scheduler_of
 from restate_nb.patterns.sdk import Tap, VMException, is_of_the_attempt
 from restate_nb.policy import NO_RETRY, Retry
 from restate_nb.service.durable_context import describe_safely, guard_context
 from restate_nb.service.steps_in_flight import StepsInFlight
 from restate_nb.service.wire import JSON_VERSION
 from restate_nb.values.classes import Classes
+from restate_nb.values.parts import is_joined
 from restate_nb.values.structure import classes_of, parameter_annotations
 
 DURABLE_HANDLER: Final = "durable"
@@ -101,6 +104,7 @@ class _Known:
     retry: Retry
     context: contextvars.Context
     classes: Classes
+    keeper: Keeper | None
 
 
 class DurableFunctions:
@@ -113,7 +117,12 @@ class DurableFunctions:
         self._steps: dict[str, StepsInFlight] = {}  # by invocation
 
     def provide(
-        self, key: str, fn: Callable[..., Any], retry: Retry = NO_RETRY, classes: Classes | None = None
+        self,
+        key: str,
+        fn: Callable[..., Any],
+        retry: Retry = NO_RETRY,
+        classes: Classes | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         """Set the function of that key; what it prints is printed in the context of the caller.
 
@@ -122,10 +131,11 @@ class DurableFunctions:
             fn: the function.
             retry: when it is run again after an error.
             classes: those that its items and values may be of; those that it names by default.
+            keeper: stores values that are too large for a journal; None where there are none.
         """
         if classes is None:
             classes = classes_of(fn, parameter_annotations(fn))
-        self._functions[key] = _Known(fn, retry, contextvars.copy_context(), classes)
+        self._functions[key] = _Known(fn, retry, contextvars.copy_context(), classes, keeper)
 
     def forget(self, key: str, fn: Callable[..., Any] | None = None) -> None:
         """Remove the function of that key; with `fn`, only if it is that one."""
@@ -179,7 +189,7 @@ class DurableFunctions:
         steps = self._steps.setdefault(invocation, StepsInFlight())
         tap = guard_context(ctx, steps, steps.begin_attempt())
         try:
-            recorded = await self._run(ctx, tap, request, function, known.retry)
+            recorded = await self._run(ctx, tap, request, function, known)
         except BaseException:
             steps.end_attempt(functools.partial(self._close_steps, invocation))  # the next attempt finds them
             raise
@@ -195,9 +205,12 @@ class DurableFunctions:
         if steps is not None:
             steps.close()
 
-    async def _run(self, ctx: Context, tap: Tap, request: DurableRequest, function: Function, retry: Retry) -> bytes:
+    async def _run(self, ctx: Context, tap: Tap, request: DurableRequest, function: Function, known: _Known) -> bytes:
         try:
-            attempt = await self._attempt(ctx, tap, request, function, retry)
+            attempt = await self._attempt(ctx, tap, request, function, known.retry)
+            if known.keeper is not None and is_joined(attempt.value):
+                (reference,) = await known.keeper.keep([bytes(attempt.value)])
+                attempt = msgspec.structs.replace(attempt, value=msgspec.Raw(reference))
             return await tap.record(OUTCOME_STEP, msgspec.json.encode(attempt))
         except (VMException, JournalMismatch, SdkInternalBaseException) as error:
             if _MISMATCH in f"{error} {error.__cause__}":
@@ -210,20 +223,19 @@ class DurableFunctions:
         """Call the function, and return its value or its exception as an attempt."""
         invocation = ctx.request().id
         number = self._failed.get(invocation, 0) + 1
+        scheduler_of(ctx).is_final = lambda error: _is_outcome(error) and _wait(retry, number, error) is None
         started, clock = time.time(), time.perf_counter()
         try:
             value = await function.caller()(bytes(request.item))
             raw = msgspec.Raw(function.encode(value))
             return Attempt(request.position, number, OK, started, time.perf_counter() - clock, raw)
-        except (VMException, JournalMismatch):
-            raise
         except BaseException as error:
-            if is_of_the_attempt(error):
+            if not _is_outcome(error):
                 raise
             failure, status = describe_safely(error), ERROR
             if tap.cancelled and _is_cancellation(error):
                 status = CANCELLED
-            elif not is_unkept(failure) and (wait := _wait(retry, number, error)) is not None:
+            elif (wait := _wait(retry, number, error)) is not None:
                 self._failed[invocation] = number
                 again = f"{failure.type}: {failure.message}"
                 raise RetryableError(again, retry_after=timedelta(seconds=wait)) from None
@@ -247,8 +259,16 @@ def _is_cancellation(error: BaseException) -> bool:
     return isinstance(error, TerminalError) and error.status_code == _CANCELLED_CODE and error.message == "cancelled"
 
 
+def _is_outcome(error: BaseException) -> bool:
+    """Whether an exception is the function's own, and not what ends an attempt."""
+    return not (is_of_the_attempt(error) or isinstance(error, (VMException, JournalMismatch)))
+
+
 def _wait(retry: Retry, number: int, error: BaseException) -> float | None:
-    return retry.delay_after(number, error) if isinstance(error, Exception) else None
+    """The seconds after which the function is tried again; None if the error is its outcome."""
+    if not isinstance(error, Exception) or retry.max_attempts == 1 or is_unkept(describe_safely(error)):
+        return None
+    return retry.delay_after(number, error)
 
 
 def add_durable_handler(service: Service, functions: DurableFunctions) -> None:

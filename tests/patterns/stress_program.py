@@ -6,6 +6,7 @@ A program is JSON: a helper, a window, and operations, each a list of steps. `ex
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter
@@ -15,7 +16,17 @@ from typing import Any
 import restate
 from restate import RunOptions, TerminalError
 
-from restate_nb.patterns import OperationFailed, fan_out, fan_out_fail, map_concurrent, race, with_timeout
+from restate_nb.patterns import (
+    FanOutResult,
+    OperationFailed,
+    OperationGroup,
+    fan_out,
+    fan_out_fail,
+    group,
+    map_concurrent,
+    race,
+    with_timeout,
+)
 
 echo_service = restate.Service("StressEcho")
 program_service = restate.Workflow("StressProgram")
@@ -36,6 +47,10 @@ STEPS = (
     "race",
     "yield",
 )
+
+
+COLLECTING = ("fan_out", "collecting group")
+"""Helpers that bring every outcome, whatever fails."""
 
 
 @echo_service.handler()
@@ -59,7 +74,7 @@ def make_program(seed: int, *, crash: bool = True) -> dict[str, Any]:
 
 def _plan(rng: random.Random, depth: int, crash: bool) -> dict[str, Any]:
     count = rng.randint(1, 30 if depth == 0 else 4)
-    helper = rng.choice(("fan_out", "fan_out", "map_concurrent", "fan_out_fail"))
+    helper = rng.choice(("fan_out", "fan_out", "map_concurrent", "fan_out_fail", "group", "collecting group"))
     operations = [_operation(rng, depth, crash) for _ in range(count)]
     return {"helper": helper, "window": rng.choice((None, *range(1, count + 2))), "operations": operations}
 
@@ -91,7 +106,7 @@ def _numbers(rng: random.Random) -> tuple[int, int]:
 
 def expected(plan: dict[str, Any]) -> Any:
     outcomes = [_expected_operation(steps) for steps in plan["operations"]]
-    if plan["helper"] != "fan_out" and any(isinstance(o, str) for o in outcomes):
+    if plan["helper"] not in COLLECTING and any(isinstance(o, str) for o in outcomes):
         return "failed"
     return outcomes
 
@@ -131,15 +146,41 @@ async def interpret(ctx: Any, plan: dict[str, Any], path: str) -> Any:
         return values
 
     window, indexes = plan["window"], range(len(plan["operations"]))
-    if plan["helper"] == "fan_out":
-        result = await fan_out(ctx, [lambda i=i: operation(i) for i in indexes], max_concurrent=window)
+    if plan["helper"] in COLLECTING:
+        if plan["helper"] == "fan_out":
+            result = await fan_out(ctx, [lambda i=i: operation(i) for i in indexes], max_concurrent=window)
+        else:
+            result = await _grouped(
+                ctx, operation, len(indexes), path, group(ctx, max_concurrent=window, fail_fast=False)
+            )
         return [outcome.value if outcome.error is None else outcome.error.message for outcome in result]
     try:
+        if plan["helper"] == "group":
+            return (await _grouped(ctx, operation, len(indexes), path, group(ctx, max_concurrent=window))).values()
         if plan["helper"] == "map_concurrent":
             return await map_concurrent(ctx, indexes, operation, max_concurrent=window)
         return await fan_out_fail(ctx, [lambda i=i: operation(i) for i in indexes], max_concurrent=window)
     except OperationFailed:
         return "failed"
+
+
+async def _grouped(ctx: Any, operation: Any, count: int, path: str, g: OperationGroup) -> FanOutResult[Any]:
+    """Start some, take steps in the block, start the others while the first ones end, and await one of them."""
+    async with g:
+        for index in range(count // 2):
+            g.start(operation, index)
+        await ctx.run_typed(f"{path}block", lambda: 1, RunOptions(type_hint=int))
+        following = count // 2
+        while following < count:
+            g.start(operation, following)
+            following += 1
+            if following % 3 == 0:
+                await ctx.sleep(timedelta(milliseconds=1))
+        ended = [handle.index async for handle in g.as_completed()]
+        assert sorted(ended) == list(range(count))
+        with contextlib.suppress(OperationFailed):
+            await g.handles[-1]
+    return g.results()
 
 
 def _leaf(ctx: Any, kind: str, value: int, ms: int, path: str) -> Any:

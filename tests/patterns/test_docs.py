@@ -48,7 +48,7 @@ def test_functions_that_run_operations_have_an_example() -> None:
         found = getattr(restate_nb.patterns, name)
         if not isinstance(found, type) or not issubclass(found, BaseException):
             has = ">>>" in (found.__doc__ or "")
-            assert has or name in {"FanOutTuple", "Outcome"}, name
+            assert has or name in {"Compensation", "FanOutTuple", "Handle", "OperationGroup", "Outcome"}, name
 
 
 @pytest.mark.parametrize("name", ["restate_nb.patterns", "restate_nb.testing"])

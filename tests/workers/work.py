@@ -38,3 +38,11 @@ def once(path: str) -> str:
 def unkeepable(path: str, number: int) -> object:
     double(path, number)
     return object() if number else 0
+
+
+def large(number: int) -> bytes:
+    return bytes([number]) * 100_000
+
+
+def length(item: bytes) -> int:
+    return len(item)
