@@ -144,7 +144,7 @@ def test_a_frame_that_is_hard_comes_back(name: str) -> None:
             assert same(decode(encode(held, classes), classes), held)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Fit:
     table: pd.DataFrame
     score: float
@@ -290,3 +290,24 @@ def test_dates_of_python_and_times_of_every_unit_stay_what_they_are() -> None:
     frame["date"] = np.array([dt.date(2026, 1, 1), None], dtype=object)
     for classes in in_both_ways():
         assert same_frames(decode(encode(frame, classes), classes), frame)
+
+
+def test_classes_of_objects_in_cells_are_known_where_a_frame_is_an_item() -> None:
+    fit = Fit(TEN, 1.5)
+    cells = np.empty((1, 2), dtype=object)
+    cells[:] = [[fit, None]]
+    held = [
+        pd.DataFrame({"a": [1], "fit": [fit]}),
+        pd.Series([fit, 1]),
+        pd.Series([1], index=pd.Index([fit], dtype=object)),
+        pd.DataFrame({"a": [1]}, index=pd.Index([(1, fit)], tupleize_cols=False)),
+        cells,
+        {"deep": [pd.Series([[fit]])]},
+    ]
+    for value in held:
+        classes = Classes()
+        with pytest.raises(NotEncodable, match="does not name the class Fit"):
+            encode(value, classes)
+        classes.add_of(value)
+        raw = encode(value, classes)
+        assert type(decode(raw, classes)) is type(value) and list(classes) == [Fit]
