@@ -141,6 +141,7 @@ class LocalStore(Store):
             writer.leave()
         while True:
             try:
+                _empty(path)
                 shutil.rmtree(path)
             except FileNotFoundError:  # of the directory, or of a file that somebody else deletes at the same time
                 if not os.path.lexists(path):
@@ -349,6 +350,19 @@ def _sync_directory(path: Path) -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:  # a file system that has nothing of the kind
             raise
+
+
+def _empty(folder: Path) -> None:
+    """Give back what the files of a folder take: another process may have them open, as a worker has for long. One that
+    has another name, too, in a backup of hard links, stays as it is."""
+    if folder.is_symlink():
+        return
+    for each in list(os.scandir(folder)):
+        if each.is_file(follow_symlinks=False):
+            with suppress(FileNotFoundError, PermissionError):
+                file = _File(os.open(each.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+                if os.fstat(file.descriptor).st_nlink == 1:
+                    os.ftruncate(file.descriptor, 0)
 
 
 def _unreadable(path: Path, place: Place, size: int, error: OSError) -> NotStored | StoreUnavailable:
