@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from restate_nb.store.base import Folder, NotStored, Place, Store, StoreConfig, StoreUnavailable, check_name
+from restate_nb.store.base import HOUR, Folder, NotStored, Place, Store, StoreConfig, StoreUnavailable, check_name
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -45,6 +45,8 @@ class LocalStore(Store):
 
     In a private one nobody but its user can read or write; else the umask says who may.
     """
+
+    orphan_seconds = HOUR
 
     def __init__(self, config: StoreConfig) -> None:
         """`config.url` is the directory; it is made when it is first written to."""
