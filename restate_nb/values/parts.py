@@ -25,6 +25,7 @@ MARK: Final = 0xC1
 
 VERSION: Final = 1
 """Of the run; `tests/data` keeps a sample of each."""
+
 _HEAD: Final = struct.Struct("<BBxxI")  # mark, version, how many runs follow: the JSON and its parts
 _ALIGNED: Final = 64  # where a part begins: what Arrow and vector instructions want
 

@@ -7,6 +7,7 @@ reads that format; make it anew only for a new format, under a new name.
 
 from __future__ import annotations
 
+import importlib
 import os
 import tarfile
 import tempfile
@@ -78,7 +79,5 @@ def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 if __name__ == "__main__":
     os.environ["RNB_MAKES_SAMPLES"] = "1"
-    from tests.data import make_stored  # whose functions are known by the name of this module
-
-    make_stored.make()
+    importlib.import_module("tests.data.make_stored").make()  # so that its function is known by that name
     os._exit(0)  # a thread sleeps on

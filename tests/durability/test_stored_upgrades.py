@@ -22,9 +22,8 @@ def assert_same(found: Any, item: Any) -> None:
         pd.testing.assert_frame_equal(found, item)
     elif isinstance(item, (tuple, dict)):
         assert type(found) is type(item)
-        for one, other in zip(
-            *(each.values() if isinstance(each, dict) else each for each in (found, item)), strict=True
-        ):
+        both = (each.values() if isinstance(each, dict) else each for each in (found, item))
+        for one, other in zip(*both, strict=True):
             assert_same(one, other)
     else:
         np.testing.assert_array_equal(found, item)
