@@ -49,12 +49,13 @@ def cells_of_polars(column: Any) -> list[Any]:
     import polars as pl  # noqa: PLC0415 - need not be there
 
     kind = str(column.dtype)
-    if "Time" in kind or "'ns'" in kind:  # Python's own would be rounded to microseconds
-        return cells_of_arrow(column.to_arrow(), column.name)
+    # polars would round to microseconds, and takes other offsets than Python for times before there were zones
+    through_arrow = "Time" in kind or "'ns'" in kind or "time_zone='" in kind
     try:
-        cells: list[Any] = column.to_list()
+        given = column.to_arrow() if through_arrow else column.to_list()
     except (Exception, pl.exceptions.PanicException) as error:  # years past 9999
         raise _no_cells(column.name, error) from None
+    cells: list[Any] = cells_of_arrow(given, column.name) if through_arrow else given
     return cells
 
 
