@@ -26,10 +26,11 @@ from typing import Any
 
 from restate.exceptions import TerminalError
 
-from restate_nb.errors import JournalMismatch
+from restate_nb.patterns.action_threads import in_own_thread
 from restate_nb.patterns.durable_future import DurableFuture, Foreign, Park, pause
 from restate_nb.patterns.fibre import Body, Fibre, Group, operate
-from restate_nb.patterns.loop_guard import OperationLoop, refusal, running
+from restate_nb.patterns.loop_guard import OperationLoop, is_in_cancel_scope, refusal, running
+from restate_nb.patterns.mismatch import mismatch_of
 from restate_nb.patterns.misuse import MISUSE, TerminalInvalidInput, TerminalNotDurable
 from restate_nb.patterns.sdk import (
     PASS_THROUGH,
@@ -114,7 +115,7 @@ class Scheduler:
         if body is self._handler and not body.groups:
             self._loop = asyncio.get_running_loop()
             self._guard = OperationLoop(self._loop, self._adopt, lambda: str(self._current))
-            self._wiring.shadow(self._park, self._made)
+            self._wiring.shadow(self._park, self._made, in_own_thread)
         group.parent = body
         body.groups.append(group)
         self.admit(group)
@@ -302,7 +303,7 @@ class Scheduler:
                 self._ready.append(fibre)
             else:
                 self._parked[fibre] = left
-        elif step is None:  # asyncio.sleep(0): let the others go first
+        elif step is None and not is_in_cancel_scope(fibre.coroutine):  # asyncio.sleep(0): let the others go first
             self._ready.append(fibre)
         elif not isinstance(step, Group):  # a fibre that waits for others is woken when they have ended
             fibre.throw = refusal(str(fibre), step)
@@ -363,7 +364,7 @@ class Scheduler:
         group = fibre.group
         del group.running[fibre]
         if isinstance(error, VMException):
-            error = _mismatch(fibre, error)
+            error = mismatch_of(str(fibre), fibre.steps, error)
         elif isinstance(error, MISUSE) or self.is_final(error):
             self._crashed_for_good(fibre, error)
             return
@@ -523,9 +524,3 @@ class Scheduler:
 
 def _stop_of(reason: str) -> TerminalError:
     return TerminalError(f"stopped: {reason}", 409)
-
-
-def _mismatch(fibre: Fibre, error: Exception) -> JournalMismatch:
-    mismatch = JournalMismatch(f"{fibre}, after {fibre.steps} of its steps: {error}")
-    mismatch.__cause__ = error
-    return mismatch

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import re
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -118,9 +119,11 @@ __all__ = [
     "CallFuture",
     "DoProgressExecuteRun",
     "Failure",
+    "FirstCompletedUnresolvedFuture",
     "Invocation",
     "Run",
     "ServerInvocationContext",
+    "SingleUnresolvedFuture",
     "Tap",
     "Tree",
     "VMException",
@@ -228,12 +231,13 @@ def adopt_future(
 
 
 _MAKERS = ("create_future", "create_sleep_future", "create_call_future")
+_SHADOWED = ("create_poll_or_cancel_coroutine", "create_run_coroutine", *_MAKERS)
 
 
 class Wiring:
     """One invocation's context, as the scheduler sees it."""
 
-    __slots__ = ("completed", "context")
+    __slots__ = ("_before", "completed", "context")
 
     def __init__(self, context: object) -> None:
         if not isinstance(context, ServerInvocationContext):
@@ -242,6 +246,7 @@ class Wiring:
                 f"not {context!r}."
             )
         self.context = context
+        self._before: dict[str, Any] = {}
         self.completed: Callable[[int], bool] = context.vm.is_completed  # as far as the journal was read
 
     def check_current(self) -> None:
@@ -268,8 +273,19 @@ class Wiring:
         self.update_replaying()
         await type(self.context).create_poll_or_cancel_coroutine(self.context, tree)
 
-    def shadow(self, wait: Callable[[Tree], Coroutine[Any, Any, None]], made: Callable[[Any], None]) -> None:
-        """Route this context's waits to `wait`, and tell `made` of each durable future that is made."""
+    def shadow(
+        self,
+        wait: Callable[[Tree], Coroutine[Any, Any, None]],
+        made: Callable[[Any], None],
+        threaded: Callable[[Callable[[], Any]], Callable[[], Any]],
+    ) -> None:
+        """Take this context's waits, futures and actions.
+
+        Args:
+            wait: what is waited with.
+            made: is told of each durable future that is made.
+            threaded: makes a coroutine function of the plain function that is a step's action.
+        """
 
         def making(make: Callable[..., Any]) -> Callable[..., Any]:
             def create(*args: Any, **kwargs: Any) -> Any:
@@ -279,14 +295,23 @@ class Wiring:
 
             return create
 
-        vars(self.context)["create_poll_or_cancel_coroutine"] = wait
+        run = self.context.create_run_coroutine  # a durable function has one of its own
+
+        def create_run_coroutine(handle: int, action: Any, *args: Any, **kwargs: Any) -> Any:
+            return run(handle, action if inspect.iscoroutinefunction(action) else threaded(action), *args, **kwargs)
+
+        names = vars(self.context)
+        self._before = {name: names[name] for name in _SHADOWED if name in names}
+        names["create_poll_or_cancel_coroutine"] = wait
+        names["create_run_coroutine"] = create_run_coroutine
         for name in _MAKERS:
-            vars(self.context)[name] = making(getattr(type(self.context), name))
+            names[name] = making(getattr(type(self.context), name))
 
     def unshadow(self) -> None:
         """Give the context back as it was."""
-        for name in ("create_poll_or_cancel_coroutine", *_MAKERS):
+        for name in _SHADOWED:
             vars(self.context).pop(name, None)
+        vars(self.context).update(self._before)
 
     def update_replaying(self) -> None:
         """Tell the SDK's log filter, in the context variables of who calls, whether the journal is still replayed."""
@@ -346,8 +371,8 @@ class Tap:
 
         vars(self._vm)["do_progress"] = do_progress
 
-    async def record(self, name: str, payload: bytes) -> bytes:
-        """What the journal has as the result of this step: the payload, unless there is a result already.
+    async def record(self, name: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
+        """What the journal has as the result of this step: what `make` gives, unless there is a result already.
 
         It is `ctx.run` without a task and an answer of the server's less. A cancellation does not end it.
         """
@@ -357,7 +382,7 @@ class Tap:
         if not run.replayed:
 
             async def propose() -> None:
-                vm.propose_run_completion_success(run.handle, context._encode(payload))
+                vm.propose_run_completion_success(run.handle, context._encode(await make()))
 
             made = None if context.run_coros_to_execute else vm.do_progress(tree)
             if isinstance(made, DoProgressExecuteRun):

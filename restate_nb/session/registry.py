@@ -25,9 +25,11 @@ from restate_nb.handle.originals import DecodedItems
 from restate_nb.handle.provenance import Fresh, check_fresh, warn_of_older
 from restate_nb.handle.record import JobRecord, open_record, ready_for, wanted_manifest, with_folder_of
 from restate_nb.handle.runner import JobRunner, data_of
+from restate_nb.handle.status import progress_of
 from restate_nb.policy import RunPolicy
 from restate_nb.service.active_jobs import JobRuns
 from restate_nb.service.identity import Identity
+from restate_nb.service.outside import MOST_LISTED, LiveError, LiveJob, Verb
 from restate_nb.service.run_spec import read_run_spec, run_spec_of
 from restate_nb.service.variants import Variant
 from restate_nb.service.wire import Manifest, workers_of
@@ -232,10 +234,35 @@ class Registry:
     def _runners(self) -> list[tuple[Key, JobRunner]]:
         return [(key, runner_of(job)) for key, job in list(self._jobs.items())]
 
+    def live(self) -> list[LiveJob]:
+        """How far the jobs of this process are, for other processes: those that run, and the latest others."""
+        runners = [runner for _, runner in self._runners()]
+        running = [each for each in runners if not each.ended.done()]
+        ended = [each for each in runners if each.ended.done()]
+        chosen = [*ended, *running][-MOST_LISTED:]
+        return [_live(each) for each in chosen]
+
+    async def steer(self, name: str, verb: Verb) -> None:
+        """Tell the job of that name what to do, as another process wants it.
+
+        Raises:
+            LookupError: no such job runs here.
+        """
+        runner = next((each for _, each in self._runners() if each.data.name == name and not each.ended.done()), None)
+        if runner is None:
+            raise LookupError(f"No job {name!r} runs in this process.")
+        if verb == "cancel":
+            await runner.cancel()
+        elif verb == "resume" and runner.guard.unkept is not None:
+            await asyncio.wrap_future(runner.guard.resume())
+        else:
+            await runner.set_paused(verb == "pause")
+
     async def note_before_stop(self) -> None:
-        """The session is to stop: note what the functions of unfinished jobs have changed by now."""
-        unfinished = [each for _, each in self._runners() if not each.ended.done()]
-        await asyncio.gather(*(each.data.provenance.note_before_stop() for each in unfinished))
+        """The session is to stop: note what functions of unfinished jobs changed by now, and which jobs have ended."""
+        runners = [each for _, each in self._runners()]
+        unfinished = [each.data.provenance.note_before_stop() for each in runners if not each.ended.done()]
+        await asyncio.gather(*unfinished, *(each.noted() for each in runners))
 
     def stop_following(self) -> None:
         """Follow the jobs no longer; they stay where they are."""
@@ -403,3 +430,28 @@ class Registry:
             self._kept = [each for each in self._kept if each is not job]
             if key[0] == self._connection.session:
                 self._connection.runs.forget(*key[1:])
+
+
+def _live(runner: JobRunner) -> LiveJob:
+    now = progress_of(runner)
+    return LiveJob(
+        name=now.name,
+        generation=runner.data.manifest.generation,
+        function=now.function,
+        status=now.status,
+        total=now.total,
+        ok=now.ok,
+        failed=now.failed,
+        cancelled=now.cancelled,
+        running=now.running,
+        retries=now.retries,
+        elapsed=now.elapsed,
+        rate=now.rate,
+        eta=now.eta,
+        p50=now.p50,
+        p95=now.p95,
+        concurrency=now.concurrency,
+        note=now.note,
+        hint=now.hint,
+        errors=tuple(LiveError(error_type=e.error_type, message=e.message, count=e.count) for e in now.errors[:5]),
+    )

@@ -28,10 +28,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from restate_nb.testing.callees import Request
 from restate_nb.testing.invocation import MockStuck
 from restate_nb.testing.journal import Entry, Journal
 from restate_nb.testing.mock import Mock, MockContext, mock_context
-from restate_nb.testing.shared_state import Request
 
 if TYPE_CHECKING:
     from restate_nb.testing.local_server import LocalServer, running_server, server

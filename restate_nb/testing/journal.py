@@ -40,12 +40,12 @@ class Journal:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.answers: list[tuple[int, Answer]] = []
-        self._answered: set[int] = set()
+        self._answered: dict[int, Answer] = {}
 
     def answer(self, handle: int, answer: Answer) -> None:
         """Record an answer; a second one to the same handle is passed over."""
         if handle not in self._answered:
-            self._answered.add(handle)
+            self._answered[handle] = answer
             self.answers.append((handle, answer))
 
     def entry_of(self, handle: int) -> Entry:
@@ -59,6 +59,10 @@ class Journal:
     def answered(self, handle: int) -> bool:
         """Whether the answer to `handle` is recorded."""
         return handle in self._answered
+
+    def answer_to(self, handle: int) -> Answer:
+        """What was recorded for `handle`."""
+        return self._answered[handle]
 
     def __len__(self) -> int:
         return len(self.entries)

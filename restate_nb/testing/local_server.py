@@ -18,7 +18,7 @@ from restate_nb.server.admin import Admin
 from restate_nb.server.ingress import Ingress
 from restate_nb.server.lifecycle import ServerHandle, start_server
 from restate_nb.service.endpoint import Definition, Endpoint, ListenAddress
-from restate_nb.testing.shared_state import decode, encode, target_of
+from restate_nb.testing.callees import decode, encode, target_of
 
 T = TypeVar("T")
 

@@ -104,8 +104,10 @@ def _read_image(written: dict[str, Any], read: Read) -> Any:
         if image.mode != mode:
             raise ValueError(f"it is an image of mode {image.mode}")
         image.info = {}
-    else:
+    elif written["form"] == "raw":
         image = _raw_image(mode, size, content)
+    else:
+        raise ValueError(written["form"])
     if "palette" in written:
         kind, colours = written["palette"]
         image.putpalette(read(colours), kind)

@@ -87,8 +87,9 @@ class AnyFrame:
         """An array of numpy or pandas."""
         rng = self.rng
         makers: list[Callable[[int], Any]] = [
-            self.numpy, self.numpy, self.booleans, self.times, self.zoned, self.deltas, self.nullable, self.text, self.text,
-            self.category, self.period, self.interval, self.sparse, self.arrow, self.objects, self.objects, self.words,
+            self.numpy, self.numpy, self.booleans, self.times, self.zoned, self.deltas, self.nullable, self.text,
+            self.text, self.category, self.period, self.interval, self.sparse, self.arrow, self.objects, self.objects,
+            self.words,
         ]  # fmt: skip
         return rng.choice(makers)(size)
 
