@@ -6,7 +6,6 @@ a fraction of a microsecond for an operation that has nothing to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from restate_nb.patterns.fibre import Fibre
@@ -60,10 +59,9 @@ class Parking:
             del self._by_handle[tree.handle], self._nodes[tree.handle]
         return True
 
-    def nodes(self) -> Iterator[Any]:
+    def nodes(self) -> list[Any]:
         """What the core is to wait for, on behalf of all."""
-        yield from self._nodes.values()
-        yield from self._others.values()
+        return [*self._nodes.values(), *self._others.values()]
 
     def wake(self) -> tuple[list[Fibre], bool]:
         """Take out those that can go on, in the order in which they parked; and whether anything has changed.

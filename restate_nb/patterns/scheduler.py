@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from itertools import chain
 from typing import Any
 
 from restate.exceptions import TerminalError
@@ -246,8 +245,11 @@ class Scheduler:
         waits, parked = self._handler_waits, self._parked
         if not parked and waits is None:
             raise TerminalInvalidInput("The operations wait for one another, and for nothing else: none can go on.")
+        nodes = parked.nodes()
+        if waits is not None:
+            nodes.append(self._wiring.node(waits))
         try:
-            await self._wiring.poll_first(chain(parked.nodes(), () if waits is None else (self._wiring.node(waits),)))
+            await self._wiring.poll_first(nodes)
         except TerminalError as cancelled:
             for group in list(self._handler.groups):
                 self._interrupt(group, cancelled)
@@ -474,10 +476,12 @@ class Scheduler:
 
     def _made(self, future: Any) -> None:
         """Take over a durable future that was just made."""
-        if is_call_future(future) and self._current is not None:
-            self._current.add_call(future)
-        if self._current is None and not self._driving:
-            adopt_future(future, lambda begin: DurableFuture(begin, self._wait, self._send))
+        if self._current is not None:
+            if is_call_future(future):
+                self._current.add_call(future)
+        elif self._driving:
+            return  # it was made where it must not be; whoever awaits it is told
+        adopt_future(future, lambda begin: DurableFuture(begin, self._wait, self._send))
 
     def _wait(self, tree: Tree) -> Generator[Any, Any, None]:
         if self._current is not None:

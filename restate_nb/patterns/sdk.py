@@ -324,12 +324,12 @@ class Wiring:
         """A tree as one of the `nodes` of `poll_first`."""
         return _native(tree) if self._takes_native else tree
 
-    async def poll_first(self, nodes: Iterable[Any]) -> None:
+    async def poll_first(self, nodes: list[Any]) -> None:
         """Wait, as `poll` does, until one of many trees is resolved; each was made by `node`."""
         if self._takes_native:
-            await self.poll(NativeTree(PyUnresolvedFuture.first_completed(list(nodes))))
+            await self.poll(NativeTree(PyUnresolvedFuture.first_completed(nodes)))
         else:
-            await self.poll(FirstCompletedUnresolvedFuture(list(nodes)))
+            await self.poll(FirstCompletedUnresolvedFuture(nodes))
 
     async def poll(self, tree: Tree | NativeTree) -> None:
         """Wait in the SDK's own way until `tree` is resolved.
