@@ -137,6 +137,7 @@ __all__ = [
     "is_durable_future",
     "is_of_the_attempt",
     "is_sdk_coroutine",
+    "native_core",
     "running_context",
     "unresolved",
 ]
@@ -230,6 +231,11 @@ def adopt_future(
 
 
 _MAKERS = ("create_future", "create_sleep_future", "create_call_future")
+
+
+def native_core(headers: list[tuple[str, str]]) -> VMWrapper:
+    """The SDK's native core for one attempt, as its server makes it."""
+    return VMWrapper(headers)
 
 
 class Wiring:
