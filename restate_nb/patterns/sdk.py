@@ -149,6 +149,7 @@ __all__ = [
     "is_durable_future",
     "is_of_the_attempt",
     "is_sdk_coroutine",
+    "native_core",
     "running_context",
     "unresolved",
 ]
@@ -284,6 +285,11 @@ _PROGRESS: dict[type, Any] = (
         PyDoProgressCancelSignalReceived: DO_PROGRESS_CANCEL_SIGNAL_RECEIVED,
     }
 )
+
+
+def native_core(headers: list[tuple[str, str]]) -> VMWrapper:
+    """The SDK's native core for one attempt, as its server makes it."""
+    return VMWrapper(headers)
 
 
 class Wiring:
