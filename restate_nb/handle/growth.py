@@ -138,6 +138,7 @@ class Growth:
     Attributes:
         max_attempts: the same.
         retries_more: whether items may be tried again, and were not before; known when it is open.
+        selects_anew: whether there are other rows than before, and none of them is new; known then, too.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class Growth:
         self._items = items
         self._rows = rows
         self.max_attempts = max_attempts
-        self.retries_more = False
+        self.retries_more = self.selects_anew = False
 
     async def begin(self, begin: Begin) -> Opened | Manifest:
         """Begin it; the manifest of the one that is there by now, where somebody was faster."""
@@ -199,6 +200,7 @@ class Growth:
         if len(comparison.added):
             table, selection = await asyncio.to_thread(self._write, there.folder, table, comparison, encoded)
         else:
+            self.selects_anew = True
             selection = await asyncio.to_thread(write_selection, self._store, there.folder, comparison.positions)
         change = self._change(there, table, comparison, selection, last.max_attempts if self.retries_more else None)
         assert change.grown is not None

@@ -257,8 +257,9 @@ def wanted_manifest(
     if rows is not None:
         options = f"{options}, keyed by {rows.by}"
     total = len(items) if rows is None else len(rows.singles)
+    kept = f"{options}, pickled" if pickled else options
     return Manifest(
-        name=check_job_name(name) if name is not None else _unnamed(function, code, identity, digest, options),
+        name=check_job_name(name) if name is not None else _unnamed(function, code, identity, digest, kept),
         function=function.name,
         items=digest,
         options=options,
@@ -271,7 +272,7 @@ def wanted_manifest(
         rounds=[Round(positions=None, code=code, started=now, total=None if rows is None else total)],
         recipe=spec,
         lanes=lanes_for(policy, None if rows else total) if on_workers else None,
-        base="" if name is not None else _base(function, identity, digest, options),
+        base="" if name is not None else _base(function, identity, digest, kept),
         made=[made_of(identity, code, now)],
         bound=bound_of(identity),
         folder="" if folder is None else folder.name,
@@ -305,7 +306,7 @@ def with_folder_of(there: Manifest, items: Items) -> Items:
 
 
 def _unnamed(function: Function, code: str, identity: Identity, items: str, options: str) -> str:
-    """What a job is called that has no name of its own."""
+    """What a job is called that has no name of its own. `options`: all that makes it another one."""
     by_version = len(identity.parts) == 1 and function.version is not None and function.known_as is None
     return f"{function.name}-{_mix(code if by_version else identity.digest, items, options)}"
 

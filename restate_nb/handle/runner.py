@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,7 @@ from restate_nb.handle.advice import ProcessAdvice, warn_of_copied_generators
 from restate_nb.handle.batches import Batch, Batches
 from restate_nb.handle.diagnosis import StallProbe
 from restate_nb.handle.function_changes import Older, listed
-from restate_nb.handle.growth import table_of
+from restate_nb.handle.growth import Growth, table_of
 from restate_nb.handle.items import Items
 from restate_nb.handle.provenance import Provenance
 from restate_nb.handle.record import JobRecord
@@ -51,7 +52,9 @@ _AGAIN_SECONDS: Final = 0.5
 _LOOK_SECONDS: Final = 0.02  # whether more may be followed
 
 NOTED_SECONDS: Final = 5.0
-"""That the end of a job waits until Restate knows of it."""
+"""That is waited at most until Restate knows that a job has ended, where something depends on that."""
+
+_log = logging.getLogger(__name__)
 
 
 class SessionStopped(RuntimeError):
@@ -188,6 +191,7 @@ class JobRunner:
         self._known_rounds = len(manifest.rounds)
         self._retries_more = 0  # attempts, where failed items are to be run again when all have ended
         self._following: Future[None] | None = None
+        self._noting: asyncio.Task[None] | None = None  # that the job has ended
         self._attaching = threading.RLock()  # a cell may bring the function while the session does so by itself
         data.ledger.on_recorded = self.note_limits
 
@@ -260,7 +264,8 @@ class JobRunner:
             self.note = ""
         self.stop_rule = policy.stop_rule
         data.limits.per_second = policy.per_second
-        self.guard.provide(function, data.provenance.code, lambda: data.backend.set_function(function, policy))
+        code = f"{data.provenance.code} pickled" if function.classes.pickles else data.provenance.code
+        self.guard.provide(function, code, lambda: data.backend.set_function(function, policy))
         self.note_limits(time.time())
         again = self._following is not None
         data.function, data.items = function, items
@@ -347,11 +352,16 @@ class JobRunner:
         self._known_rounds = rounds.stop
         return rounds
 
-    async def retry_more(self, max_attempts: int) -> None:
-        """Run again what has failed by the time that all has ended: the cell has a `retry=` that it had not before."""
-        self._retries_more = max_attempts
+    async def follow_up(self, growth: Growth) -> None:
+        """See to what a run of the cell of a keyed job asks for beside new items: if it has a `retry=` that it had not
+        before, what has failed by the time that all has ended runs again; and the end is noted for the rows that it
+        has now."""
+        if growth.retries_more:
+            self._retries_more = growth.max_attempts
+        elif not growth.selects_anew:
+            return
         await self._until_open()
-        if self.ended.done() and self.ended.exception() is None and self._retries_more:
+        if self.ended.done() and self.ended.exception() is None:
             self.follow([])
             self.update_panel()
 
@@ -388,6 +398,8 @@ class JobRunner:
             self.end_waiting(ended)
             raise
         except BaseException as error:
+            if ended.done():
+                _log.warning("It is not noted that the job %r has ended: %r", self.data.name, error)
             _end(ended, cause_of(error) if isinstance(error, Exception) else error)
         else:
             _end(ended, None)
@@ -459,23 +471,43 @@ class JobRunner:
         return [number]
 
     async def _conclude(self, ended: Future[None]) -> None:
-        """Note that all items have ended; should Restate be away, the job has ended before that is noted."""
-        noting = asyncio.create_task(self._note_end(self._known_rounds))
+        """All outcomes are here: the job has ended. Whoever waits for it learns what its function changed, and whether
+        it gave up, but does not wait until the end is noted."""
+        settling = asyncio.create_task(self.data.provenance.settle())
         try:
             if self.data.ledger.total >= memory.MANY_ITEMS:
                 await asyncio.to_thread(memory.give_back)
-            await asyncio.wait({noting}, timeout=NOTED_SECONDS)
+            await asyncio.wait({settling}, timeout=NOTED_SECONDS)
+            self._noting = noting = asyncio.create_task(self._note_end(settling, self._known_rounds))
+            if self._gave_up():
+                await asyncio.wait({noting}, timeout=NOTED_SECONDS)
         except asyncio.CancelledError:
-            noting.cancel()
+            settling.cancel()
             raise
         if not noting.done():
-            ended.set_result(None)  # all outcomes are here; the end is noted when Restate is back
+            _end(ended, None)
         await noting
 
-    async def _note_end(self, rounds: int) -> None:
-        """Note how the job ended, for those who list jobs, and what its function changed; `rounds`: how many it had."""
+    def _gave_up(self) -> bool:
+        return self.data.ledger.gave_up(len(self.data.manifest.rounds) - 1) is not None
+
+    async def noted(self) -> None:
+        """Wait until it is noted that the job has ended, if it has; as long as that may take while Restate answers."""
+        if (noting := self._noting) is not None and not noting.done():
+            await asyncio.wait({noting}, timeout=NOTED_SECONDS)
+
+    async def delete(self) -> None:
+        """Drop the job from Restate; no note of it comes afterwards."""
+        await self.noted()
+        if self._noting is not None:
+            self._noting.cancel()
+        await self.data.record.delete()
+
+    async def _note_end(self, settling: asyncio.Task[None], rounds: int) -> None:
+        """Note how the job ended, for those who list jobs, once it is known what its function changed; `rounds`: how
+        many it had."""
         data = self.data
-        await data.provenance.settle()
+        await settling
         ledger, manifest = data.ledger, data.manifest
         counts = data.shown.counts
         summary = Summary(
@@ -485,10 +517,9 @@ class JobRunner:
             at=ledger.last_end or time.time(),
             busy=self.elapsed(None),
         )
-        gave_up = ledger.gave_up(len(manifest.rounds) - 1) is not None
         if manifest.summary != summary:
             of_rounds = None if data.kept is None else rounds
-            cancelled = True if gave_up else None
+            cancelled = True if self._gave_up() else None
             await data.record.change(patient=True, summary=summary, of_rounds=of_rounds, cancelled=cancelled)
 
     # ------------------------------------------------------------ steering

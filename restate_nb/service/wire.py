@@ -273,6 +273,7 @@ class Change(msgspec.Struct, kw_only=True):
         of_rounds: how many rounds the job had that has ended so; None in what versions of before sent.
         recipe: its items are run in another way from now on; empty for one that only its cell can tell.
         made: what the function is from now on.
+        pickled: values that have no other form are pickled from now on.
         varies: further parts that vary.
         mixed: further parts that were changed while it ran.
         grown: a further run of the cell of a keyed job. If the job is another one by now, nothing of the change is
@@ -290,6 +291,7 @@ class Change(msgspec.Struct, kw_only=True):
     of_rounds: int | None = None
     recipe: str | None = None
     made: Made | None = None
+    pickled: bool = False
     varies: list[str] = []
     mixed: list[str] = []
     grown: Grown | None = None
@@ -333,6 +335,7 @@ def apply_change(manifest: Manifest, change: Change) -> Manifest:
     if change.made is not None:
         manifest.made.append(change.made)
         del manifest.made[1 : len(manifest.made) - _MOST_MADE + 1]
+    manifest.pickled |= change.pickled
     manifest.varies = [*dict.fromkeys((*manifest.varies, *change.varies))]
     manifest.mixed = [*dict.fromkeys((*manifest.mixed, *change.mixed))]
     return manifest

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from restate_nb.values import frames, images, tables, tensors
-from restate_nb.values.tags import Read, Write
+from restate_nb.values.tags import TAG, Read, Write
 
 WriterOf = Callable[[type], Callable[[Any, Write], object] | None]
 
@@ -19,9 +19,28 @@ _LIBRARIES: Final[dict[str, WriterOf]] = {
     "torch": tensors.tensor_writer_of,
 }
 
-READERS: Final[dict[str, Callable[[dict[str, Any], Read], Any]]] = {
-    **frames.READERS, **images.READERS, **tables.READERS, **tensors.READERS,
-}  # fmt: skip
+Reader = Callable[[dict[str, Any], Read], Any]
+
+
+def _guarded(reader: Reader) -> Reader:
+    """Reads as `reader` does; whatever another library raises of content that is wrong is a ValueError."""
+
+    def read(written: dict[str, Any], inner: Read) -> Any:
+        try:
+            return reader(written, inner)
+        except (ValueError, ImportError, RecursionError):
+            raise
+        except Exception as error:
+            raise ValueError(f"Not a {written[TAG]} that restate_nb wrote: {error}") from error
+
+    return read
+
+
+READERS: Final[dict[str, Reader]] = {
+    tag: _guarded(reader)
+    for readers in (frames.READERS, images.READERS, tables.READERS, tensors.READERS)
+    for tag, reader in readers.items()
+}
 
 
 def writer_of(kind: type) -> Callable[[Any, Write], object] | None:
@@ -50,7 +69,8 @@ def _of_table(value: Any) -> str:
 
 
 def _of_tensor(value: Any) -> str:
-    return f"{type(value).__name__} {str(value.dtype).removeprefix('torch.')}, {' x '.join(map(str, value.shape))}"
+    shape = " x ".join(map(str, value.shape)) or "scalar"
+    return f"{type(value).__name__} {str(value.dtype).removeprefix('torch.')}, {shape}"
 
 
 _WORDS: Final[dict[str, Callable[[Any], str]]] = {

@@ -31,12 +31,14 @@ def tensor_writer_of(kind: type) -> Callable[[Any, Write], object] | None:
 def _write_tensor(tensor: Any, _: Write) -> object:
     import torch  # noqa: PLC0415
 
-    if tensor.layout != torch.strided or tensor.is_quantized:
+    if tensor.layout != torch.strided:
         raise NotEncodable(f"A tensor of layout {tensor.layout} cannot be kept. Return value.to_dense().")
+    if tensor.is_quantized:
+        raise NotEncodable("A quantized tensor cannot be kept. Return value.dequantize().")
     if tensor.device.type != "cpu":
         raise NotEncodable(f"A tensor on {tensor.device} would come back on the CPU. Return value.cpu().")
-    if tensor.grad_fn is not None:
-        raise NotEncodable("A tensor that a gradient runs through cannot be kept. Return value.detach().")
+    if tensor.grad_fn is not None or tensor.grad is not None:
+        raise NotEncodable("A tensor with a gradient cannot be kept with it. Return value.detach().")
     plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
     data = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else b""
     more = {"grad": True} if tensor.requires_grad else {}

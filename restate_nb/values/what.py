@@ -22,6 +22,7 @@ class _Said(msgspec.Struct):
     of: str | None = None
     shape: list[int] | None = None
     dtype: Any = None
+    mode: str = ""
     v: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -73,7 +74,7 @@ def _of_tagged(said: _Said, parts: list[memoryview]) -> str:
         name = str(said.of).rpartition(".")[2]
         return f"pickled {name}" if tag == "pickle" else name
     if said.shape is not None:
-        dtype = said.dtype if isinstance(said.dtype, str) else ""
+        dtype = said.dtype if isinstance(said.dtype, str) else said.mode
         return f"{tag} {_dtype(dtype)}".rstrip() + f", {' x '.join(map(str, said.shape)) or 'scalar'}"
     begin = bytes(memoryview(said.v)[:1])
     if begin == b"{" and (inner := _said(said.v)).tag != "part":

@@ -256,7 +256,6 @@ REFUSED: dict[Any, str] = {
     leaves_in_an_operation: "4",
     unrecordable_in_an_operation: "Step 'step' returned an object of class list_iterator",
     leaves: "its message could not be read: SystemExit",
-    big_value: "MB can be kept",
 }
 
 
@@ -267,6 +266,11 @@ def test_what_restate_cannot_take_is_an_error_of_its_item(session: Session) -> N
         frame = job.result(30)
         assert frame["status"].tolist() == ["error"]
         assert says in frame["error"][0]
+
+
+def test_a_value_larger_than_restate_takes_lies_in_the_store(session: Session) -> None:
+    job = rnb.starmap(big_value, [()], session=session, show=False)
+    assert job.values() == ["x" * 20_000_000]
 
 
 def test_a_terminal_error_409_of_the_users_own_is_an_error_that_fail_fast_sees(session: Session) -> None:

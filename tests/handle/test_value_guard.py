@@ -38,10 +38,10 @@ async def model_soon(calls: Calls, item: int) -> Any:
     return {"models": [Model()]} if item >= 2 else item
 
 
-def too_large(calls: Calls, item: int) -> Any:
+def read_once(calls: Calls, item: int) -> Any:
     calls.note(item)
     time.sleep(0.01)
-    return "x" * 17_000_000 if item >= 2 else item
+    return iter([item]) if item >= 2 else item
 
 
 def total(calls: Calls) -> int:
@@ -55,7 +55,7 @@ def spread(calls: Calls, item: int, _other: int) -> Any:
 WAYS: dict[str, Callable[..., rnb.Job[Any]]] = {
     "map": lambda calls, **options: rnb.map(partial(model_of, calls), range(40), **options),
     "coroutines": lambda calls, **options: rnb.map(partial(model_soon, calls), range(40), **options),
-    "too large": lambda calls, **options: rnb.map(partial(too_large, calls), range(40), **options),
+    "read once": lambda calls, **options: rnb.map(partial(read_once, calls), range(40), **options),
     "starmap": lambda calls, **options: rnb.starmap(partial(spread, calls), [(n, n) for n in range(40)], **options),
     "batch": lambda calls, **options: rnb.batch(partial(model_of, calls), range(40), batch_size=4, **options),
     "fan_out of one function": lambda calls, **options: rnb.fan_out(
@@ -147,8 +147,8 @@ def test_another_function_whose_values_cannot_be_kept_pauses_the_job_anew(sessio
     with pytest.raises(rnb.JobError, match="is paused"):
         rnb.map(partial(model_of, calls), range(40), **options).result()
     with pytest.warns(rnb.OlderResults):
-        job = rnb.map(partial(too_large, others), range(40), **options)
-    with pytest.raises(rnb.JobError, match=r"is paused.*MB can be kept"):
+        job = rnb.map(partial(read_once, others), range(40), **options)
+    with pytest.raises(rnb.JobError, match=r"is paused.*list_iterator"):
         job.result()
     assert total(others) <= AT_ONCE + 1
     job.cancel()
@@ -300,3 +300,31 @@ def test_however_fast_the_function_is_changed_the_job_never_stands_still(any_ses
         assert (frame["status"] != "pending").all()
         assert job.retry_failed().result(timeout=20)["value"].notna().all()
         assert job.values() == list(range(60))
+
+
+class Unknown:
+    """Of a class that no value can be of, but as a pickle."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def unknown(number: int) -> Any:
+    return Unknown(number)
+
+
+def test_a_cell_that_says_pickle_after_a_value_could_not_be_kept_goes_on(session: Session) -> None:
+    """A job with a name goes on where it paused; without one it is another job, whose items all run."""
+    for name in ("named", None):
+        refused = rnb.map(unknown, range(5), name=name, concurrency=1, session=session, show=False)
+        with pytest.raises(rnb.JobError, match="pickle=True"):
+            refused.result(20)
+        job = rnb.map(unknown, range(5), name=name, pickle=True, session=session, show=False)
+        assert (job.name == refused.name) is (name is not None)
+        frame = job.result(20)
+        if name is not None:
+            assert frame["status"].tolist() == ["error", "ok", "ok", "ok", "ok"]
+            job.retry_failed().result(20)
+        assert [each.number for each in job.values()] == [0, 1, 2, 3, 4]
+        session.forget_handles()
+        assert [each.number for each in rnb.job(job.name, session, pickle=True).values()] == [0, 1, 2, 3, 4]
