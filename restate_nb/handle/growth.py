@@ -91,13 +91,16 @@ def compare(rows: KeyedRows, table: KeyTable, before: Positions) -> Comparison:
     found = np.fromiter((known.get(each, -1) for each in listed(rows.keys, rows.items)), dtype=np.int64)
     singles = rows.singles
     added = singles[found[singles] < 0]
-    keys = set(listed(table.keys))
     states = np.full(len(rows), KEPT, dtype=np.uint8)
+    keys = set(listed(table.keys)) if len(added) else set()
     states[added] = [CHANGED if each in keys else NEW for each in listed(rows.keys[added])]
     positions = found.copy()
     positions[added] = len(table) + np.arange(len(added))
     states, positions = states[rows.first], positions[rows.first]
-    gone = set(listed(table.keys[np.unique(before)])).difference(listed(rows.keys[singles]))
+    there = np.zeros(len(table) + len(added), dtype=bool)
+    there[positions] = True
+    missed = listed(table.keys[before[~there[before]]])
+    gone = set(missed).difference(listed(rows.keys)) if missed else ()
     counts = np.bincount(states[singles], minlength=len(STATES)).tolist()
     return Comparison(positions, states, added, len(gone), (counts[KEPT], counts[NEW], counts[CHANGED]))
 

@@ -479,7 +479,8 @@ class Job(Generic[T]):
         Of a job of `rnb.invoke` also what Restate tells of each item's last invocation: `invocation_id`,
         `invocation_status`, `invocation_retries` (since it last made progress), `invocation_created_at`,
         `invocation_started_at`, `invocation_ended_at` (UTC). Where items were run by different code, or with different
-        content of what it names, also `code`: which it was, as `job.identity()` lists them.
+        content of what it names, also `code`: which it was, as `job.identity()` lists them. Of a job with `key=` whose
+        cell was run again, also `change`: whether the row was kept, or is new or changed.
 
         Example:
             job.frame()["status"].value_counts()

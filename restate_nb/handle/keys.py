@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -115,21 +115,23 @@ def rows_of(key: ItemKey, items: Items, *, unique: bool) -> KeyedRows:
 
 
 def _rows(key: ItemKey, items: Items, *, unique: bool) -> KeyedRows:
-    contents = digests_of(content_of(raw) for part in _raws(items) for raw in part)
+    contents = digests_of(_contents(items))
     keys = contents if key == WHOLE and _whole(items) else digests_of(_encoded(_keys(key, items), items))
     by = key if isinstance(key, str) else f"{name_of(key)}()"
-    rows = KeyedRows(by, keys, contents, np.arange(len(keys)))
+    told_apart = listed(keys)
+    if len(set(told_apart)) == len(keys):
+        return KeyedRows(by, keys, contents, np.arange(len(keys)))
     found = dict[bytes, int]()
-    first = [found.setdefault(each, row) for row, each in enumerate(listed(keys))]
-    if len(found) == len(keys):
-        return rows
+    first = [found.setdefault(each, row) for row, each in enumerate(told_apart)]
     rows = KeyedRows(by, keys, contents, np.array(first, dtype=np.int64))
     _check_twice(rows, key, items, unique=unique)
     return rows
 
 
-def _raws(items: Items) -> Iterable[list[bytes]]:
-    return items.encoded.in_parts(np.arange(len(items)))
+def _contents(items: Items) -> list[bytes]:
+    """What counts of each item when it is compared."""
+    raws = [raw for part in items.encoded.in_parts(np.arange(len(items))) for raw in part]
+    return raws if items.folder is None or not items.folder.count else [content_of(raw) for raw in raws]
 
 
 def _whole(items: Items) -> bool:

@@ -11,7 +11,7 @@ import hashlib
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -59,20 +59,19 @@ class EncodedItems(Protocol):
         ...
 
 
-def digests_of(raws: Iterable[bytes]) -> Digests:
+def digests_of(raws: Sequence[bytes]) -> Digests:
     """What tells encoded keys or items from others: two numbers of 64 bits each."""
-    listed = list(raws)
-    if max(map(len, listed), default=0) <= DIGEST_BYTES:
-        short = np.array(listed, dtype=f"S{DIGEST_BYTES}") if listed else np.zeros(0, dtype=f"S{DIGEST_BYTES}")
-        return short.view(_PAIR).reshape(-1, 2)
-    return np.frombuffer(b"".join(map(_digest, listed)), dtype=_PAIR).reshape(-1, 2)
-
-
-def _digest(raw: bytes) -> bytes:
-    if len(raw) <= DIGEST_BYTES:
-        return raw.ljust(DIGEST_BYTES, b"\0")
-    digest = hashlib.blake2b(raw, digest_size=DIGEST_BYTES).digest()
-    return bytes((digest[0] | _HASHED,)) + digest[1:]
+    lengths = np.fromiter(map(len, raws), dtype=np.int64, count=len(raws))
+    if not len(raws) or lengths.max() <= DIGEST_BYTES:
+        return np.array(raws, dtype=f"S{DIGEST_BYTES}").view(_PAIR).reshape(-1, 2)
+    blake = hashlib.blake2b
+    digests = [
+        blake(raw, digest_size=DIGEST_BYTES).digest() if len(raw) > DIGEST_BYTES else raw.ljust(DIGEST_BYTES, b"\0")
+        for raw in raws
+    ]
+    rows = np.frombuffer(bytearray().join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+    rows[lengths > DIGEST_BYTES, 0] |= _HASHED
+    return rows.view(_PAIR)
 
 
 def listed(*columns: Digests) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import Counter
 from pathlib import Path
@@ -378,3 +379,23 @@ def test_two_that_add_at_once_both_have_what_they_asked_for(data_dir: Path) -> N
         assert calls == [1, 1, 2]
         assert RAN == {(1, 1): 1, (5, 5): 1, (6, 6): 1}
         assert not grown.is_set()
+
+
+def test_of_a_hundred_thousand_rows_a_hundred_more_are_a_hundred_runs(session: Session, tmp_path: Path) -> None:
+    effects = tmp_path / "effects"
+
+    def noted(id: int) -> int:
+        if id >= 100_000:
+            with effects.open("a") as file:
+                file.write(f"{id}\n")
+                file.flush()
+                os.fsync(file.fileno())
+        return -id
+
+    options: dict[str, Any] = {"key": "id", "name": "100,000", "show": False, "session": session}
+    assert rnb.map(noted, pd.DataFrame({"id": range(100_000)}), **options).wait(120)
+    session._registry.forget_handles()
+    job = rnb.map(noted, pd.DataFrame({"id": range(100_100)}), **options)
+    assert job.wait(120)
+    assert sorted(map(int, effects.read_text().split())) == [*range(100_000, 100_100)]
+    assert (job.frame()["value"] == -np.arange(100_100)).all()
