@@ -158,7 +158,7 @@ def _row(job: SeenJob) -> tuple[str, ...]:
         job.session,
         job.status,
         _bar(job),
-        f"{_number(_done(job))} of {count(manifest.total)}",
+        f"{_number(_done(job))} of {count(manifest.rows)}",
         _number(_failed(job)),
         "" if live is None or live.eta is None else duration(live.eta),
         _ago(manifest.created),
@@ -182,7 +182,7 @@ def _number(value: int | None) -> str:
 
 
 def _bar(job: SeenJob) -> str:
-    done, total = _done(job), job.manifest.total
+    done, total = _done(job), job.manifest.rows
     if done is None:
         return ""
     full = _BAR if not total else done * _BAR // total
@@ -202,7 +202,7 @@ def _lines(job: SeenJob) -> list[str]:
     lines = [
         f"{manifest.name} ({manifest.function}), of the session {job.session}",
         f"  status    {job.status}",
-        f"  done      {_number(_done(job))} of {count(manifest.total)} items, {_number(_failed(job))} failed",
+        f"  done      {_number(_done(job))} of {count(manifest.rows)} items, {_number(_failed(job))} failed",
         f"  started   {_ago(manifest.created)}, {rounds}",
     ]
     if live is None:

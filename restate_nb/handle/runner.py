@@ -367,8 +367,12 @@ class JobRunner:
 
     async def _until_open(self) -> None:
         """Wait until more rounds of a keyed job may be followed beside those that are, or it has ended."""
-        while not self._rounds.open and not self.ended.done():  # noqa: ASYNC110 - whichever comes; it takes moments
+        while not self.ended.done() and self._is_closing():  # noqa: ASYNC110 - whichever comes; it takes moments
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _is_closing(self) -> bool:
+        """Whether what would be added now would not be followed, or would be cancelled with the rest."""
+        return not self._rounds.open or self.data.backend.is_stopping(self._known_rounds - 1)
 
     # ------------------------------------------------------------ its rounds
 

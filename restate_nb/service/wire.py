@@ -230,6 +230,11 @@ class Manifest(msgspec.Struct, kw_only=True):
         return "durable" if self.durable else "local"
 
     @property
+    def rows(self) -> int:
+        """How many items its input has: of a keyed job those of its cell's last run."""
+        return self.total if self.keyed is None else self.keyed.runs[-1].rows
+
+    @property
     def unfinished(self) -> bool:
         """Whether it has items to run."""
         return self.summary is None and not self.cancelled

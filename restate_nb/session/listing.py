@@ -38,7 +38,7 @@ def _row(session: str, manifest: Manifest, runner: JobRunner | None) -> dict[str
         "name": manifest.name,
         "session": session,
         "function": manifest.function,
-        "total": manifest.total,
+        "total": manifest.rows,
         "started_at": manifest.created,
         "finished_at": summary.at if summary is not None else None,
         "elapsed_s": _elapsed(manifest),

@@ -161,7 +161,7 @@ def as_json(jobs: Sequence[SeenJob]) -> bytes:
                 "function": each.manifest.function,
                 "status": each.status,
                 "created": each.manifest.created,
-                "total": each.manifest.total,
+                "total": each.manifest.rows,
                 "rounds": len(each.manifest.rounds),
                 "summary": each.manifest.summary,
                 "live": each.live,

@@ -15,7 +15,7 @@ import pytest
 
 import restate_nb as rnb
 from restate_nb.errors import InvalidInput, JobMismatch
-from restate_nb.handle.job import Job
+from restate_nb.handle.job import Job, runner_of
 from restate_nb.session.session import Session
 
 RAN: Counter[Any] = Counter()
@@ -399,3 +399,35 @@ def test_of_a_hundred_thousand_rows_a_hundred_more_are_a_hundred_runs(session: S
     assert job.wait(120)
     assert sorted(map(int, effects.read_text().split())) == [*range(100_000, 100_100)]
     assert (job.frame()["value"] == -np.arange(100_100)).all()
+
+
+def test_a_job_that_is_cancelled_and_grows_runs_what_is_new(session: Session) -> None:
+    go, begun = threading.Event(), threading.Semaphore(0)
+
+    async def wait(n: int) -> int:
+        begun.release()
+        while n < 10 and not go.is_set():
+            await asyncio.sleep(0.01)
+        return n
+
+    options: dict[str, Any] = {"key": "item", "name": "cancelled", "version": 1, "show": False, "session": session}
+    job = rnb.map(wait, [0, 1], **options)
+    assert begun.acquire(timeout=30)
+    cancelling = threading.Thread(target=job.cancel)
+    cancelling.start()
+    grown = rnb.map(wait, [1, 10], **options)
+    cancelling.join()
+    assert grown.wait(60)
+    assert grown.frame()["status"].tolist() == ["cancelled", "ok"]
+    go.set()
+    grown.retry_failed()
+    assert grown.values() == [1, 10]
+
+
+def test_the_listing_counts_the_rows_of_the_input(session: Session) -> None:
+    mapped(session, {1: 1, 2: -2, 3: 3}, "listed")
+    runner = runner_of(mapped(session, {3: 3, 2: -2}, "listed"))
+    runner.io.run(runner.noted())
+    session._registry.forget_handles()
+    row = session._registry.listing().set_index("name").loc["listed"]
+    assert (row["total"], row["ok"], row["failed"]) == (2, 1, 1)
