@@ -23,7 +23,8 @@ from restate_nb.service.wire import Manifest, decode_received, encode, items_ser
 from restate_nb.session.deployments import is_refused_here, uri_of
 
 ANSWER_SECONDS: Final = 5.0
-"""How long a kernel may take to answer: one that computes with the interpreter held is slow."""
+STEER_SECONDS: Final = 30.0
+"""How long a kernel may take to answer, and to do what it is told: one whose items hold the interpreter is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +119,10 @@ class Onlooker:
             )
         body = encode(Order(job=name, verb=verb))
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(STEER_SECONDS):
                 await self._ingress.call(items_service(_kernel_of(job.session)), STEER_HANDLER, body)
         except TimeoutError:
-            raise ServerError(f"The kernel that runs {name!r} does not answer within {ANSWER_SECONDS:g} s.") from None
+            raise ServerError(f"The kernel that runs {name!r} does not answer within {STEER_SECONDS:g} s.") from None
         except InvocationFailed as error:
             raise InvalidInput(str(error)) from error
 
