@@ -16,7 +16,7 @@ import pyarrow as pa
 from restate_nb.engine.record import OK
 from restate_nb.errors import InvalidInput
 from restate_nb.formatting import counted, size
-from restate_nb.handle.outcomes import frame_of, further_columns, item_column, values_at
+from restate_nb.handle.outcomes import frame_of, further_columns, item_column, stored_bytes, values_at
 from restate_nb.handle.runner import JobRunner
 from restate_nb.handle.wait import check_followed, check_live, check_not_paused, until_ended_from, wait_for_end
 from restate_nb.results.arrow import Schema, Widened
@@ -116,7 +116,7 @@ class Export:
 
     def reader(self) -> Any:
         """All rows as a stream. Where they are more than is read at once, only few are in memory."""
-        if self.stored_bytes() <= READ_BYTES:
+        if stored_bytes(self._data) <= READ_BYTES:
             return self.table().to_reader()
         while True:
             try:
@@ -202,11 +202,6 @@ class Export:
 
     def _values(self, batch: Batch) -> list[Any]:
         return self._data.function.value_column(batch.raws, batch.positions, unreadable)
-
-    def stored_bytes(self) -> int:
-        """How many bytes its values have in the store."""
-        ledger = self._data.ledger
-        return ledger.stored_bytes(np.fromiter(ledger.positions(OK), dtype=np.int64))
 
     # ------------------------------------------------------------ rows
 
@@ -338,10 +333,10 @@ def read_at_once(runner: JobRunner) -> pd.DataFrame:
         InvalidInput: its values are too many for that, or they are tables.
     """
     export = Export(runner)
-    stored = export.stored_bytes()
+    stored = stored_bytes(runner.data)
     if stored > READ_BYTES:
         raise InvalidInput(
-            f"The values take {size(stored)} in the store, and up to {size(READ_BYTES)} are read at once. "
+            f"Items and values take {size(stored)} in the store, and up to {size(READ_BYTES)} are read at once. "
             "job.to_parquet(path) writes them batch after batch."
         )
     frame = frame_of(runner.data, lazy=False)
