@@ -86,8 +86,13 @@ def cells_of_arrow(column: Any, name: str = "") -> list[Any]:
 
 
 def _exact(kind: Any, pa: Any) -> Any:
-    """The type to which a column can be cast only if Python has all of its elements: times of day in microseconds."""
+    """The type to which a column can be cast only if Python has all of its elements: times of day in microseconds.
+
+    Halves are cast, too: earlier versions of pyarrow give them as numpy's.
+    """
     types = pa.types
+    if types.is_float16(kind):
+        return pa.float32()
     if types.is_time64(kind):
         return pa.time64("us")
     if types.is_struct(kind):

@@ -183,7 +183,7 @@ def _streamed(items: Any) -> Table:
     import pyarrow as pa  # noqa: PLC0415 - heavy, loaded on first use
 
     try:
-        reader = pa.RecordBatchReader.from_stream(items)
+        reader = pa.RecordBatchReader.from_stream(_Stream(items))
     except Exception as error:  # whatever a query raises
         if "non-struct" not in str(error):
             raise InvalidInput(f"The items cannot be read: {type(error).__name__}: {error}.") from error
@@ -192,6 +192,16 @@ def _streamed(items: Any) -> Table:
             "rnb.map(fn, pyarrow.chunked_array(items))."
         ) from None
     return Table(column_names(reader.schema.names), _Batches(reader, once=is_of(items, "pyarrow", "RecordBatchReader")))
+
+
+class _Stream:
+    """Asks for a stream as it is: not all who have one let themselves be asked for another schema, as pyarrow does."""
+
+    def __init__(self, items: Any) -> None:
+        self._items = items
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> Any:
+        return self._items.__arrow_c_stream__()
 
 
 class _Batches:

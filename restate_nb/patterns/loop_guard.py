@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, NoReturn
 
 from restate_nb.patterns.misuse import TerminalNotDurable
@@ -106,12 +105,17 @@ class OperationLoop:
         return getattr(self._loop, name)
 
 
-@contextmanager
-def running(loop: Any) -> Iterator[None]:
+class running:  # noqa: N801 - used as a function is
     """Let `loop` be the running loop of this thread for a while."""
-    before = asyncio._get_running_loop()
-    asyncio._set_running_loop(loop)
-    try:
-        yield
-    finally:
-        asyncio._set_running_loop(before)
+
+    __slots__ = ("_before", "_loop")
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        self._before = asyncio._get_running_loop()
+        asyncio._set_running_loop(self._loop)
+
+    def __exit__(self, *_: object) -> None:
+        asyncio._set_running_loop(self._before)

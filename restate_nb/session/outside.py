@@ -24,7 +24,7 @@ from restate_nb.session.deployments import is_refused_here, uri_of
 
 ANSWER_SECONDS: Final = 5.0
 STEER_SECONDS: Final = 30.0
-"""How long a kernel may take to answer, and to do what it is told: one that computes with the interpreter held is slow."""
+"""How long a kernel may take to answer, and to do what it is told: one whose items hold the interpreter is slow."""
 
 
 @dataclass(frozen=True, slots=True)

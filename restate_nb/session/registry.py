@@ -7,6 +7,7 @@ import difflib
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal, NotRequired, TypedDict, Unpack
 
 from restate_nb.backends.connection import Connection, connection_to_workers
@@ -19,7 +20,7 @@ from restate_nb.errors import InvalidInput, JobMismatch, RestateNbError, ServerE
 from restate_nb.handle.batches import Batch
 from restate_nb.handle.function_changes import code_named, identity_now, older_of
 from restate_nb.handle.item_folder import ItemFolder
-from restate_nb.handle.items import Items
+from restate_nb.handle.items import Items, in_journal
 from restate_nb.handle.job import Job, runner_of
 from restate_nb.handle.originals import DecodedItems
 from restate_nb.handle.provenance import Fresh, check_fresh, warn_of_older
@@ -150,17 +151,23 @@ class Registry:
         spec = run_spec_of(function, policy, 0.0 if batch is None else batch.pause)
         connection = self._connection_for(function, policy, spec, on_workers=on_workers)
         identity = identity_now(function)
-        wanted = wanted_manifest(
-            function,
-            items,
-            policy,
-            identity,
-            name=options["name"],
-            batch=batch,
-            spec=spec,
-            on_workers=on_workers,
-            pickled=pickle,
-        )
+
+        def begun_with(items: Items) -> Manifest:
+            return wanted_manifest(
+                function,
+                items,
+                policy,
+                identity,
+                name=options["name"],
+                batch=batch,
+                spec=spec,
+                on_workers=on_workers,
+                pickled=pickle,
+            )
+
+        wanted = begun_with(items)
+        if fresh is not True and (journaled := self._journaled(connection, wanted, function, items, begun_with)):
+            items, wanted = journaled, begun_with(journaled)
         if fresh and on_workers and connection.admin_if_any is not None:
             self._end_older(connection.session, wanted.name)
         try:
@@ -182,6 +189,35 @@ class Registry:
         if fresh != "changed":
             warn_of_older(job.name, older, runner.data.manifest.mixed, finished=finished)
         return job
+
+    def _journaled(
+        self,
+        connection: Connection,
+        wanted: Manifest,
+        function: Function,
+        items: Items,
+        begun_with: Callable[[Items], Manifest],
+    ) -> Items | None:
+        """The items as they are without a store, if they are those of a job that was begun so: by a version that had
+        none, or by a session without one. None else."""
+        folder = items.folder
+        if folder is None or not folder.count or connection.admin_if_any is None:
+            return None
+        before = [
+            each
+            for session, each in self._io.run(read_manifests(connection.admin))
+            if session == connection.session and not each.folder
+            if (each.total, each.function, each.kind) == (wanted.total, wanted.function, wanted.kind)
+        ]
+        if not before or (journaled := in_journal(items, function)) is None:
+            return None
+        then = begun_with(journaled)
+        names = {each.name for each in before if each.items == then.items}
+        bases = {each.base for each in before if each.items == then.items and each.base}
+        if then.name not in names and then.base not in bases:
+            return None
+        folder.drop()
+        return journaled
 
     def _connection_for(
         self, function: Function, policy: RunPolicy, spec: str | None, *, on_workers: bool

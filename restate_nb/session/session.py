@@ -89,6 +89,7 @@ class Session:
         """`cluster`: where to run jobs; a directory stands for a server of our own with its data there. `store`: where
         large values lie; by default beside those data, and nowhere if others have them."""
         self.name = name
+        self.retention = retention
         self._home = Home()
         self._closing = threading.Lock()
         self._closed = False

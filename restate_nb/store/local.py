@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from restate_nb.store.base import Folder, NotStored, Place, Store, StoreConfig, StoreUnavailable, check_name
+from restate_nb.store.base import HOUR, Folder, NotStored, Place, Store, StoreConfig, StoreUnavailable, check_name
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -45,6 +45,8 @@ class LocalStore(Store):
 
     In a private one nobody but its user can read or write; else the umask says who may.
     """
+
+    orphan_seconds = HOUR
 
     def __init__(self, config: StoreConfig) -> None:
         """`config.url` is the directory; it is made when it is first written to."""
@@ -141,6 +143,7 @@ class LocalStore(Store):
             writer.leave()
         while True:
             try:
+                _empty(path)
                 shutil.rmtree(path)
             except FileNotFoundError:  # of the directory, or of a file that somebody else deletes at the same time
                 if not os.path.lexists(path):
@@ -349,6 +352,19 @@ def _sync_directory(path: Path) -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:  # a file system that has nothing of the kind
             raise
+
+
+def _empty(folder: Path) -> None:
+    """Give back what the files of a folder take: another process may have them open, as a worker has for long. One that
+    has another name, too, in a backup of hard links, stays as it is."""
+    if folder.is_symlink():
+        return
+    for each in list(os.scandir(folder)):
+        if each.is_file(follow_symlinks=False):
+            with suppress(FileNotFoundError, PermissionError):
+                file = _File(os.open(each.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+                if os.fstat(file.descriptor).st_nlink == 1:
+                    os.ftruncate(file.descriptor, 0)
 
 
 def _unreadable(path: Path, place: Place, size: int, error: OSError) -> NotStored | StoreUnavailable:

@@ -35,7 +35,7 @@ from restate_nb.patterns.sdk import (
 from restate_nb.testing.callees import Request, decode
 from restate_nb.testing.invocation import Invocation, MockStuck
 from restate_nb.testing.journal import CANCELLED, Answer, Entry, handle_of, mismatch
-from restate_nb.testing.world import refusal_of_second_run
+from restate_nb.testing.world import World, refusal_of_second_run
 
 
 def _awaited(tree: Tree) -> tuple[set[int], set[int]]:
@@ -58,12 +58,12 @@ class FakeCore:
         closed: whether the attempt is over: nothing that it still does counts.
     """
 
-    def __init__(self, invocation: Invocation) -> None:
+    def __init__(self, invocation: Invocation, world: World) -> None:
         self.actions: dict[int, Callable[[], Any]] = {}
         self.issued: list[Entry] = []
         self.closed = False
         self._invocation = invocation
-        self._world = invocation.world
+        self._world = world
         self._journal = invocation.journal
         self._started: dict[int, Callable[[], Any]] = {}  # the actions of this attempt, to run one again
         self._unread = 0  # the next answer of the journal that this attempt has not seen

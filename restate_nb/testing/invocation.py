@@ -1,19 +1,19 @@
 """One mock invocation over all of its attempts: its journal, its calls, and what it waits for."""
 
+# ruff: noqa: D102 - the methods of a protocol are those of the class that it stands for
+
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from restate_nb.errors import RestateNbError
 from restate_nb.patterns.sdk import Failure
 from restate_nb.testing.callees import Request, Stub
 from restate_nb.testing.journal import Answer, Journal
-
-if TYPE_CHECKING:
-    from restate_nb.testing.world import World
 
 _GIVE_UP_AFTER: Final = 70  # attempts of a step without limits; restate-server would pause the invocation then
 _DENSE: Final = 64  # a replay at every wait up to so many answers, then at every 64th part of them
@@ -21,6 +21,32 @@ _DENSE: Final = 64  # a replay at every wait up to so many answers, then at ever
 
 class MockStuck(RestateNbError, RuntimeError):
     """The handler waits for something that nobody does, or a step fails for ever."""
+
+
+class Surroundings(Protocol):
+    """The world, as an invocation sees it; its methods are those of `World`."""
+
+    replay: bool
+    patience: float
+    now: float
+    seed: int
+    callees: dict[str, Any]
+    failures: dict[str, list[BaseException]]
+    awake: set[Invocation]
+
+    @property
+    def is_idle(self) -> bool: ...
+    def add(self, invocation: Invocation, /) -> str: ...
+    def after(self, wait: float, event: Callable[[], None], /) -> None: ...
+    def drop_actions(self, invocation: Invocation, /) -> None: ...
+    def states(self, service: str, key: str, /) -> dict[str, bytes]: ...
+    def promises(self, service: str, key: str, /) -> dict[str, Answer]: ...
+    def await_promise(self, name: str, invocation: Invocation, handle: int, /) -> None: ...
+    def complete_promise(self, service: str, key: str, name: str, answer: Answer, /) -> Answer: ...
+    def rested(self) -> None: ...
+    def raise_if_failed(self) -> None: ...
+    def waits_for(self, invocation: Invocation, /) -> bool: ...
+    def progressed(self) -> None: ...
 
 
 class Invocation:
@@ -42,7 +68,7 @@ class Invocation:
     """
 
     def __init__(
-        self, world: World, *, service: str = "Mock", key: str = "", replay: bool | None = None, request: Request
+        self, world: Surroundings, *, service: str = "Mock", key: str = "", replay: bool | None = None, request: Request
     ) -> None:
         self.world = world
         self.service, self.key = service, key

@@ -90,15 +90,20 @@ def _text(answer: Answer) -> str:
     return answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
 
 
-def mismatch(recorded: list[Entry], now: list[Entry]) -> Exception:
-    """The SDK's error for a handler that did something else than its journal says, with both journals in it."""
+def side_by_side(recorded: list[Entry], now: list[Entry]) -> str:
+    """Two journals, and where they differ."""
     width = max((len(str(entry)) for entry in recorded), default=8) + 2
     lines = []
     for index, (was, did) in enumerate(itertools.zip_longest(recorded, now)):
         mark = " " if was == did else ">"
         lines.append(f"{mark}{index:>4}  {'' if was is None else was!s:<{width}}  {'' if did is None else did}")
     head = f"      {'recorded':<{width}}  this run"
+    return "\n".join([head, *lines])
+
+
+def mismatch(recorded: list[Entry], now: list[Entry]) -> Exception:
+    """The SDK's error for a handler that did something else than its journal says, with both journals in it."""
     return VMException(
         "The handler is not deterministic, or its code was changed: it did something else than its journal says.\n"
-        + "\n".join([head, *lines])
+        + side_by_side(recorded, now)
     )

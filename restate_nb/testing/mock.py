@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar, overload
 
 from restate import RestateDurableFuture, SdkInternalBaseException, WorkflowContext
@@ -41,6 +42,7 @@ class Mock:
         requests_made: the calls and sends, in order.
         runs: how often each `ctx.run` action was started, by the step's name.
         id: of the invocation.
+        world: what the invocations of this mock share.
     """
 
     journal: Journal
@@ -48,8 +50,8 @@ class Mock:
     runs: Counter[str]
     id: str
 
-    def __init__(self, invocation: Invocation) -> None:
-        self._world = invocation.world
+    def __init__(self, invocation: Invocation, world: World) -> None:
+        self.world = world
         self._own = invocation
         self._show(invocation)
 
@@ -87,7 +89,7 @@ class Mock:
         """
         target, found = target_of(handler), handler_of(handler)
         serde = None if found is None else found.handler_io.output_serde
-        self._world.callees[target] = Stub(answer, seconds("delay", delay, zero=True), serde)
+        self.world.callees[target] = Stub(answer, seconds("delay", delay, zero=True), serde)
 
     def host(self, *services: Any) -> None:
         """Run the real handlers of these services, objects and workflows when they are called, as invocations of their
@@ -95,11 +97,11 @@ class Mock:
         typed_values(*services)
         for service in services:
             for handler in service.handlers.values():
-                self._world.callees[f"{service.service_tag.name}/{handler.name}"] = handler
+                self.world.callees[f"{service.service_tag.name}/{handler.name}"] = handler
 
     def fail(self, step: str, error: BaseException, *, times: int = 1) -> None:
         """Let the next runs of the `ctx.run` action called `step` raise `error` instead of doing anything."""
-        self._world.failures.setdefault(step, []).extend([error] * times)
+        self.world.failures.setdefault(step, []).extend([error] * times)
 
     def set_state(self, name: str, value: object) -> None:
         """Set a state of this object or workflow."""
@@ -111,11 +113,11 @@ class Mock:
 
     def resolve_awakeable(self, name: str, value: object) -> None:
         """Resolve the awakeable with this id."""
-        self._world.complete_awakeable(name, encode(value))
+        self.world.complete_awakeable(name, encode(value))
 
     def reject_awakeable(self, name: str, message: str, code: int = 500) -> None:
         """Reject the awakeable with this id."""
-        self._world.complete_awakeable(name, Failure(code, message))
+        self.world.complete_awakeable(name, Failure(code, message))
 
     def resolve_promise(self, name: str, value: object) -> None:
         """Resolve a promise of this workflow, before or while the handler waits for it."""
@@ -136,17 +138,17 @@ class Mock:
             InvalidInput: `after` is negative.
         """
         invocation = self._invocation
-        self._world.after(seconds("after", after, zero=True), lambda: invocation.deliver(CANCELLED, None))
+        self.world.after(seconds("after", after, zero=True), lambda: invocation.deliver(CANCELLED, None))
 
     @property
     def awakeables(self) -> list[str]:
         """The ids of the awakeables that wait, in order of their making."""
-        return list(self._world.awakeables)
+        return list(self.world.awakeables)
 
     async def settled(self) -> None:
         """Wait until nobody can do anything more by itself: the handler waits for an awakeable, a promise, a signal,
         or, where the test turns the clock, for time."""
-        await self._world.until_idle()
+        await self.world.until_idle()
 
     async def advance(self, wait: Seconds) -> None:
         """Turn the virtual clock forward, and run what is due meanwhile.
@@ -172,7 +174,7 @@ class Mock:
             ...     assert await running == "a day later"
             >>> asyncio.run(test())
         """
-        await self._world.advance(seconds("wait", wait, zero=True))
+        await self.world.advance(seconds("wait", wait, zero=True))
 
     # Running handlers.
 
@@ -276,10 +278,10 @@ class Mock:
             return await self._in_turn(invocation, _Run(lambda ctx: handler(ctx, *args)), max_attempts)
         io = found.handler_io
         invocation.parameter = bytes(io.input_serde.serialize(*args)) if args else b""
-        before = self._world.claim(invocation)
+        before = self.world.claim(invocation)
         if before is not None:
             await before.until_ended()
-            self._world.raise_if_failed()
+            self.world.raise_if_failed()
             return _value_of(before.result, io.output_serde)
         answer = await self._in_turn(invocation, _Run(_served(found, invocation.parameter)), max_attempts)
         return io.output_serde.deserialize(answer)
@@ -299,16 +301,16 @@ class Mock:
             idempotency_key=own.request.idempotency_key if idempotency_key is None else idempotency_key,
         )
         if shown is own and not (shown.begun or shown.ended or len(shown.journal)):
-            self._world.move((own.service, own.key), (service, key))
+            self.world.move((own.service, own.key), (service, key))
         else:
-            shown = Invocation(self._world, replay=own.replay, request=request)
+            shown = Invocation(self.world, replay=own.replay, request=request)
         shown.service, shown.key, shown.request, shown.handler = service, key, request, handler
         shown.by_hand = False
         self._show(shown)
         return shown
 
     async def _in_turn(self, invocation: Invocation, run: _Run, max_attempts: int) -> Any:
-        world = self._world
+        world = self.world
         world.test_acts()
         if not world.enter(invocation):
             await invocation.turn.wait()
@@ -342,7 +344,7 @@ class _Run:
     def __init__(self, handler: Callable[[Any], Awaitable[Any]]) -> None:
         self._handler = handler
 
-    async def to_end(self, invocation: Invocation, mock: Mock | None, max_attempts: int) -> Any:
+    async def to_end(self, invocation: Invocation, mock: Mock, max_attempts: int) -> Any:
         """What the handler returns.
 
         Raises:
@@ -352,7 +354,7 @@ class _Run:
         failures = 0
         while True:
             invocation.begin_attempt()
-            context = MockContext(mock or Mock(invocation), invocation)
+            context = MockContext(mock, invocation)
             try:
                 with _open_attempt(context):
                     try:
@@ -364,7 +366,7 @@ class _Run:
                         raise
                     finally:
                         if not context.core.closed:
-                            invocation.world.raise_if_failed()
+                            mock.world.raise_if_failed()
                     _check_replayed(invocation, context)
                     return value
             except TerminalError:
@@ -420,10 +422,12 @@ def _served(handler: Any, parameter: bytes) -> Callable[[Any], Awaitable[bytes]]
     return run
 
 
-async def _run_hosted(invocation: Invocation, handler: Any) -> Answer:
+async def _run_hosted(world: World, invocation: Invocation, handler: Any) -> Answer:
     """Run a handler that was called; its result, as the caller gets it."""
     try:
-        answer: bytes = await _Run(_served(handler, invocation.parameter)).to_end(invocation, None, 1)
+        answer: bytes = await _Run(_served(handler, invocation.parameter)).to_end(
+            invocation, Mock(invocation, world), 1
+        )
         return answer
     except TerminalError as error:
         return Failure(error.status_code, error.message, metadata=error.metadata)
@@ -463,7 +467,7 @@ class MockContext(ServerInvocationContext, WorkflowContext):
 
     def __init__(self, mock: Mock, invocation: Invocation) -> None:
         self.mock = mock
-        self.core = FakeCore(invocation)
+        self.core = FakeCore(invocation, mock.world)
         self._invocation = invocation
         asked = invocation.request
         random_seed = zlib.crc32(f"{invocation.world.seed} {invocation.id}".encode())
@@ -549,11 +553,11 @@ def mock_context(
     world = World(
         seed=seed, patience=seconds("patience", patience), replay=replay, shuffle=shuffle, auto_advance=auto_advance
     )
-    world.run_hosted = _run_hosted
+    world.run_hosted = partial(_run_hosted, world)
     given = tuple((headers or {}).items())
     request = Request(_OWN, key, None, "", headers=given, idempotency_key=idempotency_key)
     invocation = Invocation(world, key=key, request=request)
-    ctx = MockContext(Mock(invocation), invocation)
+    ctx = MockContext(Mock(invocation, world), invocation)
     ctx.mock.host(*services)
     for handler, answer in (stubs or {}).items():
         ctx.mock.stub(handler, answer)

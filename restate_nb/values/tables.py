@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from restate_nb.errors import NotEncodable, NotReadable
 from restate_nb.values.frames import FORMAT, check_format
-from restate_nb.values.ipc import read_table, write_whole
+from restate_nb.values.ipc import in_one_chunk, read_table, write_whole
 from restate_nb.values.tags import Read, Write, tagged
 
 _COLUMN: Final = "0"
@@ -111,7 +111,7 @@ def _polars_written(kind: str, frame: Any, shape: list[int]) -> object:
     if pl.Object in frame.dtypes or any("Object" in str(each) for each in frame.dtypes if each.is_nested()):
         raise NotEncodable(f"A {kind} with cells that are Python's objects cannot be kept. Use a list of dicts.")
     try:
-        table = frame.to_arrow()
+        table = in_one_chunk(frame.to_arrow())
         table = table.rename_columns([str(each) for each in range(table.num_columns)])  # polars takes no empty name
         back = _polars_frame(table, frame.columns)
     except ValueError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -323,3 +324,30 @@ def test_pickles_are_refused_where_others_can_write(session: Session, tmp_path: 
             submit(other, len, ["a"], pickle=True)
         with pytest.raises(InvalidInput, match="others can write to"):
             other.job("any", pickle=True)
+
+
+def test_a_job_that_was_begun_without_a_store_is_attached_to_with_one(tmp_path: Path) -> None:
+    """As one of a version before there were stores: its large items are in the journal, and so its values stay."""
+    data_dir = tmp_path / ".restate"
+    with Session("before", data_dir) as session:
+        session._registry._connection = replace(session.connection, store=None)
+        session.connection.runs.store = None
+        for name in ("named", None):
+            job = submit(session, doubled, arrays(3), name=name)
+            job.result(30)
+            assert not manifest_of(job).folder
+            assert not any(map(is_reference, runner_of(job).data.items.encoded))
+    CALLS.clear()
+    with Session("before", data_dir) as session:
+        for name in ("named", None):
+            job = submit(session, doubled, arrays(3), name=name)
+            np.testing.assert_array_equal(job.values()[2], arrays(3)[2] * 2)
+            assert not manifest_of(job).folder
+            assert not CALLS, "nothing ran again"
+        assert not folders(session)
+        other = submit(session, doubled, arrays(3, start=1))
+        assert len(other.values()) == 3
+        assert manifest_of(other).folder
+        job = submit(session, doubled, arrays(3), name="named", fresh=True)
+        assert len(job.values()) == 3
+        assert manifest_of(job).folder, "what begins anew goes to the store"

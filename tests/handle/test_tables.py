@@ -51,8 +51,8 @@ class Stream:
     def __init__(self, table: pa.Table) -> None:
         self.table = table
 
-    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
-        return self.table.__arrow_c_stream__(requested_schema)
+    def __arrow_c_stream__(self) -> Any:  # nor can it be asked for another schema
+        return self.table.__arrow_c_stream__()
 
 
 def narwhals(frame: Any) -> Any:
@@ -104,6 +104,7 @@ CELLS: list[tuple[Any, Any]] = [
     (pa.array([2**64 - 1], pa.uint64()), [2**64 - 1]),
     (pa.array([1.5, None, float("inf")]), [1.5, None, float("inf")]),
     (pa.array(np.array([0.5], np.float16)), [0.5]),
+    (pa.array([np.float16(0.5), None], pa.float16()), [0.5, None]),
     (pa.array([0.1], pa.float32()), [float(np.float32(0.1))]),
     (pa.array([True, None]), [True, None]),
     (pa.array([None, None]), [None, None]),

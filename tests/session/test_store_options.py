@@ -92,7 +92,7 @@ def test_another_store_than_the_live_sessions_is_refused_and_the_same_one_is_not
     with rnb.start("live", store=tmp_path / "one", **options) as session:
         assert rnb.start("live", **options) is session
         assert rnb.start(store=str(tmp_path / "one")) is session
-        with pytest.raises(InvalidInput, match=r"values in .*/one> is live\. Use it, or stop it first"):
+        with pytest.raises(InvalidInput, match=r"values in .*/one> is live, and it does not keep values in"):
             rnb.start("live", store=tmp_path / "two", **options)
     with rnb.start("live", **options), pytest.raises(InvalidInput, match=r"data in .*> is live"):
         rnb.start("live", store=tmp_path / "one", **options)

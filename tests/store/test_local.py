@@ -302,6 +302,27 @@ def test_a_dropped_folder_holds_no_file_open_and_frees_its_disk(store: LocalStor
     assert list(root.iterdir()) == []
 
 
+def test_a_dropped_folder_frees_its_disk_though_another_process_has_it_open(store: LocalStore, root: Path) -> None:
+    """As a worker has that wrote the values of a job which a notebook deletes."""
+    worker = LocalStore(store.config)
+    worker.append("job", [b"x" * 100_000])
+    [file] = segments(root)
+    with file.open("rb") as held:
+        store.drop("job")
+        assert os.fstat(held.fileno()).st_blocks == 0
+    [place] = worker.append("job", [b"late"])
+    assert store.read("job", place, 4) == b"late"
+
+
+def test_a_backup_of_hard_links_keeps_what_the_store_drops(store: LocalStore, root: Path, tmp_path: Path) -> None:
+    store.append("job", [b"x" * 100_000])
+    backup = tmp_path / "backup"
+    backup.hardlink_to(segments(root)[0])
+    store.drop("job")
+    assert not (root / "job").exists()
+    assert backup.read_bytes() == b"x" * 100_000
+
+
 def test_a_folder_is_in_use_while_a_process_has_it_open_and_no_longer(store: LocalStore, root: Path) -> None:
     writer = start_python(
         """

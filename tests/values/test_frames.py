@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import math
 import os
 from collections import Counter
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from restate_nb.errors import NotEncodable, NotReadable
@@ -144,7 +146,7 @@ def test_a_frame_that_is_hard_comes_back(name: str) -> None:
             assert same(decode(encode(held, classes), classes), held)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Fit:
     table: pd.DataFrame
     score: float
@@ -290,3 +292,49 @@ def test_dates_of_python_and_times_of_every_unit_stay_what_they_are() -> None:
     frame["date"] = np.array([dt.date(2026, 1, 1), None], dtype=object)
     for classes in in_both_ways():
         assert same_frames(decode(encode(frame, classes), classes), frame)
+
+
+def test_classes_of_objects_in_cells_are_known_where_a_frame_is_an_item() -> None:
+    fit = Fit(TEN, 1.5)
+    cells = np.empty((1, 2), dtype=object)
+    cells[:] = [[fit, None]]
+    held = [
+        pd.DataFrame({"a": [1], "fit": [fit]}),
+        pd.Series([fit, 1]),
+        pd.Series([1], index=pd.Index([fit], dtype=object)),
+        pd.DataFrame({"a": [1]}, index=pd.Index([(1, fit)], tupleize_cols=False)),
+        cells,
+        {"deep": [pd.Series([[fit]])]},
+    ]
+    for value in held:
+        classes = Classes()
+        with pytest.raises(NotEncodable, match="does not name the class Fit"):
+            encode(value, classes)
+        classes.add_of(value)
+        raw = encode(value, classes)
+        assert type(decode(raw, classes)) is type(value) and list(classes) == [Fit]
+
+
+def test_equal_frames_are_written_alike_whatever_lies_beneath() -> None:
+    """A job is found again by its items."""
+    mask = np.array([False, True, False])
+    beneath = [
+        pd.DataFrame({"a": pd.arrays.IntegerArray(np.array([1, each, 3]), mask.copy())}) for each in (0, 77, -(2**63))
+    ]
+    beneath += [pd.DataFrame({"a": pd.array([1, None, 3], dtype="Int64")})]
+    assert len({encode(each) for each in beneath}) == 1
+    truth = [pd.Series(pd.arrays.BooleanArray(np.array([True, each, False]), mask.copy())) for each in (True, False)]
+    assert len({encode(each) for each in truth}) == 1
+    whole = pd.DataFrame({"t": list("abc"), "l": pd.array([[1], None, []], dtype=pd.ArrowDtype(pa.list_(pa.int8())))})
+    for dtype in ("str", "string", "string[python]", object):
+        one = whole.astype({"t": dtype})
+        pieces, end = pd.concat([one.iloc[:1], one.iloc[1:]]), pd.concat([one, one]).iloc[3:]
+        assert len({encode(each.reset_index(drop=True)) for each in (one, pieces, end)}) == 1
+
+
+def test_floats_that_are_no_number_and_missing_ones_stay_apart() -> None:
+    values = pd.arrays.FloatingArray(np.array([np.nan, 1.0, 2.0]), np.array([False, True, False]))
+    for classes in in_both_ways():
+        back = decode(encode(pd.Series(values), classes), classes)
+        assert back.isna().tolist() == pd.Series(values).isna().tolist()
+        assert math.isnan(back.to_numpy("float64", na_value=-1)[0]) and back[1] is pd.NA

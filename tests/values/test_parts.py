@@ -105,7 +105,7 @@ def test_without_parts_all_is_json() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_random_values_are_written_the_same_with_parts_as_without_where_they_are_small(seed: int) -> None:
+def test_random_small_values_are_written_the_same_with_parts_as_without(seed: int) -> None:
     maker, (classes, put) = Maker(seed), keeping()
     joined = 0
     for _ in range(400):

@@ -296,3 +296,9 @@ def test_what_needs_a_package_that_is_not_here_says_which(monkeypatch: pytest.Mo
             without.setitem(sys.modules, package, None)  # type: ignore[arg-type]
             with pytest.raises(NotReadable, match=f"needs a package that is not here: .*{package}"):
                 decode(raw)
+
+
+def test_equal_frames_of_polars_are_written_alike_in_however_many_chunks() -> None:
+    """A job is found again by its items."""
+    chunks = pl.concat([FRAME[:1], FRAME[1:]], rechunk=False)
+    assert encode(chunks) == encode(FRAME) and encode(chunks["a"]) == encode(FRAME["a"])
