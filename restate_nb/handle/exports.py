@@ -93,16 +93,24 @@ class Export:
         self._schema.begin()
         self._missing = 0
         nothing = True
-        for batch, outcomes in self._batches():
-            values = self._values(batch)
-            for columns in self._pieces(batch, values, outcomes):
-                nothing = False
-                if (table := self._schema.table(columns)) is not None:
-                    yield self._with_metadata(table)
+        for columns in self._all_pieces():
+            nothing = False
+            table = self._schema.table(columns)
+            columns.clear()  # nothing here holds what the caller has let go of, while the next batch is made
+            if table is not None:
+                yield self._with_metadata(table)
+            del table
         if nothing:
             none = self._rows(Batch(0, 0, [], []), [], self._outcomes()[0])
             yield self._with_metadata(self._schema.table(self._sheet.columns(none)))
         self._schema.end()
+
+    def _all_pieces(self) -> Iterator[dict[str, Any]]:
+        for batch, outcomes in self._batches():
+            values = self._values(batch)
+            batch.raws.clear()
+            yield from self._pieces(batch, values, outcomes)
+            del values
 
     def table(self) -> Any:
         """All rows as one table."""
