@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from restate_nb.api.call import call
     from restate_nb.api.connect import connect
     from restate_nb.api.fan_out import fan_out
+    from restate_nb.api.files import files
     from restate_nb.api.invoke import invoke
     from restate_nb.api.jobs import compare, compare_chart, job, jobs
     from restate_nb.api.map import map, starmap
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         OlderResults,
         RestateNbError,
         ServerError,
+        UnknownOption,
         UnsupportedSdk,
         WorkerDied,
     )
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from restate_nb.policy import Limit, Retry, RunPolicy
     from restate_nb.results.unreadable import Unreadable
     from restate_nb.session.session import Session
+    from restate_nb.store.stored import Stored
     from restate_nb.versions import show_versions
 
 __version__ = "0.1.0"
@@ -69,6 +72,8 @@ __all__ = [
     "RunPolicy",
     "ServerError",
     "Session",
+    "Stored",
+    "UnknownOption",
     "Unreadable",
     "UnsupportedSdk",
     "WorkerDied",
@@ -79,6 +84,7 @@ __all__ = [
     "compare_chart",
     "connect",
     "fan_out",
+    "files",
     "invoke",
     "item_seed",
     "job",
@@ -96,6 +102,7 @@ _HOME_OF = {name: "errors" if name[0].isupper() else f"api.{name}" for name in _
     "Retry": "policy",
     "RunPolicy": "policy",
     "Session": "session.session",
+    "Stored": "store.stored",
     "Unreadable": "results.unreadable",
     "compare": "api.jobs",
     "compare_chart": "api.jobs",
@@ -114,7 +121,10 @@ def __getattr__(name: str) -> Any:
     """Load a public name on first use (PEP 562): `import restate_nb` loads neither pandas nor restate."""
     home = _HOME_OF.get(name)
     if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name.startswith("_"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        words = importlib.import_module(f"{__name__}.words")
+        raise AttributeError(words.no_attribute("restate_nb", name, words.PACKAGE, __all__))
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value

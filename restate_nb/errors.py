@@ -29,6 +29,10 @@ class InvalidInput(RestateNbError, ValueError):
     """An argument was refused before anything was started."""
 
 
+class UnknownOption(InvalidInput, TypeError):
+    """A function was called with an option or an argument that it does not have. Nothing was started."""
+
+
 class NotEncodable(RestateNbError, TypeError):
     """An item or a value cannot be written as JSON, or is too large to be kept."""
 

@@ -97,7 +97,7 @@ def one_line(text: str, limit: int = 160) -> str:
 
 
 def short_repr(value: object, limit: int = 80) -> str:
-    """A value as Python writes it, for a message; its type where its `__repr__` raises.
+    """A value as Python writes it, for a message, on one line; its type where its `__repr__` raises.
 
     Args:
         value: anything.
@@ -111,4 +111,23 @@ def short_repr(value: object, limit: int = 80) -> str:
         text = repr(value)
     except Exception:  # whatever it raises
         return f"<{type(value).__name__}>"
+    if "\n" in text:  # tables and arrays
+        text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def size(bytes_: int) -> str:
+    """A number of bytes.
+
+    Example:
+        >>> size(512), size(100_000), size(2_400_000), size(3_000_000_000)
+        ('512 bytes', '100 kB', '2.4 MB', '3 GB')
+    """
+    if bytes_ < 1000:
+        return "1 byte" if bytes_ == 1 else f"{bytes_} bytes"
+    value = bytes_ / 1000
+    for unit in ("kB", "MB"):
+        if value < 999.5:
+            return f"{two_digits(value)} {unit}"
+        value /= 1000
+    return f"{two_digits(value)} GB"

@@ -16,6 +16,34 @@ ALWAYS_REPLAY = {"RESTATE_WORKER__INVOKER__INACTIVITY_TIMEOUT": "0s"}
 """The server asks every invocation that waits to suspend: each group costs an attempt, which replays all before it."""
 
 
+LONG = (
+    "durability/test_kills.py",
+    "browser",
+    "patterns/test_sdk_range.py",
+    "patterns/test_scheduler_on_server.py",
+    "durability",
+    "notebooks",
+    "handle/test_live_executor.py",
+)
+"""Where the tests are few and long, the longest first."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):  # of xdist, which would begin with the files that have most tests
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first: begun last, it is waited for on one processor while the others are idle."""
+    tests = Path(__file__).parent
+
+    def turn(item: pytest.Item) -> int:
+        path = item.path.relative_to(tests).as_posix()
+        return next((place for place, long in enumerate(LONG) if path.startswith(long)), len(LONG))
+
+    items.sort(key=turn)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def garbage_is_ones_own() -> Iterator[None]:
     """What a file's tests leave to the garbage collector is found here, not in whatever test runs later."""

@@ -79,7 +79,7 @@ def test_star_imports_bring_the_public_names_alone() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="'restate_nb' has no attribute 'mapp'"):
+    with pytest.raises(AttributeError, match="restate_nb has no 'mapp'"):
         restate_nb.mapp  # type: ignore[attr-defined]  # noqa: B018
 
 

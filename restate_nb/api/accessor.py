@@ -1,8 +1,12 @@
-"""`df.restate.map(fn)` and `series.restate.map(fn)`: the accessor on pandas objects. Registered when it is imported."""
+"""`df.restate.map(fn)` and `series.restate.map(fn)`: the accessor on objects of pandas and polars.
+
+That of pandas is registered when this module is imported, that of polars by whoever knows that polars is there.
+"""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, Unpack
 
@@ -27,7 +31,7 @@ def _showing_options_of_map(method: F) -> F:
 @pd.api.extensions.register_dataframe_accessor("restate")
 @pd.api.extensions.register_series_accessor("restate")
 class RestateAccessor:
-    """Durable jobs over a DataFrame's rows or a Series' values.
+    """Durable jobs over a DataFrame's rows or a Series' values, those of pandas or polars.
 
     Example:
         import pandas as pd
@@ -39,10 +43,18 @@ class RestateAccessor:
         print(job.join())
     """
 
-    def __init__(self, data: pd.DataFrame | pd.Series[Any]) -> None:
+    def __init__(self, data: Any) -> None:
         self._data = data
 
     @_showing_options_of_map
     def map(self, fn: Callable[..., Any], **options: Unpack[MapOptions]) -> Job[Any]:
         """Like `restate_nb.map(fn, data, **options)`: rows are passed as keyword arguments, values as they are."""
         return map_items(fn, self._data, **options)
+
+
+def register_for_polars() -> None:
+    """Give frames and columns of polars the accessor, where polars is loaded: it is not loaded for that."""
+    polars = sys.modules.get("polars")
+    if polars is not None and not hasattr(polars.DataFrame, "restate"):
+        polars.api.register_dataframe_namespace("restate")(RestateAccessor)
+        polars.api.register_series_namespace("restate")(RestateAccessor)

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar, Unpack
 
-from restate_nb.api.options import FunctionOptions, concurrency_of, function_of
+from restate_nb.api.options import ArrowStream, FunctionOptions, concurrency_of, function_of
 from restate_nb.engine.function import Executor
 from restate_nb.handle.batches import Batch
 from restate_nb.handle.items import passing_of, read_items
@@ -17,6 +17,7 @@ from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
 from restate_nb.validation import positive_int, seconds
+from restate_nb.words import checks_call
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 @typing.overload
 def batch(
     fn: Callable[..., Awaitable[T]],
-    items: Iterable[Any],
+    items: Iterable[Any] | ArrowStream,
     *,
     batch_size: int,
     pause: Seconds = 0,
@@ -33,15 +34,16 @@ def batch(
 @typing.overload
 def batch(
     fn: Callable[..., T],
-    items: Iterable[Any],
+    items: Iterable[Any] | ArrowStream,
     *,
     batch_size: int,
     pause: Seconds = 0,
     **options: Unpack[FunctionOptions],
 ) -> Job[T]: ...
+@checks_call
 def batch(
     fn: Callable[..., Any],
-    items: Iterable[Any],
+    items: Iterable[Any] | ArrowStream,
     *,
     batch_size: int,
     pause: Seconds = 0,
@@ -55,6 +57,7 @@ def batch(
     executor: Executor = "auto",
     version: str | int | None = None,
     fresh: Fresh = False,
+    pickle: bool = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]:
@@ -81,6 +84,7 @@ def batch(
         executor: as in `map`.
         version: as in `map`.
         fresh: as in `map`.
+        pickle: as in `map`.
         show: as in `map`.
         session: as in `map`.
 
@@ -98,10 +102,10 @@ def batch(
     batches = Batch(positive_int("batch_size", batch_size), seconds("pause", pause, zero=True))
     at_once = concurrency_of(concurrency, executor, default=batches.size)
     policy = RunPolicy(at_once, retry, timeout, max_per_second, limit, fail_fast)
-    function = function_of(fn, passing_of(items), policy, executor, version)
-    job = (session or current()).submit(
-        function, read_items(items, function), policy, name=name, fresh=fresh, batch=batches
-    )
+    function = function_of(fn, passing_of(items), policy, executor, version, pickle=pickle)
+    session = session or current()
+    read = read_items(items, function, session.prepare(function, pickle=pickle))
+    job = session.submit_job(function, read, policy, name=name, fresh=fresh, batch=batches, pickle=pickle)
     if show:
         job.show()
     return job

@@ -12,9 +12,10 @@ from restate_nb.api.options import FunctionOptions, check_durable, check_functio
 from restate_nb.engine.function import Executor, name_of
 from restate_nb.engine.function_table import FunctionTable
 from restate_nb.errors import InvalidInput, NotEncodable
-from restate_nb.handle.items import Items, Reading
+from restate_nb.handle.items import Items
 from restate_nb.handle.job import Job
 from restate_nb.handle.provenance import Fresh
+from restate_nb.handle.reading import Reading
 from restate_nb.limits import Concurrency, PerSecond, Seconds
 from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.results.spool import Spool
@@ -22,6 +23,7 @@ from restate_nb.service.durable_handler import takes_context
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
 from restate_nb.values.codec import encode
+from restate_nb.words import checks_call
 
 T = TypeVar("T")
 
@@ -35,6 +37,7 @@ def fan_out(
 def fan_out(
     operations: Iterable[Callable[..., T]] | Mapping[Any, Callable[..., T]], **options: Unpack[FunctionOptions]
 ) -> Job[T]: ...
+@checks_call
 def fan_out(
     operations: Iterable[Callable[..., Any]] | Mapping[Any, Callable[..., Any]],
     *,
@@ -48,6 +51,7 @@ def fan_out(
     executor: Executor = "auto",
     version: str | int | None = None,
     fresh: Fresh = False,
+    pickle: bool = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]:
@@ -72,6 +76,7 @@ def fan_out(
         executor: as in `map`.
         version: stands for the code of all operations; see `map`.
         fresh: as in `map`.
+        pickle: as in `map`.
         show: as in `map`.
         session: as in `map`.
 
@@ -93,10 +98,12 @@ def fan_out(
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
     durable = _durable(list(functions.values()), policy, executor)
     table = FunctionTable(functions, durable=durable, executor=executor, version=version)
-    check_function(table, policy)
+    check_function(table, policy, pickle=pickle)
     names = [name_of(fn) for fn in functions.values()]
-    items = Items(names, Spool(map(encode, functions)), labels)
-    job = (session or current()).submit(table, items, policy, name=name, fresh=fresh)
+    session = session or current()
+    folder = session.prepare(table, pickle=pickle)
+    items = Items(names, Spool(map(encode, functions)), labels, folder=folder)
+    job = session.submit_job(table, items, policy, name=name, fresh=fresh, pickle=pickle)
     if show:
         job.show()
     return job

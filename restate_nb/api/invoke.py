@@ -6,7 +6,7 @@ import typing
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar, Unpack
 
-from restate_nb.api.options import InvokeOptions, Key
+from restate_nb.api.options import ArrowStream, InvokeOptions, Key
 from restate_nb.backends.deployed_handler import DeployedHandler
 from restate_nb.handle.items import read_inputs
 from restate_nb.handle.job import Job
@@ -15,6 +15,7 @@ from restate_nb.patterns.clients import ObjectClient, ServiceClient, WorkflowCli
 from restate_nb.policy import DEFAULT_CONCURRENCY, NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
+from restate_nb.words import checks_call
 
 O = TypeVar("O")  # noqa: E741 - the SDK's name for a handler's output
 
@@ -22,14 +23,17 @@ O = TypeVar("O")  # noqa: E741 - the SDK's name for a handler's output
 @typing.overload
 def invoke(
     client: ServiceClient[Any, O] | ObjectClient[Any, O] | WorkflowClient[Any, O],
-    inputs: Iterable[Any],
+    inputs: Iterable[Any] | ArrowStream,
     **options: Unpack[InvokeOptions],
 ) -> Job[O]: ...
 @typing.overload
-def invoke(client: Callable[..., Awaitable[O]], inputs: Iterable[Any], **options: Unpack[InvokeOptions]) -> Job[O]: ...
+def invoke(
+    client: Callable[..., Awaitable[O]], inputs: Iterable[Any] | ArrowStream, **options: Unpack[InvokeOptions]
+) -> Job[O]: ...
+@checks_call
 def invoke(
     client: Any,
-    inputs: Iterable[Any],
+    inputs: Iterable[Any] | ArrowStream,
     *,
     key: Key | None = None,
     name: str | None = None,
@@ -97,7 +101,7 @@ def invoke(
     function = DeployedHandler(client)
     items = read_inputs(inputs, function.body)
     function.set_keys(key, items.originals)
-    job = (session or current()).submit(function, items, policy, name=name, fresh=fresh)
+    job = (session or current()).submit_job(function, items, policy, name=name, fresh=fresh)
     if show:
         job.show()
     return job

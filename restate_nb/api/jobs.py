@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from restate_nb.handle.job import Job
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
+from restate_nb.words import checks_call
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 
+@checks_call
 def jobs(session: Session | None = None) -> pd.DataFrame:
     """All jobs of the server, those of other notebooks included, the latest first.
 
@@ -35,7 +37,14 @@ def jobs(session: Session | None = None) -> pd.DataFrame:
     return (session or current()).list_jobs()
 
 
-def job(name: str, session: Session | None = None, *, on: Literal["here", "workers"] | None = None) -> Job[Any]:
+@checks_call
+def job(
+    name: str,
+    session: Session | None = None,
+    *,
+    on: Literal["here", "workers"] | None = None,
+    pickle: bool = False,
+) -> Job[Any]:
     """The job of that name, without its cell: its outcomes, charts and controls.
 
     An unfinished job goes on once its function is known here, that is, when the cell that maps it is run. The index of
@@ -45,9 +54,11 @@ def job(name: str, session: Session | None = None, *, on: Literal["here", "worke
         name: as `restate_nb.jobs` lists it, of this session.
         session: the session; the live one by default.
         on: which of two jobs of that name: the one that the session runs ("here"), or the one on its "workers".
+        pickle: read what a job with `pickle=True` has pickled; see `map`.
 
     Raises:
-        InvalidInput: there is no such job, or there are two, or not all of its items were submitted.
+        InvalidInput: there is no such job, or there are two, not all of its items were submitted, or nothing may be
+            unpickled here.
 
     Example:
         import restate_nb as rnb
@@ -56,9 +67,10 @@ def job(name: str, session: Session | None = None, *, on: Literal["here", "worke
         rnb.map(str, [1, 2], name="texts").result()
         rnb.job("texts").frame()
     """
-    return (session or current()).job(name, on=on)
+    return (session or current()).job(name, on=on, pickle=pickle)
 
 
+@checks_call
 def compare(a: Job[Any], b: Job[Any]) -> pd.DataFrame:
     """Two jobs side by side: what changed, what newly failed, what was fixed, what got faster.
 
@@ -85,6 +97,7 @@ def compare(a: Job[Any], b: Job[Any]) -> pd.DataFrame:
     return compared(a.frame(), b.frame())
 
 
+@checks_call
 def compare_chart(a: Job[Any], b: Job[Any], *, ax: Axes | None = None, title: str | None = None) -> Axes:
     """Draw two jobs side by side: each item at its run time in the one and in the other, marked by what changed.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar, Unpack
 
-from restate_nb.api.options import MapOptions, On, concurrency_of, function_of, runs_on_workers
+from restate_nb.api.options import ArrowStream, MapOptions, On, concurrency_of, function_of, runs_on_workers
 from restate_nb.engine.function import Executor
 from restate_nb.handle.items import passing_of, read_items
 from restate_nb.handle.job import Job
@@ -15,19 +15,23 @@ from restate_nb.limits import Concurrency, PerSecond, Seconds
 from restate_nb.policy import NO_RETRY, Limit, Retry, RunPolicy
 from restate_nb.session.current import current
 from restate_nb.session.session import Session
+from restate_nb.words import checks_call
 
 T = TypeVar("T")
 
 
 @typing.overload
-def map(fn: Callable[..., Awaitable[T]], items: Iterable[Any], **options: Unpack[MapOptions]) -> Job[T]: ...
+def map(
+    fn: Callable[..., Awaitable[T]], items: Iterable[Any] | ArrowStream, **options: Unpack[MapOptions]
+) -> Job[T]: ...
 @typing.overload
-def map(fn: Callable[..., T], items: Iterable[Any], **options: Unpack[MapOptions]) -> Job[T]: ...
+def map(fn: Callable[..., T], items: Iterable[Any] | ArrowStream, **options: Unpack[MapOptions]) -> Job[T]: ...
 @typing.overload
-def map(fn: str, items: Iterable[Any], **options: Unpack[MapOptions]) -> Job[Any]: ...
+def map(fn: str, items: Iterable[Any] | ArrowStream, **options: Unpack[MapOptions]) -> Job[Any]: ...
+@checks_call
 def map(
     fn: Callable[..., Any] | str,
-    items: Iterable[Any],
+    items: Iterable[Any] | ArrowStream,
     *,
     name: str | None = None,
     concurrency: Concurrency | None = None,
@@ -40,6 +44,7 @@ def map(
     on: On = None,
     version: str | int | None = None,
     fresh: Fresh = False,
+    pickle: bool = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]:
@@ -52,9 +57,10 @@ def map(
     Args:
         fn: a coroutine function, which runs on an event loop in the background, or a plain function, which runs in a
             thread. Items reach it as JSON does it, rebuilt to its annotations.
-        items: a list or another iterable, a Series (its index is kept), a DataFrame (each row is passed as keyword
-            arguments, the index is kept) or a dict (its keys become the index). It may be changed afterwards: the job
-            has its own.
+        items: a list or another iterable, a Series (its index is kept), a DataFrame of pandas or polars, an Arrow table
+            or a query (each row is passed as keyword arguments, the index is kept), the groups of a groupby (each of
+            them an item, their keys become the index) or a dict (its keys become the index). It may be changed
+            afterwards: the job has its own.
         name: the job. Without it the job is known by the function's code and the items, so that any change of either
             makes a new one.
         concurrency: how many items run at once: a number, or a range such as `(2, 100)`, or "auto", to find out while
@@ -87,6 +93,10 @@ def map(
             and what could not be seen, such as a client.
         fresh: True drops the job of this name and its outcomes, and starts again. "changed" runs again what older code
             made, or other content of what it names; the rest stays.
+        pickle: keep values and items that have no other form by pickling them, such as models; they come back for a
+            cell that says so, too. To unpickle is to run code of whoever wrote it, so it takes a Restate and a store
+            that are your own alone, as `rnb.start()` has them. What JSON, Arrow and numpy have a form for is not
+            pickled.
         show: show the live panel (in a terminal, a progress bar).
         session: the session to use; the live one by default.
 
@@ -103,9 +113,17 @@ def map(
     """
     on_workers = runs_on_workers(fn, on)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
-    function = function_of(fn, passing_of(items), policy, executor, version)
-    job = (session or current()).submit(
-        function, read_items(items, function), policy, name=name, fresh=fresh, on_workers=on_workers
+    function = function_of(fn, passing_of(items), policy, executor, version, pickle=pickle)
+    session = session or current()
+    folder = session.prepare(function, on_workers=on_workers, pickle=pickle)
+    job = session.submit_job(
+        function,
+        read_items(items, function, folder),
+        policy,
+        name=name,
+        fresh=fresh,
+        on_workers=on_workers,
+        pickle=pickle,
     )
     if show:
         job.show()
@@ -114,17 +132,24 @@ def map(
 
 @typing.overload
 def starmap(
-    fn: Callable[..., Awaitable[T]], items: Iterable[tuple[Any, ...] | list[Any]], **options: Unpack[MapOptions]
+    fn: Callable[..., Awaitable[T]],
+    items: Iterable[tuple[Any, ...] | list[Any] | Mapping[str, Any]],
+    **options: Unpack[MapOptions],
 ) -> Job[T]: ...
 @typing.overload
 def starmap(
-    fn: Callable[..., T], items: Iterable[tuple[Any, ...] | list[Any]], **options: Unpack[MapOptions]
+    fn: Callable[..., T],
+    items: Iterable[tuple[Any, ...] | list[Any] | Mapping[str, Any]],
+    **options: Unpack[MapOptions],
 ) -> Job[T]: ...
 @typing.overload
-def starmap(fn: str, items: Iterable[tuple[Any, ...] | list[Any]], **options: Unpack[MapOptions]) -> Job[Any]: ...
+def starmap(
+    fn: str, items: Iterable[tuple[Any, ...] | list[Any] | Mapping[str, Any]], **options: Unpack[MapOptions]
+) -> Job[Any]: ...
+@checks_call
 def starmap(
     fn: Callable[..., Any] | str,
-    items: Iterable[tuple[Any, ...] | list[Any]],
+    items: Iterable[tuple[Any, ...] | list[Any] | Mapping[str, Any]],
     *,
     name: str | None = None,
     concurrency: Concurrency | None = None,
@@ -137,10 +162,13 @@ def starmap(
     on: On = None,
     version: str | int | None = None,
     fresh: Fresh = False,
+    pickle: bool = False,
     show: bool = True,
     session: Session | None = None,
 ) -> Job[Any]:
-    """Like `map`, with each item, a tuple or a list, spread over the function's parameters. Options are those of `map`.
+    """Like `map`, with each item spread over the function's parameters: a tuple or a list by place, a dict by name.
+
+    Of a groupby it passes each key and its group. Options are those of `map`.
 
     Raises:
         InvalidInput: something does not fit; nothing was started.
@@ -150,14 +178,22 @@ def starmap(
         import restate_nb as rnb
 
         rnb.start()
-        job = rnb.starmap(pow, [(2, 3), (3, 2)])
+        job = rnb.starmap(pow, [(2, 3), (3, 2)])  # or [{"base": 2, "exp": 3}, {"base": 3, "exp": 2}]
         frame = job.result()
     """
     on_workers = runs_on_workers(fn, on)
     policy = RunPolicy(concurrency_of(concurrency, executor), retry, timeout, max_per_second, limit, fail_fast)
-    function = function_of(fn, "args", policy, executor, version)
-    job = (session or current()).submit(
-        function, read_items(items, function), policy, name=name, fresh=fresh, on_workers=on_workers
+    function = function_of(fn, "args", policy, executor, version, pickle=pickle)
+    session = session or current()
+    folder = session.prepare(function, on_workers=on_workers, pickle=pickle)
+    job = session.submit_job(
+        function,
+        read_items(items, function, folder),
+        policy,
+        name=name,
+        fresh=fresh,
+        on_workers=on_workers,
+        pickle=pickle,
     )
     if show:
         job.show()

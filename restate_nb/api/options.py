@@ -8,7 +8,7 @@ by the bare name in place of the signature. `tests/api/test_options.py` holds al
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 
 from restate_nb.backends.worker_functions import function_named
 from restate_nb.engine.cpus import cpus
@@ -26,6 +26,13 @@ On = Literal["workers"] | None
 
 Key = str | Callable[[Any], Hashable] | Iterable[Hashable]
 """The keys of objects or workflows: a column or field, a function of the input, or one key an input."""
+
+
+class ArrowStream(Protocol):
+    """A table, a query or a frame, whose rows are read through Arrow's PyCapsule interface."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """A capsule with the stream."""
 
 
 class JobOptions(TypedDict, total=False):
@@ -48,6 +55,7 @@ class FunctionOptions(JobOptions, total=False):
     executor: Executor
     version: str | int | None
     fresh: Fresh
+    pickle: bool
 
 
 class MapOptions(FunctionOptions, total=False):
@@ -92,9 +100,15 @@ def runs_on_workers(fn: object, on: On) -> bool:
 
 
 def function_of(
-    fn: Callable[..., Any] | str, passing: Passing, policy: RunPolicy, executor: Executor, version: str | int | None
+    fn: Callable[..., Any] | str,
+    passing: Passing,
+    policy: RunPolicy,
+    executor: Executor,
+    version: str | int | None,
+    *,
+    pickle: bool = False,
 ) -> Function:
-    """The function of a job over items.
+    """The function of a job over items. `pickle`: what has no other form is pickled.
 
     Raises:
         InvalidInput: it is none, or does not go with the options.
@@ -106,17 +120,18 @@ def function_of(
     if durable:
         check_durable(fn, policy, executor)
     function = Function(fn, passing, durable=durable, executor=executor, version=version)
-    check_function(function, policy)
+    check_function(function, policy, pickle=pickle)
     return function
 
 
-def check_function(function: Function, policy: RunPolicy) -> None:
-    """See that a function, or several, can be run like that.
+def check_function(function: Function, policy: RunPolicy, *, pickle: bool) -> None:
+    """See that a function, or several, can be run like that; `pickle`: what has no other form is pickled.
 
     Raises:
         InvalidInput: it cannot be sent to a worker process, or has no value that could be recorded.
     """
-    function.check_value()
+    if not pickle:
+        function.check_value()
     if function.executor == "process":
         function.item_call(policy.retry)
         warn_of_copied_generators(function)

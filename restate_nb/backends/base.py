@@ -25,6 +25,15 @@ CANCELLED_CODE: Final = 409
 """Of the failure of an invocation that was cancelled; a handler may raise errors of that code, too."""
 
 
+def waits_for_store(trouble: str) -> str:
+    """Why nothing is recorded while the store takes no values, in words.
+
+    Args:
+        trouble: what it says.
+    """
+    return f"{trouble} What has ended is kept in memory, and recorded once the store takes it."
+
+
 class WorkerShare(NamedTuple):
     """What one worker has ended of a job, with one version of the function's code."""
 

@@ -74,6 +74,8 @@ async def connection_to_workers(connection: Connection, runs: JobRuns) -> Connec
             "--identity-key KEY"
         )
 
+    store = connection.store
+
     async def register() -> None:
         """Workers come and go by themselves."""
 
@@ -83,4 +85,5 @@ async def connection_to_workers(connection: Connection, runs: JobRuns) -> Connec
         runs=runs,
         register=register,
         job_store=ObjectJobStore(connection.ingress, workers, register),
+        store=store if store is not None and store.config.shared else None,  # else none that they could reach
     )

@@ -12,11 +12,12 @@ from typing import Any, Final
 
 import msgspec
 
-from restate_nb.backends.base import CANCELLED_CODE, Backend
+from restate_nb.backends.base import CANCELLED_CODE, Backend, waits_for_store
 from restate_nb.backends.connection import Connection
 from restate_nb.engine import nesting
 from restate_nb.engine.asking import refuse_in_items
 from restate_nb.engine.function import Function, Passing
+from restate_nb.engine.keeping import Keeper
 from restate_nb.engine.outbox import FAIL_FAST, cancelled
 from restate_nb.engine.record import CANCELLED, ERROR, Attempt, Failure
 from restate_nb.environment import in_notebook
@@ -50,6 +51,8 @@ class DurableBackend(Backend):
         self._begun: frozenset[str] = frozenset()  # when it was cancelled
         self._paused = False
         self._restarting: dict[int, str] = {}
+        store, folder = connection.store, manifest.folder
+        self._keeper = Keeper(store, folder) if folder and store is not None else None
 
     @property
     def concurrency(self) -> int:
@@ -67,6 +70,8 @@ class DurableBackend(Backend):
 
     def obstacles(self) -> list[str]:
         found = []
+        if self._keeper is not None and self._keeper.trouble:
+            found.append(waits_for_store(self._keeper.trouble))
         if not self._connection.functions.knows(self._key):
             found.append(f"It waits for {self._manifest.function}: run the cell that maps it.")
         if self._paused:
@@ -81,7 +86,7 @@ class DurableBackend(Backend):
         context = self.prints.context(bounded=in_notebook())
         context.run(nesting.enter, self.prints.job, lambda _: None)
         functions = self._connection.functions
-        context.run(functions.provide, self._key, function.fn, policy.retry, function.classes)
+        context.run(functions.provide, self._key, function.fn, policy.retry, function.classes, self._keeper)
         weakref.finalize(self, functions.forget, self._key, function.fn).atexit = False
         self._limit = policy.bounds.high
         self._rule = policy.stop_rule

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import Final, Protocol
 from uuid import uuid4
@@ -17,6 +18,7 @@ from restate_nb.server.http import DEFAULT_PATIENCE, Rejected, UnknownInvocation
 from restate_nb.server.ingress import Ingress
 from restate_nb.service.variants import Variant, Vary, variants_key
 from restate_nb.service.wire import (
+    OWNER_KEY,
     Change,
     Forget,
     Manifest,
@@ -32,6 +34,7 @@ _IN_VAIN: Final = 5  # attempts
 NOT_FOUND: Final = 404
 _BYTES_AT_ONCE: Final = 8 * 1024 * 1024
 _AT_ONCE: Final = 1_000  # records
+_FOLDER: Final = re.compile(r'"folder":"([0-9a-z][0-9a-z-]*)"')
 _name_decoder: Final = msgspec.json.Decoder(str)
 
 _log: Final = logging.getLogger("restate_nb.jobs")
@@ -73,6 +76,11 @@ class JobStore(Protocol):
 
     async def vary(self, base: str, asked: Vary) -> None:
         """Note what varies by itself."""
+
+    async def store_owner(self) -> str:
+        """What the names of the session's folders in a store begin with, in whatever process; empty where nobody can
+        keep that."""
+        ...
 
 
 class ObjectJobStore:
@@ -139,6 +147,15 @@ class ObjectJobStore:
             self._service, "vary", encode(asked), key=variants_key(base), idempotency_key=uuid4().hex
         )
 
+    async def store_owner(self) -> str:
+        try:
+            answer = await self._ingress.call(self._service, "owner", b"", key=OWNER_KEY, idempotency_key=uuid4().hex)
+        except Rejected as error:
+            if error.status == NOT_FOUND:  # another process serves the session, of before there was this
+                return ""
+            raise
+        return decode_received(_name_decoder, answer, "the owner of the store")
+
     async def _ask(
         self, handler: str, name: str, asked: Open | Change, patience: float | None = DEFAULT_PATIENCE
     ) -> Manifest:
@@ -201,6 +218,9 @@ class LocalJobStore:
     async def vary(self, base: str, asked: Vary) -> None:
         """It is forgotten with the process."""
 
+    async def store_owner(self) -> str:
+        return ""
+
 
 async def read_manifests(admin: Admin) -> list[tuple[str, Manifest]]:
     """The session and the manifest of every job on the server. Records that cannot be read are left out, and logged:
@@ -210,22 +230,43 @@ async def read_manifests(admin: Admin) -> list[tuple[str, Manifest]]:
         ServerError: what the server answers is nothing of the kind.
     """
     found = []
+    async for session, text in _records(admin):
+        try:
+            manifest = decode_received(manifest_decoder, text, "the record of a job")
+        except ServerError as error:
+            _log.warning("A job of the session %r is left out. %s", session[:60], error)
+        else:
+            found.append((session, manifest))
+    return found
+
+
+async def read_folders(admin: Admin, sessions: Collection[str]) -> set[str]:
+    """The folders in the store that jobs of these sessions name, those included whose records this version cannot read.
+    There may be more, as where a variable's name is `folder`.
+
+    Raises:
+        ServerError: what the server answers is nothing of the kind.
+    """
+    found: set[str] = set()
+    async for session, text in _records(admin, sessions):
+        if not text:
+            raise ServerError(f"The record of a job of the session {session!r} cannot be read.")
+        found.update(_FOLDER.findall(text))
+    return found
+
+
+async def _records(admin: Admin, sessions: Collection[str] | None = None) -> AsyncIterator[tuple[str, str]]:
+    """Sessions and the records of their jobs, as they are written; by default of all sessions."""
     for session, keys in await _listed(admin):
+        if sessions is not None and session not in sessions:
+            continue
         rows = await admin.query(
             f"select value_utf8 from state where key = 'manifest' and service_name = "
             f"{sql_literal(jobs_service(session))} and service_key in ({', '.join(map(sql_literal, keys))})"
         )
         for row in rows:
             text = row.get("value_utf8")
-            try:
-                manifest = decode_received(
-                    manifest_decoder, text if isinstance(text, str) else b"", "the record of a job"
-                )
-            except ServerError as error:
-                _log.warning("A job of the session %r is left out. %s", session[:60], error)
-            else:
-                found.append((session, manifest))
-    return found
+            yield session, text if isinstance(text, str) else ""
 
 
 async def _listed(admin: Admin) -> list[tuple[str, list[str]]]:

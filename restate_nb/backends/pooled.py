@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Sequence
 
-from restate_nb.backends.base import Backend
+from restate_nb.backends.base import Backend, waits_for_store
 from restate_nb.backends.connection import Connection
 from restate_nb.engine import nesting, seeds
 from restate_nb.engine.asking import refuse_in_items
@@ -22,6 +22,7 @@ from restate_nb.limits import AUTO, Range
 from restate_nb.policy import NO_RETRY, RunPolicy
 from restate_nb.results.ledger import Ledger
 from restate_nb.results.spool import Spool
+from restate_nb.service.active_jobs import JobRun
 from restate_nb.service.wire import Manifest
 
 
@@ -30,7 +31,7 @@ class PooledBackend(Backend):
 
     def __init__(self, connection: Connection, manifest: Manifest, encoded: Spool, ledger: Ledger) -> None:
         super().__init__(connection, manifest, encoded, ledger)
-        self._run = connection.runs.get(manifest.name, manifest.generation)
+        self._run = connection.runs.get(manifest.name, manifest.generation, manifest.folder)
         self._latest = len(manifest.rounds) - 1  # round
         self._bounds = AUTO  # of the concurrency, as they are wanted now
         self._outside_processes: Range | None = None  # and as they were before items went to processes
@@ -107,7 +108,7 @@ class PooledBackend(Backend):
         self._run.pause_on_unkept(callback)
 
     def obstacles(self) -> list[str]:
-        return _obstacles(self._run.pool, self._manifest.function)
+        return _obstacles(self._run, self._manifest.function)
 
     @property
     def shortage(self) -> str:
@@ -129,9 +130,12 @@ class PooledBackend(Backend):
         return self._run.pool.running_items()
 
 
-def _obstacles(pool: Pool, function: str) -> list[str]:
-    """What keeps the items of a pool from being started."""
-    found = []
+def _obstacles(run: JobRun, function: str) -> list[str]:
+    """What keeps the items of a job from being started."""
+    found, pool = [], run.pool
+    trouble = "" if run.keeper is None else run.keeper.trouble
+    if trouble:
+        found.append(waits_for_store(trouble))
     if not pool.has_function:
         found.append(f"It waits for {function}: run the cell that maps it.")
     if pool.paused:
@@ -140,7 +144,7 @@ def _obstacles(pool: Pool, function: str) -> list[str]:
         found.append(_shortage(pool))
     if pool.stopped:
         found.append(f"It starts no further item. {pool.stopped}")
-    if pool.backlog_full:
+    if pool.backlog_full and not trouble:
         found.append("Outcomes wait to be recorded, and nothing is started before: restate-server is slow or away.")
     if pool.waits_for:
         found.append(f"Items wait for their turn: {pool.waits_for}.")

@@ -68,6 +68,7 @@ class Shards:
             items=items,
             ends=ends,
             recipe=run_spec,
+            folder=self._manifest.folder,
         )
         await self._ingress.send(
             self._service,

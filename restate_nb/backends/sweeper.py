@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from restate_nb.backends.introspection import JobInvocations, purge_where
+from restate_nb.backends.job_store import read_folders
 from restate_nb.errors import InvocationFailed, ServerError
 from restate_nb.server.admin import Admin, sql_literal
 from restate_nb.server.ingress import Ingress
@@ -27,6 +28,8 @@ from restate_nb.service.wire import (
     unpurged_decoder,
     workers_of,
 )
+from restate_nb.store.base import Store, StoreUnavailable
+from restate_nb.store.sweep import drop, old_folders, sweep
 
 _log: Final = logging.getLogger("restate_nb.jobs")
 
@@ -37,9 +40,12 @@ _RECORDED_SECONDS: Final = 1.0
 class Sweeper:
     """Purges what is left of dropped jobs of a session and of its workers. It belongs to the session's own loop."""
 
-    def __init__(self, admin: Admin | None, ingress: Ingress, session: str, retention: timedelta) -> None:
+    def __init__(
+        self, admin: Admin | None, ingress: Ingress, session: str, retention: timedelta, store: Store | None = None
+    ) -> None:
         self._admin = admin
         self._ingress = ingress
+        self._store = store
         self._session = session
         self._retention = retention
         self._watching: asyncio.Task[None] | None = None
@@ -66,11 +72,13 @@ class Sweeper:
             await asyncio.wait({self._watching})
 
     async def _watch(self) -> None:
+        swept = False
         while True:
             self._asked.clear()
             try:
                 await self.sweep()
-            except (ServerError, InvocationFailed) as error:
+                swept = swept or await self.sweep_store()
+            except (ServerError, InvocationFailed, StoreUnavailable) as error:
                 _log.info("What dropped jobs have left is purged later: %s", error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_INTERVAL):
@@ -81,15 +89,34 @@ class Sweeper:
 
         Raises:
             ServerError: Restate is away, or says nothing of the kind.
+            StoreUnavailable: the store does not answer.
         """
         if self._admin is None:
             return
         for session in (self._session, workers_of(self._session)):
             for name, rest in await self._left(self._admin, session):
                 await JobInvocations(rest.service, name, rest.generation).purge(self._admin)
+                if rest.folder and self._store is not None:
+                    await asyncio.to_thread(drop, self._store, rest.folder)  # nobody writes there any more
                 key = f"purged/{session}/{name}/{rest.generation}/{rest.service}"
                 await self._ingress.send(jobs_service(session), "purged", encode(rest), key=name, idempotency_key=key)
         await self.purge_calls(self._admin)
+
+    async def sweep_store(self) -> bool:
+        """Drop what lies in the store and belongs to no job; says whether it is known by now what is the session's.
+
+        Raises:
+            ServerError: Restate is away, or says nothing of the kind.
+            StoreUnavailable: the store does not answer.
+        """
+        if self._admin is None or self._store is None:
+            return True
+        known = bool(self._store.owner) or not self._store.config.shared
+        old = await asyncio.to_thread(old_folders, self._store)
+        if old:
+            named = await read_folders(self._admin, (self._session, workers_of(self._session)))
+            await asyncio.to_thread(sweep, self._store, old, named)
+        return known
 
     async def _left(self, admin: Admin, session: str) -> list[tuple[str, Unpurged]]:
         rows = await admin.query(

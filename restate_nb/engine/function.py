@@ -9,6 +9,7 @@ import difflib
 import functools
 import inspect
 import keyword
+import threading
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, Final, Literal, NoReturn, Self, cast, get_args
 
@@ -16,12 +17,15 @@ import msgspec
 
 from restate_nb.engine import process_child, seeds
 from restate_nb.engine.attempt import ItemCall, Remote
+from restate_nb.engine.keeping import loader
 from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.formatting import short_repr
 from restate_nb.policy import NO_RETRY, Retry
+from restate_nb.store.base import Store
 from restate_nb.values.classes import Classes
-from restate_nb.values.codec import Instead, calling, decode, decode_column, encode, has_objects
+from restate_nb.values.codec import Instead, calling, decode, decode_column, encode
 from restate_nb.values.keepable import why_unkeepable
+from restate_nb.values.reference import is_reference
 from restate_nb.values.structure import Rebuild, classes_of, parameter_annotations, rebuilder
 
 Passing = Literal["value", "args", "kwargs"]
@@ -55,6 +59,7 @@ def parse_executor(value: object) -> Executor:
     )
 
 
+_READING: Final = threading.BoundedSemaphore(4)
 _LONGEST_NAME: Final = 100  # it is part of the name of a job
 _TRIED_BYTES: Final = 16 * 1024 * 1024  # of a function, pickled: what follows is most likely more of the same
 
@@ -157,15 +162,28 @@ class Function:
         self.known_as: str | None = None
         self._signature = _signature(functools.partial(fn, None) if durable else fn)
         self._fitting: set[Hashable] = set()
+        self._rows_of_one_frame = passing == "kwargs"
         hints = parameter_annotations(fn)
         self.classes = classes_of(fn, hints) if classes is None else classes
-        self._rebuild_value = rebuilder(hints["return"]) if "return" in hints else None
+        rebuild_value = rebuilder(hints["return"]) if "return" in hints else None
+        self._rebuild_value: Rebuild | None = (
+            None if rebuild_value is None else functools.partial(_rebuilt_or_plain, rebuild_value)
+        )
         self._rebuilds: dict[str | int, Rebuild] = {}
-        for place, parameter in enumerate(self._signature.parameters.values() if self._signature else ()):
+        names = self._signature.parameters.values() if self._signature else ()
+        self._names = [each.name for each in names]
+        for place, parameter in enumerate(names):
             if parameter.name in hints and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 rebuild = rebuilder(hints[parameter.name])
                 if rebuild is not None:
                     self._rebuilds[parameter.name if passing == "kwargs" else place] = rebuild
+
+    def spread_by_name(self) -> None:
+        """Pass items, of which none was looked at by now, as keyword arguments: they turn out to be dicts."""
+        if self.passing == "kwargs":
+            return
+        self.passing = "kwargs"
+        self._rebuilds = {self._names[place]: each for place, each in self._rebuilds.items() if isinstance(place, int)}
 
     @property
     def functions(self) -> tuple[Callable[..., Any], ...]:
@@ -214,8 +232,20 @@ class Function:
             return ItemCall(lambda raw: _settled(call(raw)), "thread", context, encode=self.encode)
         return ItemCall(call, "loop" if self.is_async else "thread", context, encode=self.encode)
 
+    def keep_in(self, store: Store | None, *, parts: bool = True, pickle: bool = False) -> None:
+        """Say where its items and values may lie that are too large for a journal.
+
+        Args:
+            store: where; None where all of them are in the journal.
+            parts: whether new ones go there; else it is only read.
+            pickle: whether values that have no other form are pickled.
+        """
+        self.classes.keep_in(
+            None if store is None else loader(store), parts=parts and store is not None, pickles=pickle
+        )
+
     def encode(self, value: Any) -> bytes:
-        """A value of the function as JSON.
+        """A value of the function as JSON; with parts, where they are stored.
 
         Raises:
             NotEncodable: it could not be read back as what it is.
@@ -223,7 +253,7 @@ class Function:
         return encode(value, self.classes)
 
     def encode_item(self, item: Any) -> bytes:
-        """An item as JSON. Its classes are known from then on, since whoever passes it has them.
+        """An item as `encode` writes values. Its classes are known from then on, since whoever passes it has them.
 
         Raises:
             NotEncodable: it could not be read back as what it is.
@@ -249,25 +279,33 @@ class Function:
                 raise InvalidInput(_not_sendable(name_of(fn), error)) from error
 
     def _remote(self, retry: Retry) -> Remote:
-        from restate_nb.engine.pickling import dumps  # noqa: PLC0415 - few jobs use processes
-
         takes = {
             "value": process_child.call_value,
             "args": process_child.call_args,
             "kwargs": process_child.call_kwargs,
         }[self.passing]
-        pack: Callable[[bytes], bytes] = bytes
-        if (
-            self._rebuilds or self.classes
-        ):  # annotations of a notebook's own classes can be resolved here, and not there
-            takes, pack = process_child.call_pickled, self._pickled
-        call: Callable[[bytes], Any] = functools.partial(takes, self.fn)
+        whole: Callable[[bytes], Any] = functools.partial(takes, self.fn, self.classes, self._rebuilds)
+        if not self._rebuilds and not self.classes:
+            return self._sent(whole, retry, bytes)
+        # Annotations of a notebook's own classes can be resolved here. What lies in the store, the worker reads.
+        call = functools.partial(process_child.call_pickled, self.fn)
+        try:
+            return self._sent(functools.partial(call, whole), retry, self._pickled_or_stored)
+        except InvalidInput:  # of annotations that cannot be pickled, maybe
+            return self._sent(functools.partial(call, None), retry, self._pickled)
+
+    def _sent(self, call: Callable[[bytes], Any], retry: Retry, pack: Callable[[bytes], bytes]) -> Remote:
+        from restate_nb.engine.pickling import dumps  # noqa: PLC0415
+
         if (scope := seeds.scope()) is not None:
             call = functools.partial(seeds.within, scope, call)
         try:
-            return Remote(dumps((call, retry, self.classes)), pack)
+            return Remote(dumps((call, retry, self.classes, self.classes.load)), pack)
         except Exception as error:
             raise InvalidInput(_not_sendable(self.name, error)) from error
+
+    def _pickled_or_stored(self, raw: bytes) -> bytes:
+        return raw if is_reference(raw) else self._pickled(raw)
 
     def _pickled(self, raw: bytes) -> bytes:
         from restate_nb.engine.pickling import dumps  # noqa: PLC0415
@@ -293,10 +331,7 @@ class Function:
         Raises:
             NotReadable: it is of a class that is not known here.
         """
-        value = decode(raw, self.classes)
-        if self._rebuild_value is not None and not has_objects(raw):  # else of an earlier version, or a dict
-            return _rebuilt_or_plain(self._rebuild_value, value)
-        return value
+        return decode(raw, self.classes, self._rebuild_value)
 
     def value_column(
         self, raws: Sequence[bytes], positions: Sequence[int], instead: Instead | None = None
@@ -311,25 +346,27 @@ class Function:
         Raises:
             NotReadable: as in `value`, and only without `instead`.
         """
-        rebuild = self._rebuild_value
-        if rebuild is None:
-            return decode_column(raws, self.classes, instead)
-        column = decode_column(raws, self.classes, lambda error, _: _NotRead(error))
-        for place, raw in enumerate(raws):
-            value = column[place]
-            try:
-                if type(value) is _NotRead:
-                    raise value.error
-                if not has_objects(raw):
-                    column[place] = _rebuilt_or_plain(rebuild, value)
-            except Exception as error:  # a class of the user's own may do anything when it is made again
-                if instead is None:
-                    raise
-                column[place] = instead(error, raw)
-        return column
+        return decode_column(raws, self.classes, instead, self._rebuild_value)
 
     def caller(self) -> Callable[[bytes], Any]:
         """Takes an encoded item, and calls the function with it."""
+        call = self._caller()
+        if not self.is_async or self.classes.load is None:
+            return call
+        return lambda raw: self._call_with_stored(raw) if is_reference(raw) else call(raw)
+
+    async def _call_with_stored(self, raw: bytes) -> Any:
+        """Call a coroutine function with an item of the store; its loop goes on while that is read."""
+        item = await asyncio.to_thread(self._read_stored, raw)
+        if self.passing == "value":
+            return await self.fn(item)
+        return await (self.fn(*item) if self.passing == "args" else self.fn(**item))
+
+    def _read_stored(self, raw: bytes) -> Any:
+        with _READING:  # few at a time, or as many as begin at once would fill the memory twice
+            return self.item(raw)
+
+    def _caller(self) -> Callable[[bytes], Any]:
         fn, classes = self.fn, self.classes
         if self.passing == "value":
             rebuild = self._rebuilds.get(0)
@@ -386,7 +423,7 @@ class Function:
             InvalidInput: it certainly cannot.
         """
         returns = _returns(self.fn)
-        why = None if returns is None else why_unkeepable(returns)
+        why = None if returns is None else why_unkeepable(returns, pickles=self.classes.pickles)
         if why is not None:
             raise InvalidInput(
                 f"What {self.name} returns could not be kept, as its annotation has it: {why} Nothing was started. If "
@@ -504,7 +541,7 @@ class Function:
 
     def _does_not_fit(self, position: int, item: Any, why: str) -> str:
         call = f"{self.name}{self._signature}"
-        if self.passing == "kwargs":
+        if self.passing == "kwargs" and self._rows_of_one_frame:
             columns = ", ".join(map(str, item))
             advice = (
                 f"{call} cannot be called with the columns ({columns}): {why}. Name its parameters like the columns, "
@@ -514,12 +551,12 @@ class Function:
             if odd is not None:
                 advice += f" {odd!r} can be no parameter's name: rename it, df.rename(columns={{{odd!r}: ...}})."
             return advice
-        if self.passing == "args":
+        if self.passing != "value":
             return f"{call} cannot be called with item {position}, {short_repr(item)}: {why}."
         advice = f"It gets one argument, the item. Give the others a value: functools.partial({self.name}, ...)"
         if isinstance(item, Mapping):
-            advice += f"; or pass the fields of each item by name: rnb.map({self.name}, pandas.DataFrame(items))"
-        if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
+            advice += f"; or pass the fields of each item by name: rnb.starmap({self.name}, items)"
+        elif isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
             advice += f"; or spread each item over the parameters: rnb.starmap({self.name}, items)"
         return f"{call} cannot be called with an item: {why}. {advice}."
 
@@ -530,13 +567,6 @@ def _not_sendable(name: str, error: Exception) -> str:
         f"{name} cannot be sent to a process: {why}. What it uses of its cell must be picklable: open "
         "files, connections, locks and models inside the function, or in a module that it imports."
     )
-
-
-class _NotRead:
-    """Stands in a column for a value that could not be read back."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
 
 
 def _rebuilt_or_plain(rebuild: Rebuild, value: Any) -> Any:

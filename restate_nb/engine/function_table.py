@@ -12,6 +12,7 @@ import msgspec
 from restate_nb.engine.attempt import ItemCall, Remote
 from restate_nb.engine.function import Executor, Function, innermost
 from restate_nb.policy import NO_RETRY, Retry
+from restate_nb.store.base import Store
 from restate_nb.values.classes import Classes
 from restate_nb.values.codec import Instead, decode, encode
 
@@ -49,6 +50,12 @@ class FunctionTable(Function):
     def functions(self) -> tuple[Callable[..., Any], ...]:
         """The operations."""
         return tuple(part.fn for part in self._in_order)
+
+    def keep_in(self, store: Store | None, *, parts: bool = True, pickle: bool = False) -> None:
+        """Say where its values may lie that are too large for a journal; see `Function.keep_in`."""
+        super().keep_in(store, parts=parts, pickle=pickle)
+        for part in self._in_order:
+            part.keep_in(store, parts=parts, pickle=pickle)
 
     @property
     def one_function(self) -> bool:

@@ -30,15 +30,26 @@ from restate_nb.engine.record import (
     numbers_column,
     statuses_column,
 )
+from restate_nb.values.parts import is_joined
 
 if TYPE_CHECKING:
     import asyncio
 
+    from restate_nb.engine.keeping import Keeper
+
     _Taker: TypeAlias = tuple[asyncio.AbstractEventLoop, asyncio.Event]
+
+_Outcome: TypeAlias = "bytes | msgspec.Raw | Attempt"
 
 MAX_GROUP_COUNT: Final = 10_000
 MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
 """Bounds of a group: far under the 32 MiB of a message, and small enough that a commit takes milliseconds."""
+
+MAX_STORED_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of a group's values that go to the store: one fsync for all of them, while as much again may gather."""
+
+_REFERENCE_BYTES: Final = 400  # what stands in a journal for a value in the store
+_SHORTEST: Final = 128  # bytes: a value with parts has more
 
 FAIL_FAST: Final = "FailFast"
 """The kind of failure of items that were cancelled because others failed; so a job tells so after a restart too."""
@@ -65,7 +76,8 @@ MAX_UNRECORDED_SECONDS: Final = 10.0
 paid for, again. It is back from a crash in less than a second."""
 
 _LOOK: Final = 16
-"""Items that end between two looks; each may have a value of 16 MiB."""
+_LARGE: Final = 1024 * 1024
+"""Items that end between two looks; and the size of a value after which there is one at once."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):  # made for each item, at a fifth of what a dataclass costs
@@ -109,9 +121,15 @@ class ShardQueue:
         in_group: those on their way into the journal.
     """
 
-    def __init__(self, count: int, load: Callable[[], Iterable[Entry]]) -> None:
-        """`count` entries, which `load` brings; it is called once, on the pool's loop."""
+    def __init__(self, count: int, load: Callable[[], Iterable[Entry]], keeper: Keeper | None = None) -> None:
+        """
+        Args:
+            count: how many entries there are.
+            load: brings them; it is called once, on the pool's loop.
+            keeper: stores values with parts; None where there are none.
+        """
         self._count = count
+        self._keeper = keeper
         self._load: Callable[[], Iterable[Entry]] | None = load
         self.pending: deque[Entry] = deque()
         self.delayed: dict[int, Entry] = {}
@@ -125,9 +143,12 @@ class ShardQueue:
         self._numbers: list[int] = []
         self._started: list[float] = []
         self._ran: list[float] = []
-        self.outcomes_waiting: list[bytes | msgspec.Raw | Attempt] = []
+        self.outcomes_waiting: list[_Outcome] = []
         self.in_group: Group | None = None
         self._encoded: bytes | None = None  # the same, once it was asked for
+        self._group_bytes = 0  # of its values, as they were before they were stored
+        self._storing: asyncio.Task[int] | None = None
+        self._stored_bytes = 0  # of values whose references wait: less those of the references
         self._taken = 0.0  # on time.monotonic: when the last group was
         self._taken_count = 0  # how many outcomes it had
         self._hurries = False  # whether an outcome waits that is to be recorded soon
@@ -251,9 +272,49 @@ class ShardQueue:
                     await event.wait()
             if self.open and len(self.outcomes_waiting) < MAX_GROUP_COUNT:
                 await self._gather()
-            if self.in_group is None:
-                self._fill_group()
+            if self.in_group is None and self.outcomes_waiting:
+                await self._prepare_group()
         return self.in_group
+
+    async def _prepare_group(self) -> None:
+        """Make a group of what waits. Its values that are too large for a journal are stored first: once, whoever
+        asks meanwhile, and even if whoever asked first is gone by then."""
+        import asyncio  # noqa: PLC0415
+
+        storing = self._storing
+        if storing is None or storing.get_loop() is not asyncio.get_running_loop():
+            values = self.outcomes_waiting[:MAX_GROUP_COUNT]
+            joined = [] if self._keeper is None else _joined(values)
+            count = _fitting(values, set(joined))
+            joined = [at for at in joined if at < count]
+            if not joined:
+                self._fill_group(count)
+                return
+            storing = self._storing = asyncio.create_task(self._store(count, joined))
+            del values
+        try:
+            count = await asyncio.shield(storing)
+        finally:
+            first = self._storing is storing and storing.done()
+            if first:
+                self._storing = None
+        if first and self.in_group is None:
+            self._fill_group(count)
+
+    async def _store(self, count: int, joined: Sequence[int]) -> int:
+        """Replace the values at these places, of the first `count` that wait, by references to the store. Nobody else
+        takes from that end meanwhile."""
+        assert self._keeper is not None
+        waiting = self.outcomes_waiting
+        references = await self._keeper.keep([bytes(_value(waiting[at])) for at in joined])
+        for at, reference in zip(joined, references, strict=True):
+            outcome = waiting[at]
+            self._stored_bytes += len(_value(outcome)) - len(reference)
+            if isinstance(outcome, Attempt):
+                waiting[at] = msgspec.structs.replace(outcome, value=msgspec.Raw(reference))
+            else:
+                waiting[at] = reference
+        return count
 
     async def _gather(self) -> None:
         """Wait for what ends in the same moment, or soon after the last group; not if all items have ended."""
@@ -273,16 +334,14 @@ class ShardQueue:
             timer.cancel()
             self._gatherers = [each for each in self._gatherers if each[1] is not event]
 
-    def _fill_group(self) -> None:
-        values = self.outcomes_waiting[:MAX_GROUP_COUNT]
-        if not values:
-            return
+    def _fill_group(self, count: int) -> None:
+        values = self.outcomes_waiting[:count]
         records: dict[int, Attempt] = {}
         if Attempt in set(map(type, values)):
             records = {at: each for at, each in enumerate(values) if isinstance(each, Attempt)}
-        count = _fitting(values, records)
         self._encoded, self._taken, self._taken_count, self._hurries = None, time.monotonic(), count, False
-        self.in_group = self._front(count, {at: record for at, record in records.items() if at < count})
+        self.in_group = self._front(count, records)
+        self._group_bytes, self._stored_bytes = len(self.in_group.values) + self._stored_bytes, 0
         for column in (self._positions, self._numbers, self._started, self._ran, self.outcomes_waiting):
             del column[:count]
 
@@ -323,7 +382,7 @@ class ShardQueue:
         if group is None:
             return
         self.in_group = self._encoded = None
-        self._recorded_bytes += len(group.values)
+        self._recorded_bytes += self._group_bytes
         if recorded is not group:
             self._keep_others(group, {(each.position, each.number) for each in recorded})
 
@@ -332,7 +391,8 @@ class ShardQueue:
         left = [each for each in group if (each.position, each.number) not in recorded]
         if left:
             self.in_group = Group.of(left)
-            self._recorded_bytes -= len(self.in_group.values)
+            self._group_bytes = len(self.in_group.values)
+            self._recorded_bytes -= self._group_bytes
 
     def cancel(self, running: Mapping[int, Attempt]) -> None:
         """Give every item that has no outcome the outcome `cancelled`; whatever ends later is dropped.
@@ -366,15 +426,29 @@ class ShardQueue:
                 self.add(cancelled(entry.position, entry.number, reason=reason, kind=kind))
 
 
-def _fitting(values: Sequence[Any], records: Mapping[int, Attempt]) -> int:
-    """How many of these outcomes fit into a group: at least one."""
-    sizes = list(map(len, values)) if not records else [_size(each) for each in values]
-    if sum(sizes) + len(values) * _RECORD_BYTES <= MAX_GROUP_BYTES:
+def _joined(values: Sequence[_Outcome]) -> list[int]:
+    """Which of these outcomes have a value with parts, which is for the store."""
+    large = [at for at, each in enumerate(values) if isinstance(each, Attempt) or len(each) > _SHORTEST]
+    return [at for at in large if is_joined(_value(values[at]))]
+
+
+def _value(outcome: _Outcome) -> bytes | msgspec.Raw:
+    """What came of it; of a failure, what stands for no value."""
+    return outcome.value if isinstance(outcome, Attempt) else outcome
+
+
+def _fitting(values: Sequence[_Outcome], joined: Container[int]) -> int:
+    """How many of these outcomes fit into a group: at least one. `joined`: the places of those that go to the store."""
+    sizes = list(map(_size, values)) if Attempt in set(map(type, values)) else list(map(len, values))  # type: ignore[arg-type]
+    if not joined and sum(sizes) + len(values) * _RECORD_BYTES <= MAX_GROUP_BYTES:
         return len(values)
-    return max(bisect(list(accumulate(size + _RECORD_BYTES for size in sizes)), MAX_GROUP_BYTES), 1)
+    stored = [size if at in joined else 0 for at, size in enumerate(sizes)]
+    written = [_RECORD_BYTES + (_REFERENCE_BYTES if at in joined else size) for at, size in enumerate(sizes)]
+    fit = (bisect(list(accumulate(written)), MAX_GROUP_BYTES), bisect(list(accumulate(stored)), MAX_STORED_BYTES))
+    return max(min(fit), 1)
 
 
-def _size(outcome: bytes | msgspec.Raw | Attempt) -> int:
+def _size(outcome: _Outcome) -> int:
     if not isinstance(outcome, Attempt):
         return len(outcome)
     failure = outcome.failure
@@ -412,9 +486,9 @@ class Backlog:
         """Outcomes will come by this queue, until nobody holds it any more."""
         self._queues.add(queue)
 
-    def item_ended(self) -> None:
-        """An item has ended."""
-        self._credit -= 1
+    def item_ended(self, size: int = 0) -> None:
+        """An item has ended, with a value of so many bytes."""
+        self._credit -= 1 if size < _LARGE else _LOOK
 
     def has_room(self) -> bool:
         """Whether an item may be started. Once it may not, not before half of what waits is recorded."""

@@ -492,7 +492,7 @@ class Pool:
             self._record(attempt, ended, running)
 
     def _record(self, attempt: RunningAttempt, ended: Ended, running: int) -> None:
-        self._backlog.item_ended()
+        self._backlog.item_ended(len(ended) if type(ended) is bytes else 0)
         queue, permit = attempt.queue, attempt.permit
         assert queue is not None
         if type(ended) is bytes and permit is None and self._rule is None:  # nearly all

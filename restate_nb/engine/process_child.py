@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -30,9 +30,12 @@ from restate_nb.engine.process_frames import Item, Outcome, SharedMemory
 from restate_nb.engine.surroundings import Surroundings, own_memory
 from restate_nb.policy import NO_RETRY, Retry
 from restate_nb.values.codec import decode, encode
+from restate_nb.values.reference import is_reference
 
 if TYPE_CHECKING:
     import asyncio
+
+    from restate_nb.values.classes import Classes
 
 _LAST_WORDS: Final = 2.0  # seconds for the interpreter's own end once the parent is gone
 _SEND_EVERY: Final = 0.01  # seconds between groups of outcomes, while there are further items
@@ -44,23 +47,38 @@ _now = time.monotonic
 # ---------------------------------------------------------------- the function, as it is pickled
 
 
-def call_value(fn: Callable[[Any], Any], raw: bytes) -> Any:
+Rebuilds = Mapping[str | int, Callable[[Any], Any]]
+"""Turns arguments, by place or name, into what the function is annotated to take."""
+
+
+def call_value(fn: Callable[[Any], Any], classes: Classes, rebuilds: Rebuilds, raw: bytes) -> Any:
     """Call with the encoded item."""
-    return fn(decode(raw))
+    value = decode(raw, classes)
+    return fn(rebuilds[0](value) if rebuilds else value)
 
 
-def call_args(fn: Callable[..., Any], raw: bytes) -> Any:
+def call_args(fn: Callable[..., Any], classes: Classes, rebuilds: Rebuilds, raw: bytes) -> Any:
     """Call with the encoded item's elements."""
-    return fn(*decode(raw))
+    values = decode(raw, classes)
+    return fn(*(rebuilds[at](each) if at in rebuilds else each for at, each in enumerate(values)))
 
 
-def call_kwargs(fn: Callable[..., Any], raw: bytes) -> Any:
+def call_kwargs(fn: Callable[..., Any], classes: Classes, rebuilds: Rebuilds, raw: bytes) -> Any:
     """Call with the encoded item's entries by name."""
-    return fn(**decode(raw))
+    values = decode(raw, classes)
+    return fn(**{name: rebuilds[name](each) if name in rebuilds else each for name, each in values.items()})
 
 
-def call_pickled(fn: Callable[..., Any], raw: bytes) -> Any:
-    """Call with arguments that the parent has rebuilt to the function's annotations."""
+def call_pickled(fn: Callable[..., Any], whole: Callable[[bytes], Any] | None, raw: bytes) -> Any:
+    """Call with arguments that the parent has rebuilt to the function's annotations.
+
+    Args:
+        fn: the function.
+        whole: calls it with an encoded item instead, for those that lie in the store; None where the parent reads them.
+        raw: the arguments pickled, or the encoded item.
+    """
+    if whole is not None and is_reference(raw):
+        return whole(raw)
     args, kwargs = pickle.loads(raw)
     return fn(*args, **kwargs)
 
@@ -144,8 +162,11 @@ class Loaded:
     def load(self, pickled: bytes) -> None:
         """Unpickle it: that imports what it needs, and may take seconds."""
         try:
-            self._call, self.retry, *classes = pickle.loads(pickled)
-            self._encode = functools.partial(encode, classes=classes[0] if classes else None)
+            self._call, self.retry, *more = pickle.loads(pickled)
+            if more:
+                classes, load = more
+                classes.keep_in(load, parts=classes.parts, pickles=classes.pickles)
+                self._encode = functools.partial(encode, classes=classes)
         except BaseException as error:
             with suppress(Exception):  # a class may have something else in the place of notes
                 error.add_note("The function could not be loaded in its worker process: this is why.")

@@ -35,7 +35,7 @@ LOADED: Final = 10
 
 _MARK: Final = b"rnb\xff"  # which nothing that a function writes by mistake begins with
 _HEAD: Final = struct.Struct("<4sBQ")
-_MOST: Final = 256 * 1024 * 1024  # bytes of a frame of a worker: a group holds one value of 16 MiB at most
+_MOST: Final = 64 * 1024**3  # bytes of a frame of a worker: far more than one value has
 _NUMBER: Final = struct.Struct("<Q")
 _FUNCTION: Final = struct.Struct("<QQ")  # its id, and the number of its owner
 

@@ -5,36 +5,38 @@ Everything that a job keeps of it is its own: the caller may change all of it as
 
 from __future__ import annotations
 
-import itertools
-import operator
 import os
-import threading
-import typing
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from restate_nb.engine.function import Function, Passing
-from restate_nb.errors import InvalidInput, NotEncodable
+from restate_nb.errors import InvalidInput, NotEncodable, NotReadable
 from restate_nb.formatting import short_repr
-from restate_nb.handle.cells import cells_by_column
-from restate_nb.handle.originals import DecodedItems, OriginalsKeeper, is_pandas, own_index, own_source, unshared
+from restate_nb.handle.item_folder import ItemFolder, ItemWriter
+from restate_nb.handle.originals import (
+    DecodedItems,
+    Originals,
+    OriginalsKeeper,
+    is_pandas,
+    own_index,
+    own_source,
+    unshared,
+)
+from restate_nb.handle.reading import Reading
+from restate_nb.handle.sources import Labels, Source, source_of
+from restate_nb.handle.tables import Table, as_rows, is_table, native, table_of
 from restate_nb.results.spool import Spool
+from restate_nb.store.base import StoreUnavailable
 from restate_nb.values.bulk import Rows, Run, encode_many
-from restate_nb.values.classes import look_alike
+from restate_nb.values.classes import Classes, look_alike
+from restate_nb.values.codec import decode, encode
+from restate_nb.values.parts import LARGE_BYTES, is_joined
 from restate_nb.values.plain import SCALARS, are_scalars
+from restate_nb.values.reference import is_reference
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-MAX_ITEMS: Final = 100_000_000
-"""So many items a job may have: what is kept of each of them would fill the memory of most machines."""
-
-_FIRST_REPORT: Final = 3.0
-_LONGEST_INTERVAL: Final = 60.0
-"""Seconds until the first report of how many were read, and at most between two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +48,26 @@ class Items:
             only once, are not kept, but decoded when they are asked for.
         encoded: the same as JSON.
         labels: the user's index, or None for 0, 1, 2, ...
-        source: a copy of the DataFrame or Series that the items came from; None for other input.
+        source: a copy of the DataFrame or Series of pandas that the items came from, see `own_source`; None for other
+            input.
+        columns: the columns of the frame of any library whose rows the items are; None for other input.
+        folder: of the job in the store, if it is begun; None where it gets none.
     """
 
     originals: Sequence[Any]
     encoded: Spool
     labels: Any = field(default=None)
     source: Any = field(default=None)
+    columns: Sequence[str] | None = field(default=None)
+    folder: ItemFolder | None = None
 
     def __len__(self) -> int:
         return len(self.encoded)
+
+    def over(self, encoded: Spool) -> Items:
+        """The same items, some of which lie elsewhere in the store: `encoded` says where."""
+        originals = self.originals.over(encoded) if isinstance(self.originals, Originals) else self.originals
+        return replace(self, originals=originals, encoded=encoded)
 
     def index(self) -> pd.Index[Any]:
         """The index of the job's frame."""
@@ -71,63 +83,126 @@ class Items:
             index = pd.Index(list(self.labels), dtype=object)
         return index
 
+    def input_again(self) -> pd.DataFrame | pd.Series[Any] | None:
+        """The frame or Series that the items came from, as one of pandas that nobody else has; None for other input."""
+        from restate_nb.results.columns import frame_of_rows, object_column  # noqa: PLC0415 - loads pandas
+
+        source: pd.DataFrame | pd.Series[Any] | None = self.source
+        if source is None:
+            return None if self.columns is None else frame_of_rows(self.originals, self.columns, self.index())
+        if is_pandas(source, "Series") and source.dtype == object:
+            column: pd.Series[Any] = object_column(list(self.originals), len(self))
+            called: Any = source.name
+            column.index, column.name = self.index(), called
+            return column
+        own: pd.DataFrame | pd.Series[Any] = own_source(source)
+        return own
+
 
 def passing_of(items: object) -> Passing:
     """How `map` passes the items of this input to the function."""
-    return "kwargs" if is_pandas(items, "DataFrame") else "value"
+    return "kwargs" if is_table(items) else "value"
 
 
-def read_items(items: object, target: Function) -> Items:
+def read_items(items: object, target: Function, folder: ItemFolder | None = None) -> Items:
     """Encode the items, and see that each fits the function.
 
+    Args:
+        items: as the user gave them.
+        target: what they are for.
+        folder: where those go that are too large for a journal; None where all go into it.
+
     Raises:
-        InvalidInput: what is no collection of items, an item that has no JSON form, or one that does not fit.
+        InvalidInput: what is no collection of items, an item that has no JSON form, one that does not fit, or one that
+            cannot be written to the store.
     """
-    if target.passing == "args" and is_pandas(items, "DataFrame"):
-        raise InvalidInput(
-            f"starmap spreads tuples over the function's parameters, and items is a DataFrame. rnb.map({target.name}, "
-            f"df) passes its columns by name, rnb.starmap({target.name}, df.itertuples(index=False, name=None)) in "
-            "their order."
-        )
-    if is_pandas(items, "DataFrame") and type(items).__module__.partition(".")[0] == "pandas":
-        return _read_frame(typing.cast("pd.DataFrame", items), target)  # none that is more than a DataFrame
-    originals, labels = _originals(items)
-    taker = _Taker(target, labels, keeps=isinstance(originals, Sequence) and not isinstance(originals, range))
-    with Reading(originals) as reading:
-        if type(originals) in (list, tuple, range):
-            for part in taker.parts(originals):
+    try:
+        return _read(items, target, folder)
+    except BaseException:
+        if folder is not None:
+            folder.drop()
+        raise
+
+
+def _read(items: object, target: Function, folder: ItemFolder | None) -> Items:
+    items = native(items)
+    if target.passing == "args" and is_table(items):
+        raise _no_tuples(items, target.name)
+    table = table_of(items)
+    if table is not None and table.own_rows is None:
+        return _read_table(table, items, target, folder)
+    source = _source_of_either(items, table, pairs=target.passing == "args")
+    given = source.items
+    keeps = isinstance(given, Sequence) and not isinstance(given, range)
+    taker = _Taker(target, source.labels, folder, keeps=keeps)
+    with Reading(given) as reading:
+        if isinstance(given, Sequence) and type(given) in (list, tuple, range):
+            for part in taker.parts(given):
                 taker.take(part)
         else:
             taker.take_as_they_come(reading)
-    kept = originals if isinstance(originals, range) else taker.originals()
-    return Items(kept, taker.encoded, own_index(labels), own_source(items))
+    encoded = taker.finish()
+    kept = given if isinstance(given, range) else taker.originals()
+    return Items(kept, encoded, own_index(source.index()), own_source(items), _names_of(table), folder)
 
 
-def _read_frame(frame: pd.DataFrame, target: Function) -> Items:
+def _source_of_either(items: object, table: Table | None, *, pairs: bool = False) -> Source:
+    if table is None:
+        return source_of(items, pairs=pairs)
+    return Source(table.rows() if table.own_rows is None else table.own_rows, table.labels)
+
+
+def _names_of(table: Table | None) -> list[str] | None:
+    return None if table is None else table.names
+
+
+def _no_tuples(items: object, name: str) -> InvalidInput:
+    kind, rows = "frame", ""
+    if is_pandas(items, "DataFrame"):
+        kind, rows = "DataFrame", "df.itertuples(index=False, name=None)"
+    elif hasattr(items, "iter_rows"):
+        kind, rows = "DataFrame", "df.iter_rows()"
+    by_place = f", rnb.starmap({name}, {rows}) in their order" if rows else ""
+    return InvalidInput(
+        f"starmap spreads tuples and dicts over the function's parameters, and items is a {kind}. rnb.map({name}, df) "
+        f"passes its columns by name{by_place}."
+    )
+
+
+def _read_table(table: Table, items: object, target: Function, folder: ItemFolder | None) -> Items:
     """Its rows, encoded column by column."""
-    names = _column_names(frame)
-    rows, taker = Rows(names, target.classes), _Taker(target, frame.index, keeps=True)
-    with Reading(range(len(frame))):
-        for part in taker.parts(range(len(frame))):
-            some = frame.iloc[part.start : part.stop]
-            run = rows.encode(cells_by_column(some))
-            if run is not None and target.takes_rows(names, run.raws):
-                taker.add(run, None, len(part))
-            else:
-                taker.take_each(some.to_dict("records"))
-    return Items(taker.originals(), taker.encoded, own_index(frame.index), own_source(frame))
+    names = table.names
+    rows, taker = Rows(names, target.classes), _Taker(target, table.labels, folder, keeps=True)
+    with Reading(table.blocks, size_of=lambda block: block.count) as reading:
+        for block in reading:
+            for part in taker.parts(range(block.count)):
+                cells = block.cells(part.start, part.stop)
+                run = rows.encode(cells)
+                if run is not None and target.takes_rows(names, run.raws):
+                    taker.add(run, None, len(part))
+                else:
+                    taker.take_each(as_rows(names, cells, len(part)))
+    encoded = taker.finish()
+    return Items(taker.originals(), encoded, own_index(table.labels), own_source(items), names, folder)
+
+
+def in_journal(items: Items, function: Function) -> Items | None:
+    """The same items as they are without a store; None where one is too large for that, or cannot be read."""
+    stored = function.classes
+    try:
+        classes = Classes(stored)
+        encoded = Spool(encode(decode(raw, stored), classes) if is_reference(raw) else raw for raw in items.encoded)
+    except (NotEncodable, NotReadable, StoreUnavailable):
+        return None
+    return replace(items.over(encoded), folder=None)
 
 
 class _Taker:
-    """Takes the items of a job in the order of their positions: encodes and keeps them.
+    """Takes the items of a job in the order of their positions: encodes and keeps them."""
 
-    Attributes:
-        encoded: those that were taken by now.
-    """
-
-    def __init__(self, target: Function, labels: Any, *, keeps: bool) -> None:
+    def __init__(self, target: Function, labels: Any, folder: ItemFolder | None, *, keeps: bool) -> None:
         """`keeps`: whether the items as they are given are kept, where they cannot change."""
-        self.encoded = Spool()
+        self._written = ItemWriter(folder)
         self._target = target
         self._labels = labels
         self._rows = _Rows(target)
@@ -140,12 +215,12 @@ class _Taker:
             part = items[start : start + count]
             yield part
             start += len(part)
-            size = sum(map(self.encoded.size, range(max(0, len(self.encoded) - _AT_FIRST), len(self.encoded))))
+            size = self._written.latest_bytes
             count = min(max(_AT_FIRST, _AT_FIRST * _PART_BYTES // max(size, 1)), _AT_ONCE)
 
     def take(self, part: Sequence[Any]) -> None:
         """Take some at once; one by one where one of them cannot be, to say which."""
-        items = self._rows.items(len(self.encoded), part)
+        items = self._rows.items(len(self._written), part)
         run = None if items is None else encode_many(items, self._target.classes)
         if items is not None and run is not None and self._target.takes(items, run.raws):
             self.add(run, items, len(items))
@@ -154,10 +229,9 @@ class _Taker:
 
     def add(self, run: Run, items: list[Any] | None, count: int) -> None:
         """Add encoded items. `items`: the same as they were given; None for some that can change."""
-        joined, ends = run.joined()
-        self.encoded.extend(joined, ends)
+        self._written.extend(run)
         if self._kept is not None:
-            self._kept.add_many(items, count)
+            self._kept.add_many(None if run.largest() >= LARGE_BYTES else items, count)
 
     def take_as_they_come(self, some: Iterable[Any]) -> None:
         """Take what an iterator gives: at once what cannot change, and cannot be refused. Else it is taken before the
@@ -198,22 +272,31 @@ class _Taker:
 
     def take_one(self, given: Any) -> None:
         """Take one item; see `take_each`."""
-        position, rows = len(self.encoded), self._rows
+        position, rows = len(self._written), self._rows
         item = given if rows.as_they_are and type(given) in _AS_THEY_ARE else rows.item(position, given)
         try:
             raw = self._target.encode_item(item)
         except Exception as error:
             raise InvalidInput(_cannot_be_sent("Item", position, given, self._labels, error)) from None
         self._target.check_item(position, item, raw)
-        self.encoded.append(raw)
+        self._written.append(raw)
         if self._kept is not None:
-            self._kept.add(item)
+            self._kept.add_many(None if is_joined(raw) else [item], 1)
+
+    def finish(self) -> Spool:
+        """There are no more; return them encoded.
+
+        Raises:
+            InvalidInput: the last ones cannot be written to the store.
+        """
+        self._written.finish()
+        return self._written.spool
 
     def originals(self) -> Sequence[Any]:
         """The items as they were given."""
         if self._kept is None:
-            return DecodedItems(self._target, self.encoded)
-        return self._kept.originals(self.encoded)
+            return DecodedItems(self._target, self._written.spool)
+        return self._kept.originals(self._written.spool)
 
 
 def _like(item: Any) -> Any:
@@ -238,238 +321,24 @@ _PART_BYTES: Final = 1024 * 1024
 
 
 def read_inputs(items: object, encode_one: Callable[[Any], bytes]) -> Items:
-    """Encode the inputs of a deployed handler. Rows of a DataFrame are objects with a field a column.
+    """Encode the inputs of a deployed handler. Rows of a frame are objects with a field a column.
 
     Raises:
         InvalidInput: what is no collection of inputs, or one that `encode_one` refuses.
     """
-    originals, labels = _originals(items)
+    items = native(items)
+    table = table_of(items)
+    source = _source_of_either(items, table)
     kept: list[Any] = []
     encoded = Spool()
-    with Reading(originals) as reading:
+    with Reading(source.items) as reading:
         for position, item in enumerate(reading):
             try:
                 encoded.append(encode_one(item))
             except InvalidInput as error:
-                raise InvalidInput(_cannot_be_sent("Input", position, item, labels, error)) from None
+                raise InvalidInput(_cannot_be_sent("Input", position, item, source.labels, error)) from None
             kept.append(unshared(item))
-    return Items(kept, encoded, own_index(labels), own_source(items))
-
-
-# ---------------------------------------------------------------- reading to the end
-
-
-class Reading:
-    """A context in which an iterable is read once: `for item in reading`.
-
-    Attributes:
-        count: how many items were read by now.
-
-    Raises:
-        InvalidInput: the iterable never ends, has too many items, or raises.
-    """
-
-    def __init__(self, items: Iterable[Any], *, first_report: float = _FIRST_REPORT) -> None:
-        self._items = items
-        self._iterator: Iterator[Any] | None = None
-        self._sized = isinstance(items, Sequence)
-        self._interval = first_report
-        self._timer: threading.Timer | None = None
-        self._ended = False
-        self.count = 0
-
-    def __enter__(self) -> Self:
-        refuse_endless(self._items)
-        if not self._sized:
-            self._report_later()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
-        if error is None:
-            return
-        if self._iterator is not None and self._iterator is not self._items:
-            close = getattr(self._iterator, "close", None)  # of a generator: a progress bar around the items ends
-            if callable(close):
-                close()
-        if isinstance(error, KeyboardInterrupt):
-            print(f"Stopped while the items were read, after {self.count:,} of them. Nothing was started.")
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._items) if self._sized else self._each()
-
-    def _each(self) -> Iterator[Any]:
-        try:
-            iterator = self._iterator = iter(self._items)
-        except Exception as error:
-            raise InvalidInput(f"The items cannot be read: {type(error).__name__}: {error}.") from error
-        while True:
-            try:
-                item = next(iterator)
-            except StopIteration:
-                break
-            except Exception as error:
-                raise InvalidInput(
-                    f"Reading the items ended after {self.count:,} of them, at position {self.count}: "
-                    f"{type(error).__name__}: {error}. Nothing was started."
-                ) from error
-            self.count += 1
-            if self.count > MAX_ITEMS:
-                raise InvalidInput(
-                    f"There are more than {MAX_ITEMS:,} items, and a job cannot have as many. If they never end, take "
-                    "as many as you want: itertools.islice(items, 1_000)."
-                )
-            yield item
-        if not self.count and iterator is self._items:
-            print(f"{self._kind()} gave no items: if it was read before, there is nothing left in it.")
-
-    def _kind(self) -> str:
-        name = type(self._items).__name__
-        return (
-            f"The {name}" if "iter" in name or name in ("generator", "map", "filter", "zip") else f"The iterator {name}"
-        )
-
-    def _report_later(self) -> None:
-        self._timer = threading.Timer(self._interval, self._report)
-        self._timer.name = "rnb-reading"
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _report(self) -> None:
-        if self._ended:
-            return
-        print(
-            f"Reading the items: {self.count:,} by now. Nothing is started before the last one; Ctrl-C stops it. "
-            "If they never end, take as many as you want: itertools.islice(items, 1_000).",
-            flush=True,
-        )
-        self._interval = min(self._interval * 2, _LONGEST_INTERVAL)
-        self._report_later()
-
-
-def refuse_endless(items: object) -> None:
-    """See that it is none of the iterators that are known to never end.
-
-    Raises:
-        InvalidInput: it is.
-    """
-    endless = isinstance(items, (itertools.count, itertools.cycle))
-    if isinstance(items, itertools.repeat):
-        endless = operator.length_hint(items, -1) < 0  # without a number of times
-    if endless:
-        raise InvalidInput(
-            f"items never ends: it is itertools.{type(items).__name__}. Take as many as you want: "
-            "itertools.islice(items, 1_000)."
-        )
-
-
-# ---------------------------------------------------------------- what there is to read
-
-
-def _originals(items: Any) -> tuple[Iterable[Any], Sequence[Hashable] | None]:
-    if is_pandas(items, "DataFrame"):
-        return _rows(items), items.index
-    if is_pandas(items, "Series"):
-        return items.tolist(), items.index
-    _refuse_single(items)
-    _refuse_frames(items)
-    if isinstance(items, Mapping):
-        pairs = list(items.items())  # at one time: another thread may be filling it
-        return [value for _, value in pairs], [key for key, _ in pairs]
-    if hasattr(items, "ndim") and hasattr(items, "dtype") and not items.ndim:
-        raise InvalidInput(
-            f"items is one value, {short_repr(items)}: an array without dimensions. For a single item write [item]."
-        )
-    if hasattr(items, "tolist") and getattr(items, "ndim", 0) == 1:  # numpy arrays, pandas Index
-        return _elements(items), None
-    if hasattr(items, "to_pylist"):  # pyarrow's arrays
-        return items.to_pylist(), None
-    if isinstance(items, (list, tuple, range)):
-        return list(items) if isinstance(items, list) else items, None  # as it is now: another thread may be filling it
-    if isinstance(items, Iterable):  # before __aiter__: what has both, such as tqdm, is read here and now
-        return items, None
-    if hasattr(items, "__aiter__"):
-        raise InvalidInput("items is an async iterator. Collect it first: items = [item async for item in ...].")
-    if not isinstance(items, type) and hasattr(items, "__getitem__") and hasattr(items, "__len__"):
-        return (items[position] for position in range(len(items))), None  # a data set, as torch has them
-    raise InvalidInput(
-        f"items must be a list, an iterable, a Series, a DataFrame or a dict, not {short_repr(items)}."
-        + (" Take what is in the queue first, as a list." if hasattr(items, "get_nowait") else "")
-    )
-
-
-def _refuse_single(items: object) -> None:
-    if isinstance(items, (str, bytes, bytearray)):
-        raise InvalidInput(f"items is one {type(items).__name__}, not a collection. For a single item write [item].")
-    if isinstance(items, (set, frozenset)):
-        raise InvalidInput(
-            "A set has no order, so the job could not be found again. Pass sorted(items) or list(items)."
-        )
-    if type(items).__name__ == "ScandirIterator":
-        raise InvalidInput(
-            "os.scandir gives entries of a directory, which have no JSON form. Pass their paths: "
-            "[entry.path for entry in os.scandir(...)], or sorted(pathlib.Path(...).iterdir())."
-        )
-
-
-_ARROW = (
-    "Pass its rows as dicts, rnb.map(fn, items.to_pylist()), or as keyword arguments, rnb.map(fn, items.to_pandas())."
-)
-_OTHER_FRAMES = {
-    ("polars", "DataFrame"): "Pass its rows as dicts, rnb.map(fn, items.to_dicts()), or as keyword arguments, "
-    "rnb.map(fn, items.to_pandas()).",
-    ("polars", "LazyFrame"): "Collect it first: rnb.map(fn, items.collect().to_dicts()) passes each row as a dict.",
-    ("pyarrow", "Table"): _ARROW,
-    ("pyarrow", "RecordBatch"): _ARROW,
-    ("pandas", "DataFrameGroupBy"): "Pass the keys, and choose the rows in the function; or plain data: "
-    "[(key, group.to_dict('records')) for key, group in items].",
-    ("pandas", "SeriesGroupBy"): "Pass the keys, and choose the values in the function; or plain data: "
-    "[(key, group.tolist()) for key, group in items].",
-}
-
-
-def _refuse_frames(items: object) -> None:
-    """Frames of other libraries: to iterate over them gives columns, or nothing that can be an item."""
-    for kind in type(items).__mro__:
-        library, name = kind.__module__.partition(".")[0], kind.__name__
-        advice = _OTHER_FRAMES.get((library, name))
-        if advice is None and name == "DataFrame" and library != "__main__" and hasattr(items, "columns"):
-            advice = "Pass its rows as dicts; or as a pandas.DataFrame, whose rows are keyword arguments."
-        if advice is not None:
-            raise InvalidInput(f"items is a {name} of {library}, which is not taken apart. {advice}")
-
-
-def _elements(array: Any) -> list[Any]:
-    """The elements of an array: Python's own, where they are the same; times that Python has no type for as numpy's."""
-    try:
-        listed: list[Any] = array.tolist()
-    except OverflowError:  # numpy's, for times that Python's own cannot hold
-        return list(array)
-    kind = getattr(getattr(array, "dtype", None), "kind", "")
-    if kind in "mM" and any(each is None or type(each) is int for each in listed):
-        return list(array)
-    return listed
-
-
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    _column_names(frame)
-    return frame.to_dict("records")  # type: ignore[return-value]
-
-
-def _column_names(frame: pd.DataFrame) -> list[str]:
-    names = list(frame.columns)
-    wrong = [name for name in names if not isinstance(name, str)]
-    if wrong:
-        raise InvalidInput(
-            f"Each row is passed as keyword arguments, and the column {wrong[0]!r} cannot be one. "
-            "Rename it: df.rename(columns={...}), or pass a single column: rnb.map(fn, df['column'])."
-        )
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidInput(f"The column {twice!r} is there twice. Rename one of the two.")
-    return names
+    return Items(kept, encoded, own_index(source.index()), own_source(items), _names_of(table))
 
 
 # ---------------------------------------------------------------- one item
@@ -483,14 +352,15 @@ class _Rows:
     """
 
     def __init__(self, target: Function) -> None:
+        self._target = target
         self._spread = target.passing == "args"
-        self._name = target.name
+        self._by_name = False
         self.as_they_are = not self._spread
 
     def items(self, start: int, given: Sequence[Any]) -> list[Any] | None:
         """What is sent of rows, the first of which stands at `start`; None where one of them cannot be sent."""
         kinds = set(map(type, given))
-        if kinds <= (_SPREAD if self._spread else _ITEMS):
+        if kinds <= (_SPREAD if self._spread else _ITEMS) and not self._by_name:
             return list(given)
         try:
             return [self.item(position, each) for position, each in enumerate(given, start)]
@@ -500,23 +370,42 @@ class _Rows:
     def item(self, position: int, given: Any) -> Any:
         """What is sent of a row: itself, in most cases."""
         if self._spread:
+            if isinstance(given, Mapping) or self._by_name:
+                return self._arguments(position, given)
             return given if isinstance(given, (tuple, list)) else self._tuple(position, given)
         if isinstance(given, tuple) or not hasattr(given, "_fields"):
             return given
         return self._named(given)
 
+    def _arguments(self, position: int, given: Any) -> dict[str, Any]:
+        """What is passed by name: the first item says whether all are."""
+        if position == 0:
+            self._by_name = True
+            self._target.spread_by_name()
+        if not (self._by_name and isinstance(given, Mapping)):
+            before = "dicts" if self._by_name else "tuples"
+            raise InvalidInput(
+                f"starmap spreads dicts by name and tuples by place, and not both in one job: item {position} is "
+                f"{short_repr(given)}, and those before it are {before}."
+            )
+        arguments = dict(given)
+        wrong = next((name for name in arguments if not isinstance(name, str)), None)
+        if wrong is not None or None in arguments:
+            raise InvalidInput(
+                f"starmap passes the fields of item {position} by name, and {wrong!r} can be no argument's name."
+            )
+        return arguments
+
     def _tuple(self, position: int, given: Any) -> tuple[Any, ...]:
         if hasattr(given, "shape") and hasattr(given, "dtype") and given.shape:
             return tuple(given)  # a row of an array
-        is_row = hasattr(given, "keys") and hasattr(given, "__getitem__") and not isinstance(given, Mapping)
-        if (is_row and not is_pandas(given, "Series")) or isinstance(getattr(given, "_fields", None), tuple):
+        is_row = hasattr(given, "keys") and hasattr(given, "__getitem__")
+        of_pandas = is_pandas(given, "Series") or is_pandas(given, "DataFrame")
+        if (is_row and not of_pandas) or isinstance(getattr(given, "_fields", None), tuple):
             return tuple(given)  # of a database
-        advice = "For single arguments use rnb.map."
-        if isinstance(given, Mapping):
-            advice = f"To pass its fields by name use rnb.map({self._name}, pandas.DataFrame(items))."
         raise InvalidInput(
-            "starmap spreads each item over the function's parameters, so it must be a tuple or a list; "
-            f"item {position} is {short_repr(given)}. {advice}"
+            "starmap spreads each item over the function's parameters, so it must be a tuple, a list or a dict; "
+            f"item {position} is {short_repr(given)}. For single arguments use rnb.map."
         )
 
     @staticmethod
@@ -533,7 +422,7 @@ _ITEMS: Final = _AS_THEY_ARE | {tuple}
 _SPREAD: Final = frozenset({tuple, list})
 
 
-def _cannot_be_sent(what: str, position: int, item: Any, labels: Sequence[Hashable] | None, error: Exception) -> str:
+def _cannot_be_sent(what: str, position: int, item: Any, labels: Labels, error: Exception) -> str:
     where = f"{what} {position}" if labels is None else f"{what} {position} (index {labels[position]!r})"
     why = str(error) if isinstance(error, (NotEncodable, InvalidInput)) else f"{type(error).__name__}: {error}"
     advice = _advice(item)
@@ -547,6 +436,6 @@ def _advice(item: Any) -> str:
         return "For the rows of a DataFrame pass the DataFrame itself, rnb.map(fn, df), or df.itertuples()."
     if isinstance(item, os.DirEntry):
         return "Pass its path: entry.path."
-    if hasattr(item, "keys") and hasattr(item, "__getitem__") and not is_pandas(item, "Series"):
+    if hasattr(item, "keys") and hasattr(item, "__getitem__") and not is_pandas(item, "NDFrame"):
         return "Pass each row as a dict, map(dict, rows), or as a tuple, map(tuple, rows)."
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from pathlib import Path
@@ -14,19 +14,38 @@ from restate_nb.environment import in_notebook, this_cell
 from restate_nb.errors import InvalidInput
 from restate_nb.handle import status
 from restate_nb.handle.diagnosis import Diagnosis
-from restate_nb.handle.originals import own_source
-from restate_nb.handle.outcomes import Where, frame_of, positions_where, values_of, workers_frame
+from restate_nb.handle.outcomes import (
+    Where,
+    check_values,
+    frame_of,
+    positions_where,
+    values_in_order,
+    values_of,
+    workers_frame,
+)
 from restate_nb.handle.runner import JobData, JobRunner
-from restate_nb.handle.wait import check_live, check_not_paused, result_of, until_ended, wait_for_end, waits_within
+from restate_nb.handle.wait import (
+    check_live,
+    check_not_paused,
+    result_of,
+    until_ended,
+    until_ended_from,
+    wait_for_end,
+    wait_for_result,
+    waits_within,
+)
 from restate_nb.limits import Concurrency
 from restate_nb.results.progress import Progress
 from restate_nb.service.wire import job_key
 from restate_nb.validation import concurrency_range
+from restate_nb.words import JOB, checks_calls, no_attribute
 
 if TYPE_CHECKING:
     import os
 
     import pandas as pd
+    import polars
+    import pyarrow as pa
     from matplotlib.axes import Axes
 
     from restate_nb.charts import Sort
@@ -38,6 +57,7 @@ CANCEL_SECONDS = 3.0  # that a cell waits until Restate knows that the job is ca
 _CANCELLED_SECONDS = 30.0  # that it waits until all is recorded, then
 
 
+@checks_calls
 class Job(Generic[T]):
     """A running or finished job. Made by `restate_nb.map` and its kin.
 
@@ -141,6 +161,11 @@ class Job(Generic[T]):
         """
         return status.diagnose(self._runner)
 
+    if not TYPE_CHECKING:  # whose readers would take every name for an attribute then
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(no_attribute("A job", name, JOB, dir(type(self))))
+
     def __len__(self) -> int:
         return self._data.ledger.total
 
@@ -204,11 +229,12 @@ class Job(Generic[T]):
             print(f"The job {self.name!r} is {status.pause_reason(self._runner)}.")
         return ended
 
-    def result(self, timeout: float | None = None) -> pd.DataFrame:
+    def result(self, timeout: float | None = None, *, lazy: bool | None = None) -> pd.DataFrame:
         """Wait until every item has an outcome, and return the frame. Failed items are rows, not exceptions.
 
         Args:
             timeout: the most to wait, in seconds; the job goes on after it.
+            lazy: as in `frame`.
 
         Raises:
             TimeoutError: it took longer.
@@ -225,17 +251,21 @@ class Job(Generic[T]):
                 f"{self._data.ledger.done:,} of {len(self):,} items are done after {timeout:g} s; the job goes on. "
                 "job.frame() shows what is there."
             )
-        return result_of(self._runner)
+        return result_of(self._runner, lazy=lazy)
 
     def __await__(self) -> Generator[Any, None, pd.DataFrame]:
         yield from until_ended(self._runner).__await__()
         return result_of(self._runner)
 
-    def values(self) -> list[T]:
+    def values(self, *, lazy: bool = False) -> list[T]:
         """Wait, and return what the function returned for each item, in input order.
+
+        Args:
+            lazy: in place of what lies in the store, a `Stored` whose `load()` reads it.
 
         Raises:
             JobError: an item failed or was cancelled, or its value cannot be read here; its `frame` has all outcomes.
+            InvalidInput: see `wait`.
 
         Example:
             import restate_nb as rnb
@@ -245,8 +275,37 @@ class Job(Generic[T]):
             except rnb.JobError as error:
                 print(error.frame["status"].value_counts())
         """
-        frame = self.result()
-        return values_of(self._data, frame)
+        wait_for_result(self._runner)
+        return values_of(self._data, lazy=lazy)
+
+    def iter_values(self) -> Iterator[T]:
+        """The values that `values()` returns, one after the other, in input order: few are in memory at once, however
+        many there are. While the job runs it waits for the next item.
+
+        `rnb.as_completed(job)` gives items as they end, with their labels, and failed ones, too.
+
+        Raises:
+            JobError: an item failed or was cancelled, or its value cannot be read here: as soon as that is known. Or
+                the job could not be followed to its end, or has paused itself.
+            InvalidInput: see `wait`.
+
+        Example:
+            import restate_nb as rnb
+
+            rnb.start()
+            total = 0
+            for value in rnb.map(len, ["a", "bb"]).iter_values():
+                total += value
+        """
+        data = self._outcomes
+        return values_in_order(
+            data,
+            lambda begin: until_ended_from(self._runner, begin, lambda upto: True, lambda: check_values(data)),
+        )
+
+    def __iter__(self) -> Iterator[T]:
+        """The same: `for value in job`, and `df["new"] = df["old"].restate.map(fn)`, which waits."""
+        return self.iter_values()
 
     # ------------------------------------------------------------ steering
 
@@ -364,7 +423,7 @@ class Job(Generic[T]):
             job.delete()
         """
         self.cancel()
-        self._runner.io.run(self._data.record.delete())
+        self._runner.io.run(self._runner.delete())
         self._forget(self)
 
     def restart(self) -> int:
@@ -404,11 +463,14 @@ class Job(Generic[T]):
 
     # ------------------------------------------------------------ frames
 
-    def frame(self, *, expand: bool = False) -> pd.DataFrame:
+    def frame(self, *, expand: bool = False, lazy: bool | None = None) -> pd.DataFrame:
         """The outcomes as they are now, one row an item, in input order, on the input's own index.
 
         Args:
             expand: put the fields of dict, dataclass or model values in columns of their own, in place of `value`.
+            lazy: whether the column `value` holds a `Stored` in place of each value that lies in the store, whose
+                `load()` reads it. By default it does where they take more than 1 GB together, and a warning says so;
+                False reads them all the same.
 
         Columns: `item`; `value` (what the function returned); `status` (pending, running, ok, error, timeout,
         cancelled); `error_type` and `error`; `attempts` (how many were made); `queued_s` (seconds from submission to
@@ -421,10 +483,13 @@ class Job(Generic[T]):
         Example:
             job.frame()["status"].value_counts()
         """
-        return frame_of(self._outcomes, expand=expand)
+        return frame_of(self._outcomes, expand=expand, lazy=lazy)
 
     def join(self, *, expand: bool = True) -> pd.DataFrame:
         """The input with what became of each row beside it, on the input's own index.
+
+        A frame of another library than pandas, or a query, comes as one of pandas, with what the function was given in
+        its columns; `polars.from_pandas(job.join())` makes one of polars of it.
 
         Args:
             expand: as in `frame`. A column that the input has, too, becomes `<column>_result`.
@@ -435,7 +500,7 @@ class Job(Generic[T]):
         from restate_nb.results.frame import joined  # noqa: PLC0415 - loads pandas
 
         items = self._data.items
-        return joined(own_source(items.source), self.frame(expand=expand), items.index())
+        return joined(items.input_again(), self.frame(expand=expand), items.index())
 
     def errors(self) -> pd.DataFrame:
         """The failed items grouped by what went wrong, the most frequent first.
@@ -542,22 +607,109 @@ class Job(Generic[T]):
 
         return logs_frame(self._data.backend.prints.lines(), self._data.items.index())
 
-    # ------------------------------------------------------------ files
+    # ------------------------------------------------------------ for other programs
 
-    def to_parquet(self, path: str | os.PathLike[str], **options: Any) -> Path:
-        """Write the frame as Parquet (needs pyarrow); items and values that are no plain column become JSON text.
+    def concat(self) -> Any:
+        """Wait, and put the DataFrames or Series that the function returned one below the other, as `pd.concat` does,
+        with the item's index as the outer level of theirs.
+
+        Items that failed are left out, and so is None; a warning says how many.
+
+        Raises:
+            JobError: a value cannot be read here; or the job could not be followed to its end, or has paused itself.
+            InvalidInput: the values are no DataFrames or Series of pandas, all of one kind. Or see `wait`.
+
+        Example:
+            import pandas as pd
+            import restate_nb as rnb
+
+            def table_of(n):
+                return pd.DataFrame({"n": range(n)})
+
+            rnb.start()
+            rnb.map(table_of, {"a": 2, "b": 3}).concat().loc["b"]
+        """
+        from restate_nb.handle.exports import concat  # noqa: PLC0415 - loads pyarrow
+
+        return concat(self._runner)
+
+    def to_parquet(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        columns: Sequence[str] | None = None,
+        expand: bool = False,
+        follow: bool = False,
+        **options: Any,
+    ) -> Path:
+        """Write the frame as Parquet, batch after batch, so that it may be larger than memory.
+
+        Numbers, text, bytes and times are columns of their own type, dicts and dataclasses structs, arrays and lists
+        lists; what has no type in common becomes JSON text. Where the function returned DataFrames or Series, of polars
+        or pyarrow, too, their rows are written, below one another, with the items' labels as columns in front. Of items
+        that have not ended, rows say so, as in `frame`; a warning says how many they are, and the file's metadata under
+        `restate_nb`.
 
         Args:
-            path: the file; its directory must exist.
-            options: for `pandas.DataFrame.to_parquet`.
+            path: the file; its directory must exist. It is there when all is written, and not before.
+            columns: those columns of the frame that are wanted; what is not, is not read.
+            expand: as in `frame`.
+            follow: write while the job runs, and wait for its end. The rows are in input order all the same.
+            options: for `pyarrow.parquet.ParquetWriter`, such as `compression="zstd"`.
+
+        Raises:
+            JobError: with `follow`, the job has paused itself, or could not be followed to its end.
+            InvalidInput: the values are tables and other things; or a DataFrame has two columns of one name; or there
+                is no such column. With `follow`, see `wait`.
 
         Example:
             job.to_parquet("answers.parquet")
         """
-        from restate_nb.results.exports import plain_columns  # noqa: PLC0415 - loads pandas
+        from restate_nb.handle.exports import Export, to_parquet  # noqa: PLC0415 - loads pyarrow
 
-        plain_columns(self.frame()).to_parquet(path, **options)
-        return Path(path)
+        return to_parquet(Export(self._runner, columns=columns, expand=expand, follow=follow), path, options)
+
+    def to_arrow(self, *, columns: Sequence[str] | None = None, expand: bool = False) -> pa.Table:
+        """The frame as it is now as a `pyarrow.Table`, with the columns that `to_parquet` writes.
+
+        DuckDB, polars and others read the job itself, too: it has Arrow's PyCapsule interface, a stream of batches.
+
+        Args:
+            columns: as in `to_parquet`.
+            expand: as in `frame`.
+
+        Raises:
+            InvalidInput: see `to_parquet`.
+
+        Example:
+            job.to_arrow().schema
+        """
+        from restate_nb.handle.exports import Export, to_arrow  # noqa: PLC0415 - loads pyarrow
+
+        return to_arrow(Export(self._runner, columns=columns, expand=expand))
+
+    def to_polars(self, *, columns: Sequence[str] | None = None, expand: bool = False) -> polars.DataFrame:
+        """The same as a DataFrame of polars.
+
+        Args:
+            columns: as in `to_parquet`.
+            expand: as in `frame`.
+
+        Raises:
+            InvalidInput: polars is not installed; or see `to_parquet`.
+
+        Example:
+            job.to_polars(columns=["item", "value"])
+        """
+        from restate_nb.handle.exports import Export, to_polars  # noqa: PLC0415 - loads pyarrow
+
+        return to_polars(Export(self._runner, columns=columns, expand=expand))
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The frame as it is now as a stream of Arrow, for other libraries."""
+        from restate_nb.handle.exports import Export, arrow_stream  # noqa: PLC0415 - loads pyarrow
+
+        return arrow_stream(Export(self._runner), requested_schema)
 
     def to_csv(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the frame as CSV; items and values that are no plain column become JSON text.
@@ -566,12 +718,16 @@ class Job(Generic[T]):
             path: the file; its directory must exist.
             options: for `pandas.DataFrame.to_csv`.
 
+        Raises:
+            InvalidInput: items or values are tables, or take more than is read at once.
+
         Example:
             job.to_csv("answers.csv")
         """
+        from restate_nb.handle.exports import read_at_once  # noqa: PLC0415 - loads pyarrow
         from restate_nb.results.exports import plain_columns  # noqa: PLC0415 - loads pandas
 
-        plain_columns(self.frame()).to_csv(path, **options)
+        plain_columns(read_at_once(self._runner)).to_csv(path, **options)
         return Path(path)
 
     def to_json(self, path: str | os.PathLike[str], **options: Any) -> Path:
@@ -581,13 +737,17 @@ class Job(Generic[T]):
             path: the file; its directory must exist.
             options: for `pandas.DataFrame.to_json`, such as `lines=True` for an object a line.
 
+        Raises:
+            InvalidInput: items or values are tables, or take more than is read at once.
+
         Example:
             job.to_json("answers.jsonl", lines=True)
         """
+        from restate_nb.handle.exports import read_at_once  # noqa: PLC0415 - loads pyarrow
         from restate_nb.results.exports import records  # noqa: PLC0415 - loads pandas
 
         known: dict[str, Any] = {"orient": "records", "date_format": "iso", "date_unit": "us"}
-        records(self.frame()).to_json(path, **(known | options))
+        records(read_at_once(self._runner)).to_json(path, **(known | options))
         return Path(path)
 
     # ------------------------------------------------------------ charts
@@ -618,14 +778,20 @@ class Job(Generic[T]):
         """
         from restate_nb import charts  # noqa: PLC0415 - loads matplotlib
 
-        frame = self.frame()
+        frame = self.frame(lazy=True)
         if steps:
             done = self.steps().dropna(subset=["finished_at"])
             attempts = done.assign(attempt=done.groupby("position").cumcount() + 1, error_type=None, error=None)
         else:
             attempts = self.attempts()
         return charts.timeline(
-            frame, attempts, sort=sort, label=label, ax=ax, title=title, submitted_at=self._data.manifest.created
+            frame,
+            attempts,
+            sort=sort,
+            label=label,
+            ax=ax,
+            title=title,
+            submitted_at=self._data.manifest.created,
         )
 
     def durations(
@@ -646,7 +812,7 @@ class Job(Generic[T]):
         """
         from restate_nb import charts  # noqa: PLC0415 - loads matplotlib
 
-        return charts.durations(self.frame(), label=label, ax=ax, title=title)
+        return charts.durations(self.frame(lazy=True), label=label, ax=ax, title=title)
 
     def throughput(
         self, *, label: str | Sequence[object] | None = None, ax: Axes | None = None, title: str | None = None
@@ -671,7 +837,13 @@ class Job(Generic[T]):
 
         limits, submitted_at = self._data.limits.frame(), self._data.manifest.created
         return charts.throughput(
-            self.frame(), self.attempts(), limits=limits, label=label, ax=ax, title=title, submitted_at=submitted_at
+            self.frame(lazy=True),
+            self.attempts(),
+            limits=limits,
+            label=label,
+            ax=ax,
+            title=title,
+            submitted_at=submitted_at,
         )
 
     def failures(
@@ -694,7 +866,7 @@ class Job(Generic[T]):
 
         submitted_at = self._data.manifest.created
         return charts.failures(
-            self.frame(), self.attempts(), label=label, ax=ax, title=title, submitted_at=submitted_at
+            self.frame(lazy=True), self.attempts(), label=label, ax=ax, title=title, submitted_at=submitted_at
         )
 
     def overview(self, *, label: str | Sequence[object] | None = None, title: str | None = None) -> Any:
@@ -715,7 +887,7 @@ class Job(Generic[T]):
         limits, submitted_at = self._data.limits.frame(), self._data.manifest.created
         title = title or self.name
         return charts.overview(
-            self.frame(), self.attempts(), limits=limits, label=label, title=title, submitted_at=submitted_at
+            self.frame(lazy=True), self.attempts(), limits=limits, label=label, title=title, submitted_at=submitted_at
         )
 
 

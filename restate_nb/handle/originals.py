@@ -22,6 +22,7 @@ from restate_nb.engine.function import Function
 from restate_nb.results.spool import Spool
 from restate_nb.results.unreadable import unreadable
 from restate_nb.values.codec import decode_column
+from restate_nb.values.reference import is_reference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +74,10 @@ class Originals(Sequence[Any]):
         self._kept = kept
         self._make = make
 
+    def over(self, encoded: Spool) -> Originals:
+        """The same items, some of which lie elsewhere in the store: `encoded` says where."""
+        return Originals(encoded, self._kept, self._make)
+
     def __len__(self) -> int:
         return len(self._encoded)
 
@@ -95,7 +100,11 @@ class Originals(Sequence[Any]):
 
     def _made(self, positions: Iterable[int]) -> Iterator[Any]:
         for raws in self._encoded.in_parts(np.fromiter(positions, dtype=np.int64)):
-            yield from self._make(raws)
+            if any(map(is_reference, raws)):  # each may be of any size
+                for raw in raws:
+                    yield from self._make([raw])
+            else:
+                yield from self._make(raws)
 
     def _mixed(self, kept: Sequence[Any]) -> Iterator[Any]:
         made = self._made(position for position, each in enumerate(kept) if each is AGAIN)
@@ -148,9 +157,12 @@ def unshared(value: Any) -> Any:
 
 
 def own_source(items: Any) -> Any:
-    """A copy of a DataFrame or Series, in which nothing is shared that can be changed; None for all else."""
+    """A copy of a DataFrame or Series, in which nothing is shared that can be changed; None for all else.
+
+    Of a Series of objects only what it is called and of which dtype it is, without its elements: `Originals` has them.
+    """
     if is_pandas(items, "Series"):
-        return _own_column(items)
+        return _own_column(items.iloc[:0] if items.dtype == object else items)
     if not is_pandas(items, "DataFrame"):
         return None
     own = items.copy(deep=True)
@@ -184,4 +196,9 @@ def own_index(labels: Any) -> Any:
 
 def is_pandas(value: object, name: str) -> bool:
     """Whether a value is of this class of pandas, which need not be loaded for that."""
-    return any(each.__name__ == name and each.__module__.partition(".")[0] == "pandas" for each in type(value).__mro__)
+    return is_of(value, "pandas", name)
+
+
+def is_of(value: object, library: str, name: str) -> bool:
+    """Whether a value is of this class of a library, which need not be loaded for that."""
+    return any(each.__name__ == name and each.__module__.partition(".")[0] == library for each in type(value).__mro__)

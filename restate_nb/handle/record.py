@@ -21,7 +21,7 @@ from restate_nb.handle.items import Items
 from restate_nb.names import check_job_name
 from restate_nb.policy import RunPolicy
 from restate_nb.server.admin import order_all
-from restate_nb.service.digest import items_digest
+from restate_nb.service.digest import items_digest, stored_items_digest
 from restate_nb.service.identity import Identity
 from restate_nb.service.variants import Vary
 from restate_nb.service.wire import Change, Manifest, Round
@@ -177,6 +177,7 @@ def wanted_manifest(
     batch: Batch | None,
     spec: str | None,
     on_workers: bool,
+    pickled: bool,
 ) -> Manifest:
     """How the record of a job begins.
 
@@ -189,15 +190,21 @@ def wanted_manifest(
         batch: how many items begin together.
         spec: how it is run, so that it goes on without its cell; None where that cannot be written.
         on_workers: whether workers run it.
+        pickled: whether values that have no other form are pickled.
 
     Raises:
         InvalidInput: the name cannot be one.
     """
     now = time.time()
-    code, digest = code_named(function, identity), items_digest(items.encoded.sizes(), items.encoded.chunks())
+    code, folder = code_named(function, identity), items.folder
+    if folder is not None and folder.count:
+        digest = stored_items_digest(items.encoded)
+    else:
+        digest = items_digest(items.encoded.sizes(), items.encoded.chunks())
     options = function.options if batch is None else f"{function.options}, batches of {batch.size}"
+    kept = f"{options}, pickled" if pickled else options
     return Manifest(
-        name=check_job_name(name) if name is not None else _unnamed(function, code, identity, digest, options),
+        name=check_job_name(name) if name is not None else _unnamed(function, code, identity, digest, kept),
         function=function.name,
         items=digest,
         options=options,
@@ -210,14 +217,32 @@ def wanted_manifest(
         rounds=[Round(positions=None, code=code, started=now)],
         recipe=spec,
         lanes=lanes_for(policy, len(items)) if on_workers else None,
-        base="" if name is not None else _base(function, identity, digest, options),
+        base="" if name is not None else _base(function, identity, digest, kept),
         made=[made_of(identity, code, now)],
         bound=bound_of(identity),
+        folder="" if folder is None else folder.name,
+        placed="" if folder is None else folder.placed,
+        pickled=pickled,
     )
 
 
+def with_folder_of(there: Manifest, items: Items) -> Items:
+    """The items of a job that is open, with its own folder, which is another one where the job was there already;
+    blocks.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    folder = items.folder
+    if folder is None or folder.name == there.folder or not folder.count:
+        return items
+    encoded = folder.same_in(there.folder, there.placed, items.encoded)
+    folder.drop()
+    return items.over(encoded)
+
+
 def _unnamed(function: Function, code: str, identity: Identity, items: str, options: str) -> str:
-    """What a job is called that has no name of its own."""
+    """What a job is called that has no name of its own. `options`: all that makes it another one."""
     by_version = len(identity.parts) == 1 and function.version is not None and function.known_as is None
     return f"{function.name}-{_mix(code if by_version else identity.digest, items, options)}"
 

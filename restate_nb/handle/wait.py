@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from restate_nb.engine import nesting
@@ -18,6 +19,7 @@ from restate_nb.handle.status import pause_reason
 if TYPE_CHECKING:
     import pandas as pd
 
+_LOOK_SECONDS: Final = 0.05
 _LAST_PANEL_SECONDS: Final = 1.0  # a cell that has ended may store no more output, so the last panel goes first
 
 
@@ -121,11 +123,62 @@ def _check_waiting(runner: JobRunner, *, blocks: bool = True) -> None:
         )
 
 
-def result_of(runner: JobRunner) -> pd.DataFrame:
+def until_ended_from(
+    runner: JobRunner, begin: int, enough: Callable[[int], bool], check: Callable[[], None] = lambda: None
+) -> int:
+    """Wait until items from this position on have ended; returns where the first follows that has not.
+
+    Args:
+        runner: the job's.
+        begin: the position.
+        enough: says, of where that is, whether the waiting may end before all items have ended.
+        check: is called with every look, and may raise.
+
+    Raises:
+        JobError: the job has paused itself, or could not be followed to its end.
+        InvalidInput: see `wait_for_end`.
+    """
+    ledger = runner.data.ledger
+    while True:
+        over, stands_still = runner.ended.done(), runner.guard.stands_still  # before the look
+        check()
+        upto = ledger.ended_upto(begin)
+        if upto == ledger.total or (upto > begin and enough(upto)):
+            return upto
+        if over:
+            check_followed(runner)
+        if stands_still:
+            check_not_paused(runner)
+        wait_for_end(runner, _LOOK_SECONDS)
+
+
+def wait_for_result(runner: JobRunner) -> None:
+    """Wait until a job has its result.
+
+    Raises:
+        JobError: it could not be followed to its end, gave up, or has paused itself.
+        InvalidInput: see `wait_for_end`.
+    """
+    if not wait_for_end(runner, None):
+        check_not_paused(runner)
+    check_result(runner)
+
+
+def result_of(runner: JobRunner, *, lazy: bool | None = None) -> pd.DataFrame:
     """The frame of a job that has ended.
 
     Raises:
         JobError: it could not be followed to its end, or gave up.
+    """
+    check_result(runner)
+    return frame_of(runner.data, lazy=lazy)
+
+
+def check_followed(runner: JobRunner) -> None:
+    """See that a job whose following has ended was followed to its end.
+
+    Raises:
+        JobError: it was not.
     """
     data, error = runner.data, runner.ended.exception()
     if error is not None:
@@ -133,6 +186,16 @@ def result_of(runner: JobRunner) -> pd.DataFrame:
         raise JobError(
             f"The job could not be followed to its end: {str(error).rstrip('.')}.{kept}", frame_of(data)
         ) from error
+
+
+def check_result(runner: JobRunner) -> None:
+    """See that a job that has ended was followed to its end, and did not give up.
+
+    Raises:
+        JobError: it could not be followed to its end, or gave up.
+    """
+    check_followed(runner)
+    data = runner.data
     last = len(data.manifest.rounds) - 1
     gave_up = data.ledger.gave_up(last)
     if gave_up is None and runner.stop_rule is not None:
@@ -146,4 +209,3 @@ def result_of(runner: JobRunner) -> pd.DataFrame:
             "Repair what failed, run the cell of the function, and job.retry_failed() goes on.",
             frame_of(data),
         )
-    return frame_of(data)

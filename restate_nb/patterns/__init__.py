@@ -9,6 +9,7 @@ from restate_nb.patterns.parallel_invoke import parallel_invoke
 from restate_nb.patterns.race import first_completed, race, with_timeout
 from restate_nb.patterns.run_each import run_each
 from restate_nb.patterns.task_group import Handle, OperationGroup, group
+from restate_nb.patterns.typed_values import TypedSerde, typed_values
 
 __all__ = [
     "BatchProcessor",
@@ -23,6 +24,7 @@ __all__ = [
     "OperationTimeout",
     "Outcome",
     "ServiceClient",
+    "TypedSerde",
     "WorkflowClient",
     "WorkflowTimer",
     "compensate",
@@ -34,5 +36,6 @@ __all__ = [
     "parallel_invoke",
     "race",
     "run_each",
+    "typed_values",
     "with_timeout",
 ]

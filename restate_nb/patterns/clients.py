@@ -12,6 +12,7 @@ from restate.handler import handler_from_callable
 
 from restate_nb.errors import InvalidInput
 from restate_nb.limits import Seconds
+from restate_nb.patterns.typed_values import with_typed_io
 from restate_nb.validation import seconds
 
 I = TypeVar("I")  # noqa: E741 - the SDK's names for a handler's input and output
@@ -61,6 +62,7 @@ class _Client(Generic[I, O]):
                 f"{handler!r} is no Restate handler. Decorate it with @service.handler(), or name it: "
                 f'{cls.__name__}("Inventory", "Get").'
             ) from None
+        with_typed_io(found)
         client = cls(found.service_tag.name, found.name)
         client._function = handler
         return client
@@ -76,6 +78,7 @@ class _Client(Generic[I, O]):
 
             stand_in.__annotations__ = {"arg": input_type, "return": output_type}
             self._function = type(self)._definition(self.service).handler(self.handler)(stand_in)
+            with_typed_io(handler_from_callable(self._function))
         return self._function
 
     @staticmethod
@@ -122,9 +125,9 @@ class ServiceClient(_Client[I, O]):
     Args:
         service: the service's name.
         handler: the handler's name.
-        input_type: what the handler takes: a pydantic model, a msgspec Struct, or JSON. `ServiceClient[I, O](...)` says
-            it, too.
-        output_type: what it returns.
+        input_type: what the handler takes; any type counts, such as `list[Model]`, a dataclass or `Model | None`. The
+            client goes by it when it writes. `ServiceClient[I, O](...)` says it, too.
+        output_type: what it returns, and what the client makes of that. Without it, or with `Any`, plain data.
 
     Example:
         >>> stock = ServiceClient[str, int]("Inventory", "Get")

@@ -22,7 +22,7 @@ from restate_nb.errors import InvalidInput
 from restate_nb.patterns.outcome import FanOutResult, Outcome
 from restate_nb.policy import RunPolicy
 from restate_nb.values.classes import Classes
-from restate_nb.values.codec import decode_column, encode, has_objects
+from restate_nb.values.codec import decode_column, encode
 from restate_nb.values.structure import Rebuild, classes_of, parameter_annotations, rebuilder
 
 I = TypeVar("I")  # noqa: E741 - the SDK's names for input and output
@@ -106,9 +106,9 @@ def _outcomes(group: Group, classes: Classes, rebuild: Rebuild | None) -> Iterat
             yield Outcome(group.positions[at], error=TerminalError(f"{failure.type}: {failure.message}"))
     raws = group.raws()
     good = [at for at in range(len(group)) if at not in group.failures]
-    for at, value in zip(good, decode_column([raws[at] for at in good], classes), strict=True):
-        is_plain = rebuild is not None and not has_objects(raws[at])  # of an earlier version, or a dict
-        yield Outcome(group.positions[at], rebuild(value) if rebuild is not None and is_plain else value)
+    values = decode_column([raws[at] for at in good], classes, rebuild=rebuild)
+    for at, value in zip(good, values, strict=True):
+        yield Outcome(group.positions[at], value)
 
 
 class _RunState:

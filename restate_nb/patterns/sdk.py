@@ -17,7 +17,7 @@ import asyncio
 import contextvars
 import inspect
 import re
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -131,6 +131,7 @@ __all__ = [
     "CallFuture",
     "DoProgressExecuteRun",
     "Failure",
+    "FirstCompletedUnresolvedFuture",
     "Invocation",
     "Run",
     "ServerInvocationContext",
@@ -148,6 +149,7 @@ __all__ = [
     "is_durable_future",
     "is_of_the_attempt",
     "is_sdk_coroutine",
+    "native_core",
     "running_context",
     "unresolved",
 ]
@@ -283,6 +285,11 @@ _PROGRESS: dict[type, Any] = (
         PyDoProgressCancelSignalReceived: DO_PROGRESS_CANCEL_SIGNAL_RECEIVED,
     }
 )
+
+
+def native_core(headers: list[tuple[str, str]]) -> VMWrapper:
+    """The SDK's native core for one attempt, as its server makes it."""
+    return VMWrapper(headers)
 
 
 class Wiring:
@@ -444,8 +451,8 @@ class Tap:
 
         vars(self._vm)["do_progress"] = do_progress
 
-    async def record(self, name: str, payload: bytes) -> bytes:
-        """What the journal has as the result of this step: the payload, unless there is a result already.
+    async def record(self, name: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
+        """What the journal has as the result of this step: what `make` gives, unless there is a result already.
 
         It is `ctx.run` without a task and an answer of the server's less. A cancellation does not end it.
         """
@@ -455,7 +462,7 @@ class Tap:
         if not run.replayed:
 
             async def propose() -> None:
-                vm.propose_run_completion_success(run.handle, context._encode(payload))
+                vm.propose_run_completion_success(run.handle, context._encode(await make()))
 
             made = None if context.run_coros_to_execute else vm.do_progress(tree)
             if isinstance(made, DoProgressExecuteRun):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -116,6 +116,16 @@ def as_frame(columns: Mapping[Any, Any], index: pd.Index[Any]) -> pd.DataFrame:
     frame = pd.DataFrame(plain, index=pd.RangeIndex(len(index)), copy=False)
     frame.index = index
     return frame
+
+
+def frame_of_rows(rows: Iterable[Any], names: Sequence[str], index: pd.Index[Any]) -> pd.DataFrame:
+    """Rows, which are dicts, as a frame with these columns; of one that could not be read nothing is there."""
+    columns: list[list[Any]] = [[] for _ in names]
+    for row in rows:
+        fields = row if isinstance(row, dict) else {}
+        for name, column in zip(names, columns, strict=True):
+            column.append(fields.get(name))
+    return as_frame(dict(zip(names, map(typed_column, columns), strict=True)), index)
 
 
 def _typed(values: Sequence[Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import math
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -13,17 +14,21 @@ import pandas as pd
 
 from restate_nb.errors import NotEncodable
 from restate_nb.results.columns import object_column
+from restate_nb.results.fields import fields_of
 from restate_nb.results.unreadable import Unreadable
+from restate_nb.store.stored import Stored
 from restate_nb.values.codec import as_shown, encode
+from restate_nb.values.formats import shown
 from restate_nb.values.leaves import repr_of, shown_text
 
+_LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
 _PLAIN: Final = frozenset({str, int, float, bool})
 
 
 def as_key(value: Any) -> str:
     """What tells a value from others, as text."""
     try:
-        return encode(value).decode()
+        return encode(value.load() if isinstance(value, Stored) else value).decode()
     except NotEncodable:
         return repr_of(value)
 
@@ -37,21 +42,41 @@ def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
             plain[name] = _as_text(plain[name])
         elif name in ("item", "value") and isinstance(plain[name].dtype, pd.CategoricalDtype):
             plain[name] = _plain_categories(plain[name])
-    plain.index = _plain_index(frame.index, for_json=False)
+    plain.index = plain_index(frame.index)
     return plain
 
 
 def _as_text(column: pd.Series[Any]) -> pd.Series[Any]:
     known = [each for each in column if each is not None]
     kinds = {type(each) for each in known}
-    if kinds and len(kinds) == 1 and kinds <= _PLAIN and _holds(kinds.pop(), known, for_json=True):
+    if kinds and len(kinds) == 1 and kinds <= _PLAIN and holds(kinds.pop(), known):
         return column.convert_dtypes()
-    texts = [None if each is None or each is pd.NA else _text(each) for each in column]
+    texts = [None if each is None or each is pd.NA else as_text(each) for each in column]
     return pd.Series(texts, index=column.index, dtype="string")
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value as JSON text for people and other programs."""
     return repr(value) if isinstance(value, Unreadable) else as_shown(value).decode()
+
+
+def only_described(value: Any) -> str | None:
+    """The class of what is in a value of which JSON text has a description only, such as a table; None for nothing."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return None
+    if shown(value, kind) is not None:
+        return f"{kind.__module__.partition('.')[0]} {kind.__name__}"
+    fields = None if isinstance(value, Unreadable) else fields_of(value)
+    inner = value if isinstance(value, (list, tuple, set, frozenset)) else () if fields is None else fields.values()
+    return next((found for found in map(only_described, inner) if found is not None), None)
+
+
+def described_in(column: pd.Series[Any]) -> str | None:
+    """The same of the values of a column."""
+    if column.dtype != object:
+        return None
+    return next((found for found in map(only_described, column) if found is not None), None)
 
 
 def _plain_categories(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -65,19 +90,30 @@ def records(frame: pd.DataFrame) -> pd.DataFrame:
         column = plain[name]
         if column.dtype == object or column.dtype.kind == "c" or _is_foreign(column.dtype):
             plain[name] = object_column([_nested(each) for each in column], len(plain)).set_axis(frame.index)
-    index = _plain_index(frame.index, for_json=True)
+    index = plain_index(frame.index, for_json=True)
     plain.index = index
-    levels = ["index"] if index.nlevels == 1 else [f"index_{n}" for n in range(index.nlevels)]
+    return plain.reset_index(names=level_names(index, plain.columns))
+
+
+def level_names(index: pd.Index[Any], taken: Iterable[Any], unnamed: str = "index") -> list[str]:
+    """What the levels of an index are called as columns, beside those that there are.
+
+    Args:
+        index: it.
+        taken: the names of the other columns.
+        unnamed: what a level without a name is called, with its number where there are several.
+    """
+    levels = [unnamed] if index.nlevels == 1 else [f"{unnamed}_{n}" for n in range(index.nlevels)]
     names = [level if name is None else str(name) for level, name in zip(levels, index.names, strict=True)]
-    taken = set(map(str, plain.columns))
+    known = set(map(str, taken))
     labels: list[str] = []
     for name in names:
-        label = f"{name}_index" if name in taken else name
-        while label in taken:
+        label = f"{name}_index" if name in known else name
+        while label in known:
             label += "_"
-        taken.add(label)
+        known.add(label)
         labels.append(label)
-    return plain.reset_index(names=labels)
+    return labels
 
 
 def _nested(value: Any) -> Any:
@@ -107,7 +143,7 @@ def _is_foreign(dtype: Any) -> bool:
 # ---------------------------------------------------------------- labels
 
 
-def _plain_index(index: pd.Index[Any], *, for_json: bool) -> pd.Index[Any]:
+def plain_index(index: pd.Index[Any], *, for_json: bool = False) -> pd.Index[Any]:
     """The index with labels as text that no file has a type for."""
     if isinstance(index, pd.MultiIndex):
         levels = [_plain_labels(index.get_level_values(n), for_json) for n in range(index.nlevels)]
@@ -131,7 +167,7 @@ def _plain_labels(index: pd.Index[Any], for_json: bool) -> pd.Index[Any]:
     if isinstance(dtype, np.dtype) and dtype.kind == "O":
         labels = [each for each in index if not _is_missing(each)]
         kinds = {type(each) for each in labels}
-        if not kinds or (len(kinds) == 1 and _holds(kinds.pop(), labels, for_json)):
+        if not kinds or (len(kinds) == 1 and holds(kinds.pop(), labels, for_json)):
             return index
     elif dtype.kind != "c" and not (for_json and isinstance(dtype, (pd.PeriodDtype, pd.IntervalDtype))):
         return index
@@ -140,7 +176,7 @@ def _plain_labels(index: pd.Index[Any], for_json: bool) -> pd.Index[Any]:
     )
 
 
-def _holds(kind: type, labels: list[Any], for_json: bool) -> bool:
+def holds(kind: type, labels: list[Any], for_json: bool = True) -> bool:
     """Whether a file has a type for labels that are all of one class."""
     if kind is str:
         return all(shown_text(each) == each for each in labels)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
 import pandas as pd
 
@@ -14,9 +12,11 @@ from restate_nb.engine.output import Line
 from restate_nb.engine.record import OK, STATUS_NAMES, Attempt
 from restate_nb.results.columns import NumbersOrObjects, as_frame, object_column, typed_column
 from restate_nb.results.exports import as_key, label_text
+from restate_nb.results.fields import fields_of
 from restate_nb.results.ledger import PENDING, Ledger, Snapshot
-from restate_nb.results.unreadable import Unreadable, unreadable
-from restate_nb.values.codec import Instead
+from restate_nb.results.unreadable import unreadable
+from restate_nb.results.values import ValuesOf
+from restate_nb.store.stored import Stored
 
 COLUMNS = [
     "item",
@@ -33,12 +33,19 @@ COLUMNS = [
 ATTEMPT_COLUMNS = ["position", "attempt", "status", "error_type", "error", "started_at", "run_s", "finished_at"]
 LOG_COLUMNS = ["position", "stream", "at", "text"]
 
-ValuesOf = Callable[[Sequence[bytes], Sequence[int], Instead], list[Any]]
-"""Decodes recorded values, given their positions, and what stands for those that cannot be read."""
-
 _ITEM_STATUSES = ("pending", "running", *STATUS_NAMES)
 _FIRST_CODE = len(_ITEM_STATUSES) - len(STATUS_NAMES)
 _OK_CODE = _FIRST_CODE + OK
+
+
+def outcomes_frame(
+    ledger: Ledger, index: pd.Index[Any], *, running: frozenset[int], submitted: float
+) -> tuple[pd.DataFrame, Any]:
+    """All columns but items and values; and which items have a value, as truth values of numpy. See `job_frame`."""
+    with ledger.held() as now:
+        columns = _outcomes(now, running, submitted)
+    names = [name for name in COLUMNS if name in columns]
+    return as_frame({name: columns[name] for name in names}, index), columns["status"].codes == _OK_CODE
 
 
 def job_frame(
@@ -155,19 +162,19 @@ def expanded(frame: pd.DataFrame) -> pd.DataFrame:
 
     A field named like a column of the frame becomes `value_<field>`; values without fields stay in `value`.
     """
-    fields = [_fields(value) for value in frame["value"]]
+    fields = [fields_of(value) for value in frame["value"]]
     names = list(dict.fromkeys(name for each in fields if each is not None for name in each))
     if not names:
         return frame
     left = [None if each is not None else value for each, value in zip(fields, frame["value"], strict=True)]
-    columns: dict[Any, Any] = {"item": frame["item"]}
+    columns: dict[Any, Any] = {"item": frame["item"]} if "item" in frame else {}
     if any(value is not None for value in left):
         columns["value"] = object_column(left, len(left))
     for name in names:
-        columns[_free(name, names, columns)] = typed_column(
+        columns[_free(name, names, {*columns, *frame.columns})] = typed_column(
             [None if each is None else each.get(name) for each in fields]
         )
-    rest = {name: frame[name] for name in COLUMNS if name not in ("item", "value")}
+    rest = {name: frame[name] for name in frame.columns if name not in ("item", "value")}
     return as_frame({**columns, **rest}, frame.index)
 
 
@@ -242,22 +249,9 @@ def _change(status_a: Any, status_b: Any, value_a: Any, value_b: Any) -> str:
 
 
 def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Stored) and isinstance(other, Stored):
+        return one == other
     return one is other or as_key(one) == as_key(other)
-
-
-def _fields(value: Any) -> dict[Any, Any] | None:
-    if isinstance(value, Unreadable):
-        value = value.plain
-    if isinstance(value, dict):
-        return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, msgspec.Struct):
-        return msgspec.structs.asdict(value)
-    for name in ("model_dump", "_asdict"):  # pydantic, which need not be installed, and named tuples
-        if hasattr(type(value), name):
-            return dict(getattr(value, name)())
-    return None
 
 
 def _values(ledger: Ledger, went_well: Any, values_of: ValuesOf) -> Any:

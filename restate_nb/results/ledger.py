@@ -302,10 +302,19 @@ class Ledger:
 
     def raws_in_parts(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[list[bytes]]:
         """The same, many at a time, and never more than some MB."""
-        value_at = np.asarray(self._value_at)
         for begin in range(0, len(positions), AT_ONCE):
-            places = value_at[np.asarray(positions[begin : begin + AT_ONCE], dtype=np.int64)]
-            yield from self._values.in_parts(places.astype(np.int64) - 1)
+            yield from self._values.in_parts(self._places(positions[begin : begin + AT_ONCE]))
+
+    def stored_bytes(self, positions: npt.NDArray[np.int64]) -> int:
+        """How many bytes the values of these items, which went well, have in the store."""
+        return self._values.stored_bytes(self._places(positions))
+
+    def value_sizes(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """How many bytes the value of each of these items has, which went well, here or in the store."""
+        return self._values.sizes_when_read(self._places(positions))
+
+    def _places(self, positions: Any) -> npt.NDArray[np.int64]:
+        return np.asarray(self._value_at)[np.asarray(positions, dtype=np.int64)].astype(np.int64) - 1
 
     def tally(self, round_: int) -> tuple[int, int]:
         """How many items failed in a round, and how many ended in it, cancelled ones left out."""
@@ -350,6 +359,11 @@ class Ledger:
     def positions(self, *statuses: int) -> Iterator[int]:
         """The positions of items with one of these statuses."""
         return iter(np.flatnonzero(np.isin(np.frombuffer(bytes(self.status), dtype=np.uint8), statuses)).tolist())
+
+    def ended_upto(self, begin: int) -> int:
+        """The first position from this one on whose item has not ended; the total where all have."""
+        pending = np.flatnonzero(np.frombuffer(self.status, dtype=np.uint8)[begin:] == PENDING)
+        return begin + int(pending[0]) if len(pending) else self.total
 
     def rate(self, now: float) -> float | None:
         """Items that ended a second, over the last ten seconds; None while too little is known."""

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, Final, SupportsIndex, overload
 
 import numpy as np
+import numpy.typing as npt
+
+from restate_nb.values.reference import PREFIX, is_reference, reference_of
 
 IN_MEMORY: Final = 64 * 1024 * 1024
 """Bytes up to which a spool needs no file."""
@@ -21,6 +24,9 @@ AT_ONCE: Final = 10_000  # byte strings that are taken under one lock
 
 FOUR_GB: Final = 2**32 - 1
 """Up to here four bytes are enough to tell where a byte string ends."""
+
+LONGEST_REFERENCE: Final = 4096
+"""What has more bytes is a value by itself."""
 
 _FEW: Final = 16  # below it, numpy takes longer
 
@@ -183,12 +189,33 @@ class Spool(Sequence[bytes]):
             return self._ends[positions[-1]] - (self._ends[positions[0] - 1] if positions[0] else 0)
         return int(self.lengths(positions).sum())
 
-    def lengths(self, positions: Sequence[int]) -> Any:
+    def lengths(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> Any:
         """How long each of these is, as a column of numpy."""
         places = _column(positions)
         with self._lock:
             starts, ends = self._bounds(places) if len(places) else (places, places)
         return ends - starts
+
+    def stored_bytes(self, positions: npt.NDArray[np.int64]) -> int:
+        """How many bytes those of these that are references have in the store."""
+        return sum(size for _, size in self._stored(positions, self.lengths(positions)))
+
+    def sizes_when_read(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """How many bytes each of these has, here or in the store, as a column of numpy."""
+        lengths: npt.NDArray[np.int64] = self.lengths(positions)
+        for place, size in [*self._stored(positions, lengths)]:
+            lengths[place] = size
+        return lengths
+
+    def _stored(self, positions: npt.NDArray[np.int64], lengths: Any) -> Iterator[tuple[int, int]]:
+        """Which of these are references, and how many bytes each has in the store."""
+        places = np.flatnonzero((lengths > len(PREFIX)) & (lengths <= LONGEST_REFERENCE))
+        at = 0
+        for part in self.in_parts(positions[places]):
+            for place, raw in zip(places[at : at + len(part)].tolist(), part, strict=True):
+                if is_reference(raw):
+                    yield place, reference_of(raw).size
+            at += len(part)
 
     def sizes(self) -> Iterator[int]:
         """How long each byte string is."""
@@ -208,7 +235,7 @@ class Spool(Sequence[bytes]):
             return self._bytes(start, end)
 
 
-def _column(positions: Sequence[int]) -> Any:
+def _column(positions: Sequence[int] | npt.NDArray[np.int64]) -> Any:
     if isinstance(positions, range):
         return np.arange(positions.start, positions.stop, positions.step, dtype=np.int64)
     return np.asarray(positions, dtype=np.int64)

@@ -8,12 +8,14 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
+from restate_nb.engine.keeping import Keeper
 from restate_nb.engine.outbox import Entry, ShardQueue
 from restate_nb.engine.pool import ItemCall, OnUnkept, Pool
 from restate_nb.engine.processes import Processes
 from restate_nb.engine.record import Attempt, Group, decode_group
 from restate_nb.engine.threads import Threads
 from restate_nb.policy import RunPolicy
+from restate_nb.store.base import Store
 
 Listener = Callable[[int, Sequence[Attempt]], None]
 """Called with the recorded attempts of a round, in the handler's loop; by a replay once more."""
@@ -23,7 +25,12 @@ ShardId = tuple[int, int]
 
 
 class JobRun:
-    """One job in this process. Made by whoever comes first: the cell that submits it, or the server that resumes it."""
+    """One job in this process. Made by whoever comes first: the cell that submits it, or the server that resumes it.
+
+    Attributes:
+        pool: runs its items.
+        keeper: stores its values; None where all of them go into the journal.
+    """
 
     def __init__(
         self,
@@ -31,8 +38,10 @@ class JobRun:
         loop: asyncio.AbstractEventLoop,
         threads: Threads | None = None,
         processes: Processes | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         """`threads` and `processes`: which it shares with other jobs."""
+        self.keeper = keeper
         self.pool = Pool(loop, job, threads, processes)
         self._queues: dict[ShardId, ShardQueue] = {}
         self._listener: Listener | None = None
@@ -81,7 +90,7 @@ class JobRun:
                 self.pool.cancel(queue)
                 queue = None
             if queue is None:
-                queue = self._queues[shard] = ShardQueue(count, load)
+                queue = self._queues[shard] = ShardQueue(count, load, self.keeper)
                 (self.pool.cancel if self._cancelled else self.pool.add)(queue)
             return queue
 
@@ -174,6 +183,8 @@ class JobRun:
 
     def close(self) -> None:
         """End everything and record nothing."""
+        if self.keeper is not None:
+            self.keeper.close()
         self.pool.soon(self.pool.close)
 
 
@@ -188,10 +199,14 @@ class JobRuns:
 
     What a job needs to be taken up again (its function, its queues) is kept by its handle, and by its shards while
     there are any; here it is only found. So a session of thousands of jobs does not keep what nobody asks for any more.
+
+    Attributes:
+        store: where values lie that are too large for a journal; None where there is none.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """`loop` is where items run."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, store: Store | None = None) -> None:
+        """`loop` is where items run, `store` where values lie that are too large for a journal."""
+        self.store = store
         self._loop = loop
         self._threads = Threads()
         self._processes = Processes()
@@ -203,13 +218,20 @@ class JobRuns:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def get(self, job: str, generation: int) -> JobRun:
-        """The run of that job; made when there is none."""
+    def get(self, job: str, generation: int, folder: str = "") -> JobRun:
+        """The run of that job; made when there is none.
+
+        Args:
+            job: its name.
+            generation: which of those of this name.
+            folder: its own in the store; empty where it has none.
+        """
         key = job, generation
         with self._lock:
             run = self._runs.get(key)
             if run is None:
-                run = self._runs[key] = JobRun(job, self._loop, self._threads, self._processes)
+                keeper = Keeper(self.store, folder) if folder and self.store is not None else None
+                run = self._runs[key] = JobRun(job, self._loop, self._threads, self._processes, keeper)
             self._kept.pop(key, None)
             self._kept[key] = run
             if len(self._kept) > _IDLE_KEPT:

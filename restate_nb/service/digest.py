@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from restate_nb.service.identity import identity_of
+from restate_nb.values.reference import content_of
 
 _AT_ONCE: Final = 100_000
 
@@ -29,6 +30,11 @@ def code_base(fn: Callable[..., Any]) -> str:
 def code_digest(fn: Callable[..., Any]) -> str:
     """The digest of a callable and of what it names, as 16 hexadecimal digits."""
     return code_of([fn], None)
+
+
+def stored_items_digest(items: Sequence[bytes]) -> str:
+    """The same of items of which some lie in the store: what they hold counts, and not where they lie."""
+    return items_digest((len(content_of(raw)) for raw in items), map(content_of, items))
 
 
 def items_digest(sizes: Iterable[int], chunks: Iterable[bytes]) -> str:

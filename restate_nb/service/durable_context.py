@@ -17,9 +17,10 @@ from restate.exceptions import RetryableError
 from restate.serde import Serde
 
 from restate_nb.engine.record import Failure, describe
-from restate_nb.errors import InvalidInput
+from restate_nb.errors import InvalidInput, NotEncodable
 from restate_nb.patterns.sdk import Failure as SdkFailure
 from restate_nb.patterns.sdk import Tap, is_of_the_attempt
+from restate_nb.patterns.typed_values import use_typed_values
 from restate_nb.service.steps_in_flight import StepsInFlight
 
 MAX_STEP_BYTES: Final = 32 * 1024 * 1024 - 128 * 1024
@@ -60,6 +61,7 @@ def guard_context(context: object, steps: StepsInFlight, attempt: int) -> Tap:
         recordable = _recordable_coroutine if inspect.iscoroutinefunction(action) else _recordable_function
         return steps.once(attempt, handle, name, recordable(action)), _CheckedSerde(name, serde)
 
+    use_typed_values(context)
     tap = Tap(context)
     tap.replace_methods(_NO_STATE, _no_state)
     tap.check_payloads(_check_size)
@@ -141,8 +143,10 @@ class _CheckedSerde(Serde[Any]):
     def serialize(self, obj: Any) -> bytes:
         try:
             written = self._serde.serialize(obj)
-        except TerminalError:
-            raise
+        except TerminalError as error:
+            if not isinstance(error.__cause__, NotEncodable):
+                raise
+            raise TerminalError(self._refusal(obj, str(error.__cause__))) from error
         except BaseException as error:
             raise TerminalError(self._refusal(obj, f"{type(error).__name__}: {_text(error)}")) from error
         if isinstance(written, (bytes, bytearray, memoryview)):

@@ -18,6 +18,7 @@ from restate.serde import BytesSerde
 
 from restate_nb.engine import output, seeds
 from restate_nb.engine.function import Function, Passing, is_async, name_of
+from restate_nb.engine.keeping import Keeper
 from restate_nb.engine.record import CANCELLED, ERROR, OK, Attempt, is_unkept
 from restate_nb.errors import InvalidInput, JournalMismatch
 from restate_nb.patterns.outcome import OperationFailed
@@ -28,6 +29,7 @@ from restate_nb.service.durable_context import describe_safely, guard_context
 from restate_nb.service.steps_in_flight import StepsInFlight
 from restate_nb.service.wire import JSON_VERSION
 from restate_nb.values.classes import Classes
+from restate_nb.values.parts import is_joined
 from restate_nb.values.structure import classes_of, parameter_annotations
 
 DURABLE_HANDLER: Final = "durable"
@@ -102,6 +104,7 @@ class _Known:
     retry: Retry
     context: contextvars.Context
     classes: Classes
+    keeper: Keeper | None
 
 
 class DurableFunctions:
@@ -114,7 +117,12 @@ class DurableFunctions:
         self._steps: dict[str, StepsInFlight] = {}  # by invocation
 
     def provide(
-        self, key: str, fn: Callable[..., Any], retry: Retry = NO_RETRY, classes: Classes | None = None
+        self,
+        key: str,
+        fn: Callable[..., Any],
+        retry: Retry = NO_RETRY,
+        classes: Classes | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         """Set the function of that key; what it prints is printed in the context of the caller.
 
@@ -123,10 +131,11 @@ class DurableFunctions:
             fn: the function.
             retry: when it is run again after an error.
             classes: those that its items and values may be of; those that it names by default.
+            keeper: stores values that are too large for a journal; None where there are none.
         """
         if classes is None:
             classes = classes_of(fn, parameter_annotations(fn))
-        self._functions[key] = _Known(fn, retry, contextvars.copy_context(), classes)
+        self._functions[key] = _Known(fn, retry, contextvars.copy_context(), classes, keeper)
 
     def forget(self, key: str, fn: Callable[..., Any] | None = None) -> None:
         """Remove the function of that key; with `fn`, only if it is that one."""
@@ -180,7 +189,7 @@ class DurableFunctions:
         steps = self._steps.setdefault(invocation, StepsInFlight())
         tap = guard_context(ctx, steps, steps.begin_attempt())
         try:
-            recorded = await self._run(ctx, tap, request, function, known.retry)
+            recorded = await self._run(ctx, tap, request, function, known)
         except BaseException:
             steps.end_attempt(functools.partial(self._close_steps, invocation))  # the next attempt finds them
             raise
@@ -196,10 +205,10 @@ class DurableFunctions:
         if steps is not None:
             steps.close()
 
-    async def _run(self, ctx: Context, tap: Tap, request: DurableRequest, function: Function, retry: Retry) -> bytes:
+    async def _run(self, ctx: Context, tap: Tap, request: DurableRequest, function: Function, known: _Known) -> bytes:
         try:
-            attempt = await self._attempt(ctx, tap, request, function, retry)
-            return await tap.record(OUTCOME_STEP, msgspec.json.encode(attempt))
+            attempt = await self._attempt(ctx, tap, request, function, known.retry)
+            return await tap.record(OUTCOME_STEP, functools.partial(_kept, attempt, known.keeper))
         except (VMException, JournalMismatch, SdkInternalBaseException) as error:
             if _MISMATCH in f"{error} {error.__cause__}":
                 self._mismatched.setdefault(request.function, {})[ctx.request().id] = request.position
@@ -229,6 +238,14 @@ class DurableFunctions:
                 raise RetryableError(again, retry_after=timedelta(seconds=wait)) from None
             ran = time.perf_counter() - clock
             return Attempt(request.position, number, status, started, ran, failure=failure)
+
+
+async def _kept(attempt: Attempt, keeper: Keeper | None) -> bytes:
+    """An attempt for the journal; a value that is too large for it is stored first."""
+    if keeper is not None and is_joined(attempt.value):
+        (reference,) = await keeper.keep([bytes(attempt.value)])
+        attempt = msgspec.structs.replace(attempt, value=msgspec.Raw(reference))
+    return msgspec.json.encode(attempt)
 
 
 def _waiting(request: DurableRequest) -> str:

@@ -17,6 +17,7 @@ from restate.endpoint import Endpoint as RestateEndpoint
 
 from restate_nb.errors import InvalidInput
 from restate_nb.patterns.sdk import is_of_the_attempt
+from restate_nb.patterns.typed_values import typed_values
 
 _CLOSE_TIMEOUT: Final = 2.0  # seconds for the streams to end
 _DISCONNECT_TIMEOUT: Final = 0.2  # seconds for the client to close a stream
@@ -114,6 +115,7 @@ class Endpoint:
 
     def serve(self, *definitions: Definition) -> None:
         """Add services, or put them in the place of those of the same name; what runs ends with the old code."""
+        typed_values(*definitions)
         for definition in definitions:
             for handler in definition.handlers.values():
                 if _exceptions_only not in (handler.context_managers or ()):

@@ -78,7 +78,7 @@ def shard_service(session: str, runs: JobRuns, *, retention: timedelta, patient:
 
     @service.handler(SHARD_HANDLER, accept="*/*", input_serde=BytesSerde(), output_serde=BytesSerde())
     async def shard(ctx: Context, body: bytes) -> bytes:
-        part = Shard(body, lambda request: runs.get(request.job, request.generation))
+        part = Shard(body, lambda request: runs.get(request.job, request.generation, request.folder))
         await commit(ctx, part.count, part, part.on_group)
         rest = part.rest()
         if rest is None:
@@ -136,6 +136,14 @@ def jobs_object(session: str, *, retention: timedelta, dropped: Callable[[], Non
     async def purged(ctx: ObjectContext, request: Unpurged) -> None:
         check_body(request)
         await JobRecord(ctx, session).purged(request)
+
+    @jobs.handler("owner")
+    async def owner(ctx: ObjectContext) -> str:
+        found = await ctx.get("owner", type_hint=str)
+        if found is None:
+            found = ctx.uuid().hex[:12]
+            ctx.set("owner", found)
+        return found
 
     def forget_later(ctx: ObjectContext, manifest: Manifest) -> None:
         assert manifest.summary is not None
@@ -229,7 +237,8 @@ class JobRecord:
         """Forget the job; its invocations are purged later, by the sweeper of a session (`backends/sweeper.py`)."""
         self._ctx.clear("manifest")
         self._ctx.set("generation", manifest.generation)
-        unpurged = Unpurged(generation=manifest.generation, service=service_of(self._session, manifest))
+        service = service_of(self._session, manifest)
+        unpurged = Unpurged(generation=manifest.generation, service=service, folder=manifest.folder)
         self._ctx.set(UNPURGED, encode([*await self._unpurged(), unpurged]), BytesSerde())
 
     async def purged(self, purged: Unpurged) -> None:

@@ -40,6 +40,7 @@ class ShardRequest:
         items: the items, as `codec.encode` wrote them, one after the other.
         ends: where each ends in `items`.
         recipe: how they are run, for a process that was not told otherwise; see `run_spec.py`.
+        folder: of the job in the store, for what is too large for a journal; empty where it has none.
     """
 
     version: int = WIRE_VERSION
@@ -53,6 +54,7 @@ class ShardRequest:
     items: bytes
     ends: array[int]
     recipe: str | None = None
+    folder: str = ""
 
     def key(self) -> str:
         """The idempotency key of the shard's invocation."""
@@ -96,6 +98,7 @@ class _Head(msgspec.Struct, kw_only=True, omit_defaults=True):
     part: _Count = 0
     function: str
     recipe: str | None = None
+    folder: str = ""
 
 
 class _Columns(_Head, kw_only=True, omit_defaults=True):

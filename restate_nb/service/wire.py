@@ -19,6 +19,8 @@ JSON_VERSION: Final = 1
 """Of manifests, and of the requests of durable functions: `record.WIRE_VERSION` is that of shards and outcomes."""
 
 SHARD_HANDLER: Final = "shard"
+OWNER_KEY: Final = "owner of the store"
+"""The key of a jobs object that keeps what the names of the session's folders in a store begin with."""
 UNPURGED: Final = "rest"
 """The state of a jobs object that lists what is still to be purged."""
 MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
@@ -165,6 +167,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         mixed: the names of parts that somebody else changed while it ran.
         opened_by: a number of whoever asked to open it first; empty in records of before there was this.
         folder: of the job in the store; empty where it has none.
+        placed: where in that folder it says where its items lie, as a reference; empty where none lies there.
         pickled: whether values that have no other form are pickled.
     """
 
@@ -193,6 +196,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     mixed: list[str] = []
     opened_by: str = ""
     folder: str = ""
+    placed: str = ""
     pickled: bool = False
 
     def __post_init__(self) -> None:
@@ -240,6 +244,7 @@ class Change(msgspec.Struct, kw_only=True):
         summary: the job has ended.
         recipe: its items are run in another way from now on; empty for one that only its cell can tell.
         made: what the function is from now on.
+        pickled: values that have no other form are pickled from now on.
         varies: further parts that vary.
         mixed: further parts that were changed while it ran.
     """
@@ -253,6 +258,7 @@ class Change(msgspec.Struct, kw_only=True):
     summary: Summary | None = None
     recipe: str | None = None
     made: Made | None = None
+    pickled: bool = False
     varies: list[str] = []
     mixed: list[str] = []
 
@@ -290,6 +296,7 @@ def apply_change(manifest: Manifest, change: Change) -> Manifest:
     if change.made is not None:
         manifest.made.append(change.made)
         del manifest.made[1 : len(manifest.made) - _MOST_MADE + 1]
+    manifest.pickled |= change.pickled
     manifest.varies = [*dict.fromkeys((*manifest.varies, *change.varies))]
     manifest.mixed = [*dict.fromkeys((*manifest.mixed, *change.mixed))]
     return manifest
@@ -310,15 +317,17 @@ class Forget(msgspec.Struct, kw_only=True):
 
 
 class Unpurged(msgspec.Struct, kw_only=True, frozen=True):
-    """A job that was dropped, whose invocations are still to be purged.
+    """A job that was dropped, of which invocations and what it has in the store are still to be purged.
 
     Attributes:
         generation: of the job.
         service: which runs its invocations.
+        folder: see `Manifest`.
     """
 
     generation: int
     service: str
+    folder: str = ""
 
 
 def service_of(session: str, manifest: Manifest) -> str:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from restate.handler import Handler, handler_from_callable
 
 from restate_nb.backends.connection import Connection
 from restate_nb.engine.function import Function, name_of
@@ -30,6 +29,7 @@ from restate_nb.service.durable_handler import (
     arguments_of,
     attempt_decoder,
 )
+from restate_nb.service.handlers import handler_of
 from restate_nb.service.wire import decode_received, items_service
 from restate_nb.service.wire import encode as encode_request
 
@@ -69,7 +69,7 @@ async def call_handler(
         InvocationFailed: it ended with an error.
         ServerError: Restate refuses the call, or did not answer for longer than a connected session waits.
     """
-    handler = _handler(function)
+    handler = handler_of(function)
     tag, io = handler.service_tag, handler.handler_io
     name = f"{tag.name}/{handler.name}"
     if (key is not None) != (tag.kind != "service"):
@@ -98,16 +98,6 @@ async def _run_of_workflow(connection: Connection, service: str, handler: str, k
     """What comes of the one run that a workflow has: it takes no idempotency key, and needs none."""
     found = await connection.ingress.send(service, handler, body, key=key, patience=None, repeatable=True)
     return await connection.ingress.attach_id(found)
-
-
-def _handler(function: Callable[..., Any]) -> Handler[Any, Any]:
-    try:
-        return handler_from_callable(function)
-    except (TypeError, ValueError):
-        raise InvalidInput(
-            f"{function!r} is no handler. Decorate it with @service.handler() and serve it, or, for a durable function "
-            "without a service, use rnb.call(fn, ...)."
-        ) from None
 
 
 class DurableCall:

@@ -19,6 +19,7 @@ from restate_nb.server.lifecycle import start_server
 from restate_nb.server.secret import Secret
 from restate_nb.server.settings import Listen
 from restate_nb.service.endpoint import ListenAddress
+from restate_nb.store.opening import owner_of
 
 
 class Cluster(Protocol):
@@ -73,6 +74,11 @@ class Cluster(Protocol):
         """
         ...
 
+    def store_owner(self, session: str) -> str:
+        """What the names of a session's folders begin with in a store that other clusters may use, too, and have
+        sessions of that name; empty where that cannot be told."""
+        ...
+
     def close(self) -> None:
         """Let go of it."""
 
@@ -121,6 +127,11 @@ class LocalCluster:
         self.server.close()
         self.server = self._start()
         return True
+
+    def store_owner(self, session: str) -> str:
+        assert self.data_dir is not None
+        copy = self.data_dir.stat().st_ino  # a copy of the directory has the same key, and jobs of its own
+        return owner_of(f"{self.server.identity_key} {copy} {session}")
 
     def close(self) -> None:
         self.server.close()
@@ -184,6 +195,9 @@ class RemoteCluster:
 
     def revive(self) -> bool:
         return False
+
+    def store_owner(self, session: str) -> str:
+        return ""
 
     def close(self) -> None:
         pass

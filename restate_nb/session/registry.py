@@ -7,6 +7,7 @@ import difflib
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal, NotRequired, TypedDict, Unpack
 
 from restate_nb.backends.connection import Connection, connection_to_workers
@@ -15,18 +16,21 @@ from restate_nb.backends.recorded_items import read_items_back, unknown_function
 from restate_nb.backends.worker_functions import check_for_workers
 from restate_nb.engine.function import Function
 from restate_nb.engine.loop_thread import LoopThread
-from restate_nb.errors import InvalidInput, RestateNbError, ServerError
+from restate_nb.errors import InvalidInput, JobMismatch, RestateNbError, ServerError
 from restate_nb.handle.batches import Batch
 from restate_nb.handle.function_changes import code_named, identity_now, older_of
-from restate_nb.handle.items import Items
+from restate_nb.handle.item_folder import ItemFolder
+from restate_nb.handle.items import Items, in_journal
 from restate_nb.handle.job import Job, runner_of
 from restate_nb.handle.originals import DecodedItems
 from restate_nb.handle.provenance import Fresh, check_fresh, warn_of_older
-from restate_nb.handle.record import JobRecord, open_record, ready_for, wanted_manifest
+from restate_nb.handle.record import JobRecord, open_record, ready_for, wanted_manifest, with_folder_of
 from restate_nb.handle.runner import JobRunner, data_of
+from restate_nb.handle.status import progress_of
 from restate_nb.policy import RunPolicy
 from restate_nb.service.active_jobs import JobRuns
 from restate_nb.service.identity import Identity
+from restate_nb.service.outside import MOST_LISTED, LiveError, LiveJob, Verb
 from restate_nb.service.run_spec import read_run_spec, run_spec_of
 from restate_nb.service.variants import Variant
 from restate_nb.service.wire import Manifest, workers_of
@@ -54,12 +58,14 @@ class SubmitOptions(TypedDict):
         fresh: what is run again.
         batch: how many items begin together; by default they need not wait for others.
         on_workers: whether the session's workers run it.
+        pickle: whether values and items that have no other form are pickled.
     """
 
     name: str | None
     fresh: Fresh
     batch: NotRequired[Batch | None]
     on_workers: NotRequired[bool]
+    pickle: NotRequired[bool]
 
 
 class Registry:
@@ -84,6 +90,54 @@ class Registry:
         """All of them, as they came: those that run, those that somebody holds, and the latest that have ended."""
         return list(self._jobs.values())
 
+    def prepare(self, function: Function, *, on_workers: bool, pickle: bool) -> ItemFolder | None:
+        """Let a function's items and values go to the session's store, where it has one that they can go to; return
+        the folder of a job that is about to begin.
+
+        Raises:
+            InvalidInput: nothing may be pickled here.
+        """
+        store = self._connection.store
+        if on_workers and store is not None and not store.config.shared:
+            store = None  # they could not reach it
+        if pickle:
+            self._check_may_pickle(on_workers=on_workers)
+        function.keep_in(store, pickle=pickle)
+        return None if store is None else ItemFolder(store)
+
+    def _check_may_pickle(self, *, on_workers: bool = False) -> None:
+        """See that whatever is unpickled was pickled by this user.
+
+        Raises:
+            InvalidInput: others could have written it.
+        """
+        if on_workers:
+            raise InvalidInput(
+                "pickle=True is for jobs that this process runs: what workers return is not unpickled here, since "
+                "unpickling runs code of whoever wrote it. Return what rnb keeps by itself, or a path."
+            )
+        if not self._private:
+            raise InvalidInput(
+                "pickle=True is for a Restate of your own, as rnb.start() has it. Others can write to this one, and "
+                "unpickling runs code of whoever wrote it. Return what rnb keeps by itself, or a path."
+            )
+        store = self._connection.store
+        if store is not None and not store.config.private:
+            raise InvalidInput(
+                f"pickle=True is for a store that nobody but you can write to, and others can write to "
+                f"{store.config.url}. Unpickling runs code of whoever wrote it. Use a directory of your own "
+                "(chmod 700), or leave store= out."
+            )
+
+    def _keep_values(self, function: Function, connection: Connection, manifest: Manifest, *, pickle: bool) -> None:
+        """Let a function's values go, and be read, where its job keeps them."""
+        function.keep_in(connection.store, parts=bool(manifest.folder), pickle=pickle)
+
+    def _unpickles(self, manifest: Manifest) -> bool:
+        """Whether a job that goes on by itself may unpickle what it has pickled."""
+        store = self._connection.store
+        return manifest.pickled and self._private and (store is None or store.config.private)
+
     def submit(self, function: Function, items: Items, policy: RunPolicy, **options: Unpack[SubmitOptions]) -> Job[Any]:
         """Begin a job, or attach to the one that is there.
 
@@ -92,26 +146,78 @@ class Registry:
             JobMismatch: the name belongs to a job over other items.
         """
         fresh, batch, on_workers = options["fresh"], options.get("batch"), options.get("on_workers", False)
+        pickle = options.get("pickle", False)
         check_fresh(fresh)
         spec = run_spec_of(function, policy, 0.0 if batch is None else batch.pause)
         connection = self._connection_for(function, policy, spec, on_workers=on_workers)
         identity = identity_now(function)
-        wanted = wanted_manifest(
-            function, items, policy, identity, name=options["name"], batch=batch, spec=spec, on_workers=on_workers
-        )
+
+        def begun_with(items: Items) -> Manifest:
+            return wanted_manifest(
+                function,
+                items,
+                policy,
+                identity,
+                name=options["name"],
+                batch=batch,
+                spec=spec,
+                on_workers=on_workers,
+                pickled=pickle,
+            )
+
+        wanted = begun_with(items)
+        if fresh is not True and (journaled := self._journaled(connection, wanted, function, items, begun_with)):
+            items, wanted = journaled, begun_with(journaled)
         if fresh and on_workers and connection.admin_if_any is not None:
             self._end_older(connection.session, wanted.name)
         try:
-            job = self._io.run(self._open(connection, wanted, identity, function, items, fresh=fresh is True))
+            job, items = self._io.run(self._open(connection, wanted, identity, function, items, fresh=fresh is True))
         except KeyboardInterrupt:
             print("Stopped while the job was being submitted: run the cell again, and it is made complete.")
             raise
+        except JobMismatch:
+            if items.folder is not None:
+                items.folder.drop()
+            raise
         runner = runner_of(job)
+        if not function.deployed:
+            self._keep_values(function, connection, runner.data.manifest, pickle=pickle)
+        if pickle and not runner.data.manifest.pickled:
+            self._io.run(runner.data.record.change(pickled=True))
         finished = job.done() or not runner.data.manifest.unfinished
         older = runner.provide(function, items, policy, batch, identity, again=fresh == "changed")
         if fresh != "changed":
             warn_of_older(job.name, older, runner.data.manifest.mixed, finished=finished)
         return job
+
+    def _journaled(
+        self,
+        connection: Connection,
+        wanted: Manifest,
+        function: Function,
+        items: Items,
+        begun_with: Callable[[Items], Manifest],
+    ) -> Items | None:
+        """The items as they are without a store, if they are those of a job that was begun so: by a version that had
+        none, or by a session without one. None else."""
+        folder = items.folder
+        if folder is None or not folder.count or connection.admin_if_any is None:
+            return None
+        before = [
+            each
+            for session, each in self._io.run(read_manifests(connection.admin))
+            if session == connection.session and not each.folder
+            if (each.total, each.function, each.kind) == (wanted.total, wanted.function, wanted.kind)
+        ]
+        if not before or (journaled := in_journal(items, function)) is None:
+            return None
+        then = begun_with(journaled)
+        names = {each.name for each in before if each.items == then.items}
+        bases = {each.base for each in before if each.items == then.items and each.base}
+        if then.name not in names and then.base not in bases:
+            return None
+        folder.drop()
+        return journaled
 
     def _connection_for(
         self, function: Function, policy: RunPolicy, spec: str | None, *, on_workers: bool
@@ -136,8 +242,8 @@ class Registry:
         items: Items,
         *,
         fresh: bool,
-    ) -> Job[Any]:
-        """The handle of the job that this one is, by what does not vary by itself."""
+    ) -> tuple[Job[Any], Items]:
+        """The handle of the job that this one is, by what does not vary by itself; and its items where they lie."""
         await ready_for(connection, wanted)
         for key, runner in self._runners():
             data = runner.data
@@ -152,7 +258,8 @@ class Registry:
         if wanted.base and record.manifest.mixed and not record.created and connection.job_store.begins_anew:
             # something was changed by hand while it ran: its results are of nothing that could be asked for
             record = await self._open_record(connection, wanted, fresh=True)
-        return await self._handle(record, function, items)
+        items = await asyncio.to_thread(with_folder_of, record.manifest, items)
+        return await self._handle(record, function, items), items
 
     async def _open_record(self, connection: Connection, wanted: Manifest, *, fresh: bool) -> JobRecord:
         """The record of a job: with the handle that there may be, which follows what others have changed of it."""
@@ -163,10 +270,35 @@ class Registry:
     def _runners(self) -> list[tuple[Key, JobRunner]]:
         return [(key, runner_of(job)) for key, job in list(self._jobs.items())]
 
+    def live(self) -> list[LiveJob]:
+        """How far the jobs of this process are, for other processes: those that run, and the latest others."""
+        runners = [runner for _, runner in self._runners()]
+        running = [each for each in runners if not each.ended.done()]
+        ended = [each for each in runners if each.ended.done()]
+        chosen = [*ended, *running][-MOST_LISTED:]
+        return [_live(each) for each in chosen]
+
+    async def steer(self, name: str, verb: Verb) -> None:
+        """Tell the job of that name what to do, as another process wants it.
+
+        Raises:
+            LookupError: no such job runs here.
+        """
+        runner = next((each for _, each in self._runners() if each.data.name == name and not each.ended.done()), None)
+        if runner is None:
+            raise LookupError(f"No job {name!r} runs in this process.")
+        if verb == "cancel":
+            await runner.cancel()
+        elif verb == "resume" and runner.guard.unkept is not None:
+            await asyncio.wrap_future(runner.guard.resume())
+        else:
+            await runner.set_paused(verb == "pause")
+
     async def note_before_stop(self) -> None:
-        """The session is to stop: note what the functions of unfinished jobs have changed by now."""
-        unfinished = [each for _, each in self._runners() if not each.ended.done()]
-        await asyncio.gather(*(each.data.provenance.note_before_stop() for each in unfinished))
+        """The session is to stop: note what functions of unfinished jobs changed by now, and which jobs have ended."""
+        runners = [each for _, each in self._runners()]
+        unfinished = [each.data.provenance.note_before_stop() for each in runners if not each.ended.done()]
+        await asyncio.gather(*unfinished, *(each.noted() for each in runners))
 
     def stop_following(self) -> None:
         """Follow the jobs no longer; they stay where they are."""
@@ -248,6 +380,7 @@ class Registry:
         try:
             encoded = await read_items_back(self._connection.admin, self._connection.session, manifest)
             function, policy, pause = await asyncio.to_thread(read_run_spec, spec, durable=manifest.kind == "durable")
+            self._keep_values(function, self._connection, manifest, pickle=self._unpickles(manifest))
             identity = await asyncio.to_thread(identity_now, function)
             if (
                 manifest.base
@@ -266,12 +399,15 @@ class Registry:
             kind = "" if isinstance(error, RestateNbError) else f"{type(error).__name__}: "
             print(f"The job {manifest.name!r} cannot go on without its cell: {kind}{error}")
 
-    def job(self, name: str, on: On | None = None) -> Job[Any]:
+    def job(self, name: str, on: On | None = None, *, pickle: bool = False) -> Job[Any]:
         """The job of that name; see `restate_nb.job`.
 
         Raises:
-            InvalidInput: there is no such job, or there are two, or not all of its items were submitted.
+            InvalidInput: there is no such job, or there are two, not all of its items were submitted, or nothing may
+                be unpickled here.
         """
+        if pickle:
+            self._check_may_pickle()
         if on not in (None, "here", "workers"):
             raise InvalidInput(f"on= must be 'here' or 'workers', not {on!r}.")
         here = self._connection.session
@@ -291,7 +427,7 @@ class Registry:
             )
         if not found:
             raise self._no_such_job(name, [each for those in manifests.values() for each in those])
-        return open_jobs.get(found[0]) or self._read_back(found[0], manifests[found[0]][name])
+        return open_jobs.get(found[0]) or self._read_back(found[0], manifests[found[0]][name], pickle=pickle)
 
     def _no_such_job(self, name: str, names: list[str]) -> InvalidInput:
         near = difflib.get_close_matches(str(name), names, n=1) or names[-1:]
@@ -301,13 +437,14 @@ class Registry:
             "sessions."
         )
 
-    def _read_back(self, session: str, manifest: Manifest) -> Job[Any]:
+    def _read_back(self, session: str, manifest: Manifest, *, pickle: bool) -> Job[Any]:
         if manifest.kind == "deployed":
             raise InvalidInput(f"{manifest.name!r} is a job of rnb.invoke: run its cell again, which has the handler.")
         encoded = self._io.run(read_items_back(self._connection.admin, session, manifest))
         function = unknown_function(manifest)
-        items = Items(DecodedItems(function, encoded), encoded)
         connection = self._connection if manifest.kind != "workers" else self._to_workers()
+        self._keep_values(function, connection, manifest, pickle=pickle)
+        items = Items(DecodedItems(function, encoded), encoded)
         job = self._io.run(self._handle(self._found(connection, manifest), function, items))
         runner_of(job).attach()
         return job
@@ -329,3 +466,28 @@ class Registry:
             self._kept = [each for each in self._kept if each is not job]
             if key[0] == self._connection.session:
                 self._connection.runs.forget(*key[1:])
+
+
+def _live(runner: JobRunner) -> LiveJob:
+    now = progress_of(runner)
+    return LiveJob(
+        name=now.name,
+        generation=runner.data.manifest.generation,
+        function=now.function,
+        status=now.status,
+        total=now.total,
+        ok=now.ok,
+        failed=now.failed,
+        cancelled=now.cancelled,
+        running=now.running,
+        retries=now.retries,
+        elapsed=now.elapsed,
+        rate=now.rate,
+        eta=now.eta,
+        p50=now.p50,
+        p95=now.p95,
+        concurrency=now.concurrency,
+        note=now.note,
+        hint=now.hint,
+        errors=tuple(LiveError(error_type=e.error_type, message=e.message, count=e.count) for e in now.errors[:5]),
+    )

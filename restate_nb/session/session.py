@@ -24,6 +24,7 @@ from restate_nb.engine.function import Function
 from restate_nb.engine.loop_thread import LoopThread
 from restate_nb.errors import InvalidInput, ServerError
 from restate_nb.formatting import count, counted, one_line
+from restate_nb.handle.item_folder import ItemFolder
 from restate_nb.handle.items import Items
 from restate_nb.handle.job import Job, runner_of
 from restate_nb.handle.runner import SessionStopped
@@ -35,10 +36,14 @@ from restate_nb.service.active_jobs import JobRuns
 from restate_nb.service.durable_handler import DurableFunctions, add_durable_handler
 from restate_nb.service.endpoint import Definition, Endpoint
 from restate_nb.service.job_object import jobs_object, shard_service
+from restate_nb.service.outside import LiveJob, Verb, add_outside_handlers
 from restate_nb.session.calls import DurableCall, call_handler
 from restate_nb.session.cluster import Cluster, LocalCluster
 from restate_nb.session.deployments import deployments_of
 from restate_nb.session.registry import On, Registry, SubmitOptions
+from restate_nb.store.base import Store, StoreConfig
+from restate_nb.store.opening import open_store, probe, session_store
+from restate_nb.words import SESSION, checks_calls, no_attribute
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,11 +54,15 @@ _ENDPOINT_PATIENCE: Final = 1.0
 _NOTE_PATIENCE: Final = 1.0
 _log = logging.getLogger(__name__)
 
+VALUES_FOLDER: Final = "values"
+"""Of a data directory: what is too large for journals lies there."""
+
 LOOK_SECONDS: Final = 2.0  # between two looks whether the server's data are there
 _SHOWN: Final = 20  # jobs of its representation
 STANDS_SECONDS: Final = 8.0  # without an outcome until a job whose data are gone is given up
 
 
+@checks_calls
 class Session:
     """A live connection of this process to Restate. Made by `restate_nb.start` and `restate_nb.connect`.
 
@@ -75,9 +84,12 @@ class Session:
         retention: timedelta = RETENTION,
         patient: bool = True,
         server_env: dict[str, str] | None = None,
+        store: StoreConfig | None = None,
     ) -> None:
-        """`cluster`: where to run jobs; a directory stands for a server of our own with its data there."""
+        """`cluster`: where to run jobs; a directory stands for a server of our own with its data there. `store`: where
+        large values lie; by default beside those data, and nowhere if others have them."""
         self.name = name
+        self.retention = retention
         self._home = Home()
         self._closing = threading.Lock()
         self._closed = False
@@ -85,6 +97,12 @@ class Session:
         self._calls: set[Future[Any]] = set()  # that somebody waits for
         self._watching: asyncio.Task[None] | None = None
         self.cluster = LocalCluster(cluster, listen=listen, env=server_env) if isinstance(cluster, Path) else cluster
+        self._store_at = store
+        try:
+            self._store = _open_store(self.cluster, name, store)
+        except BaseException:
+            self.cluster.close()
+            raise
         self.io = LoopThread("rnb-io")
         self.items_loop = LoopThread("rnb-work")
         try:
@@ -105,11 +123,12 @@ class Session:
         """Make what the session consists of, nothing of which is open yet; on its own loop."""
         cluster = self.cluster
         admin, ingress = cluster.admin(), cluster.ingress()
-        runs, functions = JobRuns(self.items_loop.loop), DurableFunctions()
-        self.sweeper = Sweeper(admin, ingress, self.name, retention)
+        runs, functions = JobRuns(self.items_loop.loop, store=self._store), DurableFunctions()
+        self.sweeper = Sweeper(admin, ingress, self.name, retention, self._store)
         self.endpoint = Endpoint(cluster.listen_address)
         items = shard_service(self.name, runs, retention=retention, patient=patient)
         add_durable_handler(items, functions)
+        add_outside_handlers(items, self._live_jobs, self._steer)
         self.endpoint.serve(items, jobs_object(self.name, retention=retention, dropped=self.sweeper.when_recorded))
         self.deployments = deployments_of(admin, self.endpoint, self._go_on, local=cluster.data_dir is not None)
         register = self.deployments.ensure_registered
@@ -126,8 +145,15 @@ class Session:
             ui_link(admin.address, cluster.data_dir) if admin is not None else "",
             self.sweeper.soon,
             cluster.lost,
+            self._store,
         )
         self._registry = Registry(self.connection, self.io, private=cluster.private)
+
+    def _live_jobs(self) -> list[LiveJob]:
+        return self._registry.live()  # which is made after the handlers
+
+    async def _steer(self, job: str, verb: Verb) -> None:
+        await self._registry.steer(job, verb)
 
     async def _open(self) -> None:
         await self.endpoint.open()
@@ -140,7 +166,17 @@ class Session:
         self.sweeper.watch()
         self._watching = asyncio.create_task(self._watch_data())
         if here:
+            await self._know_owner()
             await self._go_on()
+
+    async def _know_owner(self) -> None:
+        """Learn which folders of a store that others use are this session's, where its own server does not tell."""
+        store = self._store
+        if store is not None and store.config.shared and not store.owner:
+            await self.deployments.register_if_reachable()
+            store.owner = await self.connection.job_store.store_owner()
+            if store.owner:
+                self.sweeper.soon()
 
     async def _watch_data(self) -> None:
         """End the waiting for jobs whose data were deleted, when nothing of them is recorded any more."""
@@ -158,7 +194,30 @@ class Session:
         if self.cluster.revive():
             self.io.run(self.deployments.register())
 
-    def submit(self, function: Function, items: Items, policy: RunPolicy, **options: Unpack[SubmitOptions]) -> Job[Any]:
+    def prepare(self, function: Function, *, on_workers: bool = False, pickle: bool = False) -> ItemFolder | None:
+        """Let what a function takes and returns go to the session's store; return the folder of a job that is about to
+        begin, for `submit`. None where all goes into journals.
+
+        Args:
+            function: of the job.
+            on_workers: whether the session's workers run it.
+            pickle: whether values and items that have no other form are pickled.
+
+        Raises:
+            InvalidInput: the session was stopped, or nothing may be pickled here.
+        """
+        self._check_open()
+        self.io.run(self._know_owner())
+        return self._registry.prepare(function, on_workers=on_workers, pickle=pickle)
+
+    def _check_open(self) -> None:
+        self.check_process()
+        if self._closed:
+            raise InvalidInput("This session was stopped. Run rnb.start() again.")
+
+    def submit_job(
+        self, function: Function, items: Items, policy: RunPolicy, **options: Unpack[SubmitOptions]
+    ) -> Job[Any]:
         """Begin a job, or attach to the one that is there.
 
         Raises:
@@ -166,18 +225,17 @@ class Session:
             ServerError: the data of its server were deleted.
             JobMismatch: the name belongs to a job over other items.
         """
-        self.check_process()
-        if self._closed:
-            raise InvalidInput("This session was stopped. Run rnb.start() again.")
+        self._check_open()
         if lost := self.cluster.lost():
             raise ServerError(lost)
         return self._registry.submit(function, items, policy, **options)
 
-    def job(self, name: str, *, on: On | None = None) -> Job[Any]:
+    def job(self, name: str, *, on: On | None = None, pickle: bool = False) -> Job[Any]:
         """The job of that name; see `restate_nb.job`.
 
         Raises:
-            InvalidInput: there is no such job, or there are two, or not all of its items were submitted.
+            InvalidInput: there is no such job, or there are two, not all of its items were submitted, or nothing may
+                be unpickled here.
 
         Example:
             import restate_nb as rnb
@@ -187,7 +245,7 @@ class Session:
             session.job("two words").status
         """
         self.check_process()
-        return self._registry.job(name, on)
+        return self._registry.job(name, on, pickle=pickle)
 
     def list_jobs(self) -> pd.DataFrame:
         """All jobs of this session's server; see `restate_nb.jobs`."""
@@ -326,6 +384,10 @@ class Session:
         """Whether the session was not stopped; in a fork of its process it is not."""
         return not self._closed and self._home.is_here
 
+    def keeps_values_in(self, store: StoreConfig | None) -> bool:
+        """Whether that is the store which the session was given; None: it was given none."""
+        return (None if store is None else store.url) == (None if self._store_at is None else self._store_at.url)
+
     @property
     def lost(self) -> str:
         """What became of its server's data, in words; empty while they are there."""
@@ -365,6 +427,7 @@ class Session:
             self._end_following,
             self._end_server,
             self._end_endpoint,
+            self._end_store,
         ):
             try:
                 stage()
@@ -411,6 +474,10 @@ class Session:
             parts.push_async_callback(self.sweeper.close)
             parts.push_async_callback(self.deployments.close)
 
+    def _end_store(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
     def _end_server(self) -> None:
         self.cluster.close()  # before the endpoint: a server that has ended sends it nothing more
 
@@ -442,7 +509,8 @@ class Session:
         if self._closed:
             return f"<Session {self.name!r}: stopped>"
         count = len(self._registry)
-        return f"<Session {self.name!r}: live, {count} {'job' if count == 1 else 'jobs'}, {self.cluster}>"
+        values = "" if self._store_at is None else f", values in {self._store_at.url}"
+        return f"<Session {self.name!r}: live, {count} {'job' if count == 1 else 'jobs'}, {self.cluster}{values}>"
 
     def _repr_html_(self) -> str:
         ui_url = self.connection.ui_url if self.live else ""
@@ -452,8 +520,29 @@ class Session:
             state = "live, but its server has ended: rnb.start()" if self.server_has_ended else "live"
         return _html(self.name, state, self.jobs[::-1], ui_url)
 
+    if not TYPE_CHECKING:  # whose readers would take every name for an attribute then
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(no_attribute("A session", name, SESSION, dir(self)))
+
     def __dir__(self) -> list[str]:
         return ["call", "data_dir", "job", "jobs", "live", "lost", "name", "serve", "server", "stop"]
+
+
+def _open_store(cluster: Cluster, session: str, given: StoreConfig | None) -> Store | None:
+    """The session's store: in the one that was given, or in the data directory of its own server.
+
+    Raises:
+        InvalidInput: it cannot be opened.
+    """
+    if given is not None:
+        store = open_store(session_store(given, session))
+        store.owner = cluster.store_owner(session)
+        probe(store)
+        return store
+    if cluster.data_dir is None:
+        return None
+    return open_store(session_store(StoreConfig(str(cluster.data_dir / VALUES_FOLDER), private=True), session))
 
 
 def _answers(loop: LoopThread, last: Coroutine[Any, Any, None], timeout: float = _PATIENCE) -> bool:

@@ -6,10 +6,12 @@ there: a folder that no manifest names is swept away.
 
 from __future__ import annotations
 
+import re
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from restate_nb.errors import NotReadable, RestateNbError
 
@@ -33,11 +35,29 @@ class StoreConfig:
         url: a directory, or the address of a bucket: `s3://bucket/prefix`.
         private: whether nobody but the user can write there.
         options: of the object store, as obstore has them; no secrets of the environment.
+        shared: whether it was given by its address, so that workers can be given it, too.
     """
 
     url: str
     private: bool
     options: tuple[tuple[str, str], ...] = ()
+    shared: bool = False
+
+
+HOUR: Final = 3600.0
+
+_NAME: Final = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
+
+
+def check_name(name: str) -> str:
+    """A name of a folder or a segment that leads nowhere else: it may come from what others wrote.
+
+    Raises:
+        NotStored: it is none.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise NotStored(f"{name[:80]!r} is no name in a store of restate_nb.")
+    return name
 
 
 class Place(NamedTuple):
@@ -61,9 +81,19 @@ class Store(ABC):
 
     Attributes:
         config: how it is opened elsewhere.
+        owner: stands before the names of the folders of a session, where it shares the store: another Restate may have
+            a session of that name, and keep its values there, too. Empty where that cannot be, or is not known.
+        orphan_seconds: for how long a folder that no job names has not been written to when it is nobody's: a process
+            may still read the items of a job that is to begin. It is long where `in_use` cannot tell.
     """
 
     config: StoreConfig
+    owner: str = ""
+    orphan_seconds: float = 24 * HOUR
+
+    def new_folder(self) -> str:
+        """A name for the folder of a job that is about to begin; nothing is made yet."""
+        return f"{self.owner}-{uuid.uuid4().hex}" if self.owner else uuid.uuid4().hex
 
     @abstractmethod
     def append(self, folder: str, runs: Sequence[Buffer]) -> list[Place]:
@@ -71,6 +101,7 @@ class Store(ABC):
 
         Raises:
             StoreUnavailable: the disk is full, or the store does not answer. None of them counts then.
+            NotStored: that is no name of a folder.
         """
 
     @abstractmethod
@@ -82,13 +113,31 @@ class Store(ABC):
             StoreUnavailable: the store does not answer.
         """
 
+    def read_many(self, folder: str, runs: Sequence[tuple[Place, int]]) -> list[bytes]:
+        """What lies at each of these places of a folder; as `read`, for many small runs."""
+        return [self.read(folder, place, size) for place, size in runs]
+
     @abstractmethod
     def drop(self, folder: str) -> None:
-        """Delete a folder with all that is in it; one that is not there is no error."""
+        """Delete a folder with all that is in it; one that is not there is no error.
+
+        Raises:
+            StoreUnavailable: something of it is left.
+            NotStored: that is no name of a folder.
+        """
 
     @abstractmethod
     def folders(self) -> Iterator[Folder]:
-        """All that there are."""
+        """All that there are.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+
+    def in_use(self, folder: str) -> bool:
+        """Whether a process is known to write there now."""
+        check_name(folder)
+        return False
 
     @abstractmethod
     def close(self) -> None:

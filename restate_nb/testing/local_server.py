@@ -13,11 +13,13 @@ from typing import Any, Literal, TypeVar
 
 from restate.handler import handler_from_callable
 
+from restate_nb.patterns.typed_values import with_typed_io
 from restate_nb.server.admin import Admin
 from restate_nb.server.ingress import Ingress
 from restate_nb.server.lifecycle import ServerHandle, start_server
 from restate_nb.service.endpoint import Definition, Endpoint, ListenAddress
-from restate_nb.testing.shared_state import decode, encode, target_of
+from restate_nb.testing.callees import decode, encode, target_of
+from restate_nb.testing.recorded import RecordedJournal, read_journal
 
 T = TypeVar("T")
 
@@ -95,6 +97,14 @@ class LocalServer:
     async def cancel(self, invocation_id: str) -> None:
         """Cancel an invocation."""
         await self._on_loop(self._admin.cancel(invocation_id))
+
+    async def journal(self, invocation_id: str) -> RecordedJournal:
+        """The journal of an invocation, for `restate_nb.testing.replay`.
+
+        Raises:
+            restate_nb.errors.InvalidInput: there is none.
+        """
+        return await self._on_loop(read_journal(self._admin, invocation_id))
 
     async def query(self, sql: str) -> list[dict[str, Any]]:
         """Ask the server's SQL interface, such as `select * from sys_journal where id = '...'`."""
@@ -201,5 +211,5 @@ def server(
 
 
 def _io(handler: Callable[..., Any]) -> Any:
-    found: Any = handler_from_callable(handler)
+    found: Any = with_typed_io(handler_from_callable(handler))
     return found.handler_io

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from restate_nb.values import leaves
+from restate_nb.values.parts import PART_BYTES, binary
 from restate_nb.values.tags import Read, Write, tagged
 
 _PLAIN: Final = "biufcmMUS"
@@ -97,7 +98,16 @@ def _array(value: Any, write: Write, *, scalar: bool = False) -> object | None:
         named = write(np.lib.format.dtype_to_descr(dtype))
     else:
         return None
-    return tagged("ndarray", value.tobytes(order), dtype=named, **more)
+    return tagged("ndarray", _data_of(value, order), dtype=named, **more)
+
+
+def _data_of(value: Any, order: str) -> object:
+    """An array's elements; a large one that is in one piece is not copied."""
+    import numpy as np  # noqa: PLC0415
+
+    if value.nbytes < PART_BYTES:
+        return value.tobytes(order)
+    return binary(value.ravel(order).view(np.uint8))
 
 
 def _is_described(dtype: Any) -> bool:
@@ -132,7 +142,7 @@ def _read_scalar(written: dict[str, Any], read: Read) -> Any:
     if written["dtype"] == "U":
         return np.str_(read(plain))
     if written["dtype"] == "S":
-        return np.bytes_(leaves.bytes_from(plain))
+        return np.bytes_(bytes(leaves.bytes_from(plain)))
     dtype = np.dtype(written["dtype"])
     if dtype.kind not in "biufc":
         raise ValueError(written["dtype"])
@@ -159,9 +169,19 @@ def _read_array(written: dict[str, Any], read: Read) -> Any:
         if kind.hasobject:
             raise ValueError(str(kind))
         # A copy: a buffer's array cannot be written to, and the one that was sent could.
-        flat = np.frombuffer(raw, dtype=kind).copy() if raw else np.zeros(math.prod(shape), dtype=kind)
+        flat = np.frombuffer(raw, dtype=kind).copy() if raw else _of_nothing(shape, kind)
     array = flat.reshape(shape, order=order)
     return array[()] if written["scalar"] else array
+
+
+def _of_nothing(shape: tuple[int, ...], kind: Any) -> Any:
+    """The elements of an array that has no bytes."""
+    import numpy as np  # noqa: PLC0415
+
+    count = math.prod(shape)
+    if count and kind.itemsize:
+        raise ValueError(f"an array of shape {shape} has no elements")
+    return np.zeros(count, dtype=kind)
 
 
 def _read_masked(written: dict[str, Any], read: Read) -> Any:

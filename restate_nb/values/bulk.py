@@ -11,11 +11,12 @@ import msgspec
 import numpy as np
 
 from restate_nb.values.classes import Classes
-from restate_nb.values.codec import MAX_DEPTH, MAX_VALUE_BYTES, writer_for
+from restate_nb.values.codec import MAX_VALUE_BYTES
+from restate_nb.values.parts import LARGE_BYTES, encode_inline_lines, encode_small_lines
 from restate_nb.values.plain import is_plain_list
 from restate_nb.values.tags import TAG
+from restate_nb.values.writing import MAX_DEPTH, writer_for
 
-_encode_lines = msgspec.json.Encoder().encode_lines
 _NEWLINE: Final = ord("\n")
 
 
@@ -48,9 +49,10 @@ class Run:
 
 
 def encode_many(values: list[Any], classes: Classes | None) -> Run | None:
-    """Write many values; None where one of them cannot be kept, or needs a look at itself."""
+    """Write many values; None where one of them cannot be kept, or needs a look at itself: a large one is written with
+    parts, see `Classes.parts`."""
     written = _elements(values, classes, MAX_DEPTH + 1)
-    return None if written is None else _as_lines(written)
+    return None if written is None else _as_lines(written, classes)
 
 
 class Rows:
@@ -71,7 +73,7 @@ class Rows:
         if self._row is None:
             return None
         written = [_elements(column, self._classes, MAX_DEPTH) for column in columns]
-        return None if None in written else _as_lines(list(map(self._row, *written)))
+        return None if None in written else _as_lines(list(map(self._row, *written)), self._classes)
 
 
 def _elements(values: list[Any], classes: Classes | None, room: int) -> Any:
@@ -82,9 +84,11 @@ def _elements(values: list[Any], classes: Classes | None, room: int) -> Any:
         return None
 
 
-def _as_lines(written: list[Any]) -> Run | None:
+def _as_lines(written: list[Any], classes: Classes | None) -> Run | None:
+    parts = classes is not None and classes.parts
+    most = LARGE_BYTES - 1 if parts else MAX_VALUE_BYTES
     try:
-        run = Run(_encode_lines(written))
+        run = Run((encode_small_lines if parts else encode_inline_lines)(written))
     except Exception:  # as above
         return None
-    return run if len(run.lines) <= MAX_VALUE_BYTES or run.largest() <= MAX_VALUE_BYTES else None
+    return run if len(run.lines) <= most or run.largest() <= most else None

@@ -20,6 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from restate_nb.errors import NotEncodable, NotReadable
+from restate_nb.values.reference import Reference
 from restate_nb.values.tags import TAG, Read, Write, tagged
 
 KINDS: Final = frozenset({"object", "model", "enum", "flag", "namedtuple"})
@@ -58,6 +59,9 @@ class Classes:
     Attributes:
         plain: where the function is not known, objects are read as plain data: their fields, an enum's value.
         given: whether some of them are known from items alone, and not from the function.
+        parts: whether large values are written with parts, for a store.
+        pickles: whether what has no other form is pickled, and what was pickled is read.
+        load: gives a value that lies in the store, as `parts.join` made it; None where there is no store.
     """
 
     def __init__(self, kinds: Iterable[type] = (), *, plain: bool = False) -> None:
@@ -66,6 +70,9 @@ class Classes:
         self.writer: Any = None  # the codec's own
         self.reader: Any = None
         self.given = False
+        self.parts = False
+        self.pickles = False
+        self.load: Callable[[Reference], bytes] | None = None
         self._shapes: dict[type, Shape] = {}
         for kind in kinds:
             self.named[full_name(kind)] = kind
@@ -77,7 +84,18 @@ class Classes:
         return iter(tuple(self.named.values()))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Classes, (tuple(self),)  # what the codec keeps there stays here
+        return _made_again, (tuple(self), self.parts, self.pickles)  # what opens a store stays here, and the codec's
+
+    def keep_in(self, load: Callable[[Reference], bytes] | None, *, parts: bool, pickles: bool = False) -> None:
+        """Say where large values lie, before any is written or read.
+
+        Args:
+            load: gives a value of the store; None where there is none.
+            parts: whether large values are written with parts, which only a store takes.
+            pickles: whether what has no other form is pickled.
+        """
+        self.load, self.parts, self.pickles = load, parts, pickles
+        self.writer = self.reader = None
 
     def add_of(self, item: object) -> None:
         """Know the classes of an item that was passed here."""
@@ -130,6 +148,12 @@ class Classes:
         return True
 
 
+def _made_again(kinds: Iterable[type], parts: bool, pickles: bool) -> Classes:
+    classes = Classes(kinds)
+    classes.keep_in(None, parts=parts, pickles=pickles)
+    return classes
+
+
 def _below(kind: type) -> Iterator[type]:
     if type(kind) is type or not issubclass(kind, type):
         below: list[type] = kind.__subclasses__()
@@ -152,11 +176,24 @@ def _classes_in(value: object, seen: set[int]) -> Iterator[type]:
     elif isinstance(value, (list, tuple, set, frozenset, collections.deque)):
         for each in list(value):
             yield from _classes_in(each, seen)
+    elif kind.__module__.partition(".")[0] in ("numpy", "pandas"):
+        yield from _classes_in(_cells_of(value), seen)
     elif is_structured(kind) and not isinstance(value, enum.Enum):
         for each in _state(value, kind).values():
             yield from _classes_in(each, seen)
         if _is_model(kind):
             yield from _classes_in([value.__pydantic_extra__, value.__pydantic_private__], seen)  # type: ignore[attr-defined]
+
+
+def _cells_of(value: Any) -> list[Any]:
+    """The cells of a table, an index or an array that are objects."""
+    names = {each.__name__ for each in type(value).__mro__}
+    if "DataFrame" in names:
+        return [value.index, value.columns, *(column for _, column in value.items() if str(column.dtype) == "object")]
+    inner = [value.index] if "Series" in names else []
+    if names.isdisjoint(("Series", "Index", "ndarray")) or str(value.dtype) != "object":
+        return inner
+    return inner + (value.ravel().tolist() if "ndarray" in names else list(value))
 
 
 # ---------------------------------------------------------------- what is known of a class

@@ -14,30 +14,30 @@ from typing import Any, Final
 import msgspec
 
 from restate_nb.errors import NotEncodable
+from restate_nb.values import formats
 from restate_nb.values.classes import is_structured
 from restate_nb.values.codec import encode
 
 _READ_ONCE: Final = (collections.abc.Iterator, collections.abc.AsyncIterator)
 _AWAITED: Final = (collections.abc.Awaitable, collections.abc.Coroutine)
-_NATIVE: Final = frozenset(
-    {("pyarrow", "Table"), ("pyarrow", "RecordBatch"), ("pyarrow", "ChunkedArray"), ("torch", "Tensor")}
-)
-"""Classes of native code, of which none can be made to try."""
-
 _CONTAINERS: Final = ("builtins", "collections", "collections.abc")
 """Where generic classes are defined whose parameters say what is in them."""
 
 _SUBCLASSES: Final = 100  # more are not looked at
 
 
-def why_unkeepable(annotation: Any) -> str | None:
+def why_unkeepable(annotation: Any, *, pickles: bool = False) -> str | None:
     """Why no value of this type can be kept; None where one can, or where that is not certain.
+
+    Args:
+        annotation: the type.
+        pickles: whether what has no other form is pickled.
 
     Example:
         >>> why_unkeepable(list[int]), why_unkeepable(collections.abc.Iterator[int])
         (None, 'An iterator can be read only once. Turn it into a list.')
     """
-    return _why(annotation, ())
+    return None if pickles else _why(annotation, ())
 
 
 def _why(annotation: Any, inside: tuple[Any, ...]) -> str | None:
@@ -113,8 +113,9 @@ def _why_refused(kind: type) -> str | None:
 
 
 def _refusal(kind: type) -> str | None:
-    library = kind.__module__.partition(".")[0]
-    if (library, kind.__name__) in _NATIVE or issubclass(kind, io.IOBase):
+    if formats.writer_of(kind) is not None:  # of native code, of which none can be made to try
+        return None
+    if issubclass(kind, io.IOBase):
         return f"An object of class {kind.__module__}.{kind.__qualname__} cannot be kept."
     if hasattr(kind, "__del__") or kind.__module__ == "builtins":
         return None

@@ -23,9 +23,8 @@ import msgspec
 
 from restate_nb.errors import NotEncodable
 from restate_nb.values.classes import full_name
+from restate_nb.values.parts import binary, encode_inline
 from restate_nb.values.tags import Read, Write, tagged
-
-_bytes_of = msgspec.json.encode
 
 # ---------------------------------------------------------------- text
 
@@ -190,15 +189,27 @@ def _array(value: array.array[Any]) -> object:
     data = value if sys.byteorder == "little" else array.array(value.typecode, value)
     if data is not value:
         data.byteswap()
-    return tagged("array", data.tobytes(), code=value.typecode, size=value.itemsize)
+    return tagged("array", binary(data), code=value.typecode, size=value.itemsize)
 
 
-def bytes_from(text: str) -> bytes:
-    """What base64 stands for."""
+def bytes_from(content: str | memoryview) -> bytes | memoryview:
+    """The bytes that a binary leaf has as its content: base64, or a part."""
+    if type(content) is memoryview:
+        return content
     try:
-        return msgspec.convert(text, bytes)  # at a fraction of what base64 takes
+        return msgspec.convert(content, bytes)  # at a fraction of what base64 takes
     except msgspec.ValidationError:
-        return base64.b64decode(text)
+        return base64.b64decode(content)
+
+
+def _read_bytes(written: dict[str, Any], _read: Read) -> bytes:
+    content = written["v"]
+    if type(content) is str:
+        try:
+            return msgspec.convert(content, bytes)
+        except msgspec.ValidationError:
+            pass
+    return bytes(bytes_from(content))
 
 
 def _read_array(written: dict[str, Any], _read: Read) -> array.array[Any]:
@@ -214,8 +225,8 @@ def _read_array(written: dict[str, Any], _read: Read) -> array.array[Any]:
 
 
 WRITERS: Final[dict[type, Callable[[Any], object]]] = {
-    bytes: lambda value: tagged("bytes", value),  # which JSON's encoder writes as base64
-    bytearray: lambda value: tagged("bytearray", value),
+    bytes: lambda value: tagged("bytes", binary(value)),  # which JSON's encoder writes as base64
+    bytearray: lambda value: tagged("bytearray", binary(value)),
     complex: lambda value: tagged("complex", [_floating(value.real), _floating(value.imag)]),
     dt.datetime: lambda value: _time("datetime", value),
     dt.date: lambda value: tagged("date", value.isoformat()),
@@ -235,6 +246,10 @@ WRITERS: Final[dict[type, Callable[[Any], object]]] = {
 }
 
 
+SOMETIMES_REFUSED: Final = (dt.datetime, dt.time, dt.timezone, zoneinfo.ZoneInfo, array.array)
+"""Leaves of which some cannot be kept."""
+
+
 def _integer(value: int) -> object:
     return value if -(2**63) <= value < 2**64 else tagged("int", hex(value))
 
@@ -248,7 +263,7 @@ def _set(value: Any, write: Write) -> object:
 
 
 def _sort_key(written: object) -> bytes:
-    return _bytes_of(written)
+    return encode_inline(written)
 
 
 def _defaultdict(value: defaultdict[Any, Any], write: Write) -> object:
@@ -297,7 +312,7 @@ def _read_namespace(written: dict[str, Any], read: Read) -> types.SimpleNamespac
 
 READERS: Final[dict[str, Callable[[dict[str, Any], Read], Any]]] = {
     "array": _read_array,
-    "bytes": lambda written, _: bytes_from(written["v"]),
+    "bytes": _read_bytes,
     "bytearray": lambda written, _: bytearray(bytes_from(written["v"])),
     "complex": lambda written, read: complex(*map(read, written["v"])),
     "Counter": lambda written, read: Counter(_dict_of(written, read)),
@@ -376,34 +391,79 @@ _MADE_BY: Final[dict[type, str]] = {
 }
 
 
+_LIKE_THEIRS: Final = {
+    **{f"{module}.DataFrame": "pandas.DataFrame(value)" for module in ("pandas", "pandas.core.frame")},
+    **{f"{module}.Series": "pandas.Series(value)" for module in ("pandas", "pandas.core.series")},
+    "polars.dataframe.frame.DataFrame": "polars.DataFrame(value)",
+    "polars.series.series.Series": "polars.Series(value)",
+    "PIL.Image.Image": "value.copy()",
+    "torch.Tensor": "value.detach()",
+}
+"""Classes of which objects are kept, and those of their subclasses are not; and how to get the plain object."""
+
+
 def refusal(value: object, kind: type) -> NotEncodable:
     """Why an object cannot be kept, and what to do."""
     name = full_name(kind).removeprefix("builtins.").removeprefix("__main__.")
     base = next((each for each in _BASES if isinstance(value, each)), None)
-    if base is not None and kind.__module__.partition(".")[0] not in ("numpy", "pandas"):
+    if base is not None and kind.__module__.partition(".")[0] not in _HINTS:
         plain = _MADE_BY.get(base, f"{base.__name__}(value)")
         return NotEncodable(
             f"An object of class {name} would come back as a plain {base.__name__}. Return {plain} if that will do."
         )
-    hint = "Use plain data: numbers, text, lists, dicts, dataclasses, datetimes, numpy arrays; or the path of a file."
-    if kind.__name__ in ("DataFrame", "Series"):
-        hint = "Use .to_dict() (or .to_dict('records')), or write it to a file and use the path."
-    elif kind.__module__.partition(".")[0] == "pandas":
-        hint = "Use .tolist(), or the values that you need of it."
-    elif kind.__module__.partition(".")[0] == "numpy":
-        hint = "Use a plain array: np.asarray(value), or .tolist()."
-        if kind.__module__.startswith("numpy.ma"):
-            hint = "Use .tolist(), which has None for what is masked."
-        if kind.__name__ == "ndarray":
-            hint = f"Its dtype, {repr_of(value.dtype)}, has no form there. Use .tolist()."  # type: ignore[attr-defined]
-    elif kind.__name__ in ("coroutine", "generator", "async_generator"):
-        hint = "It has to be awaited or turned into a list first."
-    elif kind is memoryview:
-        hint = "Use bytes(value)."
-    elif isinstance(value, Mapping):
-        hint = "Use dict(value)."
-    elif isinstance(value, BaseException):
-        hint = "Use repr(value), or raise it: then it is the item's error."
-    elif "Response" in kind.__name__:
-        hint = "Use what you need of it: .text, .json(), the status."
-    return NotEncodable(f"An object of class {name} cannot be kept as JSON. {hint}")
+    return NotEncodable(f"An object of class {name} cannot be kept. {_hint(value, kind)}")
+
+
+def _hint(value: object, kind: type) -> str:
+    """What to do instead."""
+    library, name = kind.__module__.partition(".")[0], kind.__name__
+    above = next((each for each in kind.__mro__[1:] if full_name(each) in _LIKE_THEIRS), None)
+    if above is not None:
+        return f"It would come back as a plain {above.__name__}. Return one: {_LIKE_THEIRS[full_name(above)]}."
+    if library in _HINTS:
+        return _HINTS[library](value, kind)
+    if name in ("DataFrame", "Series"):
+        return "Use one of pandas, polars or pyarrow (value.to_pandas(), value.compute()), or the path of a file."
+    if name in ("coroutine", "generator", "async_generator"):
+        return "It has to be awaited or turned into a list first."
+    if kind is memoryview:
+        return "Use bytes(value)."
+    if isinstance(value, Mapping):
+        return "Use dict(value)."
+    if isinstance(value, BaseException):
+        return "Use repr(value), or raise it: then it is the item's error."
+    if "Response" in name:
+        return "Use what you need of it: .text, .json(), the status."
+    return _ANY_HINT
+
+
+_ANY_HINT: Final = (
+    "Use plain data: numbers, text, lists, dicts, dataclasses, datetimes, arrays, tables; or the path of a file. "
+    "pickle=True keeps what can be pickled."
+)
+
+
+def _hint_of_numpy(value: Any, kind: type) -> str:
+    if kind.__module__.startswith("numpy.ma"):
+        return "Use .tolist(), which has None for what is masked."
+    if kind.__name__ == "ndarray":
+        return f"Its dtype, {repr_of(value.dtype)}, has no form there. Use .tolist()."
+    return "Use a plain array: np.asarray(value), or .tolist()."
+
+
+def _hint_of_pandas(_: Any, kind: type) -> str:
+    if kind.__name__.endswith("GroupBy"):
+        return "Use its groups: list(value), or [group for _, group in value]."
+    return "Use .tolist(), or the values that you need of it."
+
+
+def _hint_of_polars(_: Any, kind: type) -> str:
+    return "Collect it first: value.collect()." if kind.__name__ == "LazyFrame" else _ANY_HINT
+
+
+_HINTS: Final[dict[str, Callable[[Any, type], str]]] = {
+    "numpy": _hint_of_numpy,
+    "pandas": _hint_of_pandas,
+    "polars": _hint_of_polars,
+    "scipy": lambda value, kind: "Use value.tocsr(), or value.toarray()." if hasattr(value, "tocsr") else _ANY_HINT,
+}

@@ -10,7 +10,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from restate_nb.errors import NotEncodable
+from restate_nb.values.tags import TAG
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -18,7 +23,9 @@ if TYPE_CHECKING:
 MARK: Final = 0xC1
 """The first byte; MessagePack has none of that kind, and JSON neither."""
 
-_VERSION: Final = 1
+VERSION: Final = 1
+"""Of the run; `tests/data` keeps a sample of each."""
+
 _HEAD: Final = struct.Struct("<BBxxI")  # mark, version, how many runs follow: the JSON and its parts
 _ALIGNED: Final = 64  # where a part begins: what Arrow and vector instructions want
 
@@ -29,11 +36,96 @@ LARGE_BYTES: Final = 16 * 1024
 """JSON of so many bytes is written as such a run even without parts, so that it goes to the store."""
 
 
+MAX_JOINED_BYTES: Final = 1024 * 1024 * 1024
+"""The largest run: a value is written and read as one, in memory."""
+
+
+class Part:
+    """A binary leaf that is large: where values have parts it is one, else base64 in the JSON.
+
+    Attributes:
+        data: its bytes, not copied.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: Buffer) -> None:
+        self.data = memoryview(data).cast("B")
+
+
+class HasParts(Exception):
+    """What is to be written as JSON has a large binary leaf."""
+
+
+def binary(data: Buffer) -> object:
+    """A binary leaf, as it stands in what is to be written: every one comes this way."""
+    if type(data) is bytes and len(data) < PART_BYTES:
+        return data
+    view = memoryview(data)
+    if view.nbytes >= PART_BYTES:
+        return Part(view)
+    return view.tobytes()
+
+
+def _refuse_parts(leaf: object) -> object:
+    if type(leaf) is Part:
+        raise HasParts
+    raise TypeError(f"{type(leaf).__name__} is no value")
+
+
+def _inline(leaf: object) -> object:
+    if type(leaf) is Part:
+        return leaf.data
+    raise TypeError(f"{type(leaf).__name__} is no value")
+
+
+_small: Final = msgspec.json.Encoder(enc_hook=_refuse_parts)
+_all_inline: Final = msgspec.json.Encoder(enc_hook=_inline)
+
+encode_small, encode_small_lines = _small.encode, _small.encode_lines
+"""Write what is JSON's own or tagged as JSON; raise `HasParts` where a large binary leaf is in it."""
+
+encode_inline, encode_inline_lines = _all_inline.encode, _all_inline.encode_lines
+"""The same, with large binary leaves as base64."""
+
+
+def encode_joined(tree: Any) -> bytes:
+    """The same, with large binary leaves as parts.
+
+    Raises:
+        NotEncodable: it is larger than `MAX_JOINED_BYTES`.
+    """
+    parts: list[memoryview] = []
+
+    def hook(leaf: object) -> object:
+        data = _inline(leaf)
+        assert isinstance(data, memoryview)
+        parts.append(data)
+        return {TAG: "part", "v": len(parts) - 1}
+
+    document = msgspec.json.Encoder(enc_hook=hook).encode(tree)
+    check_size(len(document) + sum(map(len, parts)))
+    return join(document, parts)
+
+
+def check_size(size: int) -> None:
+    """See that a run of so many bytes may be.
+
+    Raises:
+        NotEncodable: it is larger than `MAX_JOINED_BYTES`.
+    """
+    if size > MAX_JOINED_BYTES:
+        raise NotEncodable(
+            f"The value takes {size / 1e9:,.1f} GB, and {MAX_JOINED_BYTES / 1e9:,.1f} GB can be kept as one. "
+            "Write it to a file or an object store, and return the path; or return parts of it from several items."
+        )
+
+
 def join(document: bytes, parts: Sequence[Buffer]) -> bytes:
     """One run of a value's JSON and its parts, each of which is copied once."""
     runs = [memoryview(document), *(memoryview(each).cast("B") for each in parts)]
     lengths = [len(each) for each in runs]
-    head = _HEAD.pack(MARK, _VERSION, len(runs)) + struct.pack(f"<{len(runs)}Q", *lengths)
+    head = _HEAD.pack(MARK, VERSION, len(runs)) + struct.pack(f"<{len(runs)}Q", *lengths)
     pieces: list[Buffer] = []
     for run in (memoryview(head), *runs):
         pieces += (run, bytes(-len(run) % _ALIGNED))
@@ -56,7 +148,7 @@ def split(raw: Buffer) -> tuple[memoryview, list[memoryview]]:
         mark, version, count = _HEAD.unpack_from(view)
         if mark != MARK or not count:
             raise ValueError("it is no value with parts")
-        if version > _VERSION:
+        if version > VERSION:
             raise ValueError(f"it was written by a newer restate_nb (format {version})")
         lengths = struct.unpack_from(f"<{count}Q", view, _HEAD.size)
     except struct.error:

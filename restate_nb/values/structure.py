@@ -38,6 +38,13 @@ def rebuilder(annotation: Any) -> Rebuild | None:
     return lambda value: value if isinstance(value, own) else convert(value)
 
 
+def classes_in(annotation: Any) -> list[type]:
+    """The classes with fields of an annotation, and of the fields of these."""
+    found: dict[type, None] = {}
+    _add_all(annotation, found)
+    return list(found)
+
+
 def classes_of(fn: Callable[..., Any], hints: typing.Mapping[str, Any]) -> Classes:
     """The classes with fields that a function names: in its annotations, in its code, in that of functions of its own
     module that it calls, and in the fields of such classes.

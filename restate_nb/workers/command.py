@@ -24,6 +24,8 @@ from restate_nb.service.digest import code_of
 from restate_nb.service.endpoint import Endpoint, ListenAddress
 from restate_nb.service.job_object import jobs_object
 from restate_nb.service.wire import workers_of
+from restate_nb.store.base import Store
+from restate_nb.store.opening import open_store, parse_store, probe, session_store
 from restate_nb.workers.connection_balancing import balance_connections
 from restate_nb.workers.served_functions import ServedFunctions
 from restate_nb.workers.slot_runner import SlotRunner, slots_object
@@ -47,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--token-file", metavar="FILE", help="holds the token for the admin API; else see RESTATE_AUTH_TOKEN")
     add("--identity-key", metavar="KEY", help="the server's public key, publickeyv1_...: only it is answered")
     add("--no-identity", action="store_true", help="answer whoever can reach the port, and have the functions run")
+    add("--store", metavar="URL", help="where the session keeps large values: store= of rnb.connect or rnb.start")
     add("--drain", type=float, default=30.0, metavar="SECONDS", help="to let items end when it is stopped (default 30)")
 
 
@@ -68,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
     served = ServedFunctions.of(arguments.serve)
+    store = None if arguments.store is None else _open_store(arguments.store, session)
     stop = threading.Event()
 
     def request_stop(number: int, _: object) -> None:
@@ -78,12 +82,23 @@ def run(arguments: argparse.Namespace) -> int:
         signal.signal(number, request_stop)
     balance_connections()
     registry = None if admin is None else (admin, token)
-    serving = _serve(session, served, address, registry, stop=stop, drain=arguments.drain)
+    serving = _serve(session, served, address, registry, store=store, stop=stop, drain=arguments.drain)
     with ThreadPoolExecutor(1) as thread:  # in the main thread the SDK would take SIGTERM for itself
         result = thread.submit(asyncio.run, serving)
         while not wait([result], _SIGNAL_POLL).done:  # a signal that another thread is given does not end a wait
             pass
         return result.result()
+
+
+def _open_store(address: str, session: str) -> Store:
+    """The session's store, in which this worker can write.
+
+    Raises:
+        InvalidInput: it cannot.
+    """
+    store = open_store(session_store(parse_store(address, "--store"), session))
+    probe(store)
+    return store
 
 
 def _listen_address(arguments: argparse.Namespace) -> ListenAddress:
@@ -110,10 +125,11 @@ async def _serve(
     address: ListenAddress,
     admin: tuple[str, Secret | None] | None,
     *,
+    store: Store | None,
     stop: threading.Event,
     drain: float,
 ) -> int:
-    runner = SlotRunner(served)
+    runner = SlotRunner(served, store)
     workers = workers_of(session)
     endpoint = Endpoint(address)
     endpoint.serve(slots_object(workers, runner, retention=RETENTION), jobs_object(workers, retention=RETENTION))
@@ -124,6 +140,8 @@ async def _serve(
         for function in served.functions():
             _print_line(f"serves {function.__module__}:{function.__qualname__}, code {code_of([function], None)}")
         where = "not registered" if admin is None else f"registered with {admin[0]}"
+        if store is not None:
+            _print_line(f"values in {store.config.url}")
         _print_line(f"ready: session {session!r} at {endpoint.url}, {where}")
         await asyncio.to_thread(stop.wait)
         _print_line(f"stopping: items that run have {drain:g} s to end")
@@ -132,6 +150,8 @@ async def _serve(
     finally:
         runner.close()
         await endpoint.close()
+        if store is not None:
+            store.close()
     return 0
 
 

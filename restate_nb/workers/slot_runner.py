@@ -31,6 +31,8 @@ from restate_nb.service.run_spec import read_run_spec
 from restate_nb.service.shard_handler import Shard
 from restate_nb.service.shard_wire import ShardRequest, WorkerName, encode_request
 from restate_nb.service.wire import SHARD_HANDLER, encode, job_key, lanes_service
+from restate_nb.store.base import NotStored, Store
+from restate_nb.values.reference import Reference
 from restate_nb.workers.served_functions import ServedFunctions
 
 KEPT_SECONDS: Final = 60.0
@@ -61,30 +63,36 @@ class SlotRunner:
     here: Restate may have given the shard to another worker.
     """
 
-    def __init__(self, served: ServedFunctions) -> None:
+    def __init__(self, served: ServedFunctions, store: Store | None = None) -> None:
+        """`store`: where values lie that are too large for a journal; None where there is none."""
         self._served = served
         self._items = LoopThread("rnb-items")
-        self._runs = JobRuns(self._items.loop)
+        self._runs = JobRuns(self._items.loop, store=store)
         self._slots: dict[tuple[str, int], _Slot] = {}
-        self._functions: dict[str, tuple[Function, RunPolicy, str]] = {}
+        self._store = store
+        self._functions: dict[tuple[str, bool], tuple[Function, RunPolicy, str]] = {}
         self._host = socket.gethostname()
         self.draining = False
 
-    def _function_of(self, run_spec: str) -> tuple[Function, RunPolicy, str]:
-        """The function, how it is run, and what stands for its code.
+    def _function_of(self, run_spec: str, *, stores: bool) -> tuple[Function, RunPolicy, str]:
+        """The function, how it is run, and what stands for its code. `stores`: whether its job has a folder in a store.
 
         Raises:
             TerminalError: it is not served here.
         """
-        if run_spec not in self._functions:
+        key = run_spec, stores
+        if key not in self._functions:
             if len(self._functions) == _FUNCTIONS_KEPT:
                 del self._functions[next(iter(self._functions))]
             try:
                 function, policy, _ = read_run_spec(run_spec, durable=False, find=self._served.find)
             except InvalidInput as error:
                 raise TerminalError(str(error), NOT_SERVED) from error
-            self._functions[run_spec] = function, policy, code_of(function.functions, function.version)
-        return self._functions[run_spec]
+            function.keep_in(self._store, parts=stores)
+            if self._store is None:
+                function.classes.keep_in(_no_store, parts=False)
+            self._functions[key] = function, policy, code_of(function.functions, function.version)
+        return self._functions[key]
 
     def begin_attempt(self, slot_key: str, request: ShardRequest) -> _Slot:
         """The slot of a shard whose handler begins, with the function and the policy of the request.
@@ -94,11 +102,11 @@ class SlotRunner:
         """
         if request.recipe is None:
             raise TerminalError("The shard does not say how it is run: update restate_nb where it came from.", 400)
-        function, policy, code = self._function_of(request.recipe)
+        function, policy, code = self._function_of(request.recipe, stores=bool(request.folder))
         key = slot_key, request.generation
         slot = self._slots.get(key)
         if slot is None:
-            slot = self._slots[key] = _Slot(key, self._runs.get(*key))
+            slot = self._slots[key] = _Slot(key, self._runs.get(*key, request.folder))
             slot.run.listen(lambda *_: None)
         if slot.forgetting is not None:
             slot.forgetting.cancel()
@@ -154,6 +162,14 @@ class SlotRunner:
         self._runs.close()
         self._items.close()
         self._runs.kill(time.monotonic() + _KILL_TIMEOUT)
+
+
+def _no_store(_: Reference) -> bytes:
+    """Stands for the store of a worker that has none."""
+    raise NotStored(
+        "The item lies in the session's store, and this worker was started without it: start its workers with "
+        "--store, and the address that rnb.start(store=...) or rnb.connect(..., store=...) was given."
+    )
 
 
 def slots_object(workers: str, runner: SlotRunner, *, retention: timedelta) -> VirtualObject:

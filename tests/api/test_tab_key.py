@@ -24,7 +24,7 @@ def test_the_tab_key_offers_what_is_public_and_nothing_else(session: Session) ->
 
     assert offered("rnb.") == set(rnb.__all__)
     assert offered("session.") == set(dir(session))
-    assert not {name for name in offered("session.") if name.startswith("_")} | ({"submit"} & offered("session."))
+    assert not {name for name in offered("session.") if name.startswith("_")} | ({"submit_job"} & offered("session."))
     assert offered("job.") == {name for name in dir(rnb.Job) if not name.startswith("_")}
     for name in offered("job."):
         assert inspect.getdoc(inspect.getattr_static(rnb.Job, name)), name

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import polars as pl
 import pytest
 import restate
 from restate import Context, ObjectContext, TerminalError, WorkflowContext
@@ -38,6 +39,16 @@ async def total(ctx: Context, orders: list[Order]) -> int:
 def test_a_durable_function_is_called_from_its_cell(any_session: Session) -> None:
     assert rnb.call(total, [Order("ab", 2), Order("c", 3)], session=any_session) == 7
     assert rnb.call(total, orders=[{"sku": "ab", "amount": 2}], session=any_session) == 4
+
+
+def test_dicts_and_rows_reach_durable_functions_by_name(session: Session) -> None:
+    async def weigh(ctx: Context, order: Order, factor: int = 1) -> int:
+        return await ctx.run_typed("weigh", lambda: order.amount * factor)
+
+    items = [{"order": {"sku": "ab", "amount": 2}}, {"factor": 3, "order": Order("c", 3)}]
+    assert rnb.starmap(weigh, items, session=session, show=False).values() == [2, 9]
+    rows = pl.DataFrame({"order": [{"sku": "ab", "amount": 2}], "factor": [5]})
+    assert rnb.map(weigh, rows, session=session, show=False).values() == [10]
 
 
 def test_an_exception_of_a_durable_function_reaches_the_cell_with_its_traceback(session: Session) -> None:

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import restate
 from restate import Context, RunOptions, TerminalError
+from restate.exceptions import RetryableError
 from restate.serde import Serde
 
 import restate_nb as rnb
@@ -123,16 +124,34 @@ def test_whatever_a_step_raises_ends_its_item_and_no_other(session: Session, in_
 
 VALUES: dict[str, Any] = {
     "object": object(),
+    "iterator": iter([1]),
     "DataFrame": pd.DataFrame({"a": [1]}),
+    "MB ": big(),
+}
+
+KEPT: dict[str, Any] = {
     "int64": np.int64(3),
     "ndarray": np.arange(3),
     "Decimal": Decimal("1.5"),
     "datetime": dt.datetime(2026, 1, 1),
     "set": {1, 2},
+    "tuple": (1, {2: (3,)}),
     "bytes": b"x",
     "Timestamp": pd.Timestamp("2026-01-01"),
-    "MB are too much for Restate": big(),
 }
+
+
+def test_what_a_step_returns_comes_back_as_what_it_was_also_in_a_replay(session: Session) -> None:
+    async def fn(ctx: Context, what: str) -> list[str]:
+        value = await ctx.run_typed("step", lambda: KEPT[what])
+        if not replayed.get(what):
+            replayed[what] = repr(value)
+            raise RetryableError("once more")
+        return [replayed[what], repr(value)]
+
+    replayed: dict[str, str] = {}
+    values = rnb.map(fn, list(KEPT), session=session, show=False, fresh=True, retry=rnb.Retry(2)).values()
+    assert values == [[repr(value)] * 2 for value in KEPT.values()]
 
 
 @pytest.mark.parametrize("typed", [True, False])
@@ -212,7 +231,7 @@ async def leaves_in_an_operation(ctx: Context) -> list[int]:
 
 
 async def unrecordable_in_an_operation(ctx: Context) -> Any:
-    return await map_concurrent(ctx, [1, 2], lambda each: ctx.run_typed("step", lambda: {each}))
+    return await map_concurrent(ctx, [1, 2], lambda each: ctx.run_typed("step", lambda: iter([each])))
 
 
 async def leaves(ctx: Context) -> None:
@@ -226,7 +245,7 @@ async def big_value(ctx: Context) -> str:
 REFUSED: dict[Any, str] = {
     big_call: "MB are too much for Restate",
     big_send: "MB are too much for Restate",
-    call_without_json: "not JSON serializable",
+    call_without_json: "input of echoes/length cannot be recorded",
     big_awakeable: "MB are too much for Restate",
     state: "it has no state",
     state_read: "it has no state",
@@ -235,9 +254,8 @@ REFUSED: dict[Any, str] = {
     forgotten_await: "It has to be awaited",
     long_name: "MB are too much for Restate",
     leaves_in_an_operation: "4",
-    unrecordable_in_an_operation: "Step 'step' returned an object of class set",
+    unrecordable_in_an_operation: "Step 'step' returned an object of class list_iterator",
     leaves: "its message could not be read: SystemExit",
-    big_value: "MB can be kept",
 }
 
 
@@ -248,6 +266,11 @@ def test_what_restate_cannot_take_is_an_error_of_its_item(session: Session) -> N
         frame = job.result(30)
         assert frame["status"].tolist() == ["error"]
         assert says in frame["error"][0]
+
+
+def test_a_value_larger_than_restate_takes_lies_in_the_store(session: Session) -> None:
+    job = rnb.starmap(big_value, [()], session=session, show=False)
+    assert job.values() == ["x" * 20_000_000]
 
 
 def test_a_terminal_error_409_of_the_users_own_is_an_error_that_fail_fast_sees(session: Session) -> None:

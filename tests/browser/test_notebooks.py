@@ -14,7 +14,7 @@ if CHROMIUM is None:
 from playwright.sync_api import expect
 
 CHARTS = {"02_patterns": 0, "03_crash_and_resume": 1, "04_rate_limited_api": 3, "05_charts_and_comparison": 7}
-CHARTS["06_cpu_bound"] = 2
+CHARTS |= {"06_cpu_bound": 2, "07_tables_images_embeddings": 3}
 
 
 def test_each_notebook_runs_in_jupyterlab_and_shows_its_panels_and_charts(lab, opened, pictures):

@@ -1,6 +1,7 @@
 """The notebook that the kill tests kill: `python -m tests.durability.notebook FOLDER TOTAL HOW`.
 
-HOW is where its items run: `loop`, `thread`, or `process` (in batches, since they are short).
+HOW is where its items run: `loop`, `thread`, or `process` (in batches, since they are short). With `stored ` before it,
+items and values are arrays, which lie in the store.
 
 Every execution of an item is a line of FOLDER/runs, on disk before the item goes on: `begin ITEM ATTEMPT PROCESS` and
 `end ITEM ATTEMPT PROCESS`, where PROCESS is the kernel's, and ATTEMPT tells executions of the item in it apart. Every
@@ -17,17 +18,22 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 import restate_nb as rnb
 from restate_nb.engine.record import OK
 from restate_nb.handle.job import runner_of
+from restate_nb.session.session import Session
 from tests.durability.outcomes import final_outcomes
 
 CONCURRENCY = 20
 SECONDS = 0.05
+CELLS = 1_000  # of an array in the store: 8 kB
 if __name__ == "__main__":
     FOLDER = Path(sys.argv[1])
     RUNS = os.open(FOLDER / "runs", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -62,12 +68,33 @@ def end(item: int) -> int:
 def in_process(path: str, item: int) -> int:
     """In a worker, whose parent is the kernel."""
     runs = os.open(path, os.O_WRONLY | os.O_APPEND)
-    told = f"{item} {os.getpid()}{time.monotonic_ns() % 10**9:09} {os.getppid()}"
+    # Not os.getppid(): a worker may begin an item in the very moment in which its kernel is killed.
+    told = f"{item} {os.getpid()}{time.monotonic_ns() % 10**9:09} {os.environ['RNB_TEST_KERNEL']}"
     note(runs, f"begin {told}")
     time.sleep(SHORT)
     note(runs, f"end {told}")
     os.close(runs)
     return item * item
+
+
+def array_on(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which takes arrays full of a number, and returns such."""
+    if asyncio.iscoroutinefunction(function):
+
+        async def on_loop(item: Any) -> Any:
+            return array_of(await function(int(item[0])))
+
+        return on_loop
+    return functools.partial(array_in, function)
+
+
+def array_in(function: Callable[[int], int], item: Any) -> Any:
+    time.sleep(5 * SHORT)  # since what has ended is recorded a little later than where nothing goes to the store
+    return array_of(function(int(item[0])))
+
+
+def array_of(number: int) -> Any:
+    return np.full(CELLS, number, dtype=np.int64)
 
 
 def note(runs: int, line: str) -> None:
@@ -83,22 +110,42 @@ HOW: Final[dict[str, tuple[Any, dict[str, Any]]]] = {
 
 
 def main() -> None:
-    total, how = int(sys.argv[2]), sys.argv[3]
+    total, how = int(sys.argv[2]), sys.argv[3].removeprefix("stored ")
+    stored = how != sys.argv[3]
+    os.environ["RNB_TEST_KERNEL"] = str(os.getpid())  # its workers see it
     function, options = HOW[how]
     if how == "process":
         function = functools.partial(function, str(FOLDER / "runs"))
     with redirect_stdout(sys.stderr):  # which tells of unfinished jobs
         session = rnb.start("killed", data_dir=FOLDER / ".restate")
     with session:
-        job = rnb.map(function, range(total), show=False, **options)
+        if stored:
+            function = array_on(function)
+        items = [*map(array_of, range(total))] if stored else range(total)
+        job = rnb.map(function, items, show=False, **options)
         print("submitted", flush=True)
         threading.Thread(target=watch, args=(job, FOLDER / "recorded"), daemon=True).start()
         frame = job.result(timeout=300)
-        assert frame["value"].tolist() == [item * item for item in range(total)]
+        values = frame["value"].tolist()
+        if stored:
+            assert {(value.shape, value.min() == value.max()) for value in values} == {((CELLS,), True)}
+            values = [int(value[0]) for value in values]
+            check_store(session, job)
+        assert values == [item * item for item in range(total)]
         assert frame["status"].eq("ok").all()
         assert final_outcomes(session, job) == dict.fromkeys(range(total), 1)
         print("attached", job.attached, flush=True)
         print("finished", flush=True)
+
+
+def check_store(session: Session, job: rnb.Job[Any]) -> None:
+    """What kernels have left that died before their job was theirs is swept away, and nothing else is left."""
+    store, mine = session.connection.store, runner_of(job).data.manifest.folder
+    assert store is not None
+    left = {each.name for each in store.folders()} - {mine}
+    for folder in left:
+        store.drop(folder)
+    print(f"{len(left)} folders of kernels that died while they read the items", file=sys.stderr)
 
 
 def watch(job: rnb.Job[int], path: Path) -> None:

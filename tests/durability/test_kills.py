@@ -185,6 +185,17 @@ def test_kills_at_random_moments_wherever_items_run(tmp_path: Path, how: str) ->
     loop(tmp_path, seed=2, total=1500, kills=8, how=how)
 
 
+@pytest.mark.parametrize(("seed", "how"), [(3, "loop"), (4, "thread"), (5, "process")])
+def test_values_and_items_in_the_store_outlive_kills(tmp_path: Path, seed: int, how: str) -> None:
+    loop(tmp_path, seed, total=1500, kills=8, how=f"stored {how}")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("seed", "how"), [(200, "loop"), (201, "thread"), (202, "process")])
+def test_values_and_items_in_the_store_outlive_a_hundred_kills(tmp_path: Path, seed: int, how: str) -> None:
+    loop(tmp_path, seed, total=6_000, kills=100, how=f"stored {how}")
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(100, 110))
 def test_a_hundred_kills_at_random_moments(tmp_path: Path, seed: int) -> None:

@@ -400,6 +400,8 @@ def same(one: Any, other: Any) -> bool:
         return _same_arrays(one, other)
     if isinstance(one, np.generic):
         return bool(one.dtype == other.dtype and _text(one) == _text(other))
+    if isinstance(one, (pd.DataFrame, pd.Series, pd.Index, pd.api.extensions.ExtensionArray)):
+        return same_frames(one, other)
     if isinstance(one, (dt.datetime, dt.time)):
         return (
             repr(one) == repr(other) and one.fold == other.fold and getattr(one, "unit", 0) == getattr(other, "unit", 0)
@@ -419,6 +421,41 @@ def same(one: Any, other: Any) -> bool:
     if kind in CLASSES or kind is types.SimpleNamespace:
         return _same_fields(one, other)
     return repr(one) == repr(other)
+
+
+def same_frames(one: Any, other: Any) -> bool:
+    """Whether two of pandas' tables, indexes or arrays agree in all: dtypes, labels, names, each cell and its type."""
+    kind = type(one)
+    if kind is not type(other):
+        return False
+    if kind is pd.DataFrame:
+        return (
+            same_frames(one.index, other.index)
+            and same_frames(one.columns, other.columns)
+            and all(same_frames(a, b) for (_, a), (_, b) in zip(one.items(), other.items(), strict=True))
+            and same(one.attrs, other.attrs)
+            and one.flags == other.flags
+        )
+    if kind is pd.Series:
+        names = same(one.name, other.name) and same(one.attrs, other.attrs) and one.flags == other.flags
+        return names and same_frames(one.index, other.index) and _same_cells(one, other)
+    if isinstance(one, pd.Index):
+        freq = getattr(one, "freq", None) == getattr(other, "freq", None)
+        if not freq or not same(list(one.names), list(other.names)):
+            return False
+        if isinstance(one, pd.MultiIndex):
+            levels = all(map(_same_cells, one.levels, other.levels))
+            return levels and all(map(np.array_equal, one.codes, other.codes))
+    return _same_cells(one, other)
+
+
+def _same_cells(one: Any, other: Any) -> bool:
+    if one.dtype != other.dtype or repr(one.dtype) != repr(other.dtype) or len(one) != len(other):
+        return False
+    if isinstance(one.dtype, pd.CategoricalDtype):
+        one, other = (getattr(each, "array", each) for each in (one, other))
+        return same_frames(one.categories, other.categories) and np.array_equal(one.codes, other.codes)
+    return same(list(one), list(other))
 
 
 def _same_arrays(one: Any, other: Any) -> bool:

@@ -310,6 +310,8 @@ def test_typed_items_and_values_large_ones_and_exceptions_cross_the_border(sessi
     frame = submit(session, lambda item: object() if item else 1 / item, [0, 1], name="wrong").result(20)
     assert frame["error_type"].tolist() == ["ZeroDivisionError", "NotEncodable"]
     assert rnb.starmap(pow, [(2, 3), (3, 2)], executor="process", session=session, show=False).values() == [8, 9]
+    dicts = [{"base": 2, "exp": 3}, {"base": 3, "exp": 2, "mod": 5}]
+    assert rnb.starmap(pow, dicts, executor="process", session=session, show=False).values() == [8, 4]
 
 
 def test_an_answer_to_slow_down_is_heard_from_a_process(session: Session) -> None:

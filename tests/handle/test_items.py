@@ -5,6 +5,8 @@ from __future__ import annotations
 import array
 import collections
 import csv
+import dataclasses
+import datetime as dt
 import io
 import itertools
 import os
@@ -19,11 +21,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 import restate_nb as rnb
 from restate_nb.engine.function import Function, Passing
-from restate_nb.handle import items as items_module
+from restate_nb.handle import reading
 from restate_nb.handle.items import passing_of, read_items
 from restate_nb.session.session import Session
 
@@ -83,6 +87,7 @@ def test_rows_of_a_data_frame_are_named_tuples_dicts_or_arguments() -> None:
     assert got(FRAME.itertuples(index=False), add, "args") == [3, 7]
     assert got(FRAME.to_dict("records"), lambda row: row["a"]) == [1, 3]
     assert got(FRAME, add) == [3, 7]
+    assert got(FRAME.iterrows(), lambda label, row: (label, row.a + row["b"]), "args") == [(0, 3), (1, 7)]
     assert got(FRAME.to_numpy(), add, "args") == [3, 7]
     assert got(FRAME.to_records(index=False), add, "args") == [3, 7]
     assert got(zip(FRAME.a, FRAME.b, strict=True), add, "args") == [3, 7]
@@ -145,19 +150,14 @@ def test_an_iterable_is_read_as_a_for_loop_reads_it(items: Any, values: list[Any
     assert got(items) == values
 
 
-def test_columns_of_other_libraries_are_read_and_their_frames_refused() -> None:
-    polars, pyarrow = pytest.importorskip("polars"), pytest.importorskip("pyarrow")
-    assert got(polars.Series([1, 2])) == got(pyarrow.array([1, 2])) == got(pyarrow.chunked_array([[1, 2]])) == [1, 2]
-    frame, table = polars.DataFrame({"a": [1]}), pyarrow.table({"a": [1]})
-    for items, says in (
-        (frame, r"polars.*items\.to_dicts\(\).*items\.to_pandas\(\)"),
-        (frame.lazy(), r"LazyFrame of polars.*collect\(\)"),
-        (table, r"Table of pyarrow.*to_pylist\(\)"),
-        (table.to_batches()[0], "RecordBatch of pyarrow"),
-    ):
-        with pytest.raises(rnb.InvalidInput, match=says):
-            got(items)
-    assert got(frame.to_dicts()) == got(table.to_pylist()) == [{"a": 1}]
+def test_columns_of_other_libraries_are_read() -> None:
+    assert got(pl.Series([1, 2])) == got(pa.array([1, 2])) == got(pa.chunked_array([[1, 2]])) == [1, 2]
+    assert got(pl.Series(["a", None])) == got(pa.array(["a", None])) == ["a", None]
+    assert got(pl.Series([[1], [2, 3]])) == got(pa.array([[1], [2, 3]])) == [[1], [2, 3]]
+    assert got(pl.Series([{"a": 1}]), lambda row: row["a"]) == got(pa.array([{"a": 1}]), lambda row: row["a"]) == [1]
+    nanoseconds = pd.Timestamp("2026-01-01 00:00:00.000000001")
+    assert got(pl.Series([nanoseconds.value]).cast(pl.Datetime("ns"))) == [nanoseconds]
+    assert got(pa.array([nanoseconds.value], pa.timestamp("ns"))) == [nanoseconds]
 
 
 def test_a_progress_bar_around_the_items_is_read_and_ends() -> None:
@@ -193,9 +193,10 @@ async def later() -> Any:
         (lambda: itertools.count(), r"never ends.*islice"),
         (lambda: itertools.cycle([1]), r"never ends"),
         (lambda: itertools.repeat(1), r"never ends"),
-        (lambda: FRAME.iterrows(), r"Item 0.*rnb\.map\(fn, df\)"),
-        (lambda: FRAME.groupby("a"), r"DataFrameGroupBy.*Pass the keys"),
-        (lambda: FRAME.groupby("a")["b"], r"SeriesGroupBy"),
+        (lambda: [*FRAME.iterrows(), (2, object())], r"Item 2"),
+        (lambda: pl.LazyFrame({"a": [1]}), r"LazyFrame of polars.*items\.collect\(\)"),
+        (lambda: pl.DataFrame({"a": [1]}).group_by("a"), r"another order each time.*maintain_order=True"),
+        (lambda: pa.table({"a": [1]}).group_by("a"), r"TableGroupBy.*to_pandas\(\)\.groupby"),
         (lambda: rows(), r"map\(dict, rows\)"),
         (lambda: [io.StringIO()], r"Item 0"),
         (lambda: ["ok", threading.Lock()], r"Item 1"),
@@ -214,7 +215,9 @@ def test_what_cannot_be_read_is_refused_in_words(make: Any, says: str) -> None:
     ("items", "says"),
     [
         (FRAME, r"itertuples\(index=False, name=None\)"),
-        ([{"a": 1, "b": 2}], r"by name use rnb\.map\(add, pandas\.DataFrame\(items\)\)"),
+        (pl.from_pandas(FRAME), r"map\(add, df\) passes its columns by name, rnb\.starmap\(add, df\.iter_rows\(\)\)"),
+        (pa.table({"a": [1], "b": [2]}), r"items is a frame\. rnb\.map\(add, df\) passes its columns by name\.$"),
+        ([FRAME], r"must be a tuple, a list or a dict; item 0 is "),
         ([1], r"For single arguments use rnb\.map"),
         (["ab"], r"item 0 is 'ab'"),
     ],
@@ -225,8 +228,59 @@ def test_starmap_says_how_to_pass_what_it_cannot_spread(items: Any, says: str) -
 
 
 def test_dicts_for_several_parameters_are_sent_another_way() -> None:
-    with pytest.raises(rnb.InvalidInput, match=r"fields of each item by name: rnb\.map\(add, pandas\.DataFrame"):
+    with pytest.raises(rnb.InvalidInput, match=r"fields of each item by name: rnb\.starmap\(add, items\)"):
         got([{"a": 1, "b": 2}], add)
+
+
+def test_starmap_spreads_dicts_by_name() -> None:
+    def price(amount: int, *, tax: float = 0.5, **others: Any) -> Any:
+        return amount * (1 + tax), others
+
+    items = [{"amount": 2}, {"tax": 1.0, "amount": 3}, {"amount": 1, "class": "a", "zip code": 5}]
+    values = [(3.0, {}), (6.0, {}), (1.5, {"class": "a", "zip code": 5})]
+    assert got(items, price, "args") == values
+    assert got(iter(items), price, "args") == values
+    assert got(tuple(map(types.MappingProxyType, items)), price, "args") == values
+    assert got(map(collections.OrderedDict, items), price, "args") == values
+    assert got({"x": items[0]}, price, "args") == values[:1]
+    assert got([{"a": n, "b": n} for n in range(1000)], add, "args") == [2 * n for n in range(1000)]
+    target = Function(price, "args")
+    assert list(read_items(items, target).originals) == items
+    assert target.options == "kwargs"
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+def test_fields_of_dicts_are_rebuilt_to_annotations() -> None:
+    def moved(by: int, point: Point) -> int:
+        return point.x + by
+
+    assert got([{"point": {"x": 1}, "by": 2}, {"by": 3, "point": Point(1)}], moved, "args") == [3, 4]
+    assert got([(2, {"x": 1})], moved, "args") == [3]
+    with pytest.raises(rnb.InvalidInput, match=r"Item 1 does not fit parameter 'point' of moved"):
+        got([{"by": 1, "point": {"x": 1}}, {"by": 1, "point": {"x": "one"}}], moved, "args")
+
+
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        ([{"a": 1, "b": 2}, (1, 2)], r"item 1 is \(1, 2\), and those before it are dicts"),
+        ([(1, 2), (1, 2), {"a": 1, "b": 2}], r"item 2 is \{'a': 1, 'b': 2\}, and those before it are tuples"),
+        ([{"a": 1, "b": 2}] * 99 + [None], r"item 99 is None, and those before it are dicts"),
+        ([{"a": 1, "b": 2}, {"a": 1}], r"with item 1, \{'a': 1\}: missing a required argument: 'b'"),
+        ([{"a": 1, "b": 2}, {"a": 1, "c": 3}], r"with item 1, .*: missing a required argument: 'b'"),
+        ([{"a": 1, "b": 2}, {"a": 1, "b": 2, "c": 3}], r"with item 1, .*unexpected keyword argument 'c'"),
+        ([{"a": 1, 2: 3}], r"fields of item 0 by name, and 2 can be no argument's name"),
+        ([{"a": 1, None: 3}], r"fields of item 0 by name, and None can be no argument's name"),
+    ],
+)
+def test_dicts_that_do_not_fit_are_refused_by_position(items: Any, says: str) -> None:
+    for each in (items, iter(items)):
+        with pytest.raises(rnb.InvalidInput, match=says):
+            got(each, add, "args")
 
 
 def test_a_column_of_any_name_reaches_a_function_that_takes_all() -> None:
@@ -235,11 +289,40 @@ def test_a_column_of_any_name_reaches_a_function_that_takes_all() -> None:
     assert got(frame, lambda **row: row) == [dict(zip(names, range(len(names)), strict=True))]
     with pytest.raises(rnb.InvalidInput, match=r"'zip code' can be no parameter's name"):
         got(frame, add)
-    for column in (1, None, ("a", "b"), 1.5, b"a"):
-        with pytest.raises(rnb.InvalidInput, match=r"column .* cannot be one\. Rename"):
-            got(pd.DataFrame([[1]], columns=pd.Index([column], dtype=object, tupleize_cols=False)), lambda **row: row)
     odd = pd.DataFrame([[1]], columns=pd.Index(["a\udcff"], dtype=object))
     assert got(odd, lambda **row: row) == [{"a\udcff": 1}]
+
+
+def labelled(*names: Any) -> pd.DataFrame:
+    return pd.DataFrame([list(range(len(names)))], columns=pd.Index(list(names), dtype=object, tupleize_cols=False))
+
+
+def test_numbers_and_dates_name_arguments_as_text() -> None:
+    names = [0, np.int64(1), 2.5, True, dt.date(2026, 1, 1), pd.Timestamp("2026-01-02"), np.str_("a")]
+    assert got(pd.DataFrame([[7, 8]]), lambda **row: row) == [{"0": 7, "1": 8}]
+    assert list(got(labelled(*names), lambda **row: row)[0]) == [
+        *("0", "1", "2.5", "True", "2026-01-01", "2026-01-02 00:00:00", "a")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ((None,), r"column None cannot be one\. Rename"),
+        ((float("nan"),), r"column nan cannot be one\. Rename"),
+        ((b"a",), r"column b'a' cannot be one\. Rename"),
+        ((("a", "b"),), r"column \('a', 'b'\) cannot be one\. .*'_'\.join"),
+        (("a", "a"), r"column 'a' is there twice"),
+        ((1, 1), r"column 1 is there twice"),
+        (("b", 1, "1"), r"columns 1 and '1' would both be passed as '1'"),
+    ],
+)
+def test_columns_that_cannot_name_arguments_are_refused(names: Any, says: str) -> None:
+    with pytest.raises(rnb.InvalidInput, match=says):
+        got(labelled(*names), lambda **row: row)
+    columns = pd.MultiIndex.from_tuples([("a", "x"), ("b", "y")])
+    with pytest.raises(rnb.InvalidInput, match=r"\('a', 'x'\) cannot be one"):
+        got(pd.DataFrame([[1, 2]], columns=columns), lambda **row: row)
 
 
 def test_an_iterable_that_raises_says_where_and_nothing_is_started(session: Session) -> None:
@@ -267,14 +350,14 @@ def test_a_generator_that_does_not_end_says_how_far_it_is(capsys: pytest.Capture
         told.append(capsys.readouterr().out)
         return "".join(told)
 
-    with pytest.raises(KeyboardInterrupt), items_module.Reading(endless(), first_report=0.02) as items:
+    with pytest.raises(KeyboardInterrupt), reading.Reading(endless(), first_report=0.02) as items:
         for _ in items:
             pass
     assert "Stopped while the items were read, after 10 of them. Nothing was started." in said()
 
 
 def test_items_are_read_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(items_module, "MAX_ITEMS", 100)
+    monkeypatch.setattr(reading, "MAX_ITEMS", 100)
     with pytest.raises(rnb.InvalidInput, match=r"more than 100 items.*itertools\.islice"):
         got(number for number in itertools.count())
 

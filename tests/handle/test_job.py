@@ -479,3 +479,13 @@ def test_a_fresh_job_that_is_deleted_leaves_nothing_to_the_next_of_its_name(sess
     assert other.attached == 0
     other.delete()
     assert submit(session, str, [1, 2], name="phoenix").values() == ["1", "2"]
+
+
+def test_a_job_is_iterated_over_as_over_its_values_and_fills_a_column(session: Session) -> None:
+    job = rnb.map(len, ["a", "bb"], session=session, show=False)
+    assert list(job) == [1, 2] == job.values()
+    frame = pd.DataFrame({"text": ["a", "bb", "ccc"]}, index=[7, 8, 9])
+    frame["length"] = rnb.map(len, frame["text"], session=session, show=False)
+    assert frame["length"].to_dict() == {7: 1, 8: 2, 9: 3}
+    with pytest.raises(rnb.JobError):
+        list(rnb.map(int, ["1", "x"], session=session, show=False))

@@ -283,3 +283,19 @@ def test_columns_of_objects_stay_such_in_the_jobs_own_copy_of_a_frame() -> None:
         own = own_source(frame.set_index(pd.Index(index)))
         assert own.dtypes.tolist() == [object, object]
         assert own["a"].tolist() == ["a\udcff", "b"]
+
+
+def test_a_series_of_objects_is_joined_from_the_items_and_not_kept_twice(session: Session) -> None:
+    cells = [{"n": 1}, pd.DataFrame({"n": [1, 2]}), None]
+    given = pd.Series(cells, index=["a", "b", "b"], name=("x", 1), dtype=object)
+    items = read_items(given, Function(text_of))
+    assert len(items.source) == 0
+    again = items.input_again()
+    assert isinstance(again, pd.Series)
+    assert (again.index.tolist(), again.name, again.dtype) == (["a", "b", "b"], ("x", 1), object)
+    assert again.iloc[0] == {"n": 1}
+    pd.testing.assert_frame_equal(again.iloc[1], cells[1])
+    assert again.iloc[2] is None
+    job = submit(session, text_of, given)
+    job.result()
+    assert list(job.join().columns[:2]) == [("x", 1), "value"]

@@ -77,7 +77,7 @@ def test_an_item_that_is_run_again_here_raises_with_the_users_own_lines_only(ses
     with pytest.raises(ZeroDivisionError) as caught:
         job.rerun_locally("zero")
     frames = traceback.extract_tb(caught.value.__traceback__)
-    below = [frame.name for frame in frames if frame.name not in {"rerun_locally", "run_here"}]
+    below = [frame.name for frame in frames if frame.name not in {"checked", "rerun_locally", "run_here"}]
     assert below[0].startswith("test_")
     assert below[1:] == (["boom"] if fn is boom else ["later", "boom"])
     shell = InteractiveShell()

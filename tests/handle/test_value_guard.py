@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 import restate_nb as rnb
@@ -27,22 +26,22 @@ class Model:
     """Has no structure that could be kept."""
 
 
-def frame_of(calls: Calls, item: int) -> Any:
+def model_of(calls: Calls, item: int) -> Any:
     calls.note(item)
     time.sleep(0.01)
-    return pd.DataFrame({"a": [item]}) if item >= 2 else item
+    return Model() if item >= 2 else item
 
 
-async def frame_soon(calls: Calls, item: int) -> Any:
+async def model_soon(calls: Calls, item: int) -> Any:
     calls.note(item)
     await asyncio.sleep(0.01)
-    return {"frames": [pd.DataFrame({"a": [item]})]} if item >= 2 else item
+    return {"models": [Model()]} if item >= 2 else item
 
 
-def too_large(calls: Calls, item: int) -> Any:
+def read_once(calls: Calls, item: int) -> Any:
     calls.note(item)
     time.sleep(0.01)
-    return "x" * 17_000_000 if item >= 2 else item
+    return iter([item]) if item >= 2 else item
 
 
 def total(calls: Calls) -> int:
@@ -50,17 +49,17 @@ def total(calls: Calls) -> int:
 
 
 def spread(calls: Calls, item: int, _other: int) -> Any:
-    return frame_of(calls, item)
+    return model_of(calls, item)
 
 
 WAYS: dict[str, Callable[..., rnb.Job[Any]]] = {
-    "map": lambda calls, **options: rnb.map(partial(frame_of, calls), range(40), **options),
-    "coroutines": lambda calls, **options: rnb.map(partial(frame_soon, calls), range(40), **options),
-    "too large": lambda calls, **options: rnb.map(partial(too_large, calls), range(40), **options),
+    "map": lambda calls, **options: rnb.map(partial(model_of, calls), range(40), **options),
+    "coroutines": lambda calls, **options: rnb.map(partial(model_soon, calls), range(40), **options),
+    "read once": lambda calls, **options: rnb.map(partial(read_once, calls), range(40), **options),
     "starmap": lambda calls, **options: rnb.starmap(partial(spread, calls), [(n, n) for n in range(40)], **options),
-    "batch": lambda calls, **options: rnb.batch(partial(frame_of, calls), range(40), batch_size=4, **options),
+    "batch": lambda calls, **options: rnb.batch(partial(model_of, calls), range(40), batch_size=4, **options),
     "fan_out of one function": lambda calls, **options: rnb.fan_out(
-        [partial(frame_of, calls, n) for n in range(40)], **options
+        [partial(model_of, calls, n) for n in range(40)], **options
     ),
     "processes": lambda calls, **options: rnb.map(
         partial(unkeepable, calls), range(40), executor="process", **(options | {"concurrency": 2})
@@ -122,10 +121,10 @@ def test_the_cell_with_a_changed_function_goes_on_by_itself_and_retry_failed_hea
 ) -> None:
     calls = Calls(tmp_path / "calls")
     options: dict[str, Any] = {"concurrency": AT_ONCE, "session": session, "show": False, "name": "healed"}
-    job = rnb.map(partial(frame_of, calls), range(40), **options)
+    job = rnb.map(partial(model_of, calls), range(40), **options)
     with pytest.raises(rnb.JobError, match="is paused"):
         job.result()
-    again = rnb.map(partial(frame_of, calls), range(40), **options)  # the same: it stays where it is
+    again = rnb.map(partial(model_of, calls), range(40), **options)  # the same: it stays where it is
     assert again is job
     with pytest.raises(rnb.JobError, match="is paused"):
         again.result()
@@ -146,10 +145,10 @@ def test_another_function_whose_values_cannot_be_kept_pauses_the_job_anew(sessio
     calls, others = Calls(tmp_path / "calls"), Calls(tmp_path / "others")
     options: dict[str, Any] = {"concurrency": AT_ONCE, "session": session, "show": False, "name": "anew"}
     with pytest.raises(rnb.JobError, match="is paused"):
-        rnb.map(partial(frame_of, calls), range(40), **options).result()
+        rnb.map(partial(model_of, calls), range(40), **options).result()
     with pytest.warns(rnb.OlderResults):
-        job = rnb.map(partial(too_large, others), range(40), **options)
-    with pytest.raises(rnb.JobError, match=r"is paused.*MB can be kept"):
+        job = rnb.map(partial(read_once, others), range(40), **options)
+    with pytest.raises(rnb.JobError, match=r"is paused.*list_iterator"):
         job.result()
     assert total(others) <= AT_ONCE + 1
     job.cancel()
@@ -172,7 +171,7 @@ def test_resume_goes_on_as_the_job_is_and_nothing_pauses_it_again(session: Sessi
 
 def test_retry_failed_of_a_job_that_ended_so_is_a_try_of_its_own(session: Session, tmp_path: Path) -> None:
     calls = Calls(tmp_path / "calls")
-    job = rnb.map(partial(frame_of, calls), [2, 3, 4], concurrency=3, session=session, show=False, name="all failed")
+    job = rnb.map(partial(model_of, calls), [2, 3, 4], concurrency=3, session=session, show=False, name="all failed")
     assert job.result(timeout=20)["status"].tolist() == ["error"] * 3  # nothing was left to be saved
     assert job.status == "finished"
     job.concurrency = 1
@@ -190,11 +189,11 @@ def test_a_job_that_has_paused_itself_is_so_in_the_next_process(tmp_path: Path) 
         return rnb.map(fn, range(40), concurrency=AT_ONCE, session=session, show=False, name="kept")
 
     with Session("tests", tmp_path / ".restate") as first, pytest.raises(rnb.JobError, match="is paused"):
-        run(partial(frame_of, calls), first).result()
+        run(partial(model_of, calls), first).result()
     count = total(calls)
     with Session("tests", tmp_path / ".restate") as second:
-        job = run(partial(frame_of, calls), second)
-        with pytest.raises(rnb.JobError, match=r"is paused: what item .* class pandas\.DataFrame"):
+        job = run(partial(model_of, calls), second)
+        with pytest.raises(rnb.JobError, match=r"is paused: what item .* class .*Model"):
             job.result()
         assert (job.status, total(calls)) == ("paused", count)
     with Session("tests", tmp_path / ".restate") as third:
@@ -206,7 +205,7 @@ def test_a_job_that_has_paused_itself_is_so_in_the_next_process(tmp_path: Path) 
 
 def test_different_functions_side_by_side_say_nothing_of_each_other(session: Session, tmp_path: Path) -> None:
     calls = Calls(tmp_path / "calls")
-    operations = {"frame": partial(frame_of, calls, 5), "number": lambda: 1, "text": lambda: "a"}
+    operations = {"model": partial(model_of, calls, 5), "number": lambda: 1, "text": lambda: "a"}
     job = rnb.fan_out(operations, concurrency=1, retry=THREE, session=session, show=False)
     frame = job.result(timeout=20)
     assert frame["status"].tolist() == ["error", "ok", "ok"]
@@ -251,10 +250,10 @@ def test_what_a_value_raises_while_it_is_written_is_of_the_same_kind(session: Se
     job.cancel()
 
 
-def frames() -> pd.DataFrame: ...
+def fitted() -> Model: ...
 def models(item: int) -> Model: ...
-def maybe(item: int) -> pd.DataFrame | None: ...
-def several(item: int) -> list[pd.DataFrame]: ...
+def maybe(item: int) -> Model | None: ...
+def several(item: int) -> list[Model]: ...
 def lazily(item: int) -> Iterator[int]: ...
 async def later(item: int) -> dict[str, Model]: ...
 async def durably(ctx: Any, item: int) -> Model: ...
@@ -266,7 +265,7 @@ def test_an_annotation_that_cannot_be_kept_is_refused_before_anything_starts(ses
     with pytest.raises(rnb.InvalidInput, match=r"could not be kept, as its annotation has it: .*change the annotation"):
         rnb.map(fn, [1, 2], session=session, show=False)
     with pytest.raises(rnb.InvalidInput, match="could not be kept"):
-        rnb.fan_out({"frames": frames}, session=session, show=False)
+        rnb.fan_out({"fitted": fitted}, session=session, show=False)
     assert len(session.jobs) == before
 
 
@@ -301,3 +300,31 @@ def test_however_fast_the_function_is_changed_the_job_never_stands_still(any_ses
         assert (frame["status"] != "pending").all()
         assert job.retry_failed().result(timeout=20)["value"].notna().all()
         assert job.values() == list(range(60))
+
+
+class Unknown:
+    """Of a class that no value can be of, but as a pickle."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def unknown(number: int) -> Any:
+    return Unknown(number)
+
+
+def test_a_cell_that_says_pickle_after_a_value_could_not_be_kept_goes_on(session: Session) -> None:
+    """A job with a name goes on where it paused; without one it is another job, whose items all run."""
+    for name in ("named", None):
+        refused = rnb.map(unknown, range(5), name=name, concurrency=1, session=session, show=False)
+        with pytest.raises(rnb.JobError, match="pickle=True"):
+            refused.result(20)
+        job = rnb.map(unknown, range(5), name=name, pickle=True, session=session, show=False)
+        assert (job.name == refused.name) is (name is not None)
+        frame = job.result(20)
+        if name is not None:
+            assert frame["status"].tolist() == ["error", "ok", "ok", "ok", "ok"]
+            job.retry_failed().result(20)
+        assert [each.number for each in job.values()] == [0, 1, 2, 3, 4]
+        session.forget_handles()
+        assert [each.number for each in rnb.job(job.name, session, pickle=True).values()] == [0, 1, 2, 3, 4]

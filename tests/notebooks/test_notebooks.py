@@ -42,6 +42,13 @@ SHOWN = {
         r"1 × WorkerDied: The worker process was ended by SIGABRT\.",
         r"3 +9 +ok +2 (.|\n)*7 +<NA> +error +2 ",
     ),
+    "07_tables_images_embeddings": (
+        r"105,120 rows\n",
+        r"S00 +2026-01-01 00:00:00\+01:00 +-7\.9 +1\.8 +11\.1",
+        r"\(\(8, 1536\), dtype\('float32'\)\)",
+        r"<Stored image, 260 x 260, [\d.]+ kB>\n\(260, 260\)",
+        r"2 months were warmer than 30 degrees",
+    ),
 }
 """What a notebook says when it has run, whatever the machine: what it is there to show."""
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 import restate_nb as rnb
-from restate_nb.api.accessor import RestateAccessor
+from restate_nb.api.accessor import RestateAccessor, register_for_polars
 from restate_nb.session.session import Session
 from tests.support import submit
 
@@ -139,6 +141,26 @@ def test_the_accessor_maps_rows_and_values(session: Session) -> None:
     assert isinstance(cities.restate, RestateAccessor)  # type: ignore[attr-defined]
     assert accessor.map(lambda city: city.upper(), session=session, show=False).values() == ["BONN", "ULM"]
     assert cities["city"].restate.map(len, session=session, show=False).values() == [4, 3]  # type: ignore[attr-defined]
+
+
+def test_the_accessor_maps_frames_and_columns_of_polars(session: Session) -> None:
+    register_for_polars()
+    register_for_polars()  # as a second start does: polars would warn of what is there already
+    cities: Any = pl.DataFrame({"city": ["Bonn", "Ulm"], "size": [1, None]})
+    assert cities.restate.map(lambda city, size: (city, size), session=session, show=False).values() == [
+        ("Bonn", 1),
+        ("Ulm", None),
+    ]
+    assert cities["city"].restate.map(len, session=session, show=False).values() == [4, 3]
+
+
+def test_the_accessor_takes_columns_of_every_dtype_and_name(session: Session) -> None:
+    frame: Any = pd.DataFrame({0: pd.array([1, None], dtype="Int64"), "kind": pd.Categorical(["a", "b"])}, index=[7, 7])
+    frame["text"] = pd.array(["x", None], dtype=pd.ArrowDtype(pa.string()))
+    job = frame.restate.map(lambda **row: row, session=session, show=False)
+    assert job.values()[0] == {"0": 1, "kind": "a", "text": "x"}
+    assert list(map(repr, job.values()[1].values())) == list(map(repr, frame.to_dict("records")[1].values()))
+    assert job.frame().index.tolist() == [7, 7]
 
 
 def test_two_jobs_are_compared_by_label(session: Session) -> None:

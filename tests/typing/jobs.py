@@ -6,6 +6,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, assert_type
 
+import pandas as pd
+import polars as pl
 from pandas import Series
 from restate import Context, Service
 
@@ -54,11 +56,21 @@ def connections() -> None:
     assert_type(rnb.connect("http://localhost:8080", admin_url="http://localhost:9070"), rnb.Session)
 
 
+class Query:
+    """Gives rows through Arrow's interface, as DuckDB's."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
 def maps() -> None:
     assert_type(rnb.map(fetch, ["a"], version=2), rnb.Job[bytes])
     assert_type(rnb.map(length, ["a"], version="2026-05").values(), list[int])
     assert_type(rnb.starmap(fetch, [("a",)], version=2), rnb.Job[bytes])
     assert_type(rnb.starmap(length, [("a",)]).values(), list[int])
+    assert_type(rnb.starmap(length, [{"item": "a"}]).values(), list[int])
+    assert_type(rnb.map(length, pl.DataFrame({"item": ["a"]})), rnb.Job[int])
+    assert_type(rnb.map(length, pd.DataFrame({"item": ["a"]}).groupby("item")), rnb.Job[int])
+    assert_type(rnb.map(length, Query()), rnb.Job[int])
 
 
 def on_workers() -> None:

@@ -240,6 +240,10 @@ def test_plain_annotations_need_no_rebuilding(annotation: Any) -> None:
     assert rebuilder(annotation) is None
 
 
+class Rows(pd.DataFrame):
+    """More than a DataFrame, as geopandas' are."""
+
+
 def _nested() -> list[Any]:
     value: list[Any] = []
     value.append(value)
@@ -251,12 +255,14 @@ def _nested() -> list[Any]:
     [
         (object(), "plain data"),
         ({"a": [object()]}, "plain data"),
-        (pd.DataFrame({"a": [1]}), "to_dict"),
+        (Rows({"a": [1]}), "plain DataFrame"),
+        ({"a": pd.DataFrame({"a": [object()]})}, "plain data"),
+        (pd.DataFrame({"a": [1]}).groupby("a"), "list.value"),
         ((each for each in [1]), "turned into a list"),
         (_nested(), "contains itself"),
         ("x" * (MAX_VALUE_BYTES + 1), "return the path"),
     ],
-    ids=["object", "inside", "DataFrame", "generator", "cycle", "large"],
+    ids=["object", "inside", "subclass", "cell", "groups", "generator", "cycle", "large"],
 )
 def test_what_cannot_be_kept_is_refused_with_advice(value: Any, advice: str) -> None:
     with pytest.raises(NotEncodable, match=advice):

@@ -92,6 +92,12 @@ def test_retries_are_those_of_the_recipe(crew: Crew, tmp_path: Path) -> None:
     assert job.attempts()["error_type"].tolist()[0] == "ConnectionError"
 
 
+def test_dicts_reach_functions_of_workers_by_name(crew: Crew, tmp_path: Path) -> None:
+    items = [{"number": number, "path": str(tmp_path / "runs")} for number in range(3)]
+    job = rnb.starmap("tests.workers.work:double", items, session=crew.session, show=False)
+    assert job.values() == [0, 2, 4]
+
+
 def test_no_more_run_at_once_than_concurrency_on_all_workers_together(crew: Crew, tmp_path: Path) -> None:
     job = crew.doubles(tmp_path / "runs", 60, 0.05, concurrency=7)
     frame = job.result(60)

@@ -387,7 +387,9 @@ def _is_machinery(name: Any) -> bool:
     return name in _MACHINERY or (isinstance(name, str) and name.startswith("__") and name.endswith("offset__"))
 
 
-_MACHINERY: Final = frozenset({"__weakref__", "__dict__", "__msgspec_cache__", "_abc_impl", "__orig_class__"})
+_MACHINERY: Final = frozenset(
+    {"__weakref__", "__dict__", "__msgspec_cache__", "__slotnames__", "_abc_impl", "__orig_class__"}
+)
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 
