@@ -21,10 +21,10 @@ from restate_nb.handle.runner import JobRunner
 from restate_nb.handle.wait import check_followed, check_live, check_not_paused, until_ended_from, wait_for_end
 from restate_nb.results.arrow import Schema, Widened
 from restate_nb.results.columns import as_frame, typed_column
-from restate_nb.results.exports import plain_index
+from restate_nb.results.exports import described_in, plain_index
 from restate_nb.results.frame import COLUMNS, expanded, outcomes_frame, with_columns
 from restate_nb.results.parquet import write_parquet
-from restate_nb.results.tables import PANDAS, Sheet, columns_of_arrow, concatenated, rows_of_pandas, tables_in
+from restate_nb.results.tables import PANDAS, TABLES, Sheet, columns_of_arrow, concatenated, rows_of_pandas, tables_in
 from restate_nb.results.unreadable import unreadable
 from restate_nb.results.values import BATCH_BYTES, BATCH_ROWS, READ_BYTES, Batch, batches
 from restate_nb.tracebacks import caller_level
@@ -74,7 +74,8 @@ class Export:
         self._sheet = self._new_sheet()
 
     def _new_sheet(self) -> Sheet:
-        sheet, index = Sheet(), self._index
+        index = self._index
+        sheet = Sheet(index.nlevels if self._kind in PANDAS else None)
         if self._kind is None and type(index) is pd.RangeIndex and (index.start, index.step) == (0, 1):
             sheet.index = index
         return sheet
@@ -85,7 +86,7 @@ class Export:
         """All rows, batch after batch, as tables of one schema.
 
         Raises:
-            Widened: they have to be asked for anew: a column has a wider type than in what was given.
+            Widened: at the end: they have to be asked for anew, with the types that were found.
             InvalidInput: what the function returned are tables and other things.
             JobError: the job that is followed has paused itself, or could not be followed to its end.
         """
@@ -96,10 +97,12 @@ class Export:
             values = self._values(batch)
             for columns in self._pieces(batch, values, outcomes):
                 nothing = False
-                yield self._with_metadata(self._schema.table(columns))
+                if (table := self._schema.table(columns)) is not None:
+                    yield self._with_metadata(table)
         if nothing:
             none = self._rows(Batch(0, 0, [], []), [], self._outcomes()[0])
             yield self._with_metadata(self._schema.table(self._sheet.columns(none)))
+        self._schema.end()
 
     def table(self) -> Any:
         """All rows as one table."""
@@ -152,7 +155,7 @@ class Export:
         if self._missing:
             left_out.append(f"{counted(self._missing, 'value')} None, and left out")
         if self._items_left_out:
-            left_out.append("its items are tables, and left out")
+            left_out.append("the column item is left out, since items are no cells of a table")
         if left_out:
             waits = " job.wait() waits for them." if unfinished else ""
             warnings.warn(f"{self._data.name!r}: {'; '.join(left_out)}.{waits}", stacklevel=caller_level())
@@ -247,6 +250,8 @@ class Export:
                 )
             self._kind, self._schema = kinds[0], Schema()
             self._sheet = self._new_sheet()
+            if batch.begin:
+                raise Widened
 
     def _rows(self, batch: Batch, values: list[Any], outcomes: pd.DataFrame) -> pd.DataFrame:
         """One row an item."""
@@ -255,7 +260,7 @@ class Export:
         columns: dict[str, Any] = {}
         if "item" in self._wanted:
             items = item_column(self._data.items, range(batch.begin, batch.end))
-            if items.dtype == object and tables_in(items.tolist()).keys() - {None}:
+            if described_in(items) is not None:
                 self._items_left_out = True
                 self._wanted.remove("item")
                 self._schema = Schema()
@@ -320,6 +325,12 @@ def to_polars(export: Export) -> polars.DataFrame:
     return frame
 
 
+_ROWS: Final = (
+    (PANDAS, "job.concat() puts its rows together with the others', job.to_parquet(path) writes them. "),
+    (TABLES, "job.to_polars() puts its rows together with the others', job.to_parquet(path) writes them. "),
+)
+
+
 def read_at_once(runner: JobRunner) -> pd.DataFrame:
     """The frame of a job for a file that is written as a whole.
 
@@ -335,17 +346,11 @@ def read_at_once(runner: JobRunner) -> pd.DataFrame:
         )
     frame = frame_of(runner.data, lazy=False)
     for name in ("value", "item"):
-        kinds = tables_in(frame[name].tolist()).keys() - {None} if frame[name].dtype == object else set()
-        if kinds and name == "value":
-            put = "job.concat()" if kinds <= PANDAS else "job.to_polars()"
+        if (kind := described_in(frame[name])) is not None:
+            rows = next((words for kinds, words in _ROWS if kind in kinds), "") if name == "value" else ""
             raise InvalidInput(
-                f"The values are each a {kinds.pop()}, which is no cell of a file. {put} puts their rows together, and "
-                "job.to_parquet(path) writes these."
-            )
-        if kinds:
-            raise InvalidInput(
-                f"The items are each a {kinds.pop()}, which is no cell of a file. job.frame().drop(columns='item') is "
-                "the frame without them."
+                f"The column {name!r} has a {kind}, which is no cell of a file. {rows}"
+                f"job.frame().drop(columns={name!r}) is the frame without it."
             )
     export.warn()
     return frame

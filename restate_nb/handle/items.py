@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from restate_nb.engine.function import Function, Passing
-from restate_nb.errors import InvalidInput, NotEncodable
+from restate_nb.errors import InvalidInput, NotEncodable, NotReadable
 from restate_nb.formatting import short_repr
 from restate_nb.handle.item_folder import ItemFolder, ItemWriter
 from restate_nb.handle.originals import (
@@ -27,10 +27,13 @@ from restate_nb.handle.reading import Reading
 from restate_nb.handle.sources import Labels, Source, source_of
 from restate_nb.handle.tables import Table, as_rows, is_table, native, table_of
 from restate_nb.results.spool import Spool
+from restate_nb.store.base import StoreUnavailable
 from restate_nb.values.bulk import Rows, Run, encode_many
-from restate_nb.values.classes import look_alike
+from restate_nb.values.classes import Classes, look_alike
+from restate_nb.values.codec import decode, encode
 from restate_nb.values.parts import LARGE_BYTES, is_joined
 from restate_nb.values.plain import SCALARS, are_scalars
+from restate_nb.values.reference import is_reference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,6 +184,17 @@ def _read_table(table: Table, items: object, target: Function, folder: ItemFolde
                     taker.take_each(as_rows(names, cells, len(part)))
     encoded = taker.finish()
     return Items(taker.originals(), encoded, own_index(table.labels), own_source(items), names, folder)
+
+
+def in_journal(items: Items, function: Function) -> Items | None:
+    """The same items as they are without a store; None where one is too large for that, or cannot be read."""
+    stored = function.classes
+    try:
+        classes = Classes(stored)
+        encoded = Spool(encode(decode(raw, stored), classes) if is_reference(raw) else raw for raw in items.encoded)
+    except (NotEncodable, NotReadable, StoreUnavailable):
+        return None
+    return replace(items.over(encoded), folder=None)
 
 
 class _Taker:

@@ -265,6 +265,7 @@ class Job(Generic[T]):
 
         Raises:
             JobError: an item failed or was cancelled, or its value cannot be read here; its `frame` has all outcomes.
+            InvalidInput: see `wait`.
 
         Example:
             import restate_nb as rnb
@@ -289,8 +290,11 @@ class Job(Generic[T]):
             InvalidInput: see `wait`.
 
         Example:
+            import restate_nb as rnb
+
+            rnb.start()
             total = 0
-            for value in job.iter_values():
+            for value in rnb.map(len, ["a", "bb"]).iter_values():
                 total += value
         """
         data = self._outcomes
@@ -419,7 +423,7 @@ class Job(Generic[T]):
             job.delete()
         """
         self.cancel()
-        self._runner.io.run(self._data.record.delete())
+        self._runner.io.run(self._runner.delete())
         self._forget(self)
 
     def restart(self) -> int:

@@ -88,13 +88,9 @@ class Reading:
             yield item
             del item  # it may be large, as is the next one
         if not self.count and iterator is self._items:
-            print(f"{self._kind()} gave no items: if it was read before, there is nothing left in it.")
-
-    def _kind(self) -> str:
-        name = type(self._items).__name__
-        return (
-            f"The {name}" if "iter" in name or name in ("generator", "map", "filter", "zip") else f"The iterator {name}"
-        )
+            name = type(self._items).__name__
+            known = "iter" in name or name in ("generator", "map", "filter", "zip")
+            say_nothing_left(name if known else f"iterator {name}")
 
     def _report_later(self) -> None:
         self._timer = threading.Timer(self._interval, self._report)
@@ -112,6 +108,11 @@ class Reading:
         )
         self._interval = min(self._interval * 2, _LONGEST_INTERVAL)
         self._report_later()
+
+
+def say_nothing_left(kind: str) -> None:
+    """Say that something gave no items which can be read only once; `kind` is what it is."""
+    print(f"The {kind} gave no items: if it was read before, there is nothing left in it.")
 
 
 def refuse_endless(items: object) -> None:

@@ -38,6 +38,7 @@ from restate_nb.service.durable_handler import DurableFunctions, add_durable_han
 from restate_nb.service.endpoint import Definition, Endpoint
 from restate_nb.service.handlers import handler_of
 from restate_nb.service.job_object import jobs_object, shard_service
+from restate_nb.service.outside import LiveJob, Verb, add_outside_handlers
 from restate_nb.session.calls import DurableCall, HandlerCall, handler_call
 from restate_nb.session.cluster import Cluster, LocalCluster
 from restate_nb.session.deployments import deployments_of
@@ -95,6 +96,7 @@ class Session:
         """`cluster`: where to run jobs; a directory stands for a server of our own with its data there. `store`: where
         large values lie; by default beside those data, and nowhere if others have them."""
         self.name = name
+        self.retention = retention
         self._home = Home()
         self._closing = threading.Lock()
         self._closed = False
@@ -133,6 +135,7 @@ class Session:
         self.endpoint = Endpoint(cluster.listen_address)
         items = shard_service(self.name, runs, retention=retention, patient=patient)
         add_durable_handler(items, functions)
+        add_outside_handlers(items, self._live_jobs, self._steer)
         self.endpoint.serve(items, jobs_object(self.name, retention=retention, dropped=self.sweeper.when_recorded))
         self.deployments = deployments_of(admin, self.endpoint, self._go_on, local=cluster.data_dir is not None)
         register = self.deployments.ensure_registered
@@ -152,6 +155,12 @@ class Session:
             self._store,
         )
         self._registry = Registry(self.connection, self.io, private=cluster.private)
+
+    def _live_jobs(self) -> list[LiveJob]:
+        return self._registry.live()  # which is made after the handlers
+
+    async def _steer(self, job: str, verb: Verb) -> None:
+        await self._registry.steer(job, verb)
 
     async def _open(self) -> None:
         await self.endpoint.open()

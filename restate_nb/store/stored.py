@@ -50,7 +50,8 @@ class Stored:
         """Read the value. It is not kept here: each call reads it anew.
 
         Raises:
-            NotReadable: it is not in the store any longer, or needs a class or a package that is not known here.
+            NotReadable: it needs a class or a package that is not known here; or it is not in the store any longer,
+                which is a NotStored.
             StoreUnavailable: the store does not answer.
         """
         try:

@@ -176,11 +176,24 @@ def _classes_in(value: object, seen: set[int]) -> Iterator[type]:
     elif isinstance(value, (list, tuple, set, frozenset, collections.deque)):
         for each in list(value):
             yield from _classes_in(each, seen)
+    elif kind.__module__.partition(".")[0] in ("numpy", "pandas"):
+        yield from _classes_in(_cells_of(value), seen)
     elif is_structured(kind) and not isinstance(value, enum.Enum):
         for each in _state(value, kind).values():
             yield from _classes_in(each, seen)
         if _is_model(kind):
             yield from _classes_in([value.__pydantic_extra__, value.__pydantic_private__], seen)  # type: ignore[attr-defined]
+
+
+def _cells_of(value: Any) -> list[Any]:
+    """The cells of a table, an index or an array that are objects."""
+    names = {each.__name__ for each in type(value).__mro__}
+    if "DataFrame" in names:
+        return [value.index, value.columns, *(column for _, column in value.items() if str(column.dtype) == "object")]
+    inner = [value.index] if "Series" in names else []
+    if names.isdisjoint(("Series", "Index", "ndarray")) or str(value.dtype) != "object":
+        return inner
+    return inner + (value.ravel().tolist() if "ndarray" in names else list(value))
 
 
 # ---------------------------------------------------------------- what is known of a class

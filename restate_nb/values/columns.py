@@ -110,7 +110,11 @@ def _write_cells(cells: list[Any], table: Table) -> list[Any]:
 def _write_nullable(array: Any, table: Table) -> Described:
     import pyarrow as pa  # noqa: PLC0415
 
-    return {"t": "nullable", "dtype": str(array.dtype), **table.put(pa.array(array))}
+    kind, missing = array.dtype.numpy_dtype, array.isna()
+    # What lies beneath a missing value is chance, and equal values are written alike.
+    cells = array.to_numpy(dtype=kind, na_value=kind.type(0))
+    column = pa.array(cells, mask=missing if missing.any() else None, from_pandas=False)
+    return {"t": "nullable", "dtype": str(array.dtype), **table.put(column)}
 
 
 def _write_text(array: Any, table: Table) -> Described:
@@ -251,7 +255,7 @@ class Columns:
             case "nullable":
                 if described["dtype"] not in _NULLABLE:
                     raise ValueError(described["dtype"])
-                return self._extension(pd.api.types.pandas_dtype(described["dtype"]), self._arrow(described))
+                return self._nullable(pd.api.types.pandas_dtype(described["dtype"]), self._arrow(described))
             case "string":
                 return self._text(described)
             case "arrow":
@@ -342,10 +346,16 @@ class Columns:
         dtype = string_dtype(storage, missing)
         if "v" in described:
             return pd.array([self._read(each) for each in described["v"]], dtype=dtype)
-        return self._extension(dtype, self._arrow(described))
+        return dtype.__from_arrow__(self._arrow(described))
 
-    def _extension(self, dtype: Any, column: Any) -> Any:
-        return dtype.__from_arrow__(column)
+    def _nullable(self, dtype: Any, column: Any) -> Any:
+        import pyarrow as pa  # noqa: PLC0415
+
+        missing = column.is_null().to_numpy().copy()
+        cells = column.fill_null(pa.scalar(0).cast(column.type)).to_numpy().copy()
+        if cells.dtype != dtype.numpy_dtype:
+            raise ValueError(f"it is a column of {cells.dtype}")
+        return dtype.construct_array_type()(cells, missing)  # pandas' own way takes NaN for missing
 
 
 def string_dtype(storage: str, missing: str) -> Any:

@@ -69,7 +69,8 @@ def _of_table(value: Any) -> str:
 
 
 def _of_tensor(value: Any) -> str:
-    return f"{type(value).__name__} {str(value.dtype).removeprefix('torch.')}, {' x '.join(map(str, value.shape)) or 'scalar'}"
+    shape = " x ".join(map(str, value.shape)) or "scalar"
+    return f"{type(value).__name__} {str(value.dtype).removeprefix('torch.')}, {shape}"
 
 
 _WORDS: Final[dict[str, Callable[[Any], str]]] = {

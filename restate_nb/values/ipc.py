@@ -10,10 +10,29 @@ from restate_nb.values.parts import binary
 
 
 def write_table(columns: Sequence[Any]) -> object:
-    """Columns of one length, as what is written."""
+    """Columns of one length, as what is written; in however many chunks they are, equal ones are written alike."""
     import pyarrow as pa  # noqa: PLC0415 - heavy, and needed by few
 
-    return write_whole(pa.table(list(columns), names=[str(each) for each in range(len(columns))]))
+    return write_whole(in_one_chunk(pa.table(list(columns), names=[str(each) for each in range(len(columns))])))
+
+
+def in_one_chunk(table: Any) -> Any:
+    """A table whose columns have one chunk each, where they are not too long for that, and no bits but their own."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    try:
+        return pa.Table.from_arrays([_in_one(column) for column in table.columns], schema=table.schema)
+    except pa.ArrowException:  # text of more than 2 GB, with 32 bits for where each begins
+        return table
+
+
+def _in_one(column: Any) -> Any:
+    """What has missing cells is copied: bits beside its own would be so, too."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    if column.num_chunks == 1 and not column.null_count and not column.type.num_fields:
+        return column
+    return pa.concat_arrays([*column.chunks, pa.array([], column.type)])
 
 
 def write_whole(table: Any) -> object:

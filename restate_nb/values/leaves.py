@@ -406,7 +406,7 @@ def refusal(value: object, kind: type) -> NotEncodable:
     """Why an object cannot be kept, and what to do."""
     name = full_name(kind).removeprefix("builtins.").removeprefix("__main__.")
     base = next((each for each in _BASES if isinstance(value, each)), None)
-    if base is not None and kind.__module__.partition(".")[0] not in ("numpy", "pandas"):
+    if base is not None and kind.__module__.partition(".")[0] not in _HINTS:
         plain = _MADE_BY.get(base, f"{base.__name__}(value)")
         return NotEncodable(
             f"An object of class {name} would come back as a plain {base.__name__}. Return {plain} if that will do."
@@ -465,4 +465,5 @@ _HINTS: Final[dict[str, Callable[[Any, type], str]]] = {
     "numpy": _hint_of_numpy,
     "pandas": _hint_of_pandas,
     "polars": _hint_of_polars,
+    "scipy": lambda value, kind: "Use value.tocsr(), or value.toarray()." if hasattr(value, "tocsr") else _ANY_HINT,
 }

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from restate_nb.errors import NotEncodable, NotReadable
 from restate_nb.values.frames import FORMAT, check_format
-from restate_nb.values.ipc import read_table, write_whole
+from restate_nb.values.ipc import in_one_chunk, read_table, write_whole
 from restate_nb.values.tags import Read, Write, tagged
 
 _COLUMN: Final = "0"
@@ -111,17 +111,18 @@ def _polars_written(kind: str, frame: Any, shape: list[int]) -> object:
     if pl.Object in frame.dtypes or any("Object" in str(each) for each in frame.dtypes if each.is_nested()):
         raise NotEncodable(f"A {kind} with cells that are Python's objects cannot be kept. Use a list of dicts.")
     try:
-        table = frame.to_arrow()
-        back = _polars_frame(table)
+        table = in_one_chunk(frame.to_arrow())
+        table = table.rename_columns([str(each) for each in range(table.num_columns)])  # polars takes no empty name
+        back = _polars_frame(table, frame.columns)
     except ValueError as error:
         raise NotEncodable(f"A {kind} cannot be kept: {error}") from error
     if back.schema != frame.schema or back.shape != frame.shape:
         raise NotEncodable(f"A {kind} of {frame.schema} would come back as one of {back.schema}. Cast its columns.")
-    return _table_written(kind, table, shape=shape)
+    return _table_written(kind, table, shape=shape, names=frame.columns)
 
 
-def _polars_frame(table: Any) -> Any:
-    """The table as polars has it.
+def _polars_frame(table: Any, names: list[str]) -> Any:
+    """The table as polars has it, with these names.
 
     Raises:
         ValueError: it cannot have it.
@@ -129,7 +130,9 @@ def _polars_frame(table: Any) -> Any:
     import polars as pl  # noqa: PLC0415
 
     try:
-        return pl.DataFrame(pl.from_arrow(table, rechunk=False))
+        frame: Any = pl.from_arrow(table, rechunk=False)
+        frame.columns = names
+        return frame
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # what polars raises where its native code gives up is no Exception
@@ -137,7 +140,7 @@ def _polars_frame(table: Any) -> Any:
 
 
 def _read_polars(written: dict[str, Any], _read: Read) -> Any:
-    frame = _polars_frame(_table_read(written))
+    frame = _polars_frame(_table_read(written), written["names"])
     return frame.to_series() if written["$rnb"] == "polars.Series" else frame
 
 

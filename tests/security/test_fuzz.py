@@ -29,11 +29,14 @@ import hypothesis
 import msgspec
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pydantic
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import strategies as st
+from PIL import Image
 from restate import TerminalError
 from restate.exceptions import RetryableError
 
@@ -197,6 +200,40 @@ VALUES = [
 ]
 ENCODED = [codec.encode(value) for value in VALUES]
 CLASSES = Classes((Order, Model, Colour, Point))
+FRAME = pd.DataFrame(
+    {
+        "a": [1, 2],
+        "t": ["x", None],
+        "c": pd.Categorical(["u", "v"]),
+        "z": pd.to_datetime([0, 1], utc=True),
+        "o": [1, "a"],
+    },
+    index=pd.MultiIndex.from_tuples([("k", 1), ("l", 2)], names=["i", None]),
+)
+OTHER_FRAME = pd.DataFrame(
+    {
+        "p": pd.period_range("2026", periods=2, freq="M"),
+        "i": pd.interval_range(0, 2),
+        "s": pd.arrays.SparseArray([0, 1]),
+    },
+    index=pd.date_range("2026", periods=2, freq="D", tz="Europe/Paris"),
+)
+TABLES = [
+    *(FRAME, OTHER_FRAME, FRAME["t"], OTHER_FRAME.index, FRAME["a"].array, pd.DataFrame(index=range(3))),
+    *(
+        pa.Table.from_pandas(FRAME[["a", "t"]]),
+        pa.array([[1], None]),
+        pl.DataFrame({"a": [1], "": ["x"]}),
+        pl.Series([1]),
+    ),
+    *(Image.new("RGB", (3, 4)), Image.new("P", (3, 4))),
+]
+WITH_PARTS = Classes((Order, Model, Colour, Point))
+WITH_PARTS.keep_in(None, parts=True)
+RUNS = [
+    codec.encode(value, WITH_PARTS)
+    for value in ({"a": b"x" * 5_000, "b": [np.arange(1_000)]}, pd.concat([FRAME] * 300), [VALUES] * 30)
+]
 REBUILDS = [rebuilder(kind) for kind in (Order, Model, Colour, list[Point], dict[str, np.float64] | None, pd.Timestamp)]
 
 
@@ -427,6 +464,12 @@ STATUS = [b'{"number": 1, "supervisor": 5, "pid": null, "shared": {"listen": "un
 
 TARGETS: dict[str, tuple[list[bytes], Reader, tuple[type[BaseException], ...]]] = {
     "values": (ENCODED, lambda raw: codec.decode(raw, CLASSES), (ValueError, NotReadable)),
+    "tables and images": (
+        [codec.encode(value) for value in TABLES],
+        lambda raw: codec.decode(raw, CLASSES),
+        (ValueError, NotReadable),
+    ),
+    "values with parts": (RUNS, lambda raw: codec.decode(raw, WITH_PARTS), (ValueError, NotReadable)),
     "rebuilt values": (ENCODED, rebuilt, (ValueError, NotReadable)),
     "groups and attempts": ([WIRE["group"]], decode_group, (ValueError,)),
     "groups of columns": ([WIRE_2["group"]], decode_group, (ValueError,)),

@@ -63,10 +63,10 @@ def test_pickles_are_read_in_worker_processes_and_where_the_user_asked_for_them(
         "values/pickles.py",
     }
     loads = {path: [call for call in calls(tree) if call.endswith((".loads", ".load"))] for path, tree in TREES.items()}
-    pickled = {path: found for path, found in loads.items() if any("pickle" in call for call in found)}
+    pickled = {path: found for path, found in loads.items() if any("pickle" in call.lower() for call in found)}
     assert pickled == {
         "engine/process_child.py": ["pickle.loads", "self.load", "pickle.loads"],
-        "values/pickles.py": ["pickle.loads"],
+        "values/pickles.py": ["_Unpickler(io.BytesIO(data)).load"],
     }
     for path, tree in TREES.items():
         hidden = [call for call in calls(tree) if call.endswith(("read_pickle", "np.load", "allow_pickle"))]

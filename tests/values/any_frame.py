@@ -87,8 +87,9 @@ class AnyFrame:
         """An array of numpy or pandas."""
         rng = self.rng
         makers: list[Callable[[int], Any]] = [
-            self.numpy, self.numpy, self.booleans, self.times, self.zoned, self.deltas, self.nullable, self.text, self.text,
-            self.category, self.period, self.interval, self.sparse, self.arrow, self.objects, self.objects, self.words,
+            self.numpy, self.numpy, self.booleans, self.times, self.zoned, self.deltas, self.nullable, self.text,
+            self.text, self.category, self.period, self.interval, self.sparse, self.arrow, self.objects, self.objects,
+            self.words,
         ]  # fmt: skip
         return rng.choice(makers)(size)
 
@@ -122,6 +123,10 @@ class AnyFrame:
 
     def nullable(self, size: int) -> Any:
         dtype = self.rng.choice([*NULLABLE, "boolean"])
+        if self.rng.random() < 0.2:
+            return pd.arrays.FloatingArray(
+                np.where(self.booleans(size), np.nan, self.numbers.random(size)), self.booleans(size)
+            )
         cells = [self.rng.choice([0, 1, pd.NA]) for _ in range(size)]
         return pd.array(
             [bool(each) if dtype == "boolean" and each is not pd.NA else each for each in cells], dtype=dtype
