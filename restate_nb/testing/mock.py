@@ -243,6 +243,9 @@ class Mock:
         number. A further `invoke` is another invocation in the same world: it sees the states and promises that the
         ones before have left, and `journal`, `runs` and so on are those of the newest.
 
+        A `ctx.run` action that fails fails its attempt, as on a server: after its back-off all of the handler runs
+        again from its journal.
+
         Args:
             handler: the handler function; it gets a context, and `args`.
             args: the input, if it takes one.
@@ -353,6 +356,7 @@ class _Run:
         """
         failures = 0
         while True:
+            await invocation.until_backed_off()
             invocation.begin_attempt()
             context = MockContext(mock, invocation)
             try:
