@@ -147,7 +147,7 @@ def _table_of_pandas(frame: Any) -> Table:
         return Table(names, [block], frame.index)
     called: dict[Any, str] = dict(zip(frame.columns, names, strict=True))
     rows: list[dict[str, Any]] = [
-        {called.get(name, name): cell for name, cell in row.items()} for row in frame.to_dict("records")
+        {str(called.get(name, name)): cell for name, cell in row.items()} for row in frame.to_dict("records")
     ]
     return Table(names, (), frame.index, rows)
 
