@@ -21,7 +21,7 @@ from restate_nb.handle.runner import JobRunner
 from restate_nb.handle.wait import check_followed, check_live, check_not_paused, until_ended_from, wait_for_end
 from restate_nb.results.arrow import Schema, Widened
 from restate_nb.results.columns import as_frame, typed_column
-from restate_nb.results.exports import described_in, plain_index
+from restate_nb.results.exports import described_in, label_text, plain_index
 from restate_nb.results.frame import COLUMNS, expanded, outcomes_frame, with_columns
 from restate_nb.results.parquet import write_parquet
 from restate_nb.results.tables import PANDAS, TABLES, Sheet, columns_of_arrow, concatenated, rows_of_pandas, tables_in
@@ -229,7 +229,8 @@ class Export:
         for place, table in enumerate(tables):
             sheet = self._sheet
             sheet.index, columns = columns_of_arrow(table, labels[place : place + 1])
-            sheet.labels = dict(zip(sheet.index, labels.names, strict=True))
+            for name, own in zip(sheet.index, labels.names, strict=True):
+                sheet.labels[name] = None if own is None else label_text(own)
             yield columns
 
     def _look_for_tables(self, batch: Batch, values: list[Any]) -> None:
