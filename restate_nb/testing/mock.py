@@ -289,6 +289,26 @@ class Mock:
         answer = await self._in_turn(invocation, _Run(_served(found, invocation.parameter)), max_attempts)
         return io.output_serde.deserialize(answer)
 
+    async def replay(self, handler: Callable[..., Awaitable[T]], /, *args: Any) -> T:
+        """Run a handler once more over the journal that there is, as after a crash just before its end.
+
+        Args:
+            handler: the handler function that `invoke` ran, or another one that should do the same.
+            args: what it was given.
+
+        Raises:
+            JournalMismatch: it did something else than the journal says; both are shown.
+            Exception: what the handler raised.
+        """
+        found, invocation = handler_of(handler), self._invocation
+        run = _Run(lambda ctx: handler(ctx, *args)) if found is None else _Run(_served(found, invocation.parameter))
+        invocation.ended = False
+        try:
+            value = await run.to_end(invocation, self, 1)
+        finally:
+            invocation.awake, invocation.ended = False, True
+        return value if found is None else found.handler_io.output_serde.deserialize(value)  # type: ignore[no-any-return]
+
     def _next_invocation(
         self, handler: Any, key: str | None, idempotency_key: str | None, headers: Mapping[str, str] | None
     ) -> Invocation:
