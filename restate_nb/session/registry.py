@@ -7,7 +7,8 @@ import difflib
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, NotRequired, TypedDict, Unpack
 
 from restate_nb.backends.connection import Connection, connection_to_workers
@@ -162,8 +163,6 @@ class Registry:
         pickle, rows = options.get("pickle", False), options.get("rows")
         check_fresh(fresh)
         spec = run_spec_of(function, policy, 0.0 if batch is None else batch.pause)
-        connection = self._connection_for(function, policy, spec, on_workers=on_workers)
-        identity = identity_now(function)
 
         def begun_with(items: Items) -> Manifest:
             return wanted_manifest(
@@ -179,18 +178,26 @@ class Registry:
                 rows=rows,
             )
 
-        wanted = begun_with(items)
-        looks_back = rows is None and fresh is not True
-        if looks_back and (journaled := self._journaled(connection, wanted, function, items, begun_with)):
-            items, wanted = journaled, begun_with(journaled)
+        with _dropping(items, BaseException):  # nobody was told of its folder yet
+            connection = self._connection_for(function, policy, spec, on_workers=on_workers)
+            identity = identity_now(function)
+            wanted = begun_with(items)
+            looks_back = rows is None and fresh is not True
+            if looks_back and (journaled := self._journaled(connection, wanted, function, items, begun_with)):
+                items, wanted = journaled, begun_with(journaled)
         if fresh and on_workers and connection.admin_if_any is not None:
             self._end_older(connection.session, wanted.name)
         growth = None if rows is None else Growth(connection, wanted, items, rows, policy.retry.max_attempts)
-        if growth is None:
-            opening = self._open(connection, wanted, identity, function, items, fresh=fresh is True)
-        else:
-            opening = self._open_grown(connection, wanted, function, growth, fresh=fresh is True)
-        job, items = self._opened(opening, items.folder)
+        try:
+            with _dropping(items, JobMismatch):
+                if growth is None:
+                    opening = self._open(connection, wanted, identity, function, items, fresh=fresh is True)
+                else:
+                    opening = self._open_grown(connection, wanted, function, growth, fresh=fresh is True)
+                job, items = self._io.run(opening)
+        except KeyboardInterrupt:
+            print("Stopped while the job was being submitted: run the cell again, and it is made complete.")
+            raise
         runner = runner_of(job)
         if not function.deployed:
             self._keep_values(function, connection, runner.data.manifest, pickle=pickle)
@@ -203,20 +210,6 @@ class Registry:
         if fresh != "changed":
             warn_of_older(job.name, older, runner.data.manifest.mixed, finished=finished)
         return job
-
-    def _opened(
-        self, opening: Coroutine[Any, Any, tuple[Job[Any], Items]], folder: ItemFolder | None
-    ) -> tuple[Job[Any], Items]:
-        """The job, and its items where they lie; `folder`: into which they were written."""
-        try:
-            return self._io.run(opening)
-        except KeyboardInterrupt:
-            print("Stopped while the job was being submitted: run the cell again, and it is made complete.")
-            raise
-        except JobMismatch:
-            if folder is not None:
-                folder.drop()
-            raise
 
     def _journaled(
         self,
@@ -553,3 +546,14 @@ def _live(runner: JobRunner) -> LiveJob:
         hint=now.hint,
         errors=tuple(LiveError(error_type=e.error_type, message=e.message, count=e.count) for e in now.errors[:5]),
     )
+
+
+@contextmanager
+def _dropping(items: Items, errors: type[BaseException]) -> Iterator[None]:
+    """Where errors of this kind say that there is no job that the folder of these items is for."""
+    try:
+        yield
+    except errors:
+        if items.folder is not None:
+            items.folder.drop()
+        raise
