@@ -49,7 +49,7 @@ def test_a_kernel_that_dies_in_a_growth_loses_nothing_and_repeats_nothing(tmp_pa
         job = session.job("growing")
         assert len(job) == (20 if where == "stored" else 30)
         assert [*job.frame()["item"]] == [*range(len(job))]
-        session._registry.forget_handles()
+        session.forget_handles()
     finish(start(tmp_path, 30))
     runs = counted(tmp_path / "runs")
     assert {item: runs[item] for item in before} == before

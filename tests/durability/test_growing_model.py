@@ -107,7 +107,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def come_back(self) -> None:
         """Another process, as far as the job can tell."""
-        self.session._registry.forget_handles()
+        self.session.forget_handles()
         self.job = None
 
     @precondition(lambda self: self.rows)

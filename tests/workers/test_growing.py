@@ -39,7 +39,7 @@ def test_a_job_on_workers_runs_what_is_new_and_nothing_else(tmp_path: Path) -> N
         try:
             assert grown([0]).values() == [0]
             assert grown([*range(30)]).values() == [2 * n for n in range(30)]
-            session._registry.forget_handles()
+            session.forget_handles()
             job = grown([*range(35, 10, -1)])
             assert job.values() == [2 * n for n in range(35, 10, -1)]
             assert "19 kept, 6 new, 11 dropped" in repr(job)
