@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from restate_nb.api.call import call
     from restate_nb.api.connect import connect
     from restate_nb.api.fan_out import fan_out
+    from restate_nb.api.files import files
     from restate_nb.api.invoke import invoke
     from restate_nb.api.jobs import compare, compare_chart, job, jobs
     from restate_nb.api.map import map, starmap
@@ -83,6 +84,7 @@ __all__ = [
     "compare_chart",
     "connect",
     "fan_out",
+    "files",
     "invoke",
     "item_seed",
     "job",

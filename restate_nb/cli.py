@@ -12,9 +12,14 @@ from restate_nb import __version__
 from restate_nb.errors import RestateNbError
 
 COMMANDS = {
+    "cancel": ("restate_nb.jobs_command", "end a job: what is done stays"),
     "demo": ("restate_nb.demo", "run a first job: measure the source files of Python's own library"),
-    "worker": ("restate_nb.workers.command", "run jobs of importable functions, for notebooks elsewhere"),
+    "jobs": ("restate_nb.jobs_command", "list the jobs of a data directory, or of a Restate elsewhere"),
+    "pause": ("restate_nb.jobs_command", "have a job start nothing more, until it is resumed"),
+    "resume": ("restate_nb.jobs_command", "let a paused job go on"),
     "server": ("restate_nb.server.command", "install, start and stop the local restate-server"),
+    "show": ("restate_nb.jobs_command", "how far a job is, and what failed"),
+    "worker": ("restate_nb.workers.command", "run jobs of importable functions, for notebooks elsewhere"),
 }
 """Name: the module, and a line of help. Such a module has what `Command` says."""
 
@@ -45,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name in words[:1]:
             chosen = cast(Command, importlib.import_module(module))
             chosen.configure(subparser)
+            subparser.set_defaults(verb=name)
     arguments = parser.parse_args(words)
     assert chosen is not None  # parse_args has ended the program when no command was named
     try:

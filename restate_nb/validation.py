@@ -31,6 +31,16 @@ def seconds(name: str, value: object, *, zero: bool = False) -> float:
     return float(value)
 
 
+def check_retention(value: object) -> None:
+    """See that it can be how long a job is kept.
+
+    Raises:
+        InvalidInput: it is no timedelta, or not more than 0.
+    """
+    if not isinstance(value, timedelta) or value <= timedelta(0):
+        raise InvalidInput(f"retention is a timedelta of more than 0, such as timedelta(days=7), not {value!r}.")
+
+
 def positive_int(name: str, value: object) -> int:
     """Read a count given by the user.
 

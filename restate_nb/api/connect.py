@@ -32,7 +32,7 @@ from restate_nb.session.cluster import RemoteCluster
 from restate_nb.session.current import live_or_new
 from restate_nb.session.session import RETENTION, Session
 from restate_nb.store.opening import parse_store
-from restate_nb.validation import seconds
+from restate_nb.validation import check_retention, seconds
 
 _PATIENCE: Final = 300.0  # seconds: a cluster that is upgraded, or a laptop between two networks
 FIRST_ANSWER_SECONDS: Final = 10.0  # seconds
@@ -49,7 +49,7 @@ def connect(
     bind: str | None = None,
     identity_key: str | Literal[False] | None = None,
     patience: Seconds = _PATIENCE,
-    retention: timedelta = RETENTION,
+    retention: timedelta | None = None,
     store: str | os.PathLike[str] | None = None,
 ) -> Session:
     """Use a Restate that runs already, a cluster or Restate Cloud, or return the session that is connected to it.
@@ -74,7 +74,7 @@ def connect(
             answered. False answers everybody who can reach the port, who can then run the functions of your jobs.
         patience: seconds (or a timedelta) that Restate may fail to answer before the jobs that wait for it give up.
             Nothing is lost then: run their cells again.
-        retention: how long a job is kept after its end.
+        retention: how long a job is kept after its end; 30 days by default.
         store: where values and items lie that are too large for Restate: the address of a bucket, such as
             `s3://bucket/prefix`, or a directory. Workers are given the same one. Without it they stay in Restate, and
             none may have more than 16 MiB.
@@ -106,6 +106,8 @@ def connect(
         read_listen_address(endpoint, bind, identity_key, has_admin=admin is not None),
     )
     name = default_shared_name() if name is None else check_session_name(name)
+    if retention is not None:
+        check_retention(retention)
     values = None if store is None else parse_store(store)
 
     def make() -> Session:
@@ -114,12 +116,16 @@ def connect(
             thread.run(check(restate))
         finally:
             thread.close()
-        return Session(name, restate, retention=retention, store=values)
+        return Session(name, restate, retention=RETENTION if retention is None else retention, store=values)
 
-    def fits(live: Session) -> bool:
-        return live.name == name and live.cluster == restate and live.keeps_values_in(values)
+    def differs(live: Session) -> str:
+        if live.name != name or live.cluster != restate:
+            return f"it is not {name!r} on {ingress_url}"
+        if not live.keeps_values_in(values):
+            return "it keeps values elsewhere"
+        return f"it keeps jobs for {live.retention}" if retention not in (None, live.retention) else ""
 
-    session = live_or_new(make, fits)
+    session = live_or_new(make, differs)
     from restate_nb.api.accessor import register_for_polars  # noqa: PLC0415 - as `start` does
 
     register_for_polars()

@@ -9,6 +9,7 @@ import difflib
 import functools
 import inspect
 import keyword
+import threading
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, Final, Literal, NoReturn, Self, cast, get_args
 
@@ -58,6 +59,7 @@ def parse_executor(value: object) -> Executor:
     )
 
 
+_READING: Final = threading.BoundedSemaphore(4)
 _LONGEST_NAME: Final = 100  # it is part of the name of a job
 _TRIED_BYTES: Final = 16 * 1024 * 1024  # of a function, pickled: what follows is most likely more of the same
 
@@ -348,6 +350,23 @@ class Function:
 
     def caller(self) -> Callable[[bytes], Any]:
         """Takes an encoded item, and calls the function with it."""
+        call = self._caller()
+        if not self.is_async or self.classes.load is None:
+            return call
+        return lambda raw: self._call_with_stored(raw) if is_reference(raw) else call(raw)
+
+    async def _call_with_stored(self, raw: bytes) -> Any:
+        """Call a coroutine function with an item of the store; its loop goes on while that is read."""
+        item = await asyncio.to_thread(self._read_stored, raw)
+        if self.passing == "value":
+            return await self.fn(item)
+        return await (self.fn(*item) if self.passing == "args" else self.fn(**item))
+
+    def _read_stored(self, raw: bytes) -> Any:
+        with _READING:  # few at a time, or as many as begin at once would fill the memory twice
+            return self.item(raw)
+
+    def _caller(self) -> Callable[[bytes], Any]:
         fn, classes = self.fn, self.classes
         if self.passing == "value":
             rebuild = self._rebuilds.get(0)

@@ -49,12 +49,13 @@ def cells_of_polars(column: Any) -> list[Any]:
     import polars as pl  # noqa: PLC0415 - need not be there
 
     kind = str(column.dtype)
-    if "Time" in kind or "'ns'" in kind:  # Python's own would be rounded to microseconds
-        return cells_of_arrow(column.to_arrow(), column.name)
+    # polars would round to microseconds, and takes other offsets than Python for times before there were zones
+    through_arrow = "Time" in kind or "'ns'" in kind or "time_zone='" in kind
     try:
-        cells: list[Any] = column.to_list()
+        given = column.to_arrow() if through_arrow else column.to_list()
     except (Exception, pl.exceptions.PanicException) as error:  # years past 9999
         raise _no_cells(column.name, error) from None
+    cells: list[Any] = cells_of_arrow(given, column.name) if through_arrow else given
     return cells
 
 
@@ -85,8 +86,13 @@ def cells_of_arrow(column: Any, name: str = "") -> list[Any]:
 
 
 def _exact(kind: Any, pa: Any) -> Any:
-    """The type to which a column can be cast only if Python has all of its elements: times of day in microseconds."""
+    """The type to which a column can be cast only if Python has all of its elements: times of day in microseconds.
+
+    Halves are cast, too: earlier versions of pyarrow give them as numpy's.
+    """
     types = pa.types
+    if types.is_float16(kind):
+        return pa.float32()
     if types.is_time64(kind):
         return pa.time64("us")
     if types.is_struct(kind):

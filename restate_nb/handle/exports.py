@@ -16,15 +16,15 @@ import pyarrow as pa
 from restate_nb.engine.record import OK
 from restate_nb.errors import InvalidInput
 from restate_nb.formatting import counted, size
-from restate_nb.handle.outcomes import frame_of, further_columns, item_column, values_at
+from restate_nb.handle.outcomes import frame_of, further_columns, item_column, stored_bytes, values_at
 from restate_nb.handle.runner import JobRunner
 from restate_nb.handle.wait import check_followed, check_live, check_not_paused, until_ended_from, wait_for_end
 from restate_nb.results.arrow import Schema, Widened
 from restate_nb.results.columns import as_frame, typed_column
-from restate_nb.results.exports import plain_index
+from restate_nb.results.exports import described_in, label_text, plain_index
 from restate_nb.results.frame import COLUMNS, expanded, outcomes_frame, with_columns
 from restate_nb.results.parquet import write_parquet
-from restate_nb.results.tables import PANDAS, Sheet, columns_of_arrow, concatenated, rows_of_pandas, tables_in
+from restate_nb.results.tables import PANDAS, TABLES, Sheet, columns_of_arrow, concatenated, rows_of_pandas, tables_in
 from restate_nb.results.unreadable import unreadable
 from restate_nb.results.values import BATCH_BYTES, BATCH_ROWS, READ_BYTES, Batch, batches
 from restate_nb.tracebacks import caller_level
@@ -74,7 +74,8 @@ class Export:
         self._sheet = self._new_sheet()
 
     def _new_sheet(self) -> Sheet:
-        sheet, index = Sheet(), self._index
+        index = self._index
+        sheet = Sheet(index.nlevels if self._kind in PANDAS else None)
         if self._kind is None and type(index) is pd.RangeIndex and (index.start, index.step) == (0, 1):
             sheet.index = index
         return sheet
@@ -85,21 +86,31 @@ class Export:
         """All rows, batch after batch, as tables of one schema.
 
         Raises:
-            Widened: they have to be asked for anew: a column has a wider type than in what was given.
+            Widened: at the end: they have to be asked for anew, with the types that were found.
             InvalidInput: what the function returned are tables and other things.
             JobError: the job that is followed has paused itself, or could not be followed to its end.
         """
         self._schema.begin()
         self._missing = 0
         nothing = True
-        for batch, outcomes in self._batches():
-            values = self._values(batch)
-            for columns in self._pieces(batch, values, outcomes):
-                nothing = False
-                yield self._with_metadata(self._schema.table(columns))
+        for columns in self._all_pieces():
+            nothing = False
+            table = self._schema.table(columns)
+            columns.clear()  # nothing here holds what the caller has let go of, while the next batch is made
+            if table is not None:
+                yield self._with_metadata(table)
+            del table
         if nothing:
             none = self._rows(Batch(0, 0, [], []), [], self._outcomes()[0])
             yield self._with_metadata(self._schema.table(self._sheet.columns(none)))
+        self._schema.end()
+
+    def _all_pieces(self) -> Iterator[dict[str, Any]]:
+        for batch, outcomes in self._batches():
+            values = self._values(batch)
+            batch.raws.clear()
+            yield from self._pieces(batch, values, outcomes)
+            del values
 
     def table(self) -> Any:
         """All rows as one table."""
@@ -113,7 +124,7 @@ class Export:
 
     def reader(self) -> Any:
         """All rows as a stream. Where they are more than is read at once, only few are in memory."""
-        if self.stored_bytes() <= READ_BYTES:
+        if stored_bytes(self._data) <= READ_BYTES:
             return self.table().to_reader()
         while True:
             try:
@@ -152,7 +163,7 @@ class Export:
         if self._missing:
             left_out.append(f"{counted(self._missing, 'value')} None, and left out")
         if self._items_left_out:
-            left_out.append("its items are tables, and left out")
+            left_out.append("the column item is left out, since items are no cells of a table")
         if left_out:
             waits = " job.wait() waits for them." if unfinished else ""
             warnings.warn(f"{self._data.name!r}: {'; '.join(left_out)}.{waits}", stacklevel=caller_level())
@@ -200,11 +211,6 @@ class Export:
     def _values(self, batch: Batch) -> list[Any]:
         return self._data.function.value_column(batch.raws, batch.positions, unreadable)
 
-    def stored_bytes(self) -> int:
-        """How many bytes its values have in the store."""
-        ledger = self._data.ledger
-        return ledger.stored_bytes(np.fromiter(ledger.positions(OK), dtype=np.int64))
-
     # ------------------------------------------------------------ rows
 
     def _pieces(self, batch: Batch, values: list[Any], outcomes: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -223,7 +229,8 @@ class Export:
         for place, table in enumerate(tables):
             sheet = self._sheet
             sheet.index, columns = columns_of_arrow(table, labels[place : place + 1])
-            sheet.labels = dict(zip(sheet.index, labels.names, strict=True))
+            for name, own in zip(sheet.index, labels.names, strict=True):
+                sheet.labels[name] = None if own is None else label_text(own)
             yield columns
 
     def _look_for_tables(self, batch: Batch, values: list[Any]) -> None:
@@ -247,6 +254,8 @@ class Export:
                 )
             self._kind, self._schema = kinds[0], Schema()
             self._sheet = self._new_sheet()
+            if batch.begin:
+                raise Widened
 
     def _rows(self, batch: Batch, values: list[Any], outcomes: pd.DataFrame) -> pd.DataFrame:
         """One row an item."""
@@ -255,7 +264,7 @@ class Export:
         columns: dict[str, Any] = {}
         if "item" in self._wanted:
             items = item_column(self._data.items, range(batch.begin, batch.end))
-            if items.dtype == object and tables_in(items.tolist()).keys() - {None}:
+            if described_in(items) is not None:
                 self._items_left_out = True
                 self._wanted.remove("item")
                 self._schema = Schema()
@@ -320,6 +329,12 @@ def to_polars(export: Export) -> polars.DataFrame:
     return frame
 
 
+_ROWS: Final = (
+    (PANDAS, "job.concat() puts its rows together with the others', job.to_parquet(path) writes them. "),
+    (TABLES, "job.to_polars() puts its rows together with the others', job.to_parquet(path) writes them. "),
+)
+
+
 def read_at_once(runner: JobRunner) -> pd.DataFrame:
     """The frame of a job for a file that is written as a whole.
 
@@ -327,25 +342,19 @@ def read_at_once(runner: JobRunner) -> pd.DataFrame:
         InvalidInput: its values are too many for that, or they are tables.
     """
     export = Export(runner)
-    stored = export.stored_bytes()
+    stored = stored_bytes(runner.data)
     if stored > READ_BYTES:
         raise InvalidInput(
-            f"The values take {size(stored)} in the store, and up to {size(READ_BYTES)} are read at once. "
+            f"Items and values take {size(stored)} in the store, and up to {size(READ_BYTES)} are read at once. "
             "job.to_parquet(path) writes them batch after batch."
         )
     frame = frame_of(runner.data, lazy=False)
     for name in ("value", "item"):
-        kinds = tables_in(frame[name].tolist()).keys() - {None} if frame[name].dtype == object else set()
-        if kinds and name == "value":
-            put = "job.concat()" if kinds <= PANDAS else "job.to_polars()"
+        if (kind := described_in(frame[name])) is not None:
+            rows = next((words for kinds, words in _ROWS if kind in kinds), "") if name == "value" else ""
             raise InvalidInput(
-                f"The values are each a {kinds.pop()}, which is no cell of a file. {put} puts their rows together, and "
-                "job.to_parquet(path) writes these."
-            )
-        if kinds:
-            raise InvalidInput(
-                f"The items are each a {kinds.pop()}, which is no cell of a file. job.frame().drop(columns='item') is "
-                "the frame without them."
+                f"The column {name!r} has a {kind}, which is no cell of a file. {rows}"
+                f"job.frame().drop(columns={name!r}) is the frame without it."
             )
     export.warn()
     return frame

@@ -265,6 +265,7 @@ class Job(Generic[T]):
 
         Raises:
             JobError: an item failed or was cancelled, or its value cannot be read here; its `frame` has all outcomes.
+            InvalidInput: see `wait`.
 
         Example:
             import restate_nb as rnb
@@ -289,8 +290,11 @@ class Job(Generic[T]):
             InvalidInput: see `wait`.
 
         Example:
+            import restate_nb as rnb
+
+            rnb.start()
             total = 0
-            for value in job.iter_values():
+            for value in rnb.map(len, ["a", "bb"]).iter_values():
                 total += value
         """
         data = self._outcomes
@@ -413,13 +417,14 @@ class Job(Generic[T]):
         return self
 
     def delete(self) -> None:
-        """Drop the job and its outcomes from Restate, after cancelling it if it runs. What this handle has stays.
+        """Drop the job and its outcomes from Restate, after cancelling it if it runs. What this handle has stays, but
+        for what lies in the store, which is dropped, too.
 
         Example:
             job.delete()
         """
         self.cancel()
-        self._runner.io.run(self._data.record.delete())
+        self._runner.io.run(self._runner.delete())
         self._forget(self)
 
     def restart(self) -> int:
@@ -464,8 +469,8 @@ class Job(Generic[T]):
 
         Args:
             expand: put the fields of dict, dataclass or model values in columns of their own, in place of `value`.
-            lazy: whether the column `value` holds a `Stored` in place of each value that lies in the store, whose
-                `load()` reads it. By default it does where they take more than 1 GB together, and a warning says so;
+            lazy: whether the columns `value` and `item` hold a `Stored` in place of each that lies in the store, whose
+                `load()` reads it. By default they do where these take more than 1 GB together, and a warning says so;
                 False reads them all the same.
 
         Columns: `item`; `value` (what the function returned); `status` (pending, running, ok, error, timeout,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -42,7 +43,9 @@ _AGAIN_SECONDS: Final = 0.5
 """From a cancellation of which Restate did not hear to the next try."""
 
 NOTED_SECONDS: Final = 5.0
-"""That the end of a job waits until Restate knows of it."""
+"""That is waited at most until Restate knows that a job has ended, where something depends on that."""
+
+_log = logging.getLogger(__name__)
 
 
 class SessionStopped(RuntimeError):
@@ -127,6 +130,7 @@ class JobRunner:
         self.panel: Updater | None = None
         self.ended: Future[None] = Future()
         self._following: Future[None] | None = None
+        self._noting: asyncio.Task[None] | None = None  # that the job has ended
         self._attaching = threading.RLock()  # a cell may bring the function while the session does so by itself
         data.ledger.on_recorded = self.note_limits
 
@@ -279,6 +283,8 @@ class JobRunner:
             self.end_waiting(ended)
             raise
         except BaseException as error:
+            if ended.done():
+                _log.warning("It is not noted that the job %r has ended: %r", self.data.name, error)
             _end(ended, cause_of(error) if isinstance(error, Exception) else error)
         else:
             _end(ended, None)
@@ -325,23 +331,42 @@ class JobRunner:
         return number
 
     async def _conclude(self, ended: Future[None]) -> None:
-        """Note that all items have ended; should Restate be away, the job has ended before that is noted."""
-        noting = asyncio.create_task(self._note_end())
+        """All outcomes are here: the job has ended. Whoever waits for it learns what its function changed, and whether
+        it gave up, but does not wait until the end is noted."""
+        settling = asyncio.create_task(self.data.provenance.settle())
         try:
             if self.data.ledger.total >= memory.MANY_ITEMS:
                 await asyncio.to_thread(memory.give_back)
-            await asyncio.wait({noting}, timeout=NOTED_SECONDS)
+            await asyncio.wait({settling}, timeout=NOTED_SECONDS)
+            self._noting = noting = asyncio.create_task(self._note_end(settling))
+            if self._gave_up():
+                await asyncio.wait({noting}, timeout=NOTED_SECONDS)
         except asyncio.CancelledError:
-            noting.cancel()
+            settling.cancel()
             raise
         if not noting.done():
-            ended.set_result(None)  # all outcomes are here; the end is noted when Restate is back
+            _end(ended, None)
         await noting
 
-    async def _note_end(self) -> None:
-        """Note how the job ended, for those who list jobs, and what its function changed."""
+    def _gave_up(self) -> bool:
+        return self.data.ledger.gave_up(len(self.data.manifest.rounds) - 1) is not None
+
+    async def noted(self) -> None:
+        """Wait until it is noted that the job has ended, if it has; as long as that may take while Restate answers."""
+        if (noting := self._noting) is not None and not noting.done():
+            await asyncio.wait({noting}, timeout=NOTED_SECONDS)
+
+    async def delete(self) -> None:
+        """Drop the job from Restate; no note of it comes afterwards."""
+        await self.noted()
+        if self._noting is not None:
+            self._noting.cancel()
+        await self.data.record.delete()
+
+    async def _note_end(self, settling: asyncio.Task[None]) -> None:
+        """Note how the job ended, for those who list jobs, once it is known what its function changed."""
         data = self.data
-        await data.provenance.settle()
+        await settling
         ledger, manifest = data.ledger, data.manifest
         summary = Summary(
             ok=ledger.counts[OK],
@@ -350,9 +375,8 @@ class JobRunner:
             at=ledger.last_end or time.time(),
             busy=self.elapsed(None),
         )
-        gave_up = ledger.gave_up(len(manifest.rounds) - 1) is not None
         if manifest.summary != summary:
-            await data.record.change(patient=True, summary=summary, cancelled=True if gave_up else None)
+            await data.record.change(patient=True, summary=summary, cancelled=True if self._gave_up() else None)
 
     # ------------------------------------------------------------ steering
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from restate_nb.errors import InvalidInput
 from restate_nb.handle.cells import cells_by_column, cells_of_arrow, cells_of_polars
 from restate_nb.handle.originals import is_of, is_pandas
+from restate_nb.handle.reading import say_nothing_left
 
 Cells = list[list[Any]]
 """Of each column its cells."""
@@ -144,8 +145,10 @@ def _table_of_pandas(frame: Any) -> Table:
     if type(frame).__module__.partition(".")[0] == "pandas":
         block = Block(len(frame), lambda start, stop: cells_by_column(frame.iloc[start:stop]))
         return Table(names, [block], frame.index)
-    called = dict(zip(frame.columns, names, strict=True))
-    rows = [{called.get(name, name): cell for name, cell in row.items()} for row in frame.to_dict("records")]
+    called: dict[Any, str] = dict(zip(frame.columns, names, strict=True))
+    rows: list[dict[str, Any]] = [
+        {str(called.get(name, name)): cell for name, cell in row.items()} for row in frame.to_dict("records")
+    ]
     return Table(names, (), frame.index, rows)
 
 
@@ -173,7 +176,7 @@ _NO_TABLES: Final = frozenset({"Series", "Index", "Array", "ChunkedArray", "Colu
 
 
 def _is_stream(items: object) -> bool:
-    if not hasattr(type(items), "__arrow_c_stream__"):
+    if not hasattr(type(items), "__arrow_c_stream__") or is_of(items, "restate_nb", "Job"):  # whose values are items
         return False
     return not any(kind.__name__ in _NO_TABLES for kind in type(items).__mro__)
 
@@ -182,29 +185,43 @@ def _streamed(items: Any) -> Table:
     import pyarrow as pa  # noqa: PLC0415 - heavy, loaded on first use
 
     try:
-        reader = pa.RecordBatchReader.from_stream(items)
-    except pa.ArrowInvalid as error:
+        reader = pa.RecordBatchReader.from_stream(_Stream(items))
+    except Exception as error:  # whatever a query raises
         if "non-struct" not in str(error):
-            raise InvalidInput(f"items cannot be read: {error}.") from error
+            raise InvalidInput(f"The items cannot be read: {type(error).__name__}: {error}.") from error
         raise InvalidInput(
             f"items, of class {type(items).__name__}, has no columns. Pass its values: "
             "rnb.map(fn, pyarrow.chunked_array(items))."
         ) from None
-    return Table(column_names(reader.schema.names), _Batches(reader))
+    return Table(column_names(reader.schema.names), _Batches(reader, once=is_of(items, "pyarrow", "RecordBatchReader")))
+
+
+class _Stream:
+    """Asks for a stream as it is: not all who have one let themselves be asked for another schema, as pyarrow does."""
+
+    def __init__(self, items: Any) -> None:
+        self._items = items
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> Any:
+        return self._items.__arrow_c_stream__()
 
 
 class _Batches:
     """The record batches of a stream, as blocks."""
 
-    def __init__(self, reader: Any) -> None:
+    def __init__(self, reader: Any, *, once: bool) -> None:
+        """`once`: whether the stream cannot be had again."""
         self._reader = reader
+        self._once = once
 
     def __iter__(self) -> Iterator[Block]:
-        try:
+        count = 0
+        with self._reader:
             for batch in self._reader:
+                count += batch.num_rows
                 yield _block_of_arrow(batch)
-        finally:
-            self._reader.close()
+        if self._once and not count:
+            say_nothing_left("RecordBatchReader")
 
 
 def _block_of_arrow(batch: Any) -> Block:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast
 
 from restate import Context
 
 from restate_nb.limits import PerSecond, Seconds
 from restate_nb.patterns.fan_out import map_group, values_of
 from restate_nb.patterns.fibre import name_of, not_ended
+from restate_nb.patterns.mapped import Mapped
 from restate_nb.patterns.misuse import terminal
 from restate_nb.patterns.options import options_of
 from restate_nb.patterns.outcome import FanOutResult, Outcome
@@ -20,7 +21,7 @@ from restate_nb.policy import Retry
 from restate_nb.validation import positive_int, seconds
 
 Item = TypeVar("Item")
-T = TypeVar("T")
+R = TypeVar("R")
 
 
 class BatchProcessor:
@@ -54,11 +55,7 @@ class BatchProcessor:
         self._options = options_of(ctx, max_concurrent, max_per_second, retry)
         self.max_concurrent: int = self._options.window
 
-    @overload
-    async def process_batch(self, items: Iterable[Item], fn: Callable[[Item], Awaitable[T]]) -> list[T]: ...
-    @overload
-    async def process_batch(self, items: Iterable[Item], fn: Callable[[Item], T]) -> list[T]: ...
-    async def process_batch(self, items: Iterable[Item], fn: Callable[[Item], object]) -> list[Any]:
+    def process_batch(self, items: Iterable[Item], fn: Callable[[Item], R]) -> Mapped[R]:
         """Apply `fn` to every item; the first failure ends them all.
 
         Args:
@@ -72,19 +69,15 @@ class BatchProcessor:
             OperationFailed: with the `index` of the item and the `cause`.
             InvalidInput: `fn` cannot be called.
         """
-        return values_of(await map_group("process_batch", self._ctx, items, fn, self._options))
 
-    @overload
-    async def process_batches(
-        self, items: Iterable[Item], fn: Callable[[Item], Awaitable[T]], *, batch_size: int, pause: Seconds = 0
-    ) -> list[T]: ...
-    @overload
-    async def process_batches(
-        self, items: Iterable[Item], fn: Callable[[Item], T], *, batch_size: int, pause: Seconds = 0
-    ) -> list[T]: ...
-    async def process_batches(
-        self, items: Iterable[Item], fn: Callable[[Item], object], *, batch_size: int, pause: Seconds = 0
-    ) -> list[Any]:
+        async def run() -> list[Any]:
+            return values_of(await map_group("process_batch", self._ctx, items, fn, self._options))
+
+        return cast("Mapped[R]", run())
+
+    def process_batches(
+        self, items: Iterable[Item], fn: Callable[[Item], R], *, batch_size: int, pause: Seconds = 0
+    ) -> Mapped[R]:
         """Apply `fn` batch after batch, with a durable pause between them; the first failure ends it.
 
         Args:
@@ -100,6 +93,11 @@ class BatchProcessor:
             OperationFailed: with the `index` of the item among all items, and the `cause`.
             InvalidInput: `batch_size` is less than 1, or `pause` is negative.
         """
+        return cast("Mapped[R]", self._run_batches(items, fn, batch_size, pause))
+
+    async def _run_batches(
+        self, items: Iterable[Item], fn: Callable[[Item], object], batch_size: int, pause: Seconds
+    ) -> list[Any]:
         with terminal():
             size, wait = positive_int("batch_size", batch_size), seconds("pause", pause, zero=True)
         waiting = list(items)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 from restate import Context
 
 from restate_nb.limits import PerSecond
 from restate_nb.patterns.fibre import Group, name_of
+from restate_nb.patterns.mapped import Mapped
 from restate_nb.patterns.misuse import TerminalInvalidInput, terminal
 from restate_nb.patterns.operations import Operation, close_unused, operations_of
 from restate_nb.patterns.options import Options, options_of, retried
@@ -22,6 +23,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
 E = TypeVar("E")
+R = TypeVar("R")
 T = TypeVar("T")
 Item = TypeVar("Item")
 
@@ -117,6 +119,15 @@ async def fan_out(
     max_per_second: PerSecond | None = None,
     retry: Retry | None = None,
 ) -> FanOutTuple[A, B, C, D, E]: ...
+@overload  # of an operation that is itself a map
+async def fan_out(
+    ctx: Context,
+    operations: Iterable[Callable[[], Mapped[Awaitable[T]]]],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
+) -> FanOutResult[list[T]]: ...
 @overload
 async def fan_out(
     ctx: Context,
@@ -130,6 +141,15 @@ async def fan_out(
 async def fan_out(
     ctx: Context,
     operations: Iterable[Callable[[], T]],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
+) -> FanOutResult[T]: ...
+@overload
+async def fan_out(  # type: ignore[overload-cannot-match]  # mypy does, for `lambda item=item: ...`
+    ctx: Context,
+    operations: Iterable[Callable[..., Awaitable[T]]],
     *,
     max_concurrent: int | None = None,
     max_per_second: PerSecond | None = None,
@@ -214,6 +234,15 @@ async def fan_out_fail(  # type: ignore[overload-overlap]  # tuples come before 
     max_per_second: PerSecond | None = None,
     retry: Retry | None = None,
 ) -> tuple[A, B, C, D, E]: ...
+@overload  # of an operation that is itself a map
+async def fan_out_fail(
+    ctx: Context,
+    operations: Iterable[Callable[[], Mapped[Awaitable[T]]]],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
+) -> list[list[T]]: ...
 @overload
 async def fan_out_fail(
     ctx: Context,
@@ -227,6 +256,15 @@ async def fan_out_fail(
 async def fan_out_fail(
     ctx: Context,
     operations: Iterable[Callable[[], T]],
+    *,
+    max_concurrent: int | None = None,
+    max_per_second: PerSecond | None = None,
+    retry: Retry | None = None,
+) -> list[T]: ...
+@overload
+async def fan_out_fail(  # type: ignore[overload-cannot-match]  # mypy does, for `lambda item=item: ...`
+    ctx: Context,
+    operations: Iterable[Callable[..., Awaitable[T]]],
     *,
     max_concurrent: int | None = None,
     max_per_second: PerSecond | None = None,
@@ -272,35 +310,15 @@ async def fan_out_fail(
     return tuple(values) if isinstance(operations, tuple) else values
 
 
-@overload
-async def map_concurrent(
+def map_concurrent(
     ctx: Context,
     items: Iterable[Item],
-    fn: Callable[[Item], Awaitable[T]],
+    fn: Callable[[Item], R],
     *,
     max_concurrent: int | None = None,
     max_per_second: PerSecond | None = None,
     retry: Retry | None = None,
-) -> list[T]: ...
-@overload
-async def map_concurrent(
-    ctx: Context,
-    items: Iterable[Item],
-    fn: Callable[[Item], T],
-    *,
-    max_concurrent: int | None = None,
-    max_per_second: PerSecond | None = None,
-    retry: Retry | None = None,
-) -> list[T]: ...
-async def map_concurrent(
-    ctx: Context,
-    items: Iterable[Item],
-    fn: Callable[[Item], object],
-    *,
-    max_concurrent: int | None = None,
-    max_per_second: PerSecond | None = None,
-    retry: Retry | None = None,
-) -> list[Any]:
+) -> Mapped[R]:
     """Apply `fn` to every item, side by side; the first failure ends them all, as in `fan_out_fail`.
 
     Thousands of items are fine: the time grows with their number, and `max_concurrent` bounds what is open at once.
@@ -324,8 +342,12 @@ async def map_concurrent(
         >>> async def handler(ctx: Context, urls: list[str]) -> list[str]:
         ...     return await map_concurrent(ctx, urls, lambda url: ctx.run_typed("resize", resize, url=url))
     """
-    options = options_of(ctx, max_concurrent, max_per_second, retry)
-    return values_of(await map_group("map_concurrent", ctx, items, fn, options))
+
+    async def run() -> list[Any]:
+        options = options_of(ctx, max_concurrent, max_per_second, retry)
+        return values_of(await map_group("map_concurrent", ctx, items, fn, options))
+
+    return cast("Mapped[R]", run())
 
 
 async def map_group(

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from restate.exceptions import TerminalError
 
+from restate_nb.patterns.misuse import TerminalInvalidInput
 from restate_nb.patterns.outcome import FanOutResult, Outcome, described
 from restate_nb.patterns.sdk import CallFuture, in_flight, is_call_future
 
@@ -222,7 +223,11 @@ def not_ended(running: bool = False) -> TerminalError:
 async def operate(fibre: Fibre, operation: Callable[[], object]) -> object:
     """The coroutine of one operation, whatever it was given as."""
     try:
-        value = operation()
+        try:
+            value = operation()
+        except TypeError as error:
+            _check_takes_nothing(fibre, operation, error)
+            raise
         if inspect.isawaitable(value):
             if is_call_future(value) and value not in fibre.calls:
                 fibre.add_call(value)
@@ -232,3 +237,18 @@ async def operate(fibre: Fibre, operation: Callable[[], object]) -> object:
         raise
     await fibre.cancel_calls()
     return value
+
+
+def _check_takes_nothing(fibre: Fibre, operation: Callable[[], object], error: TypeError) -> None:
+    """Tell a function that cannot be called as it was given from one that raised a TypeError."""
+    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+        return
+    try:
+        inspect.signature(operation).bind()
+    except TypeError as wrong:
+        raise TerminalInvalidInput(
+            f"{fibre} cannot be called: {wrong}. Give its arguments with it: partial(fetch, ctx, item), "
+            "lambda: fetch(ctx, item)."
+        ) from error
+    except ValueError:  # a function of C that does not say what it takes
+        return

@@ -8,8 +8,8 @@ The SDK starts the coroutine of a durable future there as well: `create_task` ha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, NoReturn
 
 from restate_nb.patterns.misuse import TerminalNotDurable
@@ -41,12 +41,30 @@ def not_durable(who: str, what: str) -> TerminalNotDurable:
 
 def refusal(who: str, step: object) -> TerminalNotDurable:
     """The error for an operation that came to rest at something that nobody here can wake."""
+    if step is None:
+        return not_durable(who, "waited for something that is not durable, by way of anyio (httpx, openai, ...)")
     if asyncio.isfuture(step):
         step._asyncio_future_blocking = False  # it was yielded to nobody; others may still await it
     if isinstance(step, asyncio.Task) and is_sdk_coroutine(step.get_coro()):
         step.cancel()  # or it would go on reading this invocation's journal
         return not_durable(who, "awaited a durable future that an asyncio task waits for already")
     return not_durable(who, "awaited a future or a task that is not durable")
+
+
+def is_in_cancel_scope(coroutine: object) -> bool:
+    """Whether a coroutine that let others go first is within a function of anyio.
+
+    anyio's cancel scopes belong to the task, in which all operations run: they have to end in the order in which they
+    began, so no other operation may take a step meanwhile.
+    """
+    if "anyio" not in sys.modules:
+        return False
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "anyio":
+            return True
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+    return False
 
 
 class OperationLoop:
@@ -87,12 +105,17 @@ class OperationLoop:
         return getattr(self._loop, name)
 
 
-@contextmanager
-def running(loop: Any) -> Iterator[None]:
+class running:  # noqa: N801 - used as a function is
     """Let `loop` be the running loop of this thread for a while."""
-    before = asyncio._get_running_loop()
-    asyncio._set_running_loop(loop)
-    try:
-        yield
-    finally:
-        asyncio._set_running_loop(before)
+
+    __slots__ = ("_before", "_loop")
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        self._before = asyncio._get_running_loop()
+        asyncio._set_running_loop(self._loop)
+
+    def __exit__(self, *_: object) -> None:
+        asyncio._set_running_loop(self._before)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from restate_nb.errors import InvalidInput
+from restate_nb.patterns.late_binding import LateBinding
 from restate_nb.patterns.sdk import is_durable_future
 
 T = TypeVar("T")
@@ -40,7 +41,11 @@ def operations_of(helper: str, ctx: object, given: Iterable[object]) -> list[Cal
     items = list(given)
     try:
         seen: dict[int, int] = {}
-        return [_operation(helper, ctx, index, item, seen) for index, item in enumerate(items)]
+        late = LateBinding(helper)
+        operations = [_operation(helper, ctx, index, item, seen) for index, item in enumerate(items)]
+        for index, operation in enumerate(operations):
+            late.look(index, operation)
+        return operations
     except InvalidInput:
         close_unused(items)
         raise

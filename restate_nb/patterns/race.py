@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
@@ -11,6 +11,7 @@ from restate import Context
 from restate_nb.limits import Seconds
 from restate_nb.patterns.fan_out import run_group
 from restate_nb.patterns.fibre import Group
+from restate_nb.patterns.mapped import Mapped
 from restate_nb.patterns.misuse import TerminalInvalidInput, terminal
 from restate_nb.patterns.operations import Operation
 from restate_nb.patterns.options import Options
@@ -79,6 +80,8 @@ async def first_completed(ctx: Context, operations: Iterable[object]) -> Any:
     return _value_of(group, outcome)
 
 
+@overload  # of an operation that is a map
+async def with_timeout(ctx: Context, operation: Callable[[], Mapped[Awaitable[T]]], timeout: Seconds) -> list[T]: ...
 @overload
 async def with_timeout(ctx: Context, operation: Operation[T], timeout: Seconds) -> T: ...
 @overload

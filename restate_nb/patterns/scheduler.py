@@ -22,15 +22,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any
 
 from restate.exceptions import TerminalError
 
-from restate_nb.errors import JournalMismatch
+from restate_nb.patterns.action_threads import in_own_thread
 from restate_nb.patterns.durable_future import DurableFuture, Foreign, Park, pause
 from restate_nb.patterns.fibre import Body, Fibre, Group, operate
-from restate_nb.patterns.loop_guard import OperationLoop, refusal, running
+from restate_nb.patterns.loop_guard import OperationLoop, is_in_cancel_scope, refusal, running
+from restate_nb.patterns.mismatch import mismatch_of
 from restate_nb.patterns.misuse import MISUSE, TerminalInvalidInput, TerminalNotDurable
+from restate_nb.patterns.parking import Parking
 from restate_nb.patterns.sdk import (
     PASS_THROUGH,
     Tree,
@@ -38,7 +41,6 @@ from restate_nb.patterns.sdk import (
     Wiring,
     adopt_future,
     context_of,
-    first_of,
     is_call_future,
     is_sdk_coroutine,
     unresolved,
@@ -75,7 +77,7 @@ class Scheduler:
         self.is_final: Callable[[BaseException], bool] = lambda error: False
         self._wiring = wiring
         self._ready: deque[Fibre] = deque()
-        self._parked: dict[Fibre, Tree] = {}
+        self._parked = Parking(wiring)
         self._current: Fibre | None = None
         self._driving = False
         self._sending = False  # a coroutine of the SDK is stepped for the handler itself
@@ -114,7 +116,7 @@ class Scheduler:
         if body is self._handler and not body.groups:
             self._loop = asyncio.get_running_loop()
             self._guard = OperationLoop(self._loop, self._adopt, lambda: str(self._current))
-            self._wiring.shadow(self._park, self._made)
+            self._wiring.shadow(self._park, self._made, in_own_thread)
         group.parent = body
         body.groups.append(group)
         self.admit(group)
@@ -241,29 +243,26 @@ class Scheduler:
 
     async def _progress(self, *, joining: bool) -> None:
         """Let the SDK wait until a parked fibre can go on; wake all that can, in the order in which they parked."""
-        waits, completed, parked = self._handler_waits, self._wiring.completed, self._parked
+        waits, parked = self._handler_waits, self._parked
         if not parked and waits is None:
             raise TerminalInvalidInput("The operations wait for one another, and for nothing else: none can go on.")
+        nodes = parked.nodes()
+        if waits is not None:
+            nodes.append(self._wiring.node(waits))
         try:
-            await self._wiring.poll(first_of(parked.values() if waits is None else [*parked.values(), waits]))
+            await self._wiring.poll(self._wiring.first_of(nodes))
         except TerminalError as cancelled:
             for group in list(self._handler.groups):
                 self._interrupt(group, cancelled)
             if not joining:
                 self._handler.throw = cancelled
             return
-        # What is resolved may be taken by another fibre, and would then look unresolved again: so keep what is left.
-        changed = [(f, left) for f, tree in parked.items() if (left := unresolved(tree, completed)) is not tree]
         if waits is not None:
-            self._handler_waits = unresolved(waits, completed)
+            self._handler_waits = unresolved(waits, self._wiring.completed)
+        woken, changed = parked.wake()
         if not changed and self._handler_waits is waits:  # or this would go round for ever
             raise RuntimeError("restate-sdk reported progress for operations that all still wait.")
-        for fibre, left in changed:
-            if left is None:
-                del parked[fibre]
-                self._ready.append(fibre)
-            else:
-                parked[fibre] = left
+        self._ready.extend(woken)
 
     def _step(self, fibre: Fibre) -> Foreign | None:
         """Take one fibre to its next wait; a `Foreign` has to be waited for before the same fibre is stepped again."""
@@ -301,8 +300,8 @@ class Scheduler:
             if left is None:
                 self._ready.append(fibre)
             else:
-                self._parked[fibre] = left
-        elif step is None:  # asyncio.sleep(0): let the others go first
+                self._parked.add(fibre, left)
+        elif step is None and not is_in_cancel_scope(fibre.coroutine):  # asyncio.sleep(0): let the others go first
             self._ready.append(fibre)
         elif not isinstance(step, Group):  # a fibre that waits for others is woken when they have ended
             fibre.throw = refusal(str(fibre), step)
@@ -317,19 +316,20 @@ class Scheduler:
             fibre = Fibre(group, index, group.name_at(index))
             if group.pause is not None and (index or group.pause_first):
                 group.pacing, fibre.paced = fibre, True
-            fibre.coroutine = self._operate(fibre, group.operations[index])
+            begin = self._operate_paced if fibre.paced else operate
+            fibre.coroutine = begin(fibre, group.operations[index])
             group.following += 1
             group.running[fibre] = None
             self._ready.append(fibre)
 
-    async def _operate(self, fibre: Fibre, operation: Callable[[], object]) -> object:
+    async def _operate_paced(self, fibre: Fibre, operation: Callable[[], object]) -> object:
         group = fibre.group
-        if fibre.paced and group.pause is not None:
-            try:
-                await group.pause()
-            finally:
-                group.pacing = None
-                self.admit(group)
+        assert group.pause is not None
+        try:
+            await group.pause()
+        finally:
+            group.pacing = None
+            self.admit(group)
         return await operate(fibre, operation)
 
     def _ended(self, fibre: Fibre, value: object = None, error: TerminalError | None = None) -> None:
@@ -363,7 +363,7 @@ class Scheduler:
         group = fibre.group
         del group.running[fibre]
         if isinstance(error, VMException):
-            error = _mismatch(fibre, error)
+            error = mismatch_of(str(fibre), fibre.steps, error)
         elif isinstance(error, MISUSE) or self.is_final(error):
             self._crashed_for_good(fibre, error)
             return
@@ -441,7 +441,7 @@ class Scheduler:
         body.throw = error
         if not isinstance(body, Fibre):
             return  # who drives looks itself
-        rested = self._parked.pop(body, None) is not None or body.waits_in is not None
+        rested = self._parked.remove(body) or body.waits_in is not None
         if body.waits_in is not None:
             body.waits_in.remove(body)
             body.waits_in = None
@@ -456,7 +456,7 @@ class Scheduler:
         """Step nothing of this group any more; what has started is ended when the attempt is over."""
         group.close()
         for fibre in group.running:
-            self._parked.pop(fibre, None)
+            self._parked.remove(fibre)
             for inner in fibre.groups:
                 self._abandon(inner)
             if fibre.started:
@@ -478,10 +478,13 @@ class Scheduler:
 
     def _made(self, future: Any) -> None:
         """Take over a durable future that was just made."""
-        if is_call_future(future) and self._current is not None:
-            self._current.add_call(future)
-        if self._current is None and not self._driving:
-            adopt_future(future, lambda begin: DurableFuture(begin, self._wait, self._send))
+        if self._current is not None:
+            if is_call_future(future):
+                self._current.add_call(future)
+        elif self._driving:
+            return  # it was made where it must not be; whoever awaits it is told
+        first = partial(self._wiring.unless_completed, future.handle)
+        adopt_future(future, lambda begin: DurableFuture(begin, self._wait, self._send, first))
 
     def _wait(self, tree: Tree) -> Generator[Any, Any, None]:
         if self._current is not None:
@@ -523,9 +526,3 @@ class Scheduler:
 
 def _stop_of(reason: str) -> TerminalError:
     return TerminalError(f"stopped: {reason}", 409)
-
-
-def _mismatch(fibre: Fibre, error: Exception) -> JournalMismatch:
-    mismatch = JournalMismatch(f"{fibre}, after {fibre.steps} of its steps: {error}")
-    mismatch.__cause__ = error
-    return mismatch

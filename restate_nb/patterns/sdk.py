@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import re
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -102,6 +103,18 @@ try:
 except (ImportError, AttributeError) as error:
     raise _unsupported(version("restate-sdk"), str(error)) from error
 
+try:
+    from restate._internal import (  # type: ignore[import-not-found]  # native, without stubs
+        PyDoProgressAnyCompleted,
+        PyDoProgressCancelSignalReceived,
+        PyDoProgressExecuteRun,
+        PyDoProgressWaitExternalProgress,
+        PySuspended,
+        PyUnresolvedFuture,
+    )
+except ImportError:  # then trees are given as the SDK has them, which is slower
+    PyUnresolvedFuture = None
+
 Tree = UnresolvedFuture
 """What a coroutine waits for: one handle, the first of several, or all of several."""
 
@@ -118,9 +131,11 @@ __all__ = [
     "CallFuture",
     "DoProgressExecuteRun",
     "Failure",
+    "FirstCompletedUnresolvedFuture",
     "Invocation",
     "Run",
     "ServerInvocationContext",
+    "SingleUnresolvedFuture",
     "Tap",
     "Tree",
     "VMException",
@@ -128,13 +143,13 @@ __all__ = [
     "adopt_future",
     "check_version",
     "context_of",
-    "first_of",
     "handles_of",
     "in_flight",
     "is_call_future",
     "is_durable_future",
     "is_of_the_attempt",
     "is_sdk_coroutine",
+    "native_core",
     "running_context",
     "unresolved",
 ]
@@ -168,16 +183,45 @@ def handles_of(tree: Tree) -> set[int]:
     return {handle for child in tree.children for handle in handles_of(child)}
 
 
-def first_of(trees: Iterable[Tree]) -> Tree:
-    """The tree that is resolved as soon as one of `trees` is; trees that wait for the same are named once."""
-    flat: dict[Any, Tree] = {}
-    for tree in trees:
-        if isinstance(tree, SingleUnresolvedFuture):
-            flat[tree.handle] = tree
-            continue
-        for child in tree.children if isinstance(tree, FirstCompletedUnresolvedFuture) else (tree,):
-            flat[child.handle if isinstance(child, SingleUnresolvedFuture) else id(child)] = child
-    return FirstCompletedUnresolvedFuture(list(flat.values()))
+class NativeTree:
+    """The first of many handles, as the native core takes it: made once for all the times that it is asked."""
+
+    __slots__ = ("native",)
+
+    def __init__(self, native: Any) -> None:
+        self.native = native
+
+
+def _native(tree: Tree) -> Any:
+    if isinstance(tree, SingleUnresolvedFuture):
+        return PyUnresolvedFuture.single(tree.handle)
+    children = [_native(child) for child in tree.children]
+    if isinstance(tree, FirstCompletedUnresolvedFuture):
+        return PyUnresolvedFuture.first_completed(children)
+    return PyUnresolvedFuture.all_completed(children)
+
+
+def _take_native_trees(vm: Any) -> bool:
+    """Let a core's `do_progress` take a `NativeTree`, too; false if it cannot, since it is none of the SDK's."""
+    if PyUnresolvedFuture is None or type(vm) is not VMWrapper:
+        return False
+    if "do_progress" in vars(vm):  # by `Tap`, or for another scheduler
+        return True
+    given = vm.do_progress
+
+    def do_progress(tree: Any) -> Any:
+        if type(tree) is not NativeTree:
+            return given(tree)
+        try:
+            made = vm.vm.do_progress(tree.native)
+        except VMException as error:
+            return error
+        if isinstance(made, PyDoProgressExecuteRun):
+            return DoProgressExecuteRun(made.handle)  # type: ignore[no-untyped-call]
+        return _PROGRESS.get(type(made)) or ValueError(f"Unknown progress type: {made}")
+
+    vars(vm)["do_progress"] = do_progress
+    return True
 
 
 def is_durable_future(value: object) -> TypeGuard[ServerDurableFuture[Any]]:
@@ -228,12 +272,32 @@ def adopt_future(
 
 
 _MAKERS = ("create_future", "create_sleep_future", "create_call_future")
+_SHADOWED = ("create_poll_or_cancel_coroutine", "create_run_coroutine", *_MAKERS)
+
+
+_PROGRESS: dict[type, Any] = (
+    {}
+    if PyUnresolvedFuture is None
+    else {
+        PySuspended: SUSPENDED,
+        PyDoProgressAnyCompleted: DO_PROGRESS_ANY_COMPLETED,
+        PyDoProgressWaitExternalProgress: DO_PROGRESS_WAIT_EXTERNAL_PROGRESS,
+        PyDoProgressCancelSignalReceived: DO_PROGRESS_CANCEL_SIGNAL_RECEIVED,
+    }
+)
+
+
+def native_core(headers: list[tuple[str, str]]) -> VMWrapper:
+    """The SDK's native core for one attempt, as its server makes it."""
+    vm = VMWrapper(headers)
+    _take_native_trees(vm)
+    return vm
 
 
 class Wiring:
     """One invocation's context, as the scheduler sees it."""
 
-    __slots__ = ("completed", "context")
+    __slots__ = ("_before", "_takes_native", "completed", "context")
 
     def __init__(self, context: object) -> None:
         if not isinstance(context, ServerInvocationContext):
@@ -242,7 +306,10 @@ class Wiring:
                 f"not {context!r}."
             )
         self.context = context
-        self.completed: Callable[[int], bool] = context.vm.is_completed  # as far as the journal was read
+        self._before: dict[str, Any] = {}
+        self._takes_native = _take_native_trees(context.vm)
+        # Both tell what the journal has, as far as it was read.
+        self.completed: Callable[[int], bool] = context.vm.is_completed
 
     def check_current(self) -> None:
         """Refuse the context of another invocation.
@@ -257,7 +324,26 @@ class Wiring:
                 "given; never keep one in a global variable or on an object."
             )
 
-    async def poll(self, tree: Tree) -> None:
+    def completed_of(self, handles: Iterable[int]) -> list[int]:
+        """Which of some handles are completed."""
+        vm = self.context.vm
+        return list(filter(vm.vm.is_completed if self._takes_native else vm.is_completed, handles))
+
+    def node(self, tree: Tree) -> Any:
+        """A tree as one of the nodes of `first_of`."""
+        return _native(tree) if self._takes_native else tree
+
+    def unless_completed(self, handle: int) -> Tree | None:
+        """What to wait for until a handle is completed; None if it is."""
+        return None if self.completed(handle) else SingleUnresolvedFuture(handle)
+
+    def first_of(self, nodes: list[Any]) -> Any:
+        """The tree that is resolved as soon as one of many is; each was made by `node`."""
+        if self._takes_native:
+            return NativeTree(PyUnresolvedFuture.first_completed(nodes))
+        return FirstCompletedUnresolvedFuture(nodes)
+
+    async def poll(self, tree: Tree | NativeTree) -> None:
         """Wait in the SDK's own way until `tree` is resolved.
 
         Raises:
@@ -266,10 +352,21 @@ class Wiring:
         """
         # Steps were taken in the operations' own contextvars; the SDK's log filter reads the driver's.
         self.update_replaying()
-        await type(self.context).create_poll_or_cancel_coroutine(self.context, tree)
+        await type(self.context).create_poll_or_cancel_coroutine(self.context, tree)  # type: ignore[arg-type]
 
-    def shadow(self, wait: Callable[[Tree], Coroutine[Any, Any, None]], made: Callable[[Any], None]) -> None:
-        """Route this context's waits to `wait`, and tell `made` of each durable future that is made."""
+    def shadow(
+        self,
+        wait: Callable[[Tree], Coroutine[Any, Any, None]],
+        made: Callable[[Any], None],
+        threaded: Callable[[Callable[[], Any]], Callable[[], Any]],
+    ) -> None:
+        """Take this context's waits, futures and actions.
+
+        Args:
+            wait: what is waited with.
+            made: is told of each durable future that is made.
+            threaded: makes a coroutine function of the plain function that is a step's action.
+        """
 
         def making(make: Callable[..., Any]) -> Callable[..., Any]:
             def create(*args: Any, **kwargs: Any) -> Any:
@@ -279,14 +376,23 @@ class Wiring:
 
             return create
 
-        vars(self.context)["create_poll_or_cancel_coroutine"] = wait
+        run = self.context.create_run_coroutine  # a durable function has one of its own
+
+        def create_run_coroutine(handle: int, action: Any, *args: Any, **kwargs: Any) -> Any:
+            return run(handle, action if inspect.iscoroutinefunction(action) else threaded(action), *args, **kwargs)
+
+        names = vars(self.context)
+        self._before = {name: names[name] for name in _SHADOWED if name in names}
+        names["create_poll_or_cancel_coroutine"] = wait
+        names["create_run_coroutine"] = create_run_coroutine
         for name in _MAKERS:
-            vars(self.context)[name] = making(getattr(type(self.context), name))
+            names[name] = making(getattr(type(self.context), name))
 
     def unshadow(self) -> None:
         """Give the context back as it was."""
-        for name in ("create_poll_or_cancel_coroutine", *_MAKERS):
+        for name in _SHADOWED:
             vars(self.context).pop(name, None)
+        vars(self.context).update(self._before)
 
     def update_replaying(self) -> None:
         """Tell the SDK's log filter, in the context variables of who calls, whether the journal is still replayed."""
@@ -336,6 +442,7 @@ class Tap:
         assert isinstance(context, ServerInvocationContext)
         self._context, self._vm = context, context.vm
         self.cancelled = False
+        _take_native_trees(self._vm)
         progress = self._vm.do_progress
 
         def do_progress(tree: Tree) -> Any:
@@ -346,8 +453,8 @@ class Tap:
 
         vars(self._vm)["do_progress"] = do_progress
 
-    async def record(self, name: str, payload: bytes) -> bytes:
-        """What the journal has as the result of this step: the payload, unless there is a result already.
+    async def record(self, name: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
+        """What the journal has as the result of this step: what `make` gives, unless there is a result already.
 
         It is `ctx.run` without a task and an answer of the server's less. A cancellation does not end it.
         """
@@ -357,7 +464,7 @@ class Tap:
         if not run.replayed:
 
             async def propose() -> None:
-                vm.propose_run_completion_success(run.handle, context._encode(payload))
+                vm.propose_run_completion_success(run.handle, context._encode(await make()))
 
             made = None if context.run_coros_to_execute else vm.do_progress(tree)
             if isinstance(made, DoProgressExecuteRun):

@@ -13,6 +13,7 @@ from restate_nb.errors import InvalidInput
 from restate_nb.limits import PerSecond
 from restate_nb.patterns.fan_out import failure, never
 from restate_nb.patterns.fibre import Group, name_of
+from restate_nb.patterns.late_binding import LateBinding
 from restate_nb.patterns.misuse import TerminalInvalidInput, terminal
 from restate_nb.patterns.operations import close_unused, operations_of
 from restate_nb.patterns.options import Options, checked, options_of, retried
@@ -98,7 +99,7 @@ class _Starter:
 class OperationGroup:
     """The group of a block; made by `group`."""
 
-    __slots__ = ("_ctx", "_group", "_handles", "_options", "_scheduler", "_state")
+    __slots__ = ("_ctx", "_group", "_handles", "_late", "_options", "_scheduler", "_state")
 
     def __init__(self, ctx: Context, scheduler: Scheduler, options: Options, *, fail_fast: bool) -> None:
         self._ctx = ctx
@@ -108,6 +109,7 @@ class OperationGroup:
             "group", [], options.window, failure if fail_fast else never, items=[], pause=options.pause
         )
         self._handles: list[Handle[Any]] = []
+        self._late = LateBinding("group", lambda index: self._handles[index].done())
         self._state = "new"
 
     async def __aenter__(self) -> OperationGroup:
@@ -199,6 +201,7 @@ class OperationGroup:
                     raise InvalidInput(f"g.start takes a function and its arguments, not {operation!r}.")
                 given = partial(operation, *args, **kwargs)
             (checked_operation,) = operations_of("group", self._ctx, [given])
+            self._late.look(len(self._handles), checked_operation)
         called = name or name_of(checked_operation)
         run = retried(self._ctx, self._scheduler, checked_operation, retry or self._options.retry, called)
         index = self._scheduler.add(self._group, run, called, _item_of(self._ctx, args))

@@ -17,7 +17,8 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api.types import is_object_dtype
 
-from restate_nb.results.exports import as_text, holds
+from restate_nb.errors import InvalidInput
+from restate_nb.results.exports import as_text, described_in, holds
 from restate_nb.results.fields import fields_of
 from restate_nb.results.unreadable import Unreadable
 
@@ -40,7 +41,7 @@ class Kind(NamedTuple):
 
 
 class Widened(Exception):
-    """A column does not fit the type that earlier batches of it were given."""
+    """A column has a wider type than in the batches that were given out before: these have to be made anew."""
 
 
 class Column(NamedTuple):
@@ -62,19 +63,29 @@ class Schema:
     def __init__(self) -> None:
         self.kinds: dict[str, Kind] = {}
         self._given = False
+        self._widened = False
 
     def begin(self) -> None:
         """Nothing that was given out before counts."""
-        self._given = False
+        self._given, self._widened = False, False
+
+    def end(self) -> None:
+        """All batches were there.
+
+        Raises:
+            Widened: the first of them have to be made anew.
+        """
+        if self._widened:
+            raise Widened
 
     def table(self, columns: Mapping[str, Any]) -> Any:
-        """The next batch, as a table.
+        """The next batch, as a table; None once earlier ones have to be made anew, and only types are looked for.
 
         Args:
             columns: Series of pandas, or arrays of Arrow; all of one length.
 
         Raises:
-            Widened: earlier batches had other types: begin anew, with this schema.
+            InvalidInput: a column has what is no cell of a table.
         """
         rows = len(next(iter(columns.values()))) if columns else 0
         found = {name: _natural(column) for name, column in columns.items()}
@@ -88,14 +99,13 @@ class Schema:
             if name not in found:
                 arrays[name] = pa.nulls(rows, _type_of(kind))
                 continue
-            arrays[name] = _as_kind(found[name], kind)
+            arrays[name] = _as_kind(name, found[name], kind)
             if arrays[name] is None:
                 self.kinds[name] = _JSON
-                arrays[name] = _as_kind(found[name], _JSON)
-        if self._given and self.kinds != known:
-            raise Widened
+                arrays[name] = _as_kind(name, found[name], _JSON)
+        self._widened = self._widened or (self._given and self.kinds != known)
         self._given = True
-        return pa.table(arrays)
+        return None if self._widened else pa.table(arrays)
 
     def pandas_metadata(self, index: Any, labels: Mapping[str, Any], column_indexes: Sequence[Any]) -> bytes:
         """What pandas needs to read the table as it was.
@@ -191,7 +201,7 @@ def _natural(column: Any) -> Column:
     try:
         nested = [None if is_missing(each) else _plainly(each) for each in column]
         array = pa.array(nested)
-    except (*_REFUSALS, _NoTypeError, RecursionError):
+    except (*_REFUSALS, _NoTypeError, RuntimeError):  # RuntimeError: of recursion, and of torch
         return Column(column, None, _JSON)
     if not _can_be_written(array.type):
         return Column(column, None, _JSON)
@@ -237,6 +247,8 @@ def _plainly(value: Any) -> Any:
         raise _NoTypeError
     if isinstance(value, pd.Timestamp) and not value.nanosecond:
         return value.to_pydatetime()
+    if kind.__module__ == "torch" and hasattr(value, "numpy"):
+        return _array_plainly(value.detach().cpu().numpy())
     fields = None if isinstance(value, Unreadable) else fields_of(value)
     if fields is None or not all(type(each) is str for each in fields):
         raise _NoTypeError
@@ -381,9 +393,16 @@ _WIDEST: Final[list[tuple[Callable[[Any], bool], Callable[[Any, Any], Any]]]] = 
 ]
 
 
-def _as_kind(column: Column, kind: Kind) -> Any:
+def _as_kind(name: str, column: Column, kind: Kind) -> Any:
     """The column as it is in the table; None where its values are too large for that."""
     if kind.type is None:
+        described = described_in(column.source) if isinstance(column.source, pd.Series) else None
+        if described is not None:
+            raise InvalidInput(
+                f"The column {name!r} has a {described}, which is no cell of a table. Have the function return its "
+                "content as bytes, text, an array or fields; or leave the column out: "
+                'columns=["item", "status", ...].'
+            )
         return pa.array(_json(column.source), pa.large_string())
     if column.kind.type == kind.type:
         return column.array

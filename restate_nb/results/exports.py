@@ -14,11 +14,14 @@ import pandas as pd
 
 from restate_nb.errors import NotEncodable
 from restate_nb.results.columns import object_column
+from restate_nb.results.fields import fields_of
 from restate_nb.results.unreadable import Unreadable
 from restate_nb.store.stored import Stored
 from restate_nb.values.codec import as_shown, encode
+from restate_nb.values.formats import shown
 from restate_nb.values.leaves import repr_of, shown_text
 
+_LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
 _PLAIN: Final = frozenset({str, int, float, bool})
 
 
@@ -57,6 +60,25 @@ def as_text(value: Any) -> str:
     return repr(value) if isinstance(value, Unreadable) else as_shown(value).decode()
 
 
+def only_described(value: Any) -> str | None:
+    """The class of what is in a value of which JSON text has a description only, such as a table; None for nothing."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return None
+    if shown(value, kind) is not None:
+        return f"{kind.__module__.partition('.')[0]} {kind.__name__}"
+    fields = None if isinstance(value, Unreadable) else fields_of(value)
+    inner = value if isinstance(value, (list, tuple, set, frozenset)) else () if fields is None else fields.values()
+    return next((found for found in map(only_described, inner) if found is not None), None)
+
+
+def described_in(column: pd.Series[Any]) -> str | None:
+    """The same of the values of a column."""
+    if column.dtype != object:
+        return None
+    return next((found for found in map(only_described, column) if found is not None), None)
+
+
 def _plain_categories(column: pd.Series[Any]) -> pd.Series[Any]:
     return column if column.cat.categories.dtype != object else pd.Series(_as_text(column.astype(object)))
 
@@ -73,9 +95,15 @@ def records(frame: pd.DataFrame) -> pd.DataFrame:
     return plain.reset_index(names=level_names(index, plain.columns))
 
 
-def level_names(index: pd.Index[Any], taken: Iterable[Any]) -> list[str]:
-    """What the levels of an index are called as columns, beside those that there are."""
-    levels = ["index"] if index.nlevels == 1 else [f"index_{n}" for n in range(index.nlevels)]
+def level_names(index: pd.Index[Any], taken: Iterable[Any], unnamed: str = "index") -> list[str]:
+    """What the levels of an index are called as columns, beside those that there are.
+
+    Args:
+        index: it.
+        taken: the names of the other columns.
+        unnamed: what a level without a name is called, with its number where there are several.
+    """
+    levels = [unnamed] if index.nlevels == 1 else [f"{unnamed}_{n}" for n in range(index.nlevels)]
     names = [level if name is None else str(name) for level, name in zip(levels, index.names, strict=True)]
     known = set(map(str, taken))
     labels: list[str] = []

@@ -14,7 +14,7 @@ from restate_nb.errors import InvalidInput
 from restate_nb.results.exports import label_text, level_names, plain_index
 
 PANDAS: Final = frozenset({"pandas DataFrame", "pandas Series"})
-_KINDS: Final = PANDAS | {"polars DataFrame", "pyarrow Table"}
+TABLES: Final = PANDAS | {"polars DataFrame", "pyarrow Table"}
 """What has rows of its own."""
 
 
@@ -22,7 +22,7 @@ def table_kind(value: Any) -> str | None:
     """The library and the class of a value that is a table or a Series; None for all else."""
     for each in type(value).__mro__:
         kind = f"{each.__module__.partition('.')[0]} {each.__name__}"
-        if kind in _KINDS:
+        if kind in TABLES:
             return kind
     return None
 
@@ -54,7 +54,9 @@ class Sheet:
         column_indexes: as pyarrow tells of the index of columns.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, outer: int | None = None) -> None:
+        """`outer`: how many levels of the index tell of which item a row is, where others tell which row it is."""
+        self._outer = outer
         self.index: Any = []
         self.labels: dict[str, Any] = {}
         self.column_indexes: list[Any] = []
@@ -69,15 +71,23 @@ class Sheet:
         columns: dict[str, pd.Series[Any]] = {}
         if not isinstance(self.index, pd.RangeIndex):
             index = plain_index(frame.index)
-            self.index = level_names(index, names)
+            self.index = self._level_names(index, names)
             for name, own, level in zip(self.index, index.names, _levels(index), strict=True):
-                self.labels[name] = own
+                self.labels[name] = None if own is None else label_text(own)
                 columns[name] = level.to_series(index=pd.RangeIndex(len(frame)))
         for place, name in enumerate(names):
             columns[name] = frame.iloc[:, place].reset_index(drop=True)
-        if not self.column_indexes and (metadata := pa.Schema.from_pandas(frame.iloc[:0]).pandas_metadata):
-            self.column_indexes = metadata["column_indexes"]
+        if not self.column_indexes:
+            bare = pa.Schema.from_pandas(pd.DataFrame(columns=frame.columns, index=pd.RangeIndex(0)))
+            self.column_indexes = bare.pandas_metadata["column_indexes"]
         return columns
+
+    def _level_names(self, index: pd.Index[Any], taken: list[str]) -> list[str]:
+        if self._outer is None:
+            return level_names(index, taken)
+        levels = range(index.nlevels)
+        of_item = level_names(index.droplevel([*levels[self._outer :]]), taken)
+        return of_item + level_names(index.droplevel([*levels[: self._outer]]), [*taken, *of_item], "row")
 
 
 def column_names(labels: Any) -> list[str]:

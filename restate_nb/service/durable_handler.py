@@ -208,10 +208,7 @@ class DurableFunctions:
     async def _run(self, ctx: Context, tap: Tap, request: DurableRequest, function: Function, known: _Known) -> bytes:
         try:
             attempt = await self._attempt(ctx, tap, request, function, known.retry)
-            if known.keeper is not None and is_joined(attempt.value):
-                (reference,) = await known.keeper.keep([bytes(attempt.value)])
-                attempt = msgspec.structs.replace(attempt, value=msgspec.Raw(reference))
-            return await tap.record(OUTCOME_STEP, msgspec.json.encode(attempt))
+            return await tap.record(OUTCOME_STEP, functools.partial(_kept, attempt, known.keeper))
         except (VMException, JournalMismatch, SdkInternalBaseException) as error:
             if _MISMATCH in f"{error} {error.__cause__}":
                 self._mismatched.setdefault(request.function, {})[ctx.request().id] = request.position
@@ -241,6 +238,14 @@ class DurableFunctions:
                 raise RetryableError(again, retry_after=timedelta(seconds=wait)) from None
             ran = time.perf_counter() - clock
             return Attempt(request.position, number, status, started, ran, failure=failure)
+
+
+async def _kept(attempt: Attempt, keeper: Keeper | None) -> bytes:
+    """An attempt for the journal; a value that is too large for it is stored first."""
+    if keeper is not None and is_joined(attempt.value):
+        (reference,) = await keeper.keep([bytes(attempt.value)])
+        attempt = msgspec.structs.replace(attempt, value=msgspec.Raw(reference))
+    return msgspec.json.encode(attempt)
 
 
 def _waiting(request: DurableRequest) -> str:

@@ -24,12 +24,12 @@ def _forked() -> None:
 in_children(_forked)
 
 
-def live_or_new(make: Callable[[], Session], fits: Callable[[Session], bool]) -> Session:
+def live_or_new(make: Callable[[], Session], differs: Callable[[Session], str]) -> Session:
     """The live session if it is the one that is asked for, its server started again if need be; else one that is made.
 
     Args:
         make: makes it.
-        fits: whether the live one will do.
+        differs: in what the live one is not what is asked for, in words; empty where it will do.
 
     Raises:
         InvalidInput: another one is live.
@@ -40,8 +40,10 @@ def live_or_new(make: Callable[[], Session], fits: Callable[[Session], bool]) ->
             live_session.stop()
         if live_session is None or not live_session.live:
             live_session = make()
-        elif not fits(live_session):
-            raise InvalidInput(f"{live_session!r} is live. Use it, or stop it first: rnb.start().stop().")
+        elif difference := differs(live_session):
+            raise InvalidInput(
+                f"{live_session!r} is live, and {difference}. Use it as it is, or stop it first: rnb.start().stop()."
+            )
         else:
             live_session.revive()
         return live_session

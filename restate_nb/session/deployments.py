@@ -258,7 +258,7 @@ class Liveness:
         uri, key = uri_of(deployment), str(deployment["id"])
         if not uri:  # it is called in another way than by HTTP, and not by us
             return False
-        if self._local and await _is_refused_here(uri):
+        if self._local and await is_refused_here(uri):
             return True
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -288,7 +288,7 @@ def _parts(uri: str) -> tuple[str, str, int, str]:
     return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme, 0), parts.path.rstrip("/")
 
 
-async def _is_refused_here(uri: str) -> bool:
+async def is_refused_here(uri: str) -> bool:
     """Whether it is a port of this machine's loopback at which nobody listens: a quick answer, the same for Restate."""
     _, host, port, _ = _parts(uri)
     try:

@@ -52,6 +52,7 @@ def _row(session: str, manifest: Manifest, runner: JobRunner | None) -> dict[str
             "failed": runner.data.ledger.failed,
             "cancelled": counts["cancelled"],
             "elapsed_s": elapsed_of(runner, time.time()),
+            "finished_at": row["finished_at"] or (runner.data.ledger.last_end or None if runner.ended.done() else None),
         }
     if summary is None:  # counts are known where it runs
         return row | {"status": "paused" if manifest.paused else "unfinished"}

@@ -7,6 +7,8 @@ import difflib
 import threading
 import time
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, NotRequired, TypedDict, Unpack
 
 from restate_nb.backends.connection import Connection, connection_to_workers
@@ -19,15 +21,17 @@ from restate_nb.errors import InvalidInput, JobMismatch, RestateNbError, ServerE
 from restate_nb.handle.batches import Batch
 from restate_nb.handle.function_changes import code_named, identity_now, older_of
 from restate_nb.handle.item_folder import ItemFolder
-from restate_nb.handle.items import Items
+from restate_nb.handle.items import Items, in_journal
 from restate_nb.handle.job import Job, runner_of
 from restate_nb.handle.originals import DecodedItems
 from restate_nb.handle.provenance import Fresh, check_fresh, warn_of_older
 from restate_nb.handle.record import JobRecord, open_record, ready_for, wanted_manifest, with_folder_of
 from restate_nb.handle.runner import JobRunner, data_of
+from restate_nb.handle.status import progress_of
 from restate_nb.policy import RunPolicy
 from restate_nb.service.active_jobs import JobRuns
 from restate_nb.service.identity import Identity
+from restate_nb.service.outside import MOST_LISTED, LiveError, LiveJob, Verb
 from restate_nb.service.run_spec import read_run_spec, run_spec_of
 from restate_nb.service.variants import Variant
 from restate_nb.service.wire import Manifest, workers_of
@@ -146,29 +150,34 @@ class Registry:
         pickle = options.get("pickle", False)
         check_fresh(fresh)
         spec = run_spec_of(function, policy, 0.0 if batch is None else batch.pause)
-        connection = self._connection_for(function, policy, spec, on_workers=on_workers)
-        identity = identity_now(function)
-        wanted = wanted_manifest(
-            function,
-            items,
-            policy,
-            identity,
-            name=options["name"],
-            batch=batch,
-            spec=spec,
-            on_workers=on_workers,
-            pickled=pickle,
-        )
+
+        def begun_with(items: Items) -> Manifest:
+            return wanted_manifest(
+                function,
+                items,
+                policy,
+                identity,
+                name=options["name"],
+                batch=batch,
+                spec=spec,
+                on_workers=on_workers,
+                pickled=pickle,
+            )
+
+        with _dropping(items, BaseException):  # nobody was told of its folder yet
+            connection = self._connection_for(function, policy, spec, on_workers=on_workers)
+            identity = identity_now(function)
+            wanted = begun_with(items)
+            if fresh is not True and (journaled := self._journaled(connection, wanted, function, items, begun_with)):
+                items, wanted = journaled, begun_with(journaled)
         if fresh and on_workers and connection.admin_if_any is not None:
             self._end_older(connection.session, wanted.name)
         try:
-            job, items = self._io.run(self._open(connection, wanted, identity, function, items, fresh=fresh is True))
+            with _dropping(items, JobMismatch):
+                opening = self._open(connection, wanted, identity, function, items, fresh=fresh is True)
+                job, items = self._io.run(opening)
         except KeyboardInterrupt:
             print("Stopped while the job was being submitted: run the cell again, and it is made complete.")
-            raise
-        except JobMismatch:
-            if items.folder is not None:
-                items.folder.drop()
             raise
         runner = runner_of(job)
         if not function.deployed:
@@ -180,6 +189,35 @@ class Registry:
         if fresh != "changed":
             warn_of_older(job.name, older, runner.data.manifest.mixed, finished=finished)
         return job
+
+    def _journaled(
+        self,
+        connection: Connection,
+        wanted: Manifest,
+        function: Function,
+        items: Items,
+        begun_with: Callable[[Items], Manifest],
+    ) -> Items | None:
+        """The items as they are without a store, if they are those of a job that was begun so: by a version that had
+        none, or by a session without one. None else."""
+        folder = items.folder
+        if folder is None or not folder.count or connection.admin_if_any is None:
+            return None
+        before = [
+            each
+            for session, each in self._io.run(read_manifests(connection.admin))
+            if session == connection.session and not each.folder
+            if (each.total, each.function, each.kind) == (wanted.total, wanted.function, wanted.kind)
+        ]
+        if not before or (journaled := in_journal(items, function)) is None:
+            return None
+        then = begun_with(journaled)
+        names = {each.name for each in before if each.items == then.items}
+        bases = {each.base for each in before if each.items == then.items and each.base}
+        if then.name not in names and then.base not in bases:
+            return None
+        folder.drop()
+        return journaled
 
     def _connection_for(
         self, function: Function, policy: RunPolicy, spec: str | None, *, on_workers: bool
@@ -232,10 +270,35 @@ class Registry:
     def _runners(self) -> list[tuple[Key, JobRunner]]:
         return [(key, runner_of(job)) for key, job in list(self._jobs.items())]
 
+    def live(self) -> list[LiveJob]:
+        """How far the jobs of this process are, for other processes: those that run, and the latest others."""
+        runners = [runner for _, runner in self._runners()]
+        running = [each for each in runners if not each.ended.done()]
+        ended = [each for each in runners if each.ended.done()]
+        chosen = [*ended, *running][-MOST_LISTED:]
+        return [_live(each) for each in chosen]
+
+    async def steer(self, name: str, verb: Verb) -> None:
+        """Tell the job of that name what to do, as another process wants it.
+
+        Raises:
+            LookupError: no such job runs here.
+        """
+        runner = next((each for _, each in self._runners() if each.data.name == name and not each.ended.done()), None)
+        if runner is None:
+            raise LookupError(f"No job {name!r} runs in this process.")
+        if verb == "cancel":
+            await runner.cancel()
+        elif verb == "resume" and runner.guard.unkept is not None:
+            await asyncio.wrap_future(runner.guard.resume())
+        else:
+            await runner.set_paused(verb == "pause")
+
     async def note_before_stop(self) -> None:
-        """The session is to stop: note what the functions of unfinished jobs have changed by now."""
-        unfinished = [each for _, each in self._runners() if not each.ended.done()]
-        await asyncio.gather(*(each.data.provenance.note_before_stop() for each in unfinished))
+        """The session is to stop: note what functions of unfinished jobs changed by now, and which jobs have ended."""
+        runners = [each for _, each in self._runners()]
+        unfinished = [each.data.provenance.note_before_stop() for each in runners if not each.ended.done()]
+        await asyncio.gather(*unfinished, *(each.noted() for each in runners))
 
     def stop_following(self) -> None:
         """Follow the jobs no longer; they stay where they are."""
@@ -403,3 +466,39 @@ class Registry:
             self._kept = [each for each in self._kept if each is not job]
             if key[0] == self._connection.session:
                 self._connection.runs.forget(*key[1:])
+
+
+def _live(runner: JobRunner) -> LiveJob:
+    now = progress_of(runner)
+    return LiveJob(
+        name=now.name,
+        generation=runner.data.manifest.generation,
+        function=now.function,
+        status=now.status,
+        total=now.total,
+        ok=now.ok,
+        failed=now.failed,
+        cancelled=now.cancelled,
+        running=now.running,
+        retries=now.retries,
+        elapsed=now.elapsed,
+        rate=now.rate,
+        eta=now.eta,
+        p50=now.p50,
+        p95=now.p95,
+        concurrency=now.concurrency,
+        note=now.note,
+        hint=now.hint,
+        errors=tuple(LiveError(error_type=e.error_type, message=e.message, count=e.count) for e in now.errors[:5]),
+    )
+
+
+@contextmanager
+def _dropping(items: Items, errors: type[BaseException]) -> Iterator[None]:
+    """Where errors of this kind say that there is no job that the folder of these items is for."""
+    try:
+        yield
+    except errors:
+        if items.folder is not None:
+            items.folder.drop()
+        raise

@@ -44,6 +44,8 @@ class StoreConfig:
     shared: bool = False
 
 
+HOUR: Final = 3600.0
+
 _NAME: Final = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
 
 
@@ -81,10 +83,13 @@ class Store(ABC):
         config: how it is opened elsewhere.
         owner: stands before the names of the folders of a session, where it shares the store: another Restate may have
             a session of that name, and keep its values there, too. Empty where that cannot be, or is not known.
+        orphan_seconds: for how long a folder that no job names has not been written to when it is nobody's: a process
+            may still read the items of a job that is to begin. It is long where `in_use` cannot tell.
     """
 
     config: StoreConfig
     owner: str = ""
+    orphan_seconds: float = 24 * HOUR
 
     def new_folder(self) -> str:
         """A name for the folder of a job that is about to begin; nothing is made yet."""

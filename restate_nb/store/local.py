@@ -15,11 +15,11 @@ import uuid
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from restate_nb.store.base import Folder, NotStored, Place, Store, StoreConfig, StoreUnavailable, check_name
+from restate_nb.store.base import HOUR, Folder, NotStored, Place, Store, StoreConfig, StoreUnavailable, check_name
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -33,6 +33,7 @@ MOST_READ: Final = 16
 """The same of those that are read."""
 
 _VECTORS: Final = 512  # runs that one call writes: less than any system's IOV_MAX
+_WRITE_AT_ONCE: Final = 1 << 20  # bytes: calls of several MB took up to four times the processor's time
 _READ_AT_ONCE: Final = 1 << 30  # bytes: one read gives less than 2 GiB
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM})
@@ -45,6 +46,8 @@ class LocalStore(Store):
     In a private one nobody but its user can read or write; else the umask says who may.
     """
 
+    orphan_seconds = HOUR
+
     def __init__(self, config: StoreConfig) -> None:
         """`config.url` is the directory; it is made when it is first written to."""
         self.config = config
@@ -56,7 +59,7 @@ class LocalStore(Store):
         """Know no open files: a fork must not append to what its parent has, nor wait for its locks."""
         self._lock = threading.Lock()
         self._writers: OrderedDict[str, _Writer] = OrderedDict()
-        self._readers: OrderedDict[Path, _File] = OrderedDict()
+        self._readers: OrderedDict[tuple[str, str], _File] = OrderedDict()
 
     def append(self, folder: str, runs: Sequence[Buffer]) -> list[Place]:
         """Write into the segment of this process; see `Store`."""
@@ -80,30 +83,51 @@ class LocalStore(Store):
 
     def read_many(self, folder: str, runs: Sequence[tuple[Place, int]]) -> list[bytes]:
         """Read what lies there; runs of one segment that follow each other cost least."""
-        found: list[bytes] = []
-        path = file = None
-        end = 0
         check_name(folder)
+        found: list[bytes] = []
+        file: _File | None = None
+        segment, end = "", 0
         for place, size in runs:
-            now = self._root / folder / f"{check_name(place.segment)}{_SUFFIX}"
-            with _reading(now, place, size):
-                if file is None or now != path:
-                    path, file = now, self._reader(now)
+            try:
+                if file is None or place.segment != segment:
+                    segment = check_name(place.segment)
+                    file = self._reader(folder, segment)
                     end = os.fstat(file.descriptor).st_size
                 if place.at + size > end:  # a file of another machine may have grown since it was opened
-                    file = self._reader(now, anew=True)
+                    file = self._reader(folder, segment, anew=True)
                     end = os.fstat(file.descriptor).st_size
                 if place.at + size > end:
-                    raise NotStored(f"{now} has {end:,} bytes, and what is looked for begins at {place.at:,}.")
-                found.append(_read(now, file, place.at, size))
+                    path = self._path(folder, segment)
+                    raise NotStored(f"{path} has {end:,} bytes, and what is looked for begins at {place.at:,}.")
+                found.append(self._read(file, folder, place, size))
+            except OSError as error:
+                raise _unreadable(self._path(folder, place.segment), place, size, error) from error
         return found
 
-    def _reader(self, path: Path, *, anew: bool = False) -> _File:
+    def _read(self, file: _File, folder: str, place: Place, size: int) -> bytes:
+        """A run of bytes that is there, without a copy of it."""
+        if size <= _READ_AT_ONCE:
+            content = os.pread(file.descriptor, size, place.at)
+            if len(content) == size:
+                return content
+        with self._path(folder, place.segment).open("rb") as whole:  # reads until it has all
+            whole.seek(place.at)
+            content = whole.read(size)
+        if len(content) != size:
+            raise NotStored(f"{self._path(folder, place.segment)} ends early.")
+        return content
+
+    def _path(self, folder: str, segment: str) -> Path:
+        return self._root / folder / f"{segment}{_SUFFIX}"
+
+    def _reader(self, folder: str, segment: str, *, anew: bool = False) -> _File:
+        key = folder, segment
         with self._lock:
-            file = self._readers.pop(path, None)
+            file = self._readers.pop(key, None)
             if file is None or anew:
+                path = self._path(folder, segment)
                 file = _File(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
-            self._readers[path] = file
+            self._readers[key] = file
             if len(self._readers) > MOST_READ:
                 self._readers.popitem(last=False)
             return file
@@ -113,12 +137,13 @@ class LocalStore(Store):
         path = self._root / check_name(folder)
         with self._lock:
             writer = self._writers.pop(folder, None)
-            for each in [each for each in self._readers if each.parent == path]:
-                del self._readers[each]
+            for key in [key for key in self._readers if key[0] == folder]:
+                del self._readers[key]
         if writer is not None:
             writer.leave()
         while True:
             try:
+                _empty(path)
                 shutil.rmtree(path)
             except FileNotFoundError:  # of the directory, or of a file that somebody else deletes at the same time
                 if not os.path.lexists(path):
@@ -213,25 +238,42 @@ class _Segment(_File):
             OSError: it was not written.
         """
         at = self.size
-        for first in range(0, len(views), _VECTORS):
-            left = [view for view in views[first : first + _VECTORS] if len(view)]
-            while left:
-                written = os.pwritev(self.descriptor, left, at)
+        for portion in _portions(views):
+            while portion:
+                written = os.pwritev(self.descriptor, portion, at)
                 at += written
-                while left and written >= len(left[0]):
-                    written -= len(left.pop(0))
+                while portion and written >= len(portion[0]):
+                    written -= len(portion.pop(0))
                 if written:
-                    left[0] = left[0][written:]
+                    portion[0] = portion[0][written:]
         _sync(self.descriptor)
         self.size = at
 
     def give_up(self) -> None:
-        """Free what does not count: a disk may be full. What a failed fsync has left, nothing may follow."""
+        """Free what does not count: a disk may be full, and whoever holds the error keeps this file open. What a failed
+        fsync has left, nothing may follow."""
         with suppress(OSError):
-            if self.size:
-                os.ftruncate(self.descriptor, self.size)
-            else:
+            os.ftruncate(self.descriptor, self.size)
+        with suppress(OSError):
+            if not self.size:
                 self.path.unlink()
+
+
+def _portions(views: Sequence[memoryview]) -> Iterator[list[memoryview]]:
+    """What one call writes, after the other; nothing is copied."""
+    portion: list[memoryview] = []
+    room = _WRITE_AT_ONCE
+    for view in views:
+        left = view
+        while len(left):
+            portion.append(left[:room])
+            room -= len(portion[-1])
+            left = left[len(portion[-1]) :]
+            if not room or len(portion) == _VECTORS:
+                yield portion
+                portion, room = [], _WRITE_AT_ONCE
+    if portion:
+        yield portion
 
 
 class _Writer:
@@ -312,31 +354,26 @@ def _sync_directory(path: Path) -> None:
             raise
 
 
-@contextmanager
-def _reading(path: Path, place: Place, size: int) -> Iterator[None]:
-    """Say in words what the system says about a file that is read."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise NotStored(
+def _empty(folder: Path) -> None:
+    """Give back what the files of a folder take: another process may have them open, as a worker has for long. One that
+    has another name, too, in a backup of hard links, stays as it is."""
+    if folder.is_symlink():
+        return
+    for each in list(os.scandir(folder)):
+        if each.is_file(follow_symlinks=False):
+            with suppress(FileNotFoundError, PermissionError):
+                file = _File(os.open(each.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+                if os.fstat(file.descriptor).st_nlink == 1:
+                    os.ftruncate(file.descriptor, 0)
+
+
+def _unreadable(path: Path, place: Place, size: int, error: OSError) -> NotStored | StoreUnavailable:
+    """What the system says about a file that is read, in words."""
+    if isinstance(error, FileNotFoundError):
+        return NotStored(
             f"{path} is not there, in which {size:,} bytes lie from {place.at:,} on: its job was deleted, or it is "
-            "missing in a copy of the store."
-        ) from error
-    except OSError as error:
-        if error.errno in _NOT_THERE:
-            raise NotStored(f"{path} cannot be read: {error}.") from error
-        raise StoreUnavailable(f"{path} cannot be read: {error}.") from error
-
-
-def _read(path: Path, file: _File, at: int, size: int) -> bytes:
-    """A run of bytes that is there, without a copy of it."""
-    if size <= _READ_AT_ONCE:
-        content = os.pread(file.descriptor, size, at)
-        if len(content) == size:
-            return content
-    with path.open("rb") as whole:  # reads until it has all
-        whole.seek(at)
-        content = whole.read(size)
-    if len(content) != size:
-        raise NotStored(f"{path} ends early.")
-    return content
+            "missing in a copy of the store, or this session was given another store= than the one that wrote it."
+        )
+    if error.errno in _NOT_THERE:
+        return NotStored(f"{path} cannot be read: {error}.")
+    return StoreUnavailable(f"{path} cannot be read: {error}.")

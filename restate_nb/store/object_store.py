@@ -198,7 +198,8 @@ class ObjectStore(Store):
     def _miss(self, path: str, at: int, size: int) -> NoReturn:
         raise NotStored(
             f"{self.config.url}/{path} is not there, or ends early: {size:,} bytes are to lie in it from {at:,} on. "
-            "Its job was deleted, or it is missing in a copy of the store."
+            "Its job was deleted, or it is missing in a copy of the store, or this session was given another store= "
+            "than the one that wrote it."
         )
 
 

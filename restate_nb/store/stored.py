@@ -1,4 +1,4 @@
-"""A handle on a value that lies in the store."""
+"""A handle on a value, or an item, that lies in the store."""
 
 from __future__ import annotations
 
@@ -50,15 +50,16 @@ class Stored:
         """Read the value. It is not kept here: each call reads it anew.
 
         Raises:
-            NotReadable: it is not in the store any longer, or needs a class or a package that is not known here.
+            NotReadable: it needs a class or a package that is not known here; or it is not in the store any longer,
+                which is a NotStored.
             StoreUnavailable: the store does not answer.
         """
         try:
             return self._read(self._raw, self._position)
         except NotStored as error:
             raise NotStored(
-                f"The value of item {self._position} ({self._in_words()}) is no longer in the store, as after the "
-                f"job was deleted or begun anew: {error}"
+                f"What is stored for item {self._position} ({self._in_words()}) is no longer in the store, as after "
+                f"the job was deleted or begun anew: {error}"
             ) from error
 
     @property

@@ -11,25 +11,19 @@ from restate_nb.store.base import NotStored, Store
 
 _log: Final = logging.getLogger("restate_nb.store")
 
-HOUR: Final = 3600.0
 
-
-def old_folders(store: Store, older_than: float = HOUR) -> list[str]:
-    """A session's folders that nobody has written to for some time.
+def old_folders(store: Store) -> list[str]:
+    """A session's folders that nobody has written to for `store.orphan_seconds`.
 
     In a store that others use, too, they are those whose names begin with the session's owner, and none where that is
     not known.
-
-    Args:
-        store: the session's.
-        older_than: seconds.
 
     Raises:
         StoreUnavailable: the store does not answer.
     """
     if store.config.shared and not store.owner:
         return []
-    before = time.time() - older_than
+    before = time.time() - store.orphan_seconds
     mine = f"{store.owner}-" if store.owner else ""
     return [each.name for each in store.folders() if each.written < before and each.name.startswith(mine)]
 

@@ -16,6 +16,11 @@ In memory, in milliseconds, with a virtual clock; `ctx.mock` is what the test ho
         ctx.mock.fail("ask the bank", OSError("line cut"), times=2)
         ...
 
+Over the journals of real invocations, so that an upgrade does not break what is under way:
+
+    async def test_orders_under_way_can_go_on() -> None:
+        await replay(place_order, "journals/order-17.json")
+
 On the real restate-server, plain and with every wait replayed:
 
     restate_server = server(orders, inventory, payment, always_replay=True)
@@ -26,15 +31,17 @@ On the real restate-server, plain and with every wait replayed:
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from restate_nb.testing.callees import Request
 from restate_nb.testing.invocation import MockStuck
 from restate_nb.testing.journal import Entry, Journal
 from restate_nb.testing.mock import Mock, MockContext, mock_context
-from restate_nb.testing.shared_state import Request
 
 if TYPE_CHECKING:
     from restate_nb.testing.local_server import LocalServer, running_server, server
+    from restate_nb.testing.recorded import RecordedJournal, Replayed, read_journal, replay
 
 __all__ = [
     "Entry",
@@ -43,17 +50,30 @@ __all__ = [
     "Mock",
     "MockContext",
     "MockStuck",
+    "RecordedJournal",
+    "Replayed",
     "Request",
     "mock_context",
+    "read_journal",
+    "replay",
     "running_server",
     "server",
 ]
 
 
+_ON_SERVER = {
+    "LocalServer": "local_server",
+    "running_server": "local_server",
+    "server": "local_server",
+    "RecordedJournal": "recorded",
+    "Replayed": "recorded",
+    "read_journal": "recorded",
+    "replay": "recorded",
+}
+
+
 def __getattr__(name: str) -> Any:
     # The server brings aiohttp and hypercorn, which tests on the mock have no need of.
-    if name not in {"LocalServer", "running_server", "server"}:
+    if name not in _ON_SERVER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from restate_nb.testing import local_server  # noqa: PLC0415
-
-    return getattr(local_server, name)
+    return getattr(import_module(f"restate_nb.testing.{_ON_SERVER[name]}"), name)

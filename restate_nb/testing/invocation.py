@@ -1,118 +1,130 @@
-"""One mock invocation over all of its attempts: the clock, the actions and calls under way, and what they are answered.
+"""One mock invocation over all of its attempts: its journal, its calls, and what it waits for."""
 
-The end of an action or a call is noted when it ends, and applied when the core asks, one at a time and in the order of
-starting. So the journal does not depend on how fast things really were.
-"""
+# ruff: noqa: D102 - the methods of a protocol are those of the class that it stands for
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import heapq
-import itertools
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final, Protocol
 
 from restate_nb.errors import RestateNbError
 from restate_nb.patterns.sdk import Failure
+from restate_nb.testing.callees import Request, Stub
 from restate_nb.testing.journal import Answer, Journal
-from restate_nb.testing.shared_state import Callee, Effect, Recipient, Request, SharedState
 
-_GIVE_UP_AFTER = 70  # attempts of a step without limits; restate-server would pause the invocation then
+_GIVE_UP_AFTER: Final = 70  # attempts of a step without limits; restate-server would pause the invocation then
+_DENSE: Final = 64  # a replay at every wait up to so many answers, then at every 64th part of them
 
 
 class MockStuck(RestateNbError, RuntimeError):
     """The handler waits for something that nobody does, or a step fails for ever."""
 
 
+class Surroundings(Protocol):
+    """The world, as an invocation sees it; its methods are those of `World`."""
+
+    replay: bool
+    patience: float
+    now: float
+    seed: int
+    callees: dict[str, Any]
+    failures: dict[str, list[BaseException]]
+    awake: set[Invocation]
+
+    @property
+    def is_idle(self) -> bool: ...
+    def add(self, invocation: Invocation, /) -> str: ...
+    def after(self, wait: float, event: Callable[[], None], /) -> None: ...
+    def drop_actions(self, invocation: Invocation, /) -> None: ...
+    def states(self, service: str, key: str, /) -> dict[str, bytes]: ...
+    def promises(self, service: str, key: str, /) -> dict[str, Answer]: ...
+    def await_promise(self, name: str, invocation: Invocation, handle: int, /) -> None: ...
+    def complete_promise(self, service: str, key: str, name: str, answer: Answer, /) -> Answer: ...
+    def rested(self) -> None: ...
+    def raise_if_failed(self) -> None: ...
+    def waits_for(self, invocation: Invocation, /) -> bool: ...
+    def progressed(self) -> None: ...
+
+
 class Invocation:
     """What an invocation keeps from one attempt to the next.
 
     Attributes:
-        effects: what it did to other invocations; kept by one that another invocation called.
-        pending_calls: calls and sends that are still to be made, by handle.
-        open_calls: those under way.
-        running: actions and calls under way, in the order of starting; how each ended, once it did.
+        handler: the SDK's handler that it runs; None where the test runs a function that is none.
+        request: what it was called with.
+        parameter: its input, as bytes.
+        by_hand: whether the test uses its context without `invoke`.
+        begun: whether an attempt was begun.
+        ended: whether it has a result.
+        result: what it is answered.
+        waiters: who is answered the same.
+        turn: set when it is its turn, for handlers that run one after the other.
         backing_off: actions that wait for their next attempt.
         awaited: the handles that the handler waits for.
+        signals: those that came, by name.
     """
 
     def __init__(
-        self,
-        shared: SharedState,
-        *,
-        service: str = "Mock",
-        key: str = "",
-        replay: bool = False,
-        now: float = 0.0,
-        identity: str | None = None,
+        self, world: Surroundings, *, service: str = "Mock", key: str = "", replay: bool | None = None, request: Request
     ) -> None:
-        self.shared = shared
-        self.service, self.key, self.replay, self.now = service, key, replay, now
-        self.id = identity or shared.next_id()
+        self.world = world
+        self.service, self.key = service, key
+        self.replay = world.replay if replay is None else replay
+        self.id = world.add(self)
+        self.request = request
+        self.parameter = b""
+        callee = world.callees.get(request.target)
+        self.handler: Any = None if isinstance(callee, Stub) else callee
         self.journal = Journal()
         self.requests_made: list[Request] = []
         self.runs: Counter[str] = Counter()
-        self.effects: list[Effect] | None = None
-        self.pending_calls: dict[int, Callable[[], Any]] = {}
-        self.open_calls: dict[int, Callable[[], Any]] = {}
-        self.running: dict[int, Callable[[], None] | None] = {}
+        self.attempts = 0
+        self.by_hand = True
+        self.begun = False
+        self.ended = False
+        self.ended_at: float | None = None
+        self.result: Answer = None
+        self.waiters: list[tuple[Invocation, int]] = []
+        self.turn = asyncio.Event()
         self.backing_off: set[int] = set()
         self.awaited: list[int] = []
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
+        self.signals: dict[str, Answer] = {}
+        self._signals_awaited: dict[str, list[int]] = {}
         self._failed: dict[int, tuple[int, float]] = {}  # attempts of a failing action, and when the first one was
-        self._unanswered: dict[str, int] = {}  # calls without a result: invocation id to handle
-        self._events: asyncio.Queue[Any] = asyncio.Queue()
-        self._idle = asyncio.Event()
-        self._error: BaseException | None = None
+        self._polls: list[asyncio.Future[None]] = []
+        self._settled: list[asyncio.Future[None]] = []
+
+    @property
+    def awake(self) -> bool:
+        """Whether its code runs, rather than waiting for an event."""
+        return self in self.world.awake
+
+    @awake.setter
+    def awake(self, value: bool) -> None:
+        if value and not self.ended:
+            self.world.awake.add(self)
+        else:
+            self.world.awake.discard(self)
+
+    @property
+    def now(self) -> float:
+        """The virtual time that it has come to."""
+        return self.world.now if self.ended_at is None else self.ended_at
 
     def begin_attempt(self) -> None:
-        """Forget the actions that died with the attempt before; calls that were under way are made again."""
-        self.running = {handle: ending for handle, ending in self.running.items() if ending is not None}
-        self.pending_calls |= self.open_calls
-        self.open_calls.clear()
-        self._idle.clear()
+        """Begin an attempt: the actions of the one before are forgotten, and run again."""
+        self.attempts += 1
+        self.begun, self.awake, self.by_hand = True, True, False
+        self.world.drop_actions(self)
 
-    async def make_pending_calls(self) -> None:
-        """Run the handlers that were only sent to, after the handler has ended."""
-        for handle in sorted(self.pending_calls):
-            self.running[handle] = None
-            await self.pending_calls.pop(handle)()
-        self.raise_if_failed()
-
-    # Time.
-
-    def after(self, wait: float, event: Callable[[], None]) -> None:
-        """Do something at a virtual time."""
-        heapq.heappush(self._timers, (self.now + max(wait, 0.0), next(self._order), event))
-
-    def tick(self) -> bool:
-        """Turn the clock to the next thing that happens; False when nothing will."""
-        if not self._timers:
-            return False
-        when, _, event = heapq.heappop(self._timers)
-        self.now = max(self.now, when)
-        event()
-        return True
+    def is_due_to_suspend(self, began_with: int) -> bool:
+        """Whether it is time for a replay, given with how many answers the attempt began."""
+        return self.replay and len(self.journal.answers) - began_with >= max(1, began_with // _DENSE)
 
     # Actions and calls.
-
-    def note_end(self, handle: int, ending: Callable[[], None]) -> None:
-        """Note that an action or a call has ended; `ending` is what that means, once it is its turn."""
-        if handle in self.running:  # else it was started by an attempt that is over
-            self.running[handle] = ending
-
-    def apply_next_end(self) -> bool:
-        """Apply the end of what was started first; False while that still runs."""
-        first = next(iter(self.running), None)
-        if first is None or (ending := self.running[first]) is None:
-            return False
-        del self.running[first]
-        ending()
-        return True
 
     def action_failed(
         self,
@@ -124,152 +136,132 @@ class Invocation:
         first: float,
         factor: float,
         longest: float,
-    ) -> bool:
-        """Whether the action runs again after a back-off; when not, it has failed for good."""
-        attempts, since = self._failed.get(handle, (0, self.now))
+    ) -> str:
+        """What becomes of an action that failed: it "waits", it has "failed" for good, or the invocation is "stuck"."""
+        attempts, since = self._failed.get(handle, (0, self.world.now))
         attempts += 1
         self._failed[handle] = (attempts, since)
         limited = max_attempts is not None or max_seconds is not None
-        spent = max_seconds is not None and self.now - since >= max_seconds
+        spent = max_seconds is not None and self.world.now - since >= max_seconds
         if spent or (max_attempts is not None and attempts >= max_attempts):
             self.journal.answer(handle, Failure(500, failure.message))
-            return False
+            return "failed"
         if not limited and attempts >= _GIVE_UP_AFTER:
-            self._error = MockStuck(
-                f"A step failed {attempts} times; restate-server would pause the invocation now: {failure.message}. "
-                "Limit its attempts with RunOptions(max_attempts=...).\n" + (failure.stacktrace or "")
-            )
-            return False
+            return "stuck"
         self.backing_off.add(handle)
-        self.after(min(first * factor ** (attempts - 1), longest), lambda: self.backing_off.discard(handle))
-        return True
+        self.world.after(min(first * factor ** (attempts - 1), longest), partial(self._go_on, handle))
+        return "waits"
 
-    def add_request(self, kind: str, handle: int, request: Request, parameter: bytes) -> None:
-        """Add a call or a send of the handler to those that are to be made."""
-        self.requests_made.append(request)
-        callee = self.shared.callees.get(request.target)
-        if callee is None:
-            return
-        if kind == "call":
-            self._unanswered[request.invocation_id] = handle
-        self.pending_calls[handle] = lambda: self._call(kind, handle, request, parameter, callee)
+    def failures_of(self, handle: int) -> int:
+        """How often an action has failed."""
+        return self._failed[handle][0]
 
-    async def _call(self, kind: str, handle: int, request: Request, parameter: bytes, callee: Callee) -> None:
-        try:
-            reply = await callee.call(request, parameter, self.now + request.delay)
-        except Exception as error:
-            self._error = error
-            return
+    def _go_on(self, handle: int) -> None:
+        self.backing_off.discard(handle)
+        self.wake()
 
-        def answer() -> None:
-            self._unanswered.pop(request.invocation_id, None)
-            if kind == "call":
-                self.journal.answer(handle, reply.answer)
+    def state_access(self, writes: bool) -> str:
+        """Why the handler may not use state so; empty if it may."""
+        if self.handler is None:
+            return ""
+        tag = self.handler.service_tag
+        if tag.kind == "service":
+            return f"{tag.name} is a service, and has no state: make it a restate.VirtualObject."
+        if writes and self.handler.kind == "shared":
+            return f"{tag.name}/{self.handler.name} is a shared handler, which may read state, and not change it."
+        return ""
 
-        def ended() -> None:
-            self.open_calls.pop(handle, None)
-            for effect in reply.effects:
-                self.after(effect.at - self.now, partial(self.answer, effect.recipient, effect.handle, effect.answer))
-            wait = request.delay + reply.took
-            if wait:
-                self.after(wait, answer)
-            else:
-                answer()
-
-        self.note_end(handle, ended)
-
-    def cancel_invocation(self, invocation_id: str) -> None:
-        """Cancel another invocation: a call of this one's own ends in 409."""
-        handle = self._unanswered.pop(invocation_id, None)
-        if handle is not None:
-            self.journal.answer(handle, Failure(409, "cancelled"))
-
-    # State, awakeables, promises.
+    # State, promises, signals.
 
     @property
     def states(self) -> dict[str, bytes]:
         """The states of this object or workflow, as JSON."""
-        return self.shared.states.setdefault((self.service, self.key), {})
+        return self.world.states(self.service, self.key)
 
     @property
-    def promises(self) -> dict[str, Any]:
+    def promises(self) -> dict[str, Answer]:
         """The completed promises of this workflow."""
-        return self.shared.promises.setdefault((self.service, self.key), {})
-
-    @property
-    def _waiting(self) -> dict[str, list[tuple[Recipient, int]]]:
-        return self.shared.waiting.setdefault((self.service, self.key), {})
-
-    def complete_awakeable(self, name: str, answer: Answer) -> None:
-        """Resolve or reject an awakeable, of this or of another invocation."""
-        waiting = self.shared.awakeables.pop(name, None)
-        if waiting is not None:
-            self.answer(*waiting, answer)
+        return self.world.promises(self.service, self.key)
 
     def await_promise(self, name: str, handle: int) -> None:
         """Answer `handle` when the promise is completed, or now if it is."""
-        if name in self.promises:
-            self.journal.answer(handle, self.promises[name])
-        else:
-            self._waiting.setdefault(name, []).append((self, handle))
+        self.world.await_promise(name, self, handle)
 
     def complete_promise(self, name: str, answer: Answer) -> Answer:
         """Resolve or reject a promise; the answer to who did it."""
-        if name in self.promises:
-            return Failure(409, "the promise was already completed")
-        self.promises[name] = answer
-        for recipient, handle in self._waiting.pop(name, []):
-            self.answer(recipient, handle, answer)
-        return None
+        return self.world.complete_promise(self.service, self.key, name, answer)
 
-    def answer(self, recipient: Recipient, handle: int, answer: Answer) -> None:
-        """Answer what an invocation waits for: this one, or another, which sees it at its own virtual time."""
-        if recipient is self:
-            self.journal.answer(handle, answer)
-        elif self.effects is not None:
-            self.effects.append(Effect(self.now, recipient, handle, answer))
+    def await_signal(self, name: str, handle: int) -> None:
+        """Answer `handle` with the signal of that name."""
+        if name in self.signals:
+            self.journal.answer(handle, self.signals.pop(name))
         else:
-            recipient.deliver(handle, answer)
+            self._signals_awaited.setdefault(name, []).append(handle)
+
+    def signal(self, name: str, answer: Answer) -> None:
+        """Take a signal: who waits for it first is answered."""
+        waiting = self._signals_awaited.get(name)
+        if waiting:
+            self.deliver(waiting.pop(0), answer)
+        else:
+            self.signals[name] = answer
 
     def deliver(self, handle: int, answer: Answer) -> None:
-        """Record an answer that another invocation gave, and wake this one."""
+        """Record an answer, and wake the handler."""
         self.journal.answer(handle, answer)
         self.wake()
 
     # Events, on which the SDK's context waits.
 
+    def acts(self) -> None:
+        """Note that its code runs; an action that uses the context, while the handler waits, does not count."""
+        if not self._polls:
+            self.awake = True
+
     def wake(self) -> None:
         """Let the context ask the core again."""
-        self._idle.clear()
-        self._events.put_nowait({"type": "restate.run_completed", "data": None})
+        self.world.progressed()
+        polls, self._polls = self._polls, []
+        for each in polls:
+            if not each.done():
+                each.set_result(None)
+                self.awake = True
 
-    async def next_event(self) -> Any:
-        """Wait until something has happened that the context has to know.
+    async def until_backed_off(self) -> None:
+        """Wait until it is time for the next attempt."""
+        while self.backing_off:
+            await self.next_event()
 
-        Raises:
-            MockStuck: nothing runs, and the test does nothing.
-        """
-        self.raise_if_failed()
-        event = await (self._events.get() if self.running else self._event_of_the_test())
-        self.raise_if_failed()
-        return event
+    async def next_event(self) -> None:
+        """Wait until something has happened that the context has to know."""
+        self.world.raise_if_failed()
+        poll: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._polls.append(poll)
+        self.awake = False
+        self.world.rested()
+        while not (await asyncio.wait({poll}, timeout=self.world.patience))[0]:
+            if self.world.waits_for(self) and self.world.is_idle:
+                raise self._stuck()
+        self.world.raise_if_failed()
 
-    async def until_idle(self) -> None:
-        """Wait until the handler can do nothing more by itself."""
-        await self._idle.wait()
-
-    def raise_if_failed(self) -> None:
-        """Raise, once, what went wrong in a call or a step of this invocation."""
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-
-    async def _event_of_the_test(self) -> Any:
-        self._idle.set()
-        with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(self._events.get(), self.shared.patience)
+    def _stuck(self) -> MockStuck:
         waits = ", ".join(str(self.journal.entry_of(handle)) for handle in self.awaited)
-        raise MockStuck(
-            f"The handler waits for: {waits}; and nothing happened for {self.shared.patience:g} s. Resolve it from the "
+        return MockStuck(
+            f"The handler waits for: {waits}; and nothing happened for {self.world.patience:g} s. Resolve it from the "
             "test: ctx.mock.resolve_awakeable(...), resolve_promise(...) or resolve_signal(...)."
         )
+
+    async def until_ended(self) -> None:
+        """Wait until it has a result."""
+        if not self.ended:
+            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._settled.append(settled)
+            self.world.rested()
+            await settled
+
+    def settle(self) -> None:
+        """Tell those who wait that it has a result."""
+        settled, self._settled = self._settled, []
+        for each in settled:
+            if not each.done():
+                each.set_result(None)

@@ -40,12 +40,12 @@ class Journal:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.answers: list[tuple[int, Answer]] = []
-        self._answered: set[int] = set()
+        self._answered: dict[int, Answer] = {}
 
     def answer(self, handle: int, answer: Answer) -> None:
         """Record an answer; a second one to the same handle is passed over."""
         if handle not in self._answered:
-            self._answered.add(handle)
+            self._answered[handle] = answer
             self.answers.append((handle, answer))
 
     def entry_of(self, handle: int) -> Entry:
@@ -59,6 +59,10 @@ class Journal:
     def answered(self, handle: int) -> bool:
         """Whether the answer to `handle` is recorded."""
         return handle in self._answered
+
+    def answer_to(self, handle: int) -> Answer:
+        """What was recorded for `handle`."""
+        return self._answered[handle]
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -86,15 +90,20 @@ def _text(answer: Answer) -> str:
     return answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
 
 
-def mismatch(recorded: list[Entry], now: list[Entry]) -> Exception:
-    """The SDK's error for a handler that did something else than its journal says, with both journals in it."""
+def side_by_side(recorded: list[Entry], now: list[Entry]) -> str:
+    """Two journals, and where they differ."""
     width = max((len(str(entry)) for entry in recorded), default=8) + 2
     lines = []
     for index, (was, did) in enumerate(itertools.zip_longest(recorded, now)):
         mark = " " if was == did else ">"
         lines.append(f"{mark}{index:>4}  {'' if was is None else was!s:<{width}}  {'' if did is None else did}")
     head = f"      {'recorded':<{width}}  this run"
+    return "\n".join([head, *lines])
+
+
+def mismatch(recorded: list[Entry], now: list[Entry]) -> Exception:
+    """The SDK's error for a handler that did something else than its journal says, with both journals in it."""
     return VMException(
         "The handler is not deterministic, or its code was changed: it did something else than its journal says.\n"
-        + "\n".join([head, *lines])
+        + side_by_side(recorded, now)
     )

@@ -18,7 +18,8 @@ from restate_nb.server.admin import Admin
 from restate_nb.server.ingress import Ingress
 from restate_nb.server.lifecycle import ServerHandle, start_server
 from restate_nb.service.endpoint import Definition, Endpoint, ListenAddress
-from restate_nb.testing.shared_state import decode, encode, target_of
+from restate_nb.testing.callees import decode, encode, target_of
+from restate_nb.testing.recorded import RecordedJournal, read_journal
 
 T = TypeVar("T")
 
@@ -96,6 +97,14 @@ class LocalServer:
     async def cancel(self, invocation_id: str) -> None:
         """Cancel an invocation."""
         await self._on_loop(self._admin.cancel(invocation_id))
+
+    async def journal(self, invocation_id: str) -> RecordedJournal:
+        """The journal of an invocation, for `restate_nb.testing.replay`.
+
+        Raises:
+            restate_nb.errors.InvalidInput: there is none.
+        """
+        return await self._on_loop(read_journal(self._admin, invocation_id))
 
     async def query(self, sql: str) -> list[dict[str, Any]]:
         """Ask the server's SQL interface, such as `select * from sys_journal where id = '...'`."""

@@ -118,8 +118,9 @@ def _large(raw: bytes, classes: Classes | None) -> bytes:
         return join(raw, ())
     if len(raw) > MAX_VALUE_BYTES:
         raise NotEncodable(
-            f"The value takes {len(raw) / 1e6:,.1f} MB as JSON, and {MAX_VALUE_BYTES / 1e6:,.1f} MB can be kept. "
-            "Write it to a file or an object store, and return the path."
+            f"The value takes {len(raw) / 1e6:,.1f} MB as JSON, and {MAX_VALUE_BYTES / 1e6:,.1f} MB can be kept "
+            "without a store. rnb.start() has one for jobs of its own process; store= of rnb.start or rnb.connect says "
+            "where one is for workers, or for a Restate elsewhere. Or write it to a file, and return the path."
         )
     return raw
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 MARK: Final = 0xC1
 """The first byte; MessagePack has none of that kind, and JSON neither."""
 
-_VERSION: Final = 1
+VERSION: Final = 1
+"""Of the run; `tests/data` keeps a sample of each."""
+
 _HEAD: Final = struct.Struct("<BBxxI")  # mark, version, how many runs follow: the JSON and its parts
 _ALIGNED: Final = 64  # where a part begins: what Arrow and vector instructions want
 
@@ -123,7 +125,7 @@ def join(document: bytes, parts: Sequence[Buffer]) -> bytes:
     """One run of a value's JSON and its parts, each of which is copied once."""
     runs = [memoryview(document), *(memoryview(each).cast("B") for each in parts)]
     lengths = [len(each) for each in runs]
-    head = _HEAD.pack(MARK, _VERSION, len(runs)) + struct.pack(f"<{len(runs)}Q", *lengths)
+    head = _HEAD.pack(MARK, VERSION, len(runs)) + struct.pack(f"<{len(runs)}Q", *lengths)
     pieces: list[Buffer] = []
     for run in (memoryview(head), *runs):
         pieces += (run, bytes(-len(run) % _ALIGNED))
@@ -146,7 +148,7 @@ def split(raw: Buffer) -> tuple[memoryview, list[memoryview]]:
         mark, version, count = _HEAD.unpack_from(view)
         if mark != MARK or not count:
             raise ValueError("it is no value with parts")
-        if version > _VERSION:
+        if version > VERSION:
             raise ValueError(f"it was written by a newer restate_nb (format {version})")
         lengths = struct.unpack_from(f"<{count}Q", view, _HEAD.size)
     except struct.error:

@@ -121,7 +121,7 @@ def main() -> None:
     with session:
         if stored:
             function = array_on(function)
-        items = map(array_of, range(total)) if stored else range(total)
+        items = [*map(array_of, range(total))] if stored else range(total)
         job = rnb.map(function, items, show=False, **options)
         print("submitted", flush=True)
         threading.Thread(target=watch, args=(job, FOLDER / "recorded"), daemon=True).start()

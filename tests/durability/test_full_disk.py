@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.durability.full_disk import TOTAL
+from tests.durability.full_store import TOTAL as IN_STORE
 
 OWN_MOUNTS = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
 
@@ -46,3 +47,25 @@ def test_a_job_whose_disk_becomes_full_goes_on_when_there_is_room(tmp_path: Path
     )
     assert "has room again: restate-server tries anew within a minute" in room
     assert Counter(json.loads(record.read_text())) == {"1": TOTAL}
+
+
+def test_a_job_whose_store_becomes_full_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    """Values lie on a disk of their own: nothing is recorded that is not there, and nothing is run again."""
+    disk, record = tmp_path / "disk", tmp_path / "record.json"
+    disk.mkdir()
+    if not mounts_are_allowed(disk):
+        pytest.skip("a disk of its own for the test needs root, or user namespaces")
+    notebook = subprocess.run(
+        [*OWN_MOUNTS, sys.executable, "-m", "tests.durability.full_store", disk, record],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    print(notebook.stdout, notebook.stderr)
+    assert notebook.returncode == 0
+    said, recorded, more = notebook.stdout.splitlines()
+    assert said.startswith(f"said: The disk of the store {disk}/values/full is full: make room there.")
+    assert 0 < int(recorded.removeprefix("recorded before: ")) < IN_STORE
+    assert more == "bytes too many: 0"
+    assert Counter(json.loads(record.read_text())) == {"1": IN_STORE}

@@ -193,7 +193,7 @@ def test_values_and_items_in_the_store_outlive_kills(tmp_path: Path, seed: int, 
 @pytest.mark.soak
 @pytest.mark.parametrize(("seed", "how"), [(200, "loop"), (201, "thread"), (202, "process")])
 def test_values_and_items_in_the_store_outlive_a_hundred_kills(tmp_path: Path, seed: int, how: str) -> None:
-    loop(tmp_path, seed, total=15_000, kills=100, how=f"stored {how}")
+    loop(tmp_path, seed, total=6_000, kills=100, how=f"stored {how}")
 
 
 @pytest.mark.soak

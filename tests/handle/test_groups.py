@@ -66,15 +66,18 @@ def read(groupby: Any, **options: Any) -> tuple[list[Any], Any]:
 @pytest.mark.parametrize("kind", GROUPBYS)
 def test_each_group_is_an_item_and_its_key_the_label(kind: str) -> None:
     items, index = read(GROUPBYS[kind]())
-    expected = list(GROUPBYS[kind]())
+    expected = list(iter(GROUPBYS[kind]()))  # its own len() fails in pandas 2.2
     assert len(items) == len(index) == len(expected)
     for item, (_, group) in zip(items, expected, strict=True):
         (assert_series_equal if isinstance(group, pd.Series) else assert_frame_equal)(item, group)
     sizes = GROUPBYS[kind]().size()
     if isinstance(sizes, pd.DataFrame):
         sizes = sizes.set_index(list(sizes.columns[:-1]))
-    assert_index_equal(index, sizes.index)
     assert list(index.names) == list(sizes.index.names)
+    if len(sizes) == len(expected):  # pandas 2 counts pairs of categories that it gives no group of
+        assert_index_equal(index, sizes.index)
+    else:
+        assert index.tolist() == [key for key, _ in expected]
 
 
 def test_labels_are_the_keys_with_their_names() -> None:

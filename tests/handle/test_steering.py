@@ -17,7 +17,7 @@ import restate_nb as rnb
 from restate_nb.handle.job import runner_of
 from restate_nb.service.wire import Change, Round
 from restate_nb.session.session import Session
-from tests.support import submit
+from tests.support import eventually, submit
 
 
 class Flaky:
@@ -196,6 +196,7 @@ def test_all_jobs_of_the_server_are_listed_with_their_counts(tmp_path: Path) -> 
         submit(one, fails, [0, 1, 2], name="fails").result(20)
         running = submit(one, waits, [1, 2], name="waits")
         submit(other, fails, [0], name="fails").result(20)
+        eventually(lambda: rnb.jobs(other)["status"].tolist()[2] == "finished")
         listed = rnb.jobs(other)
         assert listed[["name", "session", "status"]].to_numpy().tolist() == [
             ["fails", "other", "finished"],
@@ -208,7 +209,7 @@ def test_all_jobs_of_the_server_are_listed_with_their_counts(tmp_path: Path) -> 
         assert listed["started_at"].dt.tz is not None
         gate.set()
         running.result(20)
-        assert rnb.jobs(other)["status"].tolist() == ["finished"] * 3
+        eventually(lambda: rnb.jobs(other)["status"].tolist() == ["finished"] * 3)  # noted behind the job's back
         assert rnb.jobs(one).loc[1, "ok"] == 2
 
 
@@ -227,6 +228,7 @@ def test_the_time_between_a_round_and_the_next_is_in_no_list(tmp_path: Path) -> 
         again.set()
         job.retry_failed().result(20)
         own = job.progress().elapsed
+        eventually(lambda: rnb.jobs(other)["status"].tolist() == ["finished"])
         here, there = (rnb.jobs(session).iloc[0] for session in (one, other))
         assert own == pytest.approx(here["elapsed_s"])
         assert own == pytest.approx(there["elapsed_s"])

@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from polars.testing.parametric import dataframes
 
 import restate_nb as rnb
 from restate_nb.engine.function import Function
@@ -49,8 +51,8 @@ class Stream:
     def __init__(self, table: pa.Table) -> None:
         self.table = table
 
-    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
-        return self.table.__arrow_c_stream__(requested_schema)
+    def __arrow_c_stream__(self) -> Any:  # nor can it be asked for another schema
+        return self.table.__arrow_c_stream__()
 
 
 def narwhals(frame: Any) -> Any:
@@ -102,6 +104,7 @@ CELLS: list[tuple[Any, Any]] = [
     (pa.array([2**64 - 1], pa.uint64()), [2**64 - 1]),
     (pa.array([1.5, None, float("inf")]), [1.5, None, float("inf")]),
     (pa.array(np.array([0.5], np.float16)), [0.5]),
+    (pa.array([np.float16(0.5), None], pa.float16()), [0.5, None]),
     (pa.array([0.1], pa.float32()), [float(np.float32(0.1))]),
     (pa.array([True, None]), [True, None]),
     (pa.array([None, None]), [None, None]),
@@ -149,6 +152,15 @@ def test_what_only_arrow_or_polars_has_is_read_too() -> None:
         }
     )
     assert rows_of(frame) == [{"big": 2**100, "object": complex(1, 2), "enum": "x", "array": [1, 2]}]
+
+
+def test_times_of_zones_are_the_same_moments_in_every_library() -> None:
+    """Also before there were zones, where libraries differ, and where an hour comes twice."""
+    for zone, seconds in (("America/Nassau", -2_500_000_000), ("Europe/Berlin", 1_792_891_800)):
+        moments = [dt.datetime.fromtimestamp(at, dt.UTC) for at in (seconds, seconds + 3600)]
+        table = pa.table({"at": pa.array(moments, pa.timestamp("us", zone))})
+        for items in (table, pl.from_arrow(table), pl.from_arrow(table).cast(pl.Datetime("ms", zone))):  # type: ignore[union-attr]
+            assert [row["at"].astimezone(dt.UTC) for row in rows_of(items)] == moments
 
 
 @pytest.mark.parametrize(
@@ -216,6 +228,13 @@ def test_an_annotation_rebuilds_the_cells_of_every_library() -> None:
         read(pa.table({"point": [{"x": "one"}]}), across)
 
 
+def test_a_column_that_no_way_leads_to_is_refused_by_its_name() -> None:
+    """Of times of day in a struct with numbers that Arrow has not."""
+    kind = pl.Struct({"big": pl.Int128, "at": pl.Time})
+    with pytest.raises(rnb.InvalidInput, match="column 'odd' holds what Python has nothing for"):
+        read(pl.DataFrame({"odd": pl.Series([{"big": 1, "at": dt.time(1)}], dtype=kind)}))
+
+
 def test_an_item_that_cannot_be_kept_is_told_by_its_position() -> None:
     frame = pl.DataFrame({"a": pl.Series([1, object()], dtype=pl.Object)})
     with pytest.raises(rnb.InvalidInput, match=r"Item 1, .*cannot be sent"):
@@ -245,6 +264,28 @@ def test_a_stream_that_breaks_says_after_how_many_rows() -> None:
     reader = pa.RecordBatchReader.from_batches(pa.schema({"n": pa.int64()}), batches())
     with pytest.raises(rnb.InvalidInput, match=r"after 3 of them, at position 3: OSError: .*disk gone"):
         read(reader)
+
+
+def test_a_stream_that_was_read_before_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    reader = pa.table(COLUMNS).to_reader()
+    assert rows_of(reader) == ROWS
+    assert rows_of(reader) == []
+    assert "The RecordBatchReader gave no items: if it was read before" in capsys.readouterr().out
+    assert rows_of(duckdb.sql("select 1 as n where false")) == []
+    assert not capsys.readouterr().out
+
+
+def test_a_query_that_fails_is_refused_with_its_error() -> None:
+    with pytest.raises(rnb.InvalidInput, match=r"cannot be read: \w+: .*no such thing") as caught:
+        read(duckdb.sql("select error('no such thing') as n"))
+    assert isinstance(caught.value.__cause__, duckdb.Error)
+
+
+def test_the_values_of_a_job_are_items_though_it_is_a_table_too(session: Session) -> None:
+    job = rnb.map(lambda n: n * 2, [1, 2], session=session, show=False)
+    assert hasattr(job, "__arrow_c_stream__")
+    assert passing_of(job) == "value"
+    assert rnb.map(lambda n: n + 1, job, session=session, show=False).values() == [3, 5]
 
 
 def test_rows_of_a_query_are_items_and_join_has_its_columns(session: Session) -> None:
@@ -286,3 +327,9 @@ def test_another_library_with_the_same_rows_is_the_same_job(session: Session) ->
 def test_batches_take_frames_of_every_library(session: Session) -> None:
     job = rnb.batch(lambda a: a + 1, pl.DataFrame({"a": [1, 2, 3]}), batch_size=2, session=session, show=False)
     assert job.values() == [2, 3, 4]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(frame=dataframes(max_cols=4, max_size=6, allow_null=True, excluded_dtypes=[pl.Object, pl.Int128, pl.UInt128]))
+def test_rows_of_any_frame_are_the_same_through_arrow(frame: pl.DataFrame) -> None:
+    assert read(frame).encoded[:] == read(frame.to_arrow()).encoded[:]

@@ -184,7 +184,10 @@ async def test_an_edited_operation_is_named_in_the_log_and_its_step_by_the_serve
             if "JournalMismatch" in sdk_log.text:
                 break
             await asyncio.sleep(0.02)
-        assert "JournalMismatch: operation 1 (enrich) of fan_out, after 1 of its steps: (570)" in sdk_log.text
+        assert (
+            "JournalMismatch: operation 1 (enrich) of fan_out, after 1 of its steps: its 'run' (entry 2) is another "
+            "one than in the journal, where the first is recorded: name: price != cost. Either its code was changed"
+        ) in sdk_log.text
         rows: list[dict[str, Any]] = []
         while not (rows and rows[0].get("last_failure")):
             rows = await server.query(f"select last_failure from sys_invocation where id = '{invocation}'")

@@ -164,3 +164,20 @@ def test_a_finished_job_is_forgotten_when_its_retention_is_over(data_dir: Path) 
             assert time.monotonic() < deadline
             time.sleep(0.2)
         assert job.frame()["value"].tolist() == list(range(5))  # what the handle has stays
+
+
+def test_start_says_in_what_the_live_session_is_another(tmp_path: Path) -> None:
+    with rnb.start("one", data_dir=tmp_path / "data", retention=timedelta(days=2)) as live:
+        assert rnb.start() is live is rnb.start("one", listen="unix", retention=timedelta(days=2))
+        for asked, says in [
+            ({"name": "two"}, "its name is not 'two'"),
+            ({"data_dir": tmp_path}, "its data are not in"),
+            ({"listen": "tcp"}, "its server listens on unix"),
+            ({"retention": timedelta(days=3)}, "it keeps jobs for 2 days"),
+            ({"store": tmp_path / "values"}, "it does not keep values in"),
+        ]:
+            with pytest.raises(rnb.InvalidInput, match=says):
+                rnb.start(**asked)  # type: ignore[arg-type]
+        for wrong in ({"retention": 5}, {"retention": timedelta(0)}, {"listen": "udp"}):
+            with pytest.raises(rnb.InvalidInput, match=next(iter(wrong))):
+                rnb.start(**wrong)  # type: ignore[arg-type]

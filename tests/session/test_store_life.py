@@ -19,7 +19,7 @@ import restate_nb as rnb
 from restate_nb.backends.job_store import read_folders
 from restate_nb.errors import ServerError
 from restate_nb.session.session import Session
-from restate_nb.store.sweep import HOUR
+from restate_nb.store.base import HOUR
 from tests.support import eventually, run_python, start_python
 
 SIZE = 100_000

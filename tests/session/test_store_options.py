@@ -92,7 +92,7 @@ def test_another_store_than_the_live_sessions_is_refused_and_the_same_one_is_not
     with rnb.start("live", store=tmp_path / "one", **options) as session:
         assert rnb.start("live", **options) is session
         assert rnb.start(store=str(tmp_path / "one")) is session
-        with pytest.raises(InvalidInput, match=r"values in .*/one> is live\. Use it, or stop it first"):
+        with pytest.raises(InvalidInput, match=r"values in .*/one> is live, and it does not keep values in"):
             rnb.start("live", store=tmp_path / "two", **options)
     with rnb.start("live", **options), pytest.raises(InvalidInput, match=r"data in .*> is live"):
         rnb.start("live", store=tmp_path / "one", **options)
@@ -124,6 +124,41 @@ def test_values_of_a_connected_session_lie_in_the_bucket_for_whoever_goes_on(con
         session.job("given").delete()
         made.delete()
         eventually(lambda: objects() == {})
+
+
+class Model:
+    """What has no other form than its pickle."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def test_pickles_are_refused_where_others_can_write(tmp_path: Path, bucket: str) -> None:
+    """Unpickling runs code of whoever wrote it. Nothing has begun when it is refused."""
+
+    def trained(number: int) -> Any:
+        return Model(number)
+
+    def asked(session: Session, **options: Any) -> rnb.Job[Any]:
+        return rnb.map(trained, range(3), pickle=True, session=session, show=False, **options)
+
+    private, open_to_all = tmp_path / "private", tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    for number, store in enumerate((None, private)):
+        with Session("pickles", tmp_path / f"{number}", store=store and parse_store(store)) as session:
+            assert [each.number for each in asked(session).values()] == [0, 1, 2]
+            with pytest.raises(InvalidInput, match="pickle=True is for jobs that this process runs"):
+                rnb.map("tests.workers.work:large", [1], pickle=True, session=session, show=False)
+    for number, place in enumerate((open_to_all, bucket)):
+        with Session("pickles", tmp_path / f"others {number}", store=parse_store(place)) as session:
+            with pytest.raises(InvalidInput, match="pickle=True is for a store that nobody but you can write to"):
+                asked(session)
+            assert len(session.list_jobs()) == 0
+    with Session("pickles", tmp_path / "tcp", listen="tcp") as session:
+        with pytest.raises(InvalidInput, match=r"pickle=True is for a Restate of your own"):
+            asked(session)
+        assert len(session.list_jobs()) == 0
 
 
 def test_without_a_store_values_of_a_connected_session_stay_in_restate(connect: Connect) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from restate_nb.store.base import StoreConfig
+from restate_nb.store.base import HOUR, StoreConfig
 from restate_nb.store.local import LocalStore
-from restate_nb.store.sweep import HOUR, drop, old_folders, sweep
+from restate_nb.store.opening import open_store, parse_store
+from restate_nb.store.sweep import drop, old_folders, sweep
+from tests.store.buckets import BUCKET, s3
 
 
 def make(root: Path, *folders: str, age: float = 2 * HOUR) -> None:
@@ -66,3 +69,17 @@ def test_a_name_that_leads_elsewhere_deletes_nothing(
     assert (tmp_path / "elsewhere").is_dir()
     assert (tmp_path / "store" / "kept").is_dir()
     assert "A folder is not deleted" in caplog.text
+
+
+def test_in_a_bucket_which_cannot_tell_who_writes_a_folder_is_left_for_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3(monkeypatch):
+        store = open_store(parse_store(f"s3://{BUCKET}"))
+        store.owner = "mine"
+        for name in ("mine-named", "mine-orphan", "theirs"):
+            store.append(name, [b"x"])
+        now = time.time()
+        for hours, old in ((2, []), (23, []), (25, ["mine-named", "mine-orphan"])):
+            monkeypatch.setattr(time, "time", partial(float, now + hours * HOUR))
+            assert sorted(old_folders(store)) == old
+        assert sweep(store, old_folders(store), ["mine-named"]) == ["mine-orphan"]
+        assert sorted(each.name for each in store.folders()) == ["mine-named", "theirs"]

@@ -37,6 +37,7 @@ NAMES: tuple[object, ...] = (
     restate_nb.compare_chart,
     restate_nb.connect,
     restate_nb.fan_out,
+    restate_nb.files,
     restate_nb.invoke,
     restate_nb.item_seed,
     restate_nb.job,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import time
 from os import system  # noqa: F401 - something that is not the module's own
+from typing import Any
+
+import numpy as np
 
 from restate_nb import item_seed
 
@@ -33,6 +36,14 @@ def once(path: str) -> str:
         open(path, "w").close()  # noqa: PTH123
         raise ConnectionError("come again")
     return "came again"
+
+
+def doubled_array(item: Any) -> Any:
+    return item * 2
+
+
+def zeros(count: int) -> Any:
+    return np.zeros(count)
 
 
 def unkeepable(path: str, number: int) -> object:
