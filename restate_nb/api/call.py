@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, overload
 
 from restate_nb.errors import InvalidInput
 from restate_nb.service.durable_handler import takes_context
@@ -11,15 +11,75 @@ from restate_nb.session.current import current
 from restate_nb.session.session import Session
 
 T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
 
 
+@overload
 def call(
     fn: Callable[..., Awaitable[T]],
+    /,
+    *,
+    idempotency_key: str | None = None,
+    session: Session | None = None,
+    **kwargs: Any,
+) -> T: ...
+@overload
+def call(
+    fn: Callable[[Any, A], Awaitable[T]],
+    arg: A,
+    /,
+    *,
+    key: str | None = None,
+    idempotency_key: str | None = None,
+    session: Session | None = None,
+) -> T: ...
+@overload
+def call(
+    fn: Callable[[Any, A, B], Awaitable[T]],
+    arg: A,
+    second: B,
+    /,
+    *,
+    key: str | None = None,
+    idempotency_key: str | None = None,
+    session: Session | None = None,
+) -> T: ...
+@overload
+def call(
+    fn: Callable[[Any, A, B, C], Awaitable[T]],
+    arg: A,
+    second: B,
+    third: C,
+    /,
+    *,
+    key: str | None = None,
+    idempotency_key: str | None = None,
+    session: Session | None = None,
+) -> T: ...
+@overload
+def call(
+    fn: Callable[[Any, A, B, C, D], Awaitable[T]],
+    arg: A,
+    second: B,
+    third: C,
+    fourth: D,
+    /,
+    *more: Any,
+    key: str | None = None,
+    idempotency_key: str | None = None,
+    session: Session | None = None,
+) -> T: ...
+def call(
+    fn: Callable[..., Awaitable[Any]],
+    /,
     *args: Any,
     idempotency_key: str | None = None,
     session: Session | None = None,
     **kwargs: Any,
-) -> T:
+) -> Any:
     """Run a durable function once, as an invocation of its own, and wait for what it returns.
 
     A durable function takes a Restate context first and may take many durable steps: `ctx.run_typed`, `ctx.sleep`,
@@ -35,7 +95,7 @@ def call(
         args: its arguments after the context; or else `kwargs`.
         idempotency_key: names this call: a further call of a function of this name with the same key is the same
             invocation, whatever its arguments, in another process too, and returns what that returned. By default each
-            call is a new one.
+            call is a new one. `key=` is the same, for functions without a parameter of that name.
         session: the session to use; the live one by default.
         kwargs: its arguments by name.
 
@@ -60,4 +120,4 @@ def call(
             "rnb.call runs a durable function: async def fn(ctx, ...), whose first parameter is named ctx or annotated "
             f"restate.Context. {fn!r} is none; for plain functions use rnb.map."
         )
-    return cast("T", (session or current()).call_durable(fn, args, kwargs, idempotency_key))
+    return (session or current()).call_durable(fn, args, kwargs, idempotency_key)

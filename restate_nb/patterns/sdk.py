@@ -289,7 +289,9 @@ _PROGRESS: dict[type, Any] = (
 
 def native_core(headers: list[tuple[str, str]]) -> VMWrapper:
     """The SDK's native core for one attempt, as its server makes it."""
-    return VMWrapper(headers)
+    vm = VMWrapper(headers)
+    _take_native_trees(vm)
+    return vm
 
 
 class Wiring:

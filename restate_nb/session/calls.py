@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from restate import TerminalError
+from restate.handler import Handler
 
 from restate_nb.backends.connection import Connection
 from restate_nb.engine.function import Function, name_of
@@ -38,7 +40,7 @@ _LOOK_SECONDS: Final = 5.0  # that a look at its attempts may take
 
 
 @dataclass(frozen=True, slots=True)
-class _Invocation:
+class CalledInvocation:
     """One call, as the person who waits for it knows it.
 
     Attributes:
@@ -54,20 +56,92 @@ class _Invocation:
     advice: str
 
 
-async def call_handler(
-    connection: Connection,
-    function: Callable[..., Any],
-    arg: tuple[Any, ...],
-    *,
-    key: str | None,
-    idempotency_key: str | None,
-) -> Any:
-    """Call a handler by its function.
+@dataclass(frozen=True, slots=True)
+class HandlerCall:
+    """A call of a handler, which is one invocation however often it is asked for.
+
+    Attributes:
+        handler: the SDK's handler.
+        body: its input, as it travels.
+        key: of the object or workflow.
+        once: the idempotency key; None for the run of a workflow, which has its key.
+        called: what the person who waits knows of it.
+    """
+
+    handler: Handler[Any, Any]
+    body: bytes
+    key: str | None
+    once: str | None
+    called: CalledInvocation
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The names of the service and the handler."""
+        return self.handler.service_tag.name, self.handler.name
+
+    async def value(self, connection: Connection) -> Any:
+        """Call it, and wait for what it returns.
+
+        Raises:
+            InvocationFailed: it ended with an error.
+            ServerError: Restate refuses the call, or did not answer for longer than a connected session waits.
+        """
+        if self.once is None:
+            asking = self._run_of_workflow(connection)
+        else:
+            asking = connection.ingress.call(
+                *self.names, self.body, key=self.key, idempotency_key=self.once, patience=None
+            )
+        return self.handler.handler_io.output_serde.deserialize(await answer_of(connection, asking, self.called))
+
+    async def _run_of_workflow(self, connection: Connection) -> bytes:
+        """What comes of the one run that a workflow has: it takes no idempotency key, and needs none."""
+        return await connection.ingress.attach_id(await self.send(connection))
+
+    async def send(self, connection: Connection, delay: float | None = None) -> str:
+        """Submit it, without waiting for its result; the id of the invocation.
+
+        Raises:
+            ServerError: Restate refuses the call, or did not answer for longer than a connected session waits.
+        """
+        return await connection.ingress.send(
+            *self.names,
+            self.body,
+            key=self.key,
+            idempotency_key=self.once,
+            delay=delay,
+            patience=None,
+            repeatable=True,
+        )
+
+    async def find(self, connection: Connection) -> str:
+        """The id of the invocation that was submitted before, or would be.
+
+        Raises:
+            InvalidInput: the workflow has no run of that key.
+            ServerError: there is no such handler.
+        """
+        if self.once is not None:
+            return await connection.ingress.lookup(*self.names, self.once, self.key)
+        rows = await connection.admin.query(f"select id from sys_invocation where {self.called.where}")
+        if not rows:
+            raise InvalidInput(f"{self.called.name} has no run of the key {self.key!r}, or it is no longer kept.")
+        return str(rows[0]["id"])
+
+
+def handler_call(
+    function: Callable[..., Any], arg: tuple[Any, ...] | None, *, key: str | None, idempotency_key: str | None
+) -> HandlerCall:
+    """The call of a handler by its function.
+
+    Args:
+        function: of the handler.
+        arg: its input, if it takes one; None for a call that was made before.
+        key: of the object or workflow.
+        idempotency_key: the user's, if any.
 
     Raises:
-        InvalidInput: it is no handler, or its key or its input is missing or too much.
-        InvocationFailed: it ended with an error.
-        ServerError: Restate refuses the call, or did not answer for longer than a connected session waits.
+        InvalidInput: it is no handler, or its key or its input is missing, too much, or cannot be written.
     """
     handler = handler_of(function)
     tag, io = handler.service_tag, handler.handler_io
@@ -75,29 +149,25 @@ async def call_handler(
     if (key is not None) != (tag.kind != "service"):
         problem = "a service has no keys" if key is not None else "it needs one: key=..."
         raise InvalidInput(f"{name} belongs to a Restate {tag.kind}: {problem}.")
-    if len(arg) != handler.arity - 1:
+    if arg is not None and len(arg) != handler.arity - 1:
         wanted = "one argument, its input" if handler.arity == 2 else "no argument"
         raise InvalidInput(f"{name} takes {wanted}, and {len(arg)} were given.")
-    body = bytes(io.input_serde.serialize(arg[0])) if arg else b""
+    try:
+        body = bytes(io.input_serde.serialize(arg[0])) if arg else b""
+    except TerminalError as error:
+        raise InvalidInput(error.message) from error
     where = f"target_service_name = {sql_literal(tag.name)} and target_handler_name = {sql_literal(handler.name)}"
+    once: str | None = None
     if handler.kind == "workflow":
         if idempotency_key is not None:
             raise InvalidInput(f"{name} runs once a key, whoever calls it: leave out idempotency_key.")
-        asking = _run_of_workflow(connection, tag.name, handler.name, str(key), body)
         where, again = f"{where} and target_service_key = {sql_literal(str(key))}", f"key={key!r}"
     else:
         once = uuid.uuid4().hex if idempotency_key is None else idempotency_key
         where += f" and idempotency_key = {sql_literal(written_key(once))}"
         again = f"idempotency_key={once!r}"
-        asking = connection.ingress.call(tag.name, handler.name, body, key=key, idempotency_key=once, patience=None)
     advice = "Mend the handler and serve it again; or interrupt, and the invocation goes on without you."
-    return io.output_serde.deserialize(await _answer(connection, asking, _Invocation(name, where, again, advice)))
-
-
-async def _run_of_workflow(connection: Connection, service: str, handler: str, key: str, body: bytes) -> bytes:
-    """What comes of the one run that a workflow has: it takes no idempotency key, and needs none."""
-    found = await connection.ingress.send(service, handler, body, key=key, patience=None, repeatable=True)
-    return await connection.ingress.attach_id(found)
+    return HandlerCall(handler, body, key, once, CalledInvocation(name, where, again, advice))
 
 
 class DurableCall:
@@ -115,6 +185,8 @@ class DurableCall:
         Raises:
             InvalidInput: the arguments do not fit the function.
         """
+        if idempotency_key is None:
+            idempotency_key = _key_among(fn, kwargs)
         if idempotency_key is not None:
             _check_key(fn, idempotency_key)
         passing, item = arguments_of(args, kwargs)
@@ -146,7 +218,7 @@ class DurableCall:
             ServerError: Restate refuses the call, or did not answer for longer than a connected session waits.
         """
         service = items_service(connection.session)
-        invocation = _Invocation(
+        invocation = CalledInvocation(
             self._name,
             f"target_service_name = {sql_literal(service)} and idempotency_key = {sql_literal(written_key(self._key))}",
             f"idempotency_key={self._option!r}",
@@ -156,7 +228,7 @@ class DurableCall:
             service, DURABLE_HANDLER, encode_request(self._request), idempotency_key=self._key, patience=None
         )
         try:
-            body = await _answer(connection, asking, invocation)
+            body = await answer_of(connection, asking, invocation)
         except InvocationFailed:
             connection.functions.forget(self._key)
             raise
@@ -166,6 +238,15 @@ class DurableCall:
             says = f"{failure.type}: {failure.message}\n\n{failure.traceback}"
             raise InvocationFailed(500, says, f"of {self._name}")
         return self._target.value(attempt.value)
+
+
+def _key_among(fn: Callable[..., Any], kwargs: dict[str, Any]) -> str | None:
+    """The `key` among the arguments by name, which it is taken from; None if the function itself takes one."""
+    parameters = inspect.signature(fn).parameters
+    if "key" in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return None
+    key: str | None = kwargs.pop("key", None)
+    return key
 
 
 def _check_key(fn: Callable[..., Any], key: object) -> None:
@@ -181,7 +262,7 @@ def _check_key(fn: Callable[..., Any], key: object) -> None:
 # ------------------------------------------------------------ while one waits
 
 
-async def _answer(connection: Connection, asking: Coroutine[Any, Any, bytes], invocation: _Invocation) -> bytes:
+async def answer_of(connection: Connection, asking: Coroutine[Any, Any, bytes], invocation: CalledInvocation) -> bytes:
     """Wait for the answer, and print what holds it up."""
     telling = asyncio.create_task(_tell(connection, invocation))
     try:
@@ -195,7 +276,7 @@ async def _answer(connection: Connection, asking: Coroutine[Any, Any, bytes], in
         telling.cancel()
 
 
-async def _tell(connection: Connection, invocation: _Invocation) -> None:
+async def _tell(connection: Connection, invocation: CalledInvocation) -> None:
     """Say what is wrong, once it takes longer: the server is away, or attempts fail, which are repeated for ever."""
     told = ""
     while True:
@@ -210,7 +291,7 @@ async def _tell(connection: Connection, invocation: _Invocation) -> None:
             told = says
 
 
-async def _failing(admin: Admin, invocation: _Invocation) -> str:
+async def _failing(admin: Admin, invocation: CalledInvocation) -> str:
     """Of which failure Restate tries again, or has paused, if it does."""
     sql = (
         "select status, retry_count, last_failure from sys_invocation where status in ('backing-off', 'paused') "

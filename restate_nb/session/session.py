@@ -7,14 +7,14 @@ import atexit
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from html import escape
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, overload
 
 from restate_nb.backends.connection import Connection
 from restate_nb.backends.job_store import job_store_of
@@ -28,6 +28,7 @@ from restate_nb.handle.item_folder import ItemFolder
 from restate_nb.handle.items import Items
 from restate_nb.handle.job import Job, runner_of
 from restate_nb.handle.runner import SessionStopped
+from restate_nb.limits import Seconds
 from restate_nb.panel.render import ui_anchor
 from restate_nb.policy import RunPolicy
 from restate_nb.server.lifecycle import ServerHandle
@@ -35,23 +36,31 @@ from restate_nb.server.ui_link import ui_link
 from restate_nb.service.active_jobs import JobRuns
 from restate_nb.service.durable_handler import DurableFunctions, add_durable_handler
 from restate_nb.service.endpoint import Definition, Endpoint
+from restate_nb.service.handlers import handler_of
 from restate_nb.service.job_object import jobs_object, shard_service
 from restate_nb.service.outside import LiveJob, Verb, add_outside_handlers
-from restate_nb.session.calls import DurableCall, call_handler
+from restate_nb.session.calls import DurableCall, HandlerCall, handler_call
 from restate_nb.session.cluster import Cluster, LocalCluster
 from restate_nb.session.deployments import deployments_of
+from restate_nb.session.invocation import Invocation
 from restate_nb.session.registry import On, Registry, SubmitOptions
 from restate_nb.store.base import Store, StoreConfig
 from restate_nb.store.opening import open_store, probe, session_store
+from restate_nb.validation import seconds
 from restate_nb.words import SESSION, checks_calls, no_attribute
 
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - the SDK's name for a handler's input
+
 RETENTION = timedelta(days=30)
 _PATIENCE: Final = 0.5  # seconds for each of a loop's last tasks: stop() takes at most 5 s in all
 _ENDPOINT_PATIENCE: Final = 1.0
-_NOTE_PATIENCE: Final = 1.0
+NOTE_PATIENCE: Final = 1.0
+"""Seconds that `stop()` takes at most to note which jobs have ended, and what their functions changed."""
+
 _log = logging.getLogger(__name__)
 
 VALUES_FOLDER: Final = "values"
@@ -286,6 +295,20 @@ class Session:
         self.endpoint.serve(*services)
         self.io.run(self.deployments.register())
 
+    @overload
+    def call(
+        self, handler: Callable[[Any], Awaitable[T]], *, key: str | None = None, idempotency_key: str | None = None
+    ) -> T: ...
+    @overload
+    def call(
+        self,
+        handler: Callable[[Any, I], Awaitable[T]],
+        arg: I,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> T: ...
     def call(
         self, handler: Callable[..., Any], *arg: Any, key: str | None = None, idempotency_key: str | None = None
     ) -> Any:
@@ -322,7 +345,118 @@ class Session:
             session.call(greet, "Ada")
         """
         self.io.run(self.deployments.register_if_reachable())
-        return self._wait_for(call_handler(self.connection, handler, arg, key=key, idempotency_key=idempotency_key))
+        return self._wait_for(
+            handler_call(handler, arg, key=key, idempotency_key=idempotency_key).value(self.connection)
+        )
+
+    @overload
+    def send(
+        self,
+        handler: Callable[[Any], Awaitable[T]],
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        delay: Seconds = 0,
+    ) -> Invocation[T]: ...
+    @overload
+    def send(
+        self,
+        handler: Callable[[Any, I], Awaitable[T]],
+        arg: I,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        delay: Seconds = 0,
+    ) -> Invocation[T]: ...
+    def send(
+        self,
+        handler: Callable[..., Any],
+        *arg: Any,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        delay: Seconds = 0,
+    ) -> Invocation[Any]:
+        """Invoke a handler without waiting for it. It is one invocation, also when the server dies meanwhile.
+
+        Args:
+            handler: the handler function of a service, virtual object or workflow.
+            arg: its input, where it takes one.
+            key: of the virtual object or workflow; a further send to the run of a workflow stands for the same run.
+            idempotency_key: a second send or call with the same key is the same invocation, in another process too.
+            delay: seconds (or a timedelta) after which the handler runs.
+
+        Raises:
+            InvalidInput: it is no handler, or its key or its input is missing or too much.
+            ServerError: Restate refuses it, or does not answer a connected session for longer than it waits.
+
+        Example:
+            import restate
+            import restate_nb as rnb
+
+            greeter = restate.Service("greeter")
+
+            @greeter.handler()
+            async def greet(ctx: restate.Context, name: str) -> str:
+                return f"Hello {name}"
+
+            session = rnb.start()
+            session.serve(greeter)
+            greetings = [session.send(greet, name) for name in ["Ada", "Bob"]]
+            [greeting.result() for greeting in greetings]
+        """
+        wait = seconds("delay", delay, zero=True) or None
+        self.io.run(self.deployments.register_if_reachable())
+        call = handler_call(handler, arg, key=key, idempotency_key=idempotency_key)
+        return self._handle_of(call, self._wait_for(call.send(self.connection, wait)))
+
+    def invocation(
+        self,
+        handler: Callable[..., Awaitable[T]],
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        id: str | None = None,
+    ) -> Invocation[T]:
+        """The handle of an invocation that was made before, also by another process.
+
+        Args:
+            handler: the handler function.
+            key: of the virtual object or workflow.
+            idempotency_key: with which it was made; the run of a workflow has its key alone.
+            id: of the invocation, instead of what it was made with.
+
+        Raises:
+            InvalidInput: it is no handler, or nothing says which invocation.
+            ServerError: Restate refuses it, or does not answer a connected session for longer than it waits.
+
+        Example:
+            import restate
+            import restate_nb as rnb
+
+            greeter = restate.Service("greeter")
+
+            @greeter.handler()
+            async def greet(ctx: restate.Context, name: str) -> str:
+                return f"Hello {name}"
+
+            session = rnb.start()
+            session.serve(greeter)
+            session.send(greet, "Ada", idempotency_key="greet Ada")
+            session.invocation(greet, idempotency_key="greet Ada").result()
+        """
+        if id is not None:
+            named = key if handler_of(handler).service_tag.kind == "service" else key or "?"
+            return self._handle_of(handler_call(handler, None, key=named, idempotency_key=None), id)
+        call = handler_call(handler, None, key=key, idempotency_key=idempotency_key)
+        if idempotency_key is None and call.once is not None:
+            raise InvalidInput(
+                "Say which invocation: idempotency_key=..., or id=...; key=... for the run of a workflow."
+            )
+        return self._handle_of(call, self._wait_for(call.find(self.connection)))
+
+    def _handle_of(self, call: HandlerCall, invocation_id: str) -> Invocation[Any]:
+        return Invocation(invocation_id, call, self.connection, self._wait_for)
 
     def call_durable(
         self,
@@ -440,7 +574,7 @@ class Session:
 
     def _note_provenance(self) -> None:
         """Note what the functions of unfinished jobs have changed by now of what they name."""
-        _answers(self.io, self._registry.note_before_stop(), _NOTE_PATIENCE)
+        _answers(self.io, self._registry.note_before_stop(), NOTE_PATIENCE)
 
     def _end_items(self) -> None:
         """End the loop on which items run, and worker processes; a blocked one is left to itself."""

@@ -342,8 +342,10 @@ class FakeCore:
     def _failed(self, handle: int, failure: Failure, **policy: Any) -> None:
         def ending() -> None:
             became = self._invocation.action_failed(handle, failure, **policy)
-            if became == "waits":
+            if became == "waits" and self._invocation.by_hand:
                 self.actions[handle] = self._started[handle]  # it is due again after its back-off
+            elif became == "waits":
+                self.closed = True  # as on a server: the attempt has failed, and all of the handler runs again
             elif became == "stuck":
                 self._world.fail(
                     MockStuck(

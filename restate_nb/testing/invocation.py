@@ -227,6 +227,11 @@ class Invocation:
                 each.set_result(None)
                 self.awake = True
 
+    async def until_backed_off(self) -> None:
+        """Wait until it is time for the next attempt."""
+        while self.backing_off:
+            await self.next_event()
+
     async def next_event(self) -> None:
         """Wait until something has happened that the context has to know."""
         self.world.raise_if_failed()

@@ -243,6 +243,9 @@ class Mock:
         number. A further `invoke` is another invocation in the same world: it sees the states and promises that the
         ones before have left, and `journal`, `runs` and so on are those of the newest.
 
+        A `ctx.run` action that fails fails its attempt, as on a server: after its back-off all of the handler runs
+        again from its journal.
+
         Args:
             handler: the handler function; it gets a context, and `args`.
             args: the input, if it takes one.
@@ -285,6 +288,26 @@ class Mock:
             return _value_of(before.result, io.output_serde)
         answer = await self._in_turn(invocation, _Run(_served(found, invocation.parameter)), max_attempts)
         return io.output_serde.deserialize(answer)
+
+    async def replay(self, handler: Callable[..., Awaitable[T]], /, *args: Any) -> T:
+        """Run a handler once more over the journal that there is, as after a crash just before its end.
+
+        Args:
+            handler: the handler function that `invoke` ran, or another one that should do the same.
+            args: what it was given.
+
+        Raises:
+            JournalMismatch: it did something else than the journal says; both are shown.
+            Exception: what the handler raised.
+        """
+        found, invocation = handler_of(handler), self._invocation
+        run = _Run(lambda ctx: handler(ctx, *args)) if found is None else _Run(_served(found, invocation.parameter))
+        invocation.ended = False
+        try:
+            value = await run.to_end(invocation, self, 1)
+        finally:
+            invocation.awake, invocation.ended = False, True
+        return value if found is None else found.handler_io.output_serde.deserialize(value)  # type: ignore[no-any-return]
 
     def _next_invocation(
         self, handler: Any, key: str | None, idempotency_key: str | None, headers: Mapping[str, str] | None
@@ -353,6 +376,7 @@ class _Run:
         """
         failures = 0
         while True:
+            await invocation.until_backed_off()
             invocation.begin_attempt()
             context = MockContext(mock, invocation)
             try:

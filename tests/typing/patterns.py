@@ -8,6 +8,7 @@ from typing import assert_type
 
 from restate import Context, RestateDurableCallFuture, Service
 
+import restate_nb as rnb
 from restate_nb.patterns import (
     BatchProcessor,
     FanOutResult,
@@ -28,6 +29,8 @@ from restate_nb.patterns import (
     with_timeout,
 )
 from restate_nb.policy import Retry
+from restate_nb.session.invocation import Invocation
+from restate_nb.session.session import Session
 from restate_nb.testing import MockContext, mock_context
 
 service = Service("Typed")
@@ -165,4 +168,22 @@ async def mocks() -> None:
     assert_type(ctx, MockContext)
     as_context: Context = ctx
     assert_type(await ctx.mock.invoke(length, "a"), int)
+    assert_type(await ctx.mock.invoke(length, "a", key="k", headers={"a": "b"}), int)
+    await ctx.mock.invoke(length, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
     await fan_out(as_context, [number])
+
+
+async def charge(ctx: Context, order: int, fee: float) -> str:
+    return f"{order} {fee}"
+
+
+def sessions(session: Session) -> None:
+    assert_type(session.call(length, "a"), int)
+    assert_type(session.send(length, "a", idempotency_key="k"), Invocation[int])
+    assert_type(session.send(length, "a", delay=3).result(), int)
+    assert_type(session.invocation(length, idempotency_key="k"), Invocation[int])
+    session.call(length, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    session.send(length, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    assert_type(rnb.call(charge, 17, 2.5, key="order 17"), str)
+    assert_type(rnb.call(charge, order=17, fee=2.5), str)
+    rnb.call(charge, "17", 2.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
