@@ -357,7 +357,7 @@ def _open_attempt(context: MockContext) -> Any:
         with running_context(context):
             yield
     finally:
-        context.core.closed = True
+        context.core.end_attempt()
         context.on_attempt_finished()  # type: ignore[no-untyped-call]
 
 
