@@ -29,7 +29,8 @@ def messages(error: str) -> list[tuple[str, str]]:
         }
         module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == error and node.args:
+            made = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            if made.removeprefix("Terminal") == error and node.args:
                 message = _text(node.args[0], constants)
                 if any(character.isalpha() for character in message):
                     found.setdefault(message, module)

@@ -16,12 +16,12 @@ import pyarrow as pa
 from restate_nb.engine.record import OK
 from restate_nb.errors import InvalidInput
 from restate_nb.formatting import counted, size
-from restate_nb.handle.outcomes import frame_of, further_columns, item_column, values_at
+from restate_nb.handle.outcomes import frame_of, further_columns, item_column, stored_bytes, values_at
 from restate_nb.handle.runner import JobRunner
 from restate_nb.handle.wait import check_followed, check_live, check_not_paused, until_ended_from, wait_for_end
 from restate_nb.results.arrow import Schema, Widened
 from restate_nb.results.columns import as_frame, typed_column
-from restate_nb.results.exports import described_in, plain_index
+from restate_nb.results.exports import described_in, label_text, plain_index
 from restate_nb.results.frame import COLUMNS, expanded, outcomes_frame, with_columns
 from restate_nb.results.parquet import write_parquet
 from restate_nb.results.tables import PANDAS, TABLES, Sheet, columns_of_arrow, concatenated, rows_of_pandas, tables_in
@@ -93,16 +93,24 @@ class Export:
         self._schema.begin()
         self._missing = 0
         nothing = True
-        for batch, outcomes in self._batches():
-            values = self._values(batch)
-            for columns in self._pieces(batch, values, outcomes):
-                nothing = False
-                if (table := self._schema.table(columns)) is not None:
-                    yield self._with_metadata(table)
+        for columns in self._all_pieces():
+            nothing = False
+            table = self._schema.table(columns)
+            columns.clear()  # nothing here holds what the caller has let go of, while the next batch is made
+            if table is not None:
+                yield self._with_metadata(table)
+            del table
         if nothing:
             none = self._rows(Batch(0, 0, [], []), [], self._outcomes()[0])
             yield self._with_metadata(self._schema.table(self._sheet.columns(none)))
         self._schema.end()
+
+    def _all_pieces(self) -> Iterator[dict[str, Any]]:
+        for batch, outcomes in self._batches():
+            values = self._values(batch)
+            batch.raws.clear()
+            yield from self._pieces(batch, values, outcomes)
+            del values
 
     def table(self) -> Any:
         """All rows as one table."""
@@ -116,7 +124,7 @@ class Export:
 
     def reader(self) -> Any:
         """All rows as a stream. Where they are more than is read at once, only few are in memory."""
-        if self.stored_bytes() <= READ_BYTES:
+        if stored_bytes(self._data) <= READ_BYTES:
             return self.table().to_reader()
         while True:
             try:
@@ -203,11 +211,6 @@ class Export:
     def _values(self, batch: Batch) -> list[Any]:
         return self._data.function.value_column(batch.raws, batch.positions, unreadable)
 
-    def stored_bytes(self) -> int:
-        """How many bytes its values have in the store."""
-        ledger = self._data.ledger
-        return ledger.stored_bytes(np.fromiter(ledger.positions(OK), dtype=np.int64))
-
     # ------------------------------------------------------------ rows
 
     def _pieces(self, batch: Batch, values: list[Any], outcomes: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -226,7 +229,8 @@ class Export:
         for place, table in enumerate(tables):
             sheet = self._sheet
             sheet.index, columns = columns_of_arrow(table, labels[place : place + 1])
-            sheet.labels = dict(zip(sheet.index, labels.names, strict=True))
+            for name, own in zip(sheet.index, labels.names, strict=True):
+                sheet.labels[name] = None if own is None else label_text(own)
             yield columns
 
     def _look_for_tables(self, batch: Batch, values: list[Any]) -> None:
@@ -338,10 +342,10 @@ def read_at_once(runner: JobRunner) -> pd.DataFrame:
         InvalidInput: its values are too many for that, or they are tables.
     """
     export = Export(runner)
-    stored = export.stored_bytes()
+    stored = stored_bytes(runner.data)
     if stored > READ_BYTES:
         raise InvalidInput(
-            f"The values take {size(stored)} in the store, and up to {size(READ_BYTES)} are read at once. "
+            f"Items and values take {size(stored)} in the store, and up to {size(READ_BYTES)} are read at once. "
             "job.to_parquet(path) writes them batch after batch."
         )
     frame = frame_of(runner.data, lazy=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from restate_nb.engine.function import Function, Passing
 from restate_nb.errors import InvalidInput, NotEncodable, NotReadable
 from restate_nb.formatting import short_repr
+from restate_nb.handle.groups import Groups
 from restate_nb.handle.item_folder import ItemFolder, ItemWriter
 from restate_nb.handle.originals import (
     DecodedItems,
@@ -87,13 +88,12 @@ class Items:
         """The frame or Series that the items came from, as one of pandas that nobody else has; None for other input."""
         from restate_nb.results.columns import frame_of_rows, object_column  # noqa: PLC0415 - loads pandas
 
-        source: pd.DataFrame | pd.Series[Any] | None = self.source
+        source = self.source
         if source is None:
             return None if self.columns is None else frame_of_rows(self.originals, self.columns, self.index())
         if is_pandas(source, "Series") and source.dtype == object:
             column: pd.Series[Any] = object_column(list(self.originals), len(self))
-            called: Any = source.name
-            column.index, column.name = self.index(), called
+            column.index, column.name = self.index(), source.name
             return column
         own: pd.DataFrame | pd.Series[Any] = own_source(source)
         return own
@@ -135,7 +135,7 @@ def _read(items: object, target: Function, folder: ItemFolder | None) -> Items:
     given = source.items
     keeps = isinstance(given, Sequence) and not isinstance(given, range)
     taker = _Taker(target, source.labels, folder, keeps=keeps)
-    with Reading(given) as reading:
+    with Reading(given, ends=isinstance(given, Groups)) as reading:
         if isinstance(given, Sequence) and type(given) in (list, tuple, range):
             for part in taker.parts(given):
                 taker.take(part)
@@ -173,7 +173,7 @@ def _read_table(table: Table, items: object, target: Function, folder: ItemFolde
     """Its rows, encoded column by column."""
     names = table.names
     rows, taker = Rows(names, target.classes), _Taker(target, table.labels, folder, keeps=True)
-    with Reading(table.blocks, size_of=lambda block: block.count) as reading:
+    with Reading(table.blocks, size_of=lambda block: block.count, ends=True) as reading:
         for block in reading:
             for part in taker.parts(range(block.count)):
                 cells = block.cells(part.start, part.stop)

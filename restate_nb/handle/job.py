@@ -417,7 +417,8 @@ class Job(Generic[T]):
         return self
 
     def delete(self) -> None:
-        """Drop the job and its outcomes from Restate, after cancelling it if it runs. What this handle has stays.
+        """Drop the job and its outcomes from Restate, after cancelling it if it runs. What this handle has stays, but
+        for what lies in the store, which is dropped, too.
 
         Example:
             job.delete()
@@ -468,8 +469,8 @@ class Job(Generic[T]):
 
         Args:
             expand: put the fields of dict, dataclass or model values in columns of their own, in place of `value`.
-            lazy: whether the column `value` holds a `Stored` in place of each value that lies in the store, whose
-                `load()` reads it. By default it does where they take more than 1 GB together, and a warning says so;
+            lazy: whether the columns `value` and `item` hold a `Stored` in place of each that lies in the store, whose
+                `load()` reads it. By default they do where these take more than 1 GB together, and a warning says so;
                 False reads them all the same.
 
         Columns: `item`; `value` (what the function returned); `status` (pending, running, ok, error, timeout,

@@ -30,18 +30,66 @@ def frame_of(data: JobData, *, expand: bool = False, lazy: bool | None = None) -
     """The outcomes as they are now; see `Job.frame`."""
     from restate_nb.results.frame import expanded, job_frame, with_columns  # noqa: PLC0415 - loads pandas
 
-    items = data.items
+    items, handles = data.items, _holds_handles(data, lazy)
     frame = job_frame(
         data.ledger,
         items.index(),
-        items.originals,
-        _reader(data, lazy),
+        _with_item_handles(items) if handles else items.originals,
+        _reader(data, handles=handles),
         running=data.backend.running_positions(),
         submitted=data.manifest.created,
     )
     if hasattr(items.source, "array"):  # a Series: its dtype is kept
         frame["item"] = item_column(items, range(len(items))).set_axis(frame.index)
     return with_columns(expanded(frame) if expand else frame, further_columns(data))
+
+
+def stored_bytes(data: JobData) -> int:
+    """How many bytes a job's items and values have in the store."""
+    ledger, encoded = data.ledger, data.items.encoded
+    values = ledger.stored_bytes(np.fromiter(ledger.positions(OK), dtype=np.int64))
+    return values + (0 if hasattr(data.items.source, "array") else encoded.stored_bytes(np.arange(len(encoded))))
+
+
+def _holds_handles(data: JobData, lazy: bool | None) -> bool:
+    """Whether a frame holds handles for what lies in the store: where `lazy` says so, or it is too much to be read."""
+    from restate_nb.results.values import READ_BYTES  # noqa: PLC0415 - only where values are read
+
+    if lazy is not None:
+        return lazy
+    stored = stored_bytes(data)
+    if stored > READ_BYTES:
+        warnings.warn(
+            f"What the job {data.name!r} has in the store takes {size(stored)}, and up to {size(READ_BYTES)} are read "
+            "at once: the frame has a rnb.Stored for each such value, whose load() reads it. lazy=True gives these "
+            "without a word, lazy=False reads all; job.iter_values() and job.to_parquet(path) pass through all of "
+            "them in little memory.",
+            stacklevel=caller_level(),
+        )
+    return stored > READ_BYTES
+
+
+def _reader(data: JobData, *, handles: bool) -> ValuesOf:
+    from restate_nb.results.values import with_handles  # noqa: PLC0415 - only where values are read
+
+    function = data.function
+    return with_handles(function.value_column, function.value) if handles else function.value_column
+
+
+def _with_item_handles(items: Items) -> Sequence[Any]:
+    from restate_nb.store.stored import Stored  # noqa: PLC0415 - only where something is stored
+
+    originals, stored = items.originals, items.encoded.references()
+    if not stored:
+        return originals
+
+    def read(_: bytes, position: int) -> Any:
+        return originals[position]
+
+    return [
+        Stored(stored[position], position, read) if position in stored else originals[position]
+        for position in range(len(items))
+    ]
 
 
 def item_column(items: Items, positions: range) -> pd.Series[Any]:
@@ -68,25 +116,6 @@ def further_columns(data: JobData) -> dict[str, Any]:
     return {**data.backend.columns(), **({} if codes is None else {"code": codes})}
 
 
-def _reader(data: JobData, lazy: bool | None) -> ValuesOf:
-    """What reads the values of a frame: handles for those in the store, where `lazy` says so, or they are too large."""
-    from restate_nb.results.values import READ_BYTES, with_handles  # noqa: PLC0415 - only where values are read
-
-    function, ledger = data.function, data.ledger
-    if lazy is None:
-        stored = ledger.stored_bytes(np.fromiter(ledger.positions(OK), dtype=np.int64))
-        lazy = stored > READ_BYTES
-        if lazy:
-            warnings.warn(
-                f"The values of the job {data.name!r} take {size(stored)} in the store, and up to {size(READ_BYTES)} "
-                "are read at once: the frame has a rnb.Stored for each, whose load() reads it. lazy=True gives these "
-                "without a word, lazy=False reads all; job.iter_values() and job.to_parquet(path) pass through all of "
-                "them in little memory.",
-                stacklevel=caller_level(),
-            )
-    return with_handles(function.value_column, function.value) if lazy else function.value_column
-
-
 def workers_frame(data: JobData) -> pd.DataFrame:
     """Who ran a job on workers; see `Job.workers`."""
     import pandas as pd  # noqa: PLC0415 - heavy, loaded on first use
@@ -100,11 +129,8 @@ def values_of(data: JobData, *, lazy: bool = False) -> list[Any]:
     Raises:
         JobError: an item has no value, or its value cannot be read here.
     """
-    from restate_nb.results.values import with_handles  # noqa: PLC0415 - only where values are read
-
     check_values(data)
-    function = data.function
-    read = with_handles(function.value_column, function.value) if lazy else function.value_column
+    read = _reader(data, handles=lazy)
     values: list[Any] = []
     for raws in data.ledger.raws_in_parts(range(data.ledger.total)):
         values += _read(data, read, raws, range(len(values), len(values) + len(raws)))

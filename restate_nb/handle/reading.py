@@ -30,10 +30,16 @@ class Reading:
     """
 
     def __init__(
-        self, items: Iterable[Any], *, first_report: float = _FIRST_REPORT, size_of: Callable[[Any], int] | None = None
+        self,
+        items: Iterable[Any],
+        *,
+        first_report: float = _FIRST_REPORT,
+        size_of: Callable[[Any], int] | None = None,
+        ends: bool = False,
     ) -> None:
-        """`size_of`: how many items one is that is read; each is one without it."""
+        """`size_of`: how many items one is that is read; each is one without it. `ends`: whether it ends for sure."""
         self._items = items
+        self._ends = ends
         self._size_of = size_of
         self._iterator: Iterator[Any] | None = None
         self._sized = isinstance(items, Sequence)
@@ -101,11 +107,9 @@ class Reading:
     def _report(self) -> None:
         if self._ended:
             return
-        print(
-            f"Reading the items: {self.count:,} by now. Nothing is started before the last one; Ctrl-C stops it. "
-            "If they never end, take as many as you want: itertools.islice(items, 1_000).",
-            flush=True,
-        )
+        advice = "" if self._ends else " If they never end, take as many as you want: itertools.islice(items, 1_000)."
+        how_far = f"Reading the items: {self.count:,} by now."
+        print(f"{how_far} Nothing is started before the last one; Ctrl-C stops it.{advice}", flush=True)
         self._interval = min(self._interval * 2, _LONGEST_INTERVAL)
         self._report_later()
 

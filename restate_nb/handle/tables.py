@@ -145,8 +145,10 @@ def _table_of_pandas(frame: Any) -> Table:
     if type(frame).__module__.partition(".")[0] == "pandas":
         block = Block(len(frame), lambda start, stop: cells_by_column(frame.iloc[start:stop]))
         return Table(names, [block], frame.index)
-    called = dict(zip(frame.columns, names, strict=True))
-    rows = [{called.get(name, name): cell for name, cell in row.items()} for row in frame.to_dict("records")]
+    called: dict[Any, str] = dict(zip(frame.columns, names, strict=True))
+    rows: list[dict[str, Any]] = [
+        {str(called.get(name, name)): cell for name, cell in row.items()} for row in frame.to_dict("records")
+    ]
     return Table(names, (), frame.index, rows)
 
 

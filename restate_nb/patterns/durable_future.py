@@ -43,20 +43,23 @@ class DurableFuture:
         begin: makes the SDK's coroutine, or gives it if it was made already; called at most once.
         wait: waits until a tree is resolved, in an operation or in the handler.
         send: takes the coroutine one step further.
+        first: what the coroutine is known to wait for first, if that is not there yet.
     """
 
-    __slots__ = ("_begin", "_coroutine", "_error", "_finished", "_send", "_tree", "_value", "_wait")
+    __slots__ = ("_begin", "_coroutine", "_error", "_finished", "_first", "_send", "_tree", "_value", "_wait")
 
     def __init__(
         self,
         begin: Callable[[], Coroutine[Any, Any, Any]],
         wait: Callable[[Tree], Generator[Any, Any, None]],
         send: Callable[[Coroutine[Any, Any, Any]], Any],
+        first: Callable[[], Tree | None] | None = None,
     ) -> None:
         self._begin = begin
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._wait = wait
         self._send = send
+        self._first = first
         self._tree: Tree | None = None
         self._finished = False
         self._value: Any = None
@@ -67,6 +70,8 @@ class DurableFuture:
         return self._finished
 
     def __await__(self) -> Generator[Any, Any, Any]:
+        if self._coroutine is None and self._first is not None:
+            self._tree = self._first()
         while not self._finished:
             if self._tree is not None:
                 yield from self._wait(self._tree)

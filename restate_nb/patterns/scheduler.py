@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any
 
 from restate.exceptions import TerminalError
@@ -249,7 +250,7 @@ class Scheduler:
         if waits is not None:
             nodes.append(self._wiring.node(waits))
         try:
-            await self._wiring.poll_first(nodes)
+            await self._wiring.poll(self._wiring.first_of(nodes))
         except TerminalError as cancelled:
             for group in list(self._handler.groups):
                 self._interrupt(group, cancelled)
@@ -315,19 +316,20 @@ class Scheduler:
             fibre = Fibre(group, index, group.name_at(index))
             if group.pause is not None and (index or group.pause_first):
                 group.pacing, fibre.paced = fibre, True
-            fibre.coroutine = self._operate(fibre, group.operations[index])
+            begin = self._operate_paced if fibre.paced else operate
+            fibre.coroutine = begin(fibre, group.operations[index])
             group.following += 1
             group.running[fibre] = None
             self._ready.append(fibre)
 
-    async def _operate(self, fibre: Fibre, operation: Callable[[], object]) -> object:
+    async def _operate_paced(self, fibre: Fibre, operation: Callable[[], object]) -> object:
         group = fibre.group
-        if fibre.paced and group.pause is not None:
-            try:
-                await group.pause()
-            finally:
-                group.pacing = None
-                self.admit(group)
+        assert group.pause is not None
+        try:
+            await group.pause()
+        finally:
+            group.pacing = None
+            self.admit(group)
         return await operate(fibre, operation)
 
     def _ended(self, fibre: Fibre, value: object = None, error: TerminalError | None = None) -> None:
@@ -481,7 +483,8 @@ class Scheduler:
                 self._current.add_call(future)
         elif self._driving:
             return  # it was made where it must not be; whoever awaits it is told
-        adopt_future(future, lambda begin: DurableFuture(begin, self._wait, self._send))
+        first = partial(self._wiring.unless_completed, future.handle)
+        adopt_future(future, lambda begin: DurableFuture(begin, self._wait, self._send, first))
 
     def _wait(self, tree: Tree) -> Generator[Any, Any, None]:
         if self._current is not None:

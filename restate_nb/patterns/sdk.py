@@ -330,15 +330,18 @@ class Wiring:
         return list(filter(vm.vm.is_completed if self._takes_native else vm.is_completed, handles))
 
     def node(self, tree: Tree) -> Any:
-        """A tree as one of the `nodes` of `poll_first`."""
+        """A tree as one of the nodes of `first_of`."""
         return _native(tree) if self._takes_native else tree
 
-    async def poll_first(self, nodes: list[Any]) -> None:
-        """Wait, as `poll` does, until one of many trees is resolved; each was made by `node`."""
+    def unless_completed(self, handle: int) -> Tree | None:
+        """What to wait for until a handle is completed; None if it is."""
+        return None if self.completed(handle) else SingleUnresolvedFuture(handle)
+
+    def first_of(self, nodes: list[Any]) -> Any:
+        """The tree that is resolved as soon as one of many is; each was made by `node`."""
         if self._takes_native:
-            await self.poll(NativeTree(PyUnresolvedFuture.first_completed(nodes)))
-        else:
-            await self.poll(FirstCompletedUnresolvedFuture(nodes))
+            return NativeTree(PyUnresolvedFuture.first_completed(nodes))
+        return FirstCompletedUnresolvedFuture(nodes)
 
     async def poll(self, tree: Tree | NativeTree) -> None:
         """Wait in the SDK's own way until `tree` is resolved.

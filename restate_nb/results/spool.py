@@ -198,23 +198,28 @@ class Spool(Sequence[bytes]):
 
     def stored_bytes(self, positions: npt.NDArray[np.int64]) -> int:
         """How many bytes those of these that are references have in the store."""
-        return sum(size for _, size in self._stored(positions, self.lengths(positions)))
+        return sum(reference_of(raw).size for _, raw in self._references(positions, self.lengths(positions)))
 
     def sizes_when_read(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """How many bytes each of these has, here or in the store, as a column of numpy."""
         lengths: npt.NDArray[np.int64] = self.lengths(positions)
-        for place, size in [*self._stored(positions, lengths)]:
-            lengths[place] = size
+        for place, raw in [*self._references(positions, lengths)]:
+            lengths[place] = reference_of(raw).size
         return lengths
 
-    def _stored(self, positions: npt.NDArray[np.int64], lengths: Any) -> Iterator[tuple[int, int]]:
-        """Which of these are references, and how many bytes each has in the store."""
+    def references(self) -> dict[int, bytes]:
+        """Those that are references, by position."""
+        everywhere = np.arange(len(self))
+        return dict(self._references(everywhere, self.lengths(everywhere)))
+
+    def _references(self, positions: npt.NDArray[np.int64], lengths: Any) -> Iterator[tuple[int, bytes]]:
+        """Those of these that are references, with their places among them."""
         places = np.flatnonzero((lengths > len(PREFIX)) & (lengths <= LONGEST_REFERENCE))
         at = 0
         for part in self.in_parts(positions[places]):
             for place, raw in zip(places[at : at + len(part)].tolist(), part, strict=True):
                 if is_reference(raw):
-                    yield place, reference_of(raw).size
+                    yield place, raw
             at += len(part)
 
     def sizes(self) -> Iterator[int]:

@@ -73,12 +73,13 @@ class Sheet:
             index = plain_index(frame.index)
             self.index = self._level_names(index, names)
             for name, own, level in zip(self.index, index.names, _levels(index), strict=True):
-                self.labels[name] = own
+                self.labels[name] = None if own is None else label_text(own)
                 columns[name] = level.to_series(index=pd.RangeIndex(len(frame)))
         for place, name in enumerate(names):
             columns[name] = frame.iloc[:, place].reset_index(drop=True)
-        if not self.column_indexes and (metadata := pa.Schema.from_pandas(frame.iloc[:0]).pandas_metadata):
-            self.column_indexes = metadata["column_indexes"]
+        if not self.column_indexes:
+            bare = pa.Schema.from_pandas(pd.DataFrame(columns=frame.columns, index=pd.RangeIndex(0)))
+            self.column_indexes = bare.pandas_metadata["column_indexes"]
         return columns
 
     def _level_names(self, index: pd.Index[Any], taken: list[str]) -> list[str]:

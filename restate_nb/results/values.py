@@ -15,7 +15,7 @@ from restate_nb.values.reference import is_reference
 READ_BYTES: Final = 1_000_000_000
 """So much of the store a frame reads by itself; where there is more, it holds `Stored` handles."""
 
-BATCH_BYTES: Final = 32 * 1024 * 1024
+BATCH_BYTES: Final = 16 * 1024 * 1024
 """So much is read at once where values pass by one batch after the other."""
 
 BATCH_ROWS: Final = 50_000

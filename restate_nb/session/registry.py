@@ -7,7 +7,8 @@ import difflib
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, NotRequired, TypedDict, Unpack
 
 from restate_nb.backends.connection import Connection, connection_to_workers
@@ -149,8 +150,6 @@ class Registry:
         pickle = options.get("pickle", False)
         check_fresh(fresh)
         spec = run_spec_of(function, policy, 0.0 if batch is None else batch.pause)
-        connection = self._connection_for(function, policy, spec, on_workers=on_workers)
-        identity = identity_now(function)
 
         def begun_with(items: Items) -> Manifest:
             return wanted_manifest(
@@ -165,19 +164,20 @@ class Registry:
                 pickled=pickle,
             )
 
-        wanted = begun_with(items)
-        if fresh is not True and (journaled := self._journaled(connection, wanted, function, items, begun_with)):
-            items, wanted = journaled, begun_with(journaled)
+        with _dropping(items, BaseException):  # nobody was told of its folder yet
+            connection = self._connection_for(function, policy, spec, on_workers=on_workers)
+            identity = identity_now(function)
+            wanted = begun_with(items)
+            if fresh is not True and (journaled := self._journaled(connection, wanted, function, items, begun_with)):
+                items, wanted = journaled, begun_with(journaled)
         if fresh and on_workers and connection.admin_if_any is not None:
             self._end_older(connection.session, wanted.name)
         try:
-            job, items = self._io.run(self._open(connection, wanted, identity, function, items, fresh=fresh is True))
+            with _dropping(items, JobMismatch):
+                opening = self._open(connection, wanted, identity, function, items, fresh=fresh is True)
+                job, items = self._io.run(opening)
         except KeyboardInterrupt:
             print("Stopped while the job was being submitted: run the cell again, and it is made complete.")
-            raise
-        except JobMismatch:
-            if items.folder is not None:
-                items.folder.drop()
             raise
         runner = runner_of(job)
         if not function.deployed:
@@ -491,3 +491,14 @@ def _live(runner: JobRunner) -> LiveJob:
         hint=now.hint,
         errors=tuple(LiveError(error_type=e.error_type, message=e.message, count=e.count) for e in now.errors[:5]),
     )
+
+
+@contextmanager
+def _dropping(items: Items, errors: type[BaseException]) -> Iterator[None]:
+    """Where errors of this kind say that there is no job that the folder of these items is for."""
+    try:
+        yield
+    except errors:
+        if items.folder is not None:
+            items.folder.drop()
+        raise

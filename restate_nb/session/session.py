@@ -58,7 +58,9 @@ I = TypeVar("I")  # noqa: E741 - the SDK's name for a handler's input
 RETENTION = timedelta(days=30)
 _PATIENCE: Final = 0.5  # seconds for each of a loop's last tasks: stop() takes at most 5 s in all
 _ENDPOINT_PATIENCE: Final = 1.0
-_NOTE_PATIENCE: Final = 1.0
+NOTE_PATIENCE: Final = 1.0
+"""Seconds that `stop()` takes at most to note which jobs have ended, and what their functions changed."""
+
 _log = logging.getLogger(__name__)
 
 VALUES_FOLDER: Final = "values"
@@ -572,7 +574,7 @@ class Session:
 
     def _note_provenance(self) -> None:
         """Note what the functions of unfinished jobs have changed by now of what they name."""
-        _answers(self.io, self._registry.note_before_stop(), _NOTE_PATIENCE)
+        _answers(self.io, self._registry.note_before_stop(), NOTE_PATIENCE)
 
     def _end_items(self) -> None:
         """End the loop on which items run, and worker processes; a blocked one is left to itself."""

@@ -1,4 +1,4 @@
-"""A handle on a value that lies in the store."""
+"""A handle on a value, or an item, that lies in the store."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Stored:
             return self._read(self._raw, self._position)
         except NotStored as error:
             raise NotStored(
-                f"The value of item {self._position} ({self._in_words()}) is no longer in the store, as after the "
-                f"job was deleted or begun anew: {error}"
+                f"What is stored for item {self._position} ({self._in_words()}) is no longer in the store, as after "
+                f"the job was deleted or begun anew: {error}"
             ) from error
 
     @property

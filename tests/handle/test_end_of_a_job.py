@@ -122,7 +122,7 @@ def test_the_end_is_noted_before_the_session_stops(data_dir: Path, note: Note) -
 def test_the_next_process_notes_what_a_killed_one_did_not(
     data_dir: Path, note: Note, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("restate_nb.session.session._NOTE_PATIENCE", 0.0)
+    monkeypatch.setattr("restate_nb.session.session.NOTE_PATIENCE", 0.0)
     with Session("killed", data_dir) as session:
         job = submit(session, work, range(3), name="killed")
         assert job.wait(20)

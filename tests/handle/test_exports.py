@@ -320,13 +320,20 @@ def test_frames_past_the_bound_hold_handles_and_say_so(session: Session, monkeyp
     assert [repr(each) for each in lazy] == ["<Stored ndarray float64, 10000, 80 kB>"] * 3
     assert [each.load()[0] for each in job.values(lazy=True)] == [0, 1, 2]
     monkeypatch.setattr(values, "READ_BYTES", 200_000)
-    with pytest.warns(UserWarning, match=r"take 241 kB in the store, and up to 200 kB are read at once.*iter_values"):
+    with pytest.warns(UserWarning, match=r"in the store takes 241 kB, and up to 200 kB are read at once.*iter_values"):
         assert all(isinstance(each, rnb.Stored) for each in job.frame()["value"])
     assert [each[0] for each in job.frame(lazy=False)["value"]] == [0, 1, 2]
     assert [each[0] for each in job.values()] == [0, 1, 2]
     monkeypatch.setattr(exports, "READ_BYTES", 200_000)
-    with pytest.raises(rnb.InvalidInput, match=r"The values take 241 kB in the store.*to_parquet"):
+    with pytest.raises(rnb.InvalidInput, match=r"values take 241 kB in the store.*to_parquet"):
         job.to_csv("never.csv")
+
+
+def test_items_in_the_store_are_handles_where_that_is_asked_for(session: Session) -> None:
+    job = submit(session, lambda array: int(array[0]), [np.full(10_000, n) for n in range(3)])
+    assert [each.load()[0] for each in job.result(20, lazy=True)["item"]] == [0, 1, 2]
+    assert [each[0] for each in job.frame()["item"]] == [0, 1, 2]
+    assert job.frame(lazy=True)["value"].tolist() == [0, 1, 2]
 
 
 def test_jobs_are_compared_by_the_content_of_stored_values(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

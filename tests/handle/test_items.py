@@ -356,6 +356,20 @@ def test_a_generator_that_does_not_end_says_how_far_it_is(capsys: pytest.Capture
     assert "Stopped while the items were read, after 10 of them. Nothing was started." in said()
 
 
+def test_what_ends_for_sure_is_read_without_a_word_of_the_endless(capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+
+    def slow() -> Iterator[int]:
+        while "Reading the items: 0 by now" not in "".join(told):
+            told.append(capsys.readouterr().out)
+            time.sleep(0.01)
+        yield 1
+
+    with reading.Reading(slow(), first_report=0.02, ends=True) as items:
+        assert list(items) == [1]
+    assert "never end" not in "".join(told)
+
+
 def test_items_are_read_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MAX_ITEMS", 100)
     with pytest.raises(rnb.InvalidInput, match=r"more than 100 items.*itertools\.islice"):

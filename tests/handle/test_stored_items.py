@@ -351,3 +351,12 @@ def test_a_job_that_was_begun_without_a_store_is_attached_to_with_one(tmp_path: 
         job = submit(session, doubled, arrays(3), name="named", fresh=True)
         assert len(job.values()) == 3
         assert manifest_of(job).folder, "what begins anew goes to the store"
+
+
+def test_items_of_a_job_that_cannot_begin_leave_nothing(session: Session) -> None:
+    before = folders(session)
+    with pytest.raises(InvalidInput):
+        submit(session, doubled, arrays(2), name="no\nname")
+    with pytest.raises(InvalidInput, match=r"does not fit|cannot be sent"):
+        submit(session, doubled, [*arrays(2), object()])
+    assert folders(session) == before
