@@ -71,6 +71,8 @@ NAMES: tuple[object, ...] = (
     restate_nb.patterns.race,
     restate_nb.patterns.run_each,
     restate_nb.patterns.with_timeout,
+    restate_nb.patterns.TypedSerde,
+    restate_nb.patterns.typed_values,
     restate_nb.testing.Entry,
     restate_nb.testing.Journal,
     restate_nb.testing.LocalServer,
@@ -81,4 +83,8 @@ NAMES: tuple[object, ...] = (
     restate_nb.testing.mock_context,
     restate_nb.testing.running_server,
     restate_nb.testing.server,
+    restate_nb.testing.RecordedJournal,
+    restate_nb.testing.Replayed,
+    restate_nb.testing.read_journal,
+    restate_nb.testing.replay,
 )
