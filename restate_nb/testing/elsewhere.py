@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pickle
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from restate_nb.engine.pickling import dumps
+import cloudpickle
+
 from restate_nb.errors import JournalMismatch
 from restate_nb.testing.callees import Request
 from restate_nb.testing.journal import Answer, Entry
@@ -23,8 +22,7 @@ from restate_nb.testing.journal import Answer, Entry
 PROCESSES: Final = 4
 """A set of two texts has the same order in all of them once in 16 times, one of three or more hardly ever."""
 
-_PROGRAM: Final = "from restate_nb.testing.elsewhere import main; main()"
-_DAY: Final = 86_400.0
+_PROGRAM: Final = "from restate_nb.testing.replaying import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +53,9 @@ async def replay_elsewhere(recording: Recording) -> None:
 
     Raises:
         JournalMismatch: it did something else there.
-        NotEncodable: the handler cannot be sent to another process.
+        Exception: the handler cannot be sent to another process.
     """
-    payload = dumps((sys.path, recording))
+    payload = cloudpickle.dumps((sys.path, recording))
     said = await asyncio.gather(*(_replay(payload, number) for number in range(1, PROCESSES + 1)))
     for each in said:
         if each:
@@ -80,21 +78,3 @@ async def _replay(payload: bytes, number: int) -> str:
     if process.returncode != 0:
         raise RuntimeError(f"The replay in another process could not be made:\n{errors.decode(errors='replace')}")
     return out.decode().partition("\0")[2]
-
-
-def main() -> None:
-    """Replay what is on the standard input, and say after a zero byte what went wrong, if anything did."""
-    number = int(sys.argv[1])
-    _set_clock(number * 17.31 * _DAY)
-    path, recording = pickle.loads(sys.stdin.buffer.read())
-    sys.path[:] = path
-    from restate_nb.testing.mock import replayed  # noqa: PLC0415 - which imports this module
-
-    found = asyncio.run(replayed(recording))
-    sys.stdout.write(f"\0{found}")
-
-
-def _set_clock(ahead: float) -> None:
-    now, now_ns = time.time, time.time_ns
-    time.time = lambda: now() + ahead
-    time.time_ns = lambda: now_ns() + int(ahead * 1e9)
