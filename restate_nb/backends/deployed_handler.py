@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import datetime as dt
 import hashlib
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, get_type_hints
 
 import msgspec
+from restate import TerminalError
 from restate.handler import Handler, handler_from_callable
 from restate.serde import DefaultSerde, JsonSerde, MsgspecJsonSerde, PydanticJsonSerde
 
@@ -21,6 +23,7 @@ from restate_nb.engine.function import Function, not_here
 from restate_nb.errors import InvalidInput
 from restate_nb.formatting import short_repr
 from restate_nb.patterns.clients import ObjectClient, ServiceClient, WorkflowClient, handler_function
+from restate_nb.patterns.typed_values import TypedSerde
 from restate_nb.policy import NO_RETRY, Retry
 from restate_nb.server.http import WHO_ANSWERS, BadAnswer
 from restate_nb.server.ingress import Reply
@@ -28,7 +31,7 @@ from restate_nb.values.classes import Classes
 from restate_nb.values.codec import Instead, decode, encode
 from restate_nb.values.structure import Rebuild, rebuilder
 
-_JSON_SERDES: Final = (DefaultSerde, JsonSerde, PydanticJsonSerde, MsgspecJsonSerde)
+_JSON_SERDES: Final = (DefaultSerde, JsonSerde, PydanticJsonSerde, MsgspecJsonSerde, TypedSerde)
 _CLIENTS: Final = (ServiceClient, ObjectClient, WorkflowClient)
 _SHOWN: Final = 80  # characters
 
@@ -61,6 +64,7 @@ class DeployedHandler(Function):
         self._takes_input = handler.arity > 1
         self._input_serde = None if isinstance(io.input_serde, _JSON_SERDES) else io.input_serde
         self._output_serde = None if isinstance(io.output_serde, _JSON_SERDES) else io.output_serde
+        self._typed_output = io.output_serde if isinstance(io.output_serde, TypedSerde) else None
         self.content_type = None if self._input_serde is None else _content_type(io.accept)
         takes, gives = _annotations(callee, handler)
         self._rebuild_input = None if takes is None else rebuilder(takes)
@@ -187,6 +191,9 @@ class DeployedHandler(Function):
         """What the handler returned, as its annotation has it; plain data where it does not fit that."""
         if self._output_serde is not None:
             return self._output_serde.deserialize(decode(raw))
+        if self._typed_output is not None:
+            with contextlib.suppress(TerminalError):
+                return self._typed_output.deserialize(bytes(raw))
         value = msgspec.json.decode(raw)
         if self._rebuild_value is not None:
             try:

@@ -285,7 +285,10 @@ class _Taker:
         self._target.check_item(position, item, raw)
         self._written.append(raw)
         if self._kept is not None:
-            self._kept.add_many(None if is_joined(raw) else [item], 1)
+            if is_joined(raw):
+                self._kept.add_many(None, 1)
+            else:
+                self._kept.add(item)
 
     def finish(self) -> Spool:
         """There are no more; return them encoded.

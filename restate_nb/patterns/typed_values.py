@@ -13,7 +13,7 @@ import copy
 import inspect
 import weakref
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from restate import RunOptions, Service, TerminalError, VirtualObject, Workflow
 from restate.handler import Handler, handler_from_callable
@@ -26,8 +26,6 @@ from restate_nb.values.classes import Classes
 from restate_nb.values.codec import decode, encode, has_objects
 from restate_nb.values.structure import classes_of, parameter_annotations
 from restate_nb.values.typed import Typed, typed
-
-S = TypeVar("S", bound=Service | VirtualObject | Workflow)
 
 _DEFAULTS: Final = (DefaultSerde, PydanticJsonSerde, MsgspecJsonSerde)
 _NO_CLASSES: Final = Classes()
@@ -117,7 +115,7 @@ class _StepSerde(TypedSerde):
 # ------------------------------------------------------------ handlers
 
 
-def typed_values(*services: S) -> None:
+def typed_values(*services: Service | VirtualObject | Workflow) -> None:
     """Have the handlers of services read and write by their annotations, in an app of your own.
 
     `session.serve`, `restate_nb.testing` and the clients of `restate_nb.patterns` do so by themselves. What travels is

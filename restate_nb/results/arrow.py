@@ -248,11 +248,15 @@ def _plainly(value: Any) -> Any:
     if isinstance(value, pd.Timestamp) and not value.nanosecond:
         return value.to_pydatetime()
     if kind.__module__ == "torch" and hasattr(value, "numpy"):
-        return _array_plainly(value.detach().cpu().numpy())
+        return _array_plainly(_numpy_of(value))
     fields = None if isinstance(value, Unreadable) else fields_of(value)
     if fields is None or not all(type(each) is str for each in fields):
         raise _NoTypeError
     return {name: _plainly(each) for name, each in fields.items()}
+
+
+def _numpy_of(tensor: Any) -> Any:
+    return tensor.detach().cpu().numpy()
 
 
 def _array_plainly(value: Any) -> Any:

@@ -85,9 +85,9 @@ class Sheet:
     def _level_names(self, index: pd.Index[Any], taken: list[str]) -> list[str]:
         if self._outer is None:
             return level_names(index, taken)
-        levels = range(index.nlevels)
-        of_item = level_names(index.droplevel([*levels[self._outer :]]), taken)
-        return of_item + level_names(index.droplevel([*levels[: self._outer]]), [*taken, *of_item], "row")
+        levels: Any = [*range(index.nlevels)]
+        of_item = level_names(index.droplevel(levels[self._outer :]), taken)
+        return of_item + level_names(index.droplevel(levels[: self._outer]), [*taken, *of_item], "row")
 
 
 def column_names(labels: Any) -> list[str]:

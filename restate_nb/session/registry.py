@@ -340,9 +340,11 @@ class Registry:
 
     async def note_before_stop(self) -> None:
         """The session is to stop: note what functions of unfinished jobs changed by now, and which jobs have ended."""
-        runners = [each for _, each in self._runners()]
-        unfinished = [each.data.provenance.note_before_stop() for each in runners if not each.ended.done()]
-        await asyncio.gather(*unfinished, *(each.noted() for each in runners))
+        unfinished = [each for _, each in self._runners() if not each.ended.done()]
+        await asyncio.gather(self._note_ends(), *(each.data.provenance.note_before_stop() for each in unfinished))
+
+    async def _note_ends(self) -> None:
+        await asyncio.gather(*(each.noted() for _, each in self._runners()))
 
     def stop_following(self) -> None:
         """Follow the jobs no longer; they stay where they are."""
@@ -369,6 +371,7 @@ class Registry:
 
     def forget_handles(self) -> None:
         """Leave all jobs and know none of them, as another process does. For tests."""
+        self._io.run(self._note_ends())
         self.stop_following()
         self._jobs.clear()
 

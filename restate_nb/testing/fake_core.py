@@ -72,6 +72,11 @@ class FakeCore:
         self._began_with = len(invocation.journal.answers)
         self._calls: dict[int, str] = {}  # without a result, as far as the journal was read: who is called
 
+    def end_attempt(self) -> None:
+        """Let nothing count any more that the attempt has left behind."""
+        self.closed = True
+        self._world.drop_actions(self._invocation)
+
     # Reading the journal.
 
     def is_completed(self, handle: int) -> bool:

@@ -20,6 +20,7 @@ from restate_nb.patterns import sdk
 from restate_nb.patterns.sdk import Failure, ServerInvocationContext, VMException, running_context
 from restate_nb.patterns.typed_values import typed_values, use_typed_values
 from restate_nb.testing.callees import Request, Stub, decode, encode, handler_of, target_of
+from restate_nb.testing.elsewhere import Recording, replay_elsewhere
 from restate_nb.testing.fake_core import FakeCore
 from restate_nb.testing.invocation import Invocation
 from restate_nb.testing.journal import CANCELLED, Answer, Journal, mismatch
@@ -278,7 +279,7 @@ class Mock:
         found = handler_of(handler)
         invocation = self._next_invocation(found, key, idempotency_key, headers)
         if found is None:
-            return await self._in_turn(invocation, _Run(lambda ctx: handler(ctx, *args)), max_attempts)
+            return await self._in_turn(invocation, _Run(lambda ctx: handler(ctx, *args)), max_attempts, handler, args)
         io = found.handler_io
         invocation.parameter = bytes(io.input_serde.serialize(*args)) if args else b""
         before = self.world.claim(invocation)
@@ -286,7 +287,9 @@ class Mock:
             await before.until_ended()
             self.world.raise_if_failed()
             return _value_of(before.result, io.output_serde)
-        answer = await self._in_turn(invocation, _Run(_served(found, invocation.parameter)), max_attempts)
+        answer = await self._in_turn(
+            invocation, _Run(_served(found, invocation.parameter)), max_attempts, handler, args
+        )
         return io.output_serde.deserialize(answer)
 
     async def replay(self, handler: Callable[..., Awaitable[T]], /, *args: Any) -> T:
@@ -332,7 +335,9 @@ class Mock:
         self._show(shown)
         return shown
 
-    async def _in_turn(self, invocation: Invocation, run: _Run, max_attempts: int) -> Any:
+    async def _in_turn(
+        self, invocation: Invocation, run: _Run, max_attempts: int, handler: Callable[..., Any], args: tuple[Any, ...]
+    ) -> Any:
         world = self.world
         world.test_acts()
         if not world.enter(invocation):
@@ -342,13 +347,60 @@ class Mock:
         except TerminalError as error:
             world.finish(invocation, Failure(error.status_code, error.message, metadata=error.metadata))
             await world.until_idle()
+            await self._check_elsewhere(invocation, handler, args)
             raise
         except BaseException:
             world.finish(invocation, Failure(500, "it did not end"))
             raise
         world.finish(invocation, value if isinstance(value, bytes) else None)
         await world.until_idle()  # what was sent to runs, too
+        await self._check_elsewhere(invocation, handler, args)
         return value
+
+    async def _check_elsewhere(
+        self, invocation: Invocation, handler: Callable[..., Any], args: tuple[Any, ...]
+    ) -> None:
+        if self.world.strict:
+            journal = invocation.journal
+            await replay_elsewhere(
+                Recording(
+                    handler, args, invocation.request, invocation.service, journal.entries, journal.answers,
+                    self.world.seed,
+                )
+            )  # fmt: skip
+
+
+async def replayed(recording: Recording) -> str:
+    """Replay an invocation of another process; what it did else, in words, or nothing.
+
+    Raises:
+        Exception: what the handler raised that is no TerminalError.
+    """
+    world = World(seed=recording.seed)
+    world.run_hosted = partial(_run_hosted, world)
+    handler, request = recording.handler, recording.request
+    invocation = Invocation(world, service=recording.service, key=request.key or "", request=request)
+    invocation.handler = found = handler_of(handler)
+    invocation.journal.entries.extend(recording.entries)
+    for handle, answer in recording.answers:
+        invocation.journal.answer(handle, answer)
+    targets = {entry.name: entry.name for entry in recording.entries if entry.kind == "call"}
+    world.callees.update(dict.fromkeys(targets, Stub(None)))
+    mock = Mock(invocation, world)
+    run = _Run(lambda ctx: handler(ctx, *recording.args))
+    if found is not None:
+        invocation.parameter = bytes(found.handler_io.input_serde.serialize(*recording.args)) if recording.args else b""
+        run = _Run(_served(found, invocation.parameter))
+    steps = len(recording.entries)
+    try:
+        await run.to_end(invocation, mock, 1)
+    except TerminalError:
+        pass  # it may have ended so before
+    except JournalMismatch as error:
+        return str(error)
+    if len(invocation.journal.entries) > steps:
+        return str(mismatch(recording.entries, invocation.journal.entries))
+    return ""
 
 
 @contextlib.contextmanager
@@ -357,7 +409,7 @@ def _open_attempt(context: MockContext) -> Any:
         with running_context(context):
             yield
     finally:
-        context.core.closed = True
+        context.core.end_attempt()
         context.on_attempt_finished()  # type: ignore[no-untyped-call]
 
 
@@ -537,6 +589,7 @@ def mock_context(
     replay: bool = False,
     seed: int = 0,
     shuffle: int | None = None,
+    strict: bool = False,
     auto_advance: bool = True,
     patience: Seconds = 5.0,
 ) -> MockContext:
@@ -560,6 +613,8 @@ def mock_context(
             restate-server may do; whoever does something else then gets a `JournalMismatch` that shows both journals.
         seed: of `ctx.random()` and `ctx.uuid()`.
         shuffle: a seed: what runs at the same time ends in an order that it chooses, another one for each seed.
+        strict: `ctx.mock.invoke` has the handler replayed in other processes at last, at another time, with other
+            random numbers and sets in another order; it takes a second or two.
         auto_advance: whether the clock turns by itself while everybody waits; if not, `ctx.mock.advance` turns it.
         patience: real seconds to wait for an awakeable, promise or signal that the test resolves.
 
@@ -578,6 +633,7 @@ def mock_context(
         seed=seed, patience=seconds("patience", patience), replay=replay, shuffle=shuffle, auto_advance=auto_advance
     )
     world.run_hosted = partial(_run_hosted, world)
+    world.strict = strict
     given = tuple((headers or {}).items())
     request = Request(_OWN, key, None, "", headers=given, idempotency_key=idempotency_key)
     invocation = Invocation(world, key=key, request=request)

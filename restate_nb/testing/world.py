@@ -50,6 +50,7 @@ class World:
         awakeables: who waits for an awakeable, and on which handle, by its id.
         invocations: all of them, by id.
         awake: those whose code runs, rather than waiting for an event.
+        strict: whether handlers are replayed in other processes, too.
         run_hosted: runs a handler in an invocation that is called.
     """
 
@@ -64,6 +65,7 @@ class World:
     ) -> None:
         self.seed, self.patience, self.replay, self.auto_advance = seed, patience, replay, auto_advance
         self.now = 0.0
+        self.strict = False
         self.callees: dict[str, Any] = {}
         self.failures: dict[str, list[BaseException]] = {}
         self.awakeables: dict[str, tuple[Invocation, int]] = {}

@@ -189,7 +189,8 @@ def _cells_of(value: Any) -> list[Any]:
     """The cells of a table, an index or an array that are objects."""
     names = {each.__name__ for each in type(value).__mro__}
     if "DataFrame" in names:
-        return [value.index, value.columns, *(column for _, column in value.items() if str(column.dtype) == "object")]
+        objects = [place for place, dtype in enumerate(value.dtypes) if str(dtype) == "object"]
+        return [value.index, value.columns, *(value.iloc[:, place] for place in objects)]
     inner = [value.index] if "Series" in names else []
     if names.isdisjoint(("Series", "Index", "ndarray")) or str(value.dtype) != "object":
         return inner

@@ -362,9 +362,10 @@ def string_dtype(storage: str, missing: str) -> Any:
     """The dtype of text whose missing values are `NaN` or `pd.NA`, in any version of pandas."""
     import pandas as pd  # noqa: PLC0415
 
+    make: Any = pd.StringDtype
     if missing == "NA":
-        return pd.StringDtype(storage)
+        return make(storage)
     try:
-        return pd.StringDtype(storage, na_value=float("nan"))
+        return make(storage, na_value=float("nan"))
     except TypeError:  # pandas 2.2 knows it by another name
-        return pd.StringDtype("pyarrow_numpy")
+        return make("pyarrow_numpy")

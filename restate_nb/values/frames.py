@@ -3,7 +3,7 @@ index, labels of any kind, dtypes, zones, categories, `attrs`, flags, cells that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from restate_nb.errors import NotReadable
@@ -32,7 +32,7 @@ def writer_of(kind: type) -> Callable[[Any, Write], object] | None:
 def _write_frame(frame: Any, write: Write) -> object:
     table = Table(len(frame), write)
     index = write_index(frame.index, table)
-    columns = [write_column(series, table) for _, series in frame.items()]
+    columns = [write_column(series, table) for series in _columns(frame)]
     labels = write_index(frame.columns, Table(-1, write))
     return _written(
         "DataFrame",
@@ -43,6 +43,14 @@ def _write_frame(frame: Any, write: Write) -> object:
         columns=columns,
         **_beside(frame, write),
     )
+
+
+def _columns(frame: Any) -> Iterator[Any]:
+    """Its columns by their place: by their label pandas does not find all of them."""
+    bare = frame.copy(deep=False)
+    bare.columns = range(frame.shape[1])
+    for _, column in bare.items():
+        yield column
 
 
 def _write_series(series: Any, write: Write) -> object:

@@ -77,7 +77,7 @@ def _kept_of(info: dict[Any, Any], write: Write) -> dict[Any, Any]:
     for key, each in info.items():
         value = str(each) if isinstance(each, str) else each  # PNG's text has a class of its own
         try:
-            write(key), write(value)
+            write([key, value])
         except NotEncodable:
             continue  # an object of the format that the image was read from
         found[key] = value

@@ -20,17 +20,23 @@ def in_one_chunk(table: Any) -> Any:
     """A table whose columns have one chunk each, where they are not too long for that, and no bits but their own."""
     import pyarrow as pa  # noqa: PLC0415
 
+    if all(map(_is_one, table.columns)):
+        return table
     try:
         return pa.Table.from_arrays([_in_one(column) for column in table.columns], schema=table.schema)
     except pa.ArrowException:  # text of more than 2 GB, with 32 bits for where each begins
         return table
 
 
+def _is_one(column: Any) -> bool:
+    """Whether it is one chunk, and has no missing cells: these are bits, and there are others beside them."""
+    return column.num_chunks == 1 and not column.null_count and not column.type.num_fields
+
+
 def _in_one(column: Any) -> Any:
-    """What has missing cells is copied: bits beside its own would be so, too."""
     import pyarrow as pa  # noqa: PLC0415
 
-    if column.num_chunks == 1 and not column.null_count and not column.type.num_fields:
+    if _is_one(column):
         return column
     return pa.concat_arrays([*column.chunks, pa.array([], column.type)])
 

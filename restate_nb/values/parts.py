@@ -134,7 +134,7 @@ def join(document: bytes, parts: Sequence[Buffer]) -> bytes:
 
 def is_joined(raw: Buffer) -> bool:
     """Whether these bytes are what `join` gives, and no JSON."""
-    return memoryview(raw)[:1].tobytes() == b"\xc1"
+    return (raw if type(raw) is bytes else memoryview(raw))[:1] == b"\xc1"
 
 
 def split(raw: Buffer) -> tuple[memoryview, list[memoryview]]:

@@ -23,13 +23,13 @@ _SPARSE: Final = {
 
 def tensor_writer_of(kind: type) -> Callable[[Any, Write], object] | None:
     """How what torch made is written, by its class; None for all else."""
-    import torch  # noqa: PLC0415 - the user has it loaded
+    import torch  # pyright: ignore[reportMissingImports]  # noqa: PLC0415 - the user has it loaded
 
     return _write_tensor if kind is torch.Tensor else None
 
 
 def _write_tensor(tensor: Any, _: Write) -> object:
-    import torch  # noqa: PLC0415
+    import torch  # pyright: ignore[reportMissingImports]  # noqa: PLC0415
 
     if tensor.layout != torch.strided:
         raise NotEncodable(f"A tensor of layout {tensor.layout} cannot be kept. Return value.to_dense().")
@@ -47,7 +47,7 @@ def _write_tensor(tensor: Any, _: Write) -> object:
 
 
 def _read_tensor(written: dict[str, Any], _read: Read) -> Any:
-    import torch  # noqa: PLC0415
+    import torch  # pyright: ignore[reportMissingImports]  # noqa: PLC0415
 
     check_format(written)
     dtype = getattr(torch, written["dtype"])

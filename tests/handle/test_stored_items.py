@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from restate_nb.errors import InvalidInput, JobError, JobMismatch
 from restate_nb.handle import item_folder
 from restate_nb.handle.job import runner_of
 from restate_nb.service.wire import Manifest
+from restate_nb.session import session as session_module
 from restate_nb.session.session import Session
 from restate_nb.store.base import Place, Store, StoreUnavailable
 from restate_nb.values.parts import LARGE_BYTES
@@ -92,7 +92,7 @@ def test_items_and_values_in_the_store_come_back_wherever_they_run(any_session: 
     assert [is_reference(raw) for raw in data.items.encoded] == [True, True, True, False]
     size = folders(any_session)[data.manifest.folder]
     assert 6 * items[0].nbytes < size < 7 * items[0].nbytes, "each once: items, and values"
-    any_session._registry.forget_handles()
+    any_session.forget_handles()
     again = any_session.job(way).result(30)
     np.testing.assert_array_equal(again["value"].iloc[2], items[2] * 2)
     np.testing.assert_array_equal(again["item"].iloc[2], items[2])
@@ -118,7 +118,7 @@ def test_the_same_items_attach_and_their_second_copy_is_dropped_at_once(session:
     CALLS.clear()
     for forgets in (False, True):  # by its handle, and as another process finds it
         if forgets:
-            session._registry.forget_handles()
+            session.forget_handles()
         again = submit(session, doubled, arrays(4), name="attached")
         frame = again.result(30)
         assert not CALLS
@@ -146,7 +146,7 @@ def test_a_job_that_lost_the_list_of_its_items_is_given_them_anew(session: Sessi
     job = submit(session, doubled, arrays(3), name="list lost")
     job.result(30)
     folder = manifest_of(job).folder
-    session._registry.forget_handles()
+    session.forget_handles()
     items = item_folder.ItemFolder(store_of(session))
     references = items.write([bytes(each) for each in stored(session, job)])
     items.placed = "none"
@@ -303,14 +303,14 @@ def test_pickles_are_written_and_read_only_where_that_is_asked_for(session: Sess
     assert manifest_of(job).pickled
     given = submit(session, space["size_of"], models, name=f"given {executor}", pickle=True, **options)
     assert given.values() == [1, 2]
-    session._registry.forget_handles()
+    session.forget_handles()
     read = session.job(f"models {executor}").result(30)
     assert "pickle=True" in repr(read["value"].iloc[0])
-    session._registry.forget_handles()
+    session.forget_handles()
     assert [model.size for model in session.job(f"models {executor}", pickle=True).values()] == [1, 2]
 
 
-def test_pickles_are_refused_where_others_can_write(session: Session, tmp_path: Path) -> None:
+def test_pickles_are_refused_on_workers_and_where_others_can_write(session: Session, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="for jobs that this process runs"):
         rnb.map("tests.workers.work:even", [1], session=session, show=False, pickle=True)
     shared = tmp_path / "shared"
@@ -326,12 +326,15 @@ def test_pickles_are_refused_where_others_can_write(session: Session, tmp_path: 
             other.job("any", pickle=True)
 
 
-def test_a_job_that_was_begun_without_a_store_is_attached_to_with_one(tmp_path: Path) -> None:
+def test_a_job_that_was_begun_without_a_store_is_attached_to_with_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As one of a version before there were stores: its large items are in the journal, and so its values stay."""
     data_dir = tmp_path / ".restate"
-    with Session("before", data_dir) as session:
-        session._registry._connection = replace(session.connection, store=None)
-        session.connection.runs.store = None
+    with monkeypatch.context() as without:
+        without.setattr(session_module, "_open_store", lambda *_: None)
+        older = Session("before", data_dir)
+    with older as session:
         for name in ("named", None):
             job = submit(session, doubled, arrays(3), name=name)
             job.result(30)

@@ -174,7 +174,7 @@ async def _grouped(ctx: Any, operation: Any, count: int, path: str, g: Operation
         while following < count:
             g.start(operation, following)
             following += 1
-            if following % 3 == 0:
+            if following == count - 1:
                 await ctx.sleep(timedelta(milliseconds=1))
         ended = [handle.index async for handle in g.as_completed()]
         assert sorted(ended) == list(range(count))

@@ -133,7 +133,7 @@ class Model:
         self.number = number
 
 
-def test_pickles_are_refused_where_others_can_write(tmp_path: Path, bucket: str) -> None:
+def test_pickles_take_a_store_that_nobody_else_can_write_to(tmp_path: Path, bucket: str) -> None:
     """Unpickling runs code of whoever wrote it. Nothing has begun when it is refused."""
 
     def trained(number: int) -> Any:

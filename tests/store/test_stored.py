@@ -37,9 +37,7 @@ def test_it_is_read_anew_with_each_load() -> None:
 
 
 def test_a_value_that_is_gone_is_told_with_its_item_and_the_likely_reason() -> None:
-    message = (
-        r"for item 7 \(DataFrame, 100 x 3, 2.4 MB\) is no longer in the store.*job was deleted.*no such segment"
-    )
+    message = r"for item 7 \(DataFrame, 100 x 3, 2.4 MB\) is no longer in the store.*job was deleted.*no such segment"
     with pytest.raises(rnb.NotReadable, match=message):
         stored(b"gone").load()
 

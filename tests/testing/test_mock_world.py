@@ -314,3 +314,28 @@ async def test_many_operations_are_replayed_in_time_that_grows_with_their_number
         assert await mock.invoke(handler, count) == count
         taken.append(mock.attempts)
     assert taken[2] - taken[1] < 60, "attempts grow by the logarithm of the steps"
+
+
+async def test_an_action_that_fails_ends_its_attempt_also_while_others_run() -> None:
+    tries = Counter[str]()
+
+    async def handler(ctx: Context) -> list[str]:
+        def flaky() -> str:
+            tries["flaky"] += 1
+            if tries["flaky"] < 2:
+                raise OSError("once more")
+            return "flaky"
+
+        async def two(name: str) -> str:
+            await ctx.run_typed(f"{name} first", lambda: name)
+            return await ctx.run_typed(f"{name} second", lambda: tries.update([name]) or name)
+
+        return await fan_out_fail(
+            ctx, [lambda: ctx.run_typed("flaky", flaky), lambda: two("other"), lambda: two("more")]
+        )
+
+    for shuffle in (None, *range(8)):
+        tries.clear()
+        mock = mock_context(shuffle=shuffle).mock
+        assert await mock.invoke(handler) == ["flaky", "other", "more"]
+        assert tries["flaky"] == 2 and mock.attempts == 2

@@ -9,6 +9,7 @@ import dataclasses
 import datetime as dt
 import math
 import os
+import pickle
 from collections import Counter
 from typing import Any
 
@@ -81,6 +82,10 @@ def come_back_or_are_refused(seed: int, count: int) -> None:
                 by_pandas(value, back)
                 seen["by pandas"] += 1
             except (TypeError, ValueError):  # its helper cannot compare such cells: sets, arrays, ...
+                seen["by cells"] += 1
+            except AssertionError:  # that of pandas 2 finds labels with NaN in them different from their copies
+                with pytest.raises(AssertionError):
+                    by_pandas(value, pickle.loads(pickle.dumps(value)))
                 seen["by cells"] += 1
             assert what_of(raw).startswith(f"{type(value).__name__}, {len(value)}")
     print(dict(seen))

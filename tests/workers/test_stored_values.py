@@ -61,7 +61,7 @@ def test_workers_take_items_from_the_store_and_put_values_there(shared: tuple[Se
             assert all(map(is_reference, data.items.encoded))
             folders = {each.name: each.size for each in session.connection.store.folders()}  # type: ignore[union-attr]
             assert folders[data.manifest.folder] > 12 * items[0].nbytes
-        session._registry.forget_handles()
+        session.forget_handles()
         np.testing.assert_array_equal(session.job("auto").values()[5], items[5] * 2)
     finally:
         worker.kill()
