@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import identity, invoke, overhead, panel, regress, scale, workers
+from benchmarks import growing, identity, invoke, overhead, panel, regress, scale, workers
 from benchmarks.against import run as peers
 from benchmarks.matrix import run as matrix
 
@@ -21,6 +21,7 @@ def main() -> None:
     regress.add_arguments(commands.add_parser("regress", help="whether a commit's hot paths cost more than another's"))
     workers.add_arguments(commands.add_parser("workers", help="one worker and several, on items that wait or compute"))
     identity.add_arguments(commands.add_parser("identity", help="what it costs to tell which job a cell asks for"))
+    growing.add_arguments(commands.add_parser("growing", help="the cell of a job with keys, run again with more rows"))
     arguments = parser.parse_args()
     arguments.run(arguments)
 
