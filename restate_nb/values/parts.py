@@ -29,10 +29,10 @@ VERSION: Final = 1
 _HEAD: Final = struct.Struct("<BBxxI")  # mark, version, how many runs follow: the JSON and its parts
 _ALIGNED: Final = 64  # where a part begins: what Arrow and vector instructions want
 
-PART_BYTES: Final = 4096
+PART_BYTES: Final = 2048
 """A binary leaf of so many bytes is a part, where values may have parts; a smaller one is base64 in the JSON."""
 
-LARGE_BYTES: Final = 16 * 1024
+LARGE_BYTES: Final = 4096
 """JSON of so many bytes is written as such a run even without parts, so that it goes to the store."""
 
 

@@ -50,11 +50,15 @@ def make_program(seed: int) -> Program:
     """The program of that seed."""
     choose = random.Random(seed)
 
-    def steps(depth: int) -> list[Step]:
+    def steps(depth: int, raises: bool = True) -> list[Step]:
         found = []
         for _ in range(choose.randint(1, 5 - depth)):
             kind = choose.choice((*PLAIN, *NESTED) if depth < 2 else PLAIN)
-            inner = [steps(depth + 1) for _ in range(choose.randint(1, 3))] if kind in NESTED else []
+            if kind == "raise" and not raises:
+                kind = "run"
+            # Which of two that fail is the first depends on how fast they are: in a map only one may.
+            count = choose.randint(1, 3) if kind in NESTED else 0
+            inner = [steps(depth + 1, raises and (kind != "map" or not at)) for at in range(count)]
             found.append(Step(kind, choose.randint(0, 9), inner))
         return found
 
