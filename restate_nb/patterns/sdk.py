@@ -103,17 +103,22 @@ try:
 except (ImportError, AttributeError) as error:
     raise _unsupported(version("restate-sdk"), str(error)) from error
 
+_core: Any = None
 try:
-    from restate._internal import (  # type: ignore[import-not-found]  # native, without stubs
-        PyDoProgressAnyCompleted,
-        PyDoProgressCancelSignalReceived,
-        PyDoProgressExecuteRun,
-        PyDoProgressWaitExternalProgress,
-        PySuspended,
-        PyUnresolvedFuture,
-    )
-except ImportError:  # then trees are given as the SDK has them, which is slower
-    PyUnresolvedFuture = None
+    from restate import _internal  # native, without stubs
+
+    for _name in (
+        "PyDoProgressAnyCompleted",
+        "PyDoProgressCancelSignalReceived",
+        "PyDoProgressExecuteRun",
+        "PyDoProgressWaitExternalProgress",
+        "PySuspended",
+        "PyUnresolvedFuture",
+    ):
+        getattr(_internal, _name)
+    _core = _internal
+except (ImportError, AttributeError):  # then trees are given as the SDK has them, which is slower
+    pass
 
 Tree = UnresolvedFuture
 """What a coroutine waits for: one handle, the first of several, or all of several."""
@@ -194,16 +199,16 @@ class NativeTree:
 
 def _native(tree: Tree) -> Any:
     if isinstance(tree, SingleUnresolvedFuture):
-        return PyUnresolvedFuture.single(tree.handle)
+        return _core.PyUnresolvedFuture.single(tree.handle)
     children = [_native(child) for child in tree.children]
     if isinstance(tree, FirstCompletedUnresolvedFuture):
-        return PyUnresolvedFuture.first_completed(children)
-    return PyUnresolvedFuture.all_completed(children)
+        return _core.PyUnresolvedFuture.first_completed(children)
+    return _core.PyUnresolvedFuture.all_completed(children)
 
 
 def _take_native_trees(vm: Any) -> bool:
     """Let a core's `do_progress` take a `NativeTree`, too; false if it cannot, since it is none of the SDK's."""
-    if PyUnresolvedFuture is None or type(vm) is not VMWrapper:
+    if _core is None or type(vm) is not VMWrapper:
         return False
     if "do_progress" in vars(vm):  # by `Tap`, or for another scheduler
         return True
@@ -216,7 +221,7 @@ def _take_native_trees(vm: Any) -> bool:
             made = vm.vm.do_progress(tree.native)
         except VMException as error:
             return error
-        if isinstance(made, PyDoProgressExecuteRun):
+        if isinstance(made, _core.PyDoProgressExecuteRun):
             return DoProgressExecuteRun(made.handle)  # type: ignore[no-untyped-call]
         return _PROGRESS.get(type(made)) or ValueError(f"Unknown progress type: {made}")
 
@@ -277,12 +282,12 @@ _SHADOWED = ("create_poll_or_cancel_coroutine", "create_run_coroutine", *_MAKERS
 
 _PROGRESS: dict[type, Any] = (
     {}
-    if PyUnresolvedFuture is None
+    if _core is None
     else {
-        PySuspended: SUSPENDED,
-        PyDoProgressAnyCompleted: DO_PROGRESS_ANY_COMPLETED,
-        PyDoProgressWaitExternalProgress: DO_PROGRESS_WAIT_EXTERNAL_PROGRESS,
-        PyDoProgressCancelSignalReceived: DO_PROGRESS_CANCEL_SIGNAL_RECEIVED,
+        _core.PySuspended: SUSPENDED,
+        _core.PyDoProgressAnyCompleted: DO_PROGRESS_ANY_COMPLETED,
+        _core.PyDoProgressWaitExternalProgress: DO_PROGRESS_WAIT_EXTERNAL_PROGRESS,
+        _core.PyDoProgressCancelSignalReceived: DO_PROGRESS_CANCEL_SIGNAL_RECEIVED,
     }
 )
 
@@ -340,7 +345,7 @@ class Wiring:
     def first_of(self, nodes: list[Any]) -> Any:
         """The tree that is resolved as soon as one of many is; each was made by `node`."""
         if self._takes_native:
-            return NativeTree(PyUnresolvedFuture.first_completed(nodes))
+            return NativeTree(_core.PyUnresolvedFuture.first_completed(nodes))
         return FirstCompletedUnresolvedFuture(nodes)
 
     async def poll(self, tree: Tree | NativeTree) -> None:
