@@ -21,6 +21,7 @@ from restate_nb.handle.items import read_items
 from restate_nb.handle.job import Job, runner_of
 from restate_nb.handle.keys import rows_of
 from restate_nb.session.session import Session
+from tests.support import eventually
 
 RAN: Counter[Any] = Counter()
 
@@ -425,3 +426,21 @@ def test_the_listing_counts_the_rows_of_the_input(session: Session) -> None:
     session.forget_handles()
     row = session.list_jobs().set_index("name").loc["listed"]
     assert (row["total"], row["ok"], row["failed"]) == (2, 1, 1)
+
+
+def test_what_still_runs_of_what_the_input_has_no_more_is_said(session: Session) -> None:
+    go = threading.Event()
+
+    def wait(n: int) -> int:
+        assert n or go.wait(30)
+        return n
+
+    options: dict[str, Any] = {"key": "item", "name": "still to end", "version": 1, "show": False, "session": session}
+    rnb.map(wait, [0], **options)
+    job = rnb.map(wait, [1], **options)
+    assert eventually(lambda: job.counts["ok"] == 1)
+    assert not job.done()
+    assert "1 item that the input has no more still to end" in job.progress().note
+    go.set()
+    assert job.values() == [1]
+    assert job.progress().note == "1 new, 1 dropped (job.history())"

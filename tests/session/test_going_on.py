@@ -222,3 +222,18 @@ def test_the_exceptions_of_a_recipe_have_to_be_some(wrong: str, told: str) -> No
 def test_a_recipe_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_run_spec(text, durable=False)
+
+
+def test_a_job_that_grew_goes_on_by_itself_with_the_rows_it_had_last(data_dir: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"key": lambda item: item[1], "name": "grown", "concurrency": 1, "show": False}
+    with Session("going", data_dir) as session:
+        rnb.starmap(importable.slowly, items(tmp_path, 5), session=session, **options).wait()
+        job = rnb.starmap(importable.slowly, items(tmp_path, 40)[::-1], session=session, **options)
+        while job.counts["ok"] < 10:
+            time.sleep(0.01)
+    with Session("going", data_dir) as session:
+        assert eventually(lambda: [each.name for each in session.jobs] == ["grown"])
+        assert session.job("grown").values() == [2 * number for number in range(39, -1, -1)]
+    calls = Calls(tmp_path / "calls").counts()
+    assert set(calls) == {str(number) for number in range(40)}
+    assert calls.total() <= 41  # one may have run when the session was stopped
