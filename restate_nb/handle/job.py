@@ -558,6 +558,10 @@ class Job(Generic[T]):
             InvalidInput: the job has no `key=`.
 
         Example:
+            import restate_nb as rnb
+
+            rnb.start()
+            job = rnb.map(len, ["a", "bb"], name="lengths", key="item")
             job.history()[["at", "kept", "new", "changed", "dropped"]]
         """
         from restate_nb.handle.growth import history_of  # noqa: PLC0415 - few ask

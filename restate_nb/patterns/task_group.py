@@ -186,6 +186,13 @@ class OperationGroup:
     ) -> Handle[Any]:
         """Start an operation with all that there is to say; `start` and `options` are what to call.
 
+        Args:
+            operation: see `start`.
+            args: of a function, by position.
+            kwargs: of a function, by name.
+            name: what it is called; empty for the name of the function.
+            retry: when it is tried again; None for as the group has it.
+
         Raises:
             InvalidInput: the group is not open, or it is no operation.
         """

@@ -17,6 +17,7 @@ import pytest
 import restate_nb as rnb
 from restate_nb.service.active_jobs import JobRun
 from restate_nb.session.session import Session
+from restate_nb.values import parts
 from tests.support import submit
 
 COLUMNS = [
@@ -309,17 +310,18 @@ def test_cancelling_the_await_leaves_the_job_running(session: Session) -> None:
     assert job.values() == [1, 2]
 
 
-def test_a_value_that_is_too_large_harms_no_other(session: Session) -> None:
+def test_a_value_that_is_too_large_harms_no_other(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "MAX_JOINED_BYTES", 30_000_000)  # a GiB would take long
     all_run = threading.Barrier(3)  # else the large one would pause the job before the others begin
 
     def work(item: int) -> str:
         all_run.wait(30)
         return "x" * item
 
-    frame = submit(session, work, [10, 40_000_000, 1_000_000]).result(60)
+    frame = submit(session, work, [10, 40_000_000, 20_000_000]).result(60)
     assert frame["status"].tolist() == ["ok", "error", "ok"]
     assert "return the path" in frame["error"][1]
-    assert len(frame["value"][2]) == 1_000_000
+    assert len(frame["value"][2]) == 20_000_000
 
 
 def test_a_shard_whose_output_grows_large_hands_its_rest_on(any_session: Session) -> None:
