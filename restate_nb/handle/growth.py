@@ -173,7 +173,7 @@ class Growth:
             raise
         if not created:
             return manifest
-        return Opened(manifest, True, table, self._placed(self._items.encoded, comparison, first=True), comparison)
+        return Opened(manifest, True, table, self._placed(self._items.encoded, comparison), comparison)
 
     async def attach(self, there: Manifest) -> Opened:
         """Compare with the job that there is, and add what is new.
@@ -281,9 +281,8 @@ class Growth:
                 "the cell again."
             ) from error
 
-    def _placed(self, encoded: Spool, comparison: Comparison, *, first: bool = False) -> Items:
-        states = None if first else comparison.states
-        return replace(self._items.over(encoded), positions=comparison.positions, states=states)
+    def _placed(self, encoded: Spool, comparison: Comparison) -> Items:
+        return replace(self._items.over(encoded), positions=comparison.positions, states=comparison.states)
 
     async def _drop(self, folder: str) -> None:
         with suppress(StoreUnavailable):  # it is swept away later

@@ -54,7 +54,7 @@ class Items:
         columns: the columns of the frame of any library whose rows the items are; None for other input.
         folder: of the job in the store, if it is begun; None where it gets none.
         positions: of a keyed job the position of each row in the job, as a column of numpy; None for 0, 1, 2, ...
-        states: and what each row was to the job when it was opened, see `growth.STATES`; None where all were new.
+        states: and what each row was to the job when it was opened, see `growth.STATES`; None without keys.
     """
 
     originals: Sequence[Any]

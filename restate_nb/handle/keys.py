@@ -152,7 +152,7 @@ def _check_twice(rows: KeyedRows, key: ItemKey, items: Items, *, unique: bool) -
             return
         again = again[other]
     index, row = items.index(), int(again[0])
-    labels = [index[each] for each in np.flatnonzero(rows.first == rows.first[row])[: _SHOWN + 1].tolist()]
+    labels = index[np.flatnonzero(rows.first == rows.first[row])[: _SHOWN + 1]].tolist()  # as Python's own objects
     where = ", ".join(repr(each) for each in labels[:_SHOWN]) + (", ..." if len(labels) > _SHOWN else "")
     shown = "the same item" if key == WHOLE else f"the key {short_repr(_one_key(key, items, row))} (key={rows.by!r})"
     more = f", and {len(again) - 1:,} more such rows" if len(again) > 1 else ""
