@@ -58,7 +58,7 @@ def test_a_checkout_without_history_is_told_and_no_failure(checkout: Path) -> No
 
 def test_a_path_that_became_slower_fails_and_is_named(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And one that became faster does not."""
-    codec = checkout / "restate_nb" / "engine" / "codec.py"
+    codec = checkout / "restate_nb" / "values" / "codec.py"
     codec.write_text(codec.read_text() + TEN_TIMES)
     git(checkout, "commit", "--quiet", "-a", "-m", "ten times slower")
     monkeypatch.setattr(regress, "PROBES", ["codec"])

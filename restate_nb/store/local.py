@@ -52,6 +52,7 @@ class LocalStore(Store):
         """`config.url` is the directory; it is made when it is first written to."""
         self.config = config
         self._root = Path(config.url)
+        self._was_there = False
         self.forget_files()
         _STORES.add(self)
 
@@ -65,17 +66,29 @@ class LocalStore(Store):
         """Write into the segment of this process; see `Store`."""
         path = self._root / check_name(folder)
         views = [memoryview(run).cast("B") for run in runs]
+        self._check_there()
         with self._lock:
             writer = self._writers.pop(folder, None) or _Writer(path, private=self.config.private)
             self._writers[folder] = writer  # the latest last
             if len(self._writers) > MOST_WRITTEN:
                 self._writers.popitem(last=False)  # whoever writes to it holds it
         try:
-            return writer.append(views)
+            places = writer.append(views)
         except OSError as error:
             if error.errno in _FULL:
                 raise StoreUnavailable(f"The disk of the store {self._root} is full: make room there.") from error
             raise StoreUnavailable(f"The store {self._root} cannot be written: {error}.") from error
+        self._was_there = True
+        return places
+
+    def _check_there(self) -> None:
+        """See that the directory was not deleted: made anew, it would lack all that lay there.
+
+        Raises:
+            StoreUnavailable: it was.
+        """
+        if self._was_there and not self._root.is_dir():
+            raise StoreUnavailable(f"The store {self._root} was deleted while it was used.")
 
     def read(self, folder: str, place: Place, size: int) -> bytes:
         """Read what lies there; see `Store`."""

@@ -98,7 +98,8 @@ def array_of(number: int) -> Any:
 
 
 def note(runs: int, line: str) -> None:
-    os.write(runs, f"{line}\n".encode())
+    """A line of 64 bytes: one that crossed a page could be torn by a kill."""
+    os.write(runs, f"{line:<63}\n".encode())
     os.fsync(runs)
 
 

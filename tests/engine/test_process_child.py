@@ -15,6 +15,7 @@ from restate_nb.engine.outbox import Entry
 from restate_nb.engine.process_child import Loaded, OneLoop, call_args, call_kwargs, call_pickled, call_value
 from restate_nb.engine.record import ERROR, OK
 from restate_nb.policy import NO_RETRY, Retry
+from restate_nb.values.classes import Classes
 from restate_nb.values.codec import decode, encode
 
 
@@ -44,7 +45,8 @@ class Worker:
     """A function as a worker process has it."""
 
     def __init__(self, call: Any, fn: Any, retry: Retry = NO_RETRY) -> None:
-        self._loaded = Loaded(pickle.dumps((functools.partial(call, fn), retry)))
+        more = (None,) if call is call_pickled else (Classes(), {})  # no annotation says what to rebuild
+        self._loaded = Loaded(pickle.dumps((functools.partial(call, fn, *more), retry)))
         self._loop = OneLoop()
 
     def run(self, position: int, number: int, payload: bytes) -> Report:

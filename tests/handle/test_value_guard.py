@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -170,11 +171,18 @@ def test_resume_goes_on_as_the_job_is_and_nothing_pauses_it_again(session: Sessi
 
 
 def test_retry_failed_of_a_job_that_ended_so_is_a_try_of_its_own(session: Session, tmp_path: Path) -> None:
-    calls = Calls(tmp_path / "calls")
-    job = rnb.map(partial(model_of, calls), [2, 3, 4], concurrency=3, session=session, show=False, name="all failed")
+    calls, together, again = Calls(tmp_path / "calls"), threading.Barrier(3), threading.Event()
+
+    def model(item: int) -> Any:
+        if not again.is_set():
+            together.wait(30)  # else the first would pause the job before the others begin
+        return model_of(calls, item)
+
+    job = rnb.map(model, [2, 3, 4], concurrency=3, session=session, show=False, name="all failed")
     assert job.result(timeout=20)["status"].tolist() == ["error"] * 3  # nothing was left to be saved
     assert job.status == "finished"
     job.concurrency = 1
+    again.set()
     calls.path.unlink()
     with pytest.raises(rnb.JobError, match="is paused"):
         job.retry_failed().result(timeout=20)

@@ -46,7 +46,7 @@ SHOWN = {
         r"105,120 rows\n",
         r"S00 +2026-01-01 00:00:00\+01:00 +-7\.9 +1\.8 +11\.1",
         r"\(\(8, 1536\), dtype\('float32'\)\)",
-        r"<Stored image, 260 x 260, [\d.]+ kB>\n\(260, 260\)",
+        r"<Stored image RGB, 260 x 260, [\d.]+ kB>\n\(260, 260\)",
         r"2 months were warmer than 30 degrees",
     ),
 }

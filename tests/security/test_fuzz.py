@@ -369,7 +369,7 @@ def invocations(rows: Any) -> Any:
 
 
 def journals(rows: Any) -> Any:
-    return steps.read_steps(rows, JOB, pd.RangeIndex(9))
+    return steps.read_steps(rows, JOB, pd.RangeIndex(9), list)
 
 
 RECIPES = [

@@ -53,8 +53,9 @@ def test_a_generator_is_read_once_and_its_items_are_not_kept(session: Session) -
 def test_input_that_does_not_fit_into_the_server_at_once_is_sent_as_shards_end(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "MAX_SHARD_BYTES", 1_000_000)
-    monkeypatch.setattr(local, "MAX_UNFINISHED_BYTES", 3_000_000)
+    """Of items that are too small for the store."""
+    monkeypatch.setattr(local, "MAX_SHARD_BYTES", 100_000)
+    monkeypatch.setattr(local, "MAX_UNFINISHED_BYTES", 300_000)
     calls = Calls(tmp_path / "calls")
     seen: list[int] = []
     most = 0
@@ -64,13 +65,13 @@ def test_input_that_does_not_fit_into_the_server_at_once_is_sent_as_shards_end(
         calls.note(int(item[:5]))
         return len(item)
 
-    job = rnb.map(work, (f"{each:05}" + "x" * 100_000 for each in range(200)), session=session, show=False)
+    job = rnb.map(work, (f"{each:05}" + "x" * 4_000 for each in range(500)), session=session, show=False)
     for row in rnb.as_completed(job):
         seen.append(row.index)
         most = max(most, runner_of(job).data.backend.unfinished_bytes)  # type: ignore[attr-defined]
-    assert sorted(seen) == list(range(200)) and set(job.values()) == {100_005}
-    assert calls.counts() == dict.fromkeys(map(str, range(200)), 1)
-    assert 900_000 < most <= 3_000_000
+    assert sorted(seen) == list(range(500)) and set(job.values()) == {4_005}
+    assert calls.counts() == dict.fromkeys(map(str, range(500)), 1)
+    assert 90_000 < most <= 300_000
 
 
 def test_a_hundred_megabytes_of_results_come_back(session: Session) -> None:

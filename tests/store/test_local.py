@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -438,3 +439,13 @@ def test_more_than_one_read_can_give_is_read_whole(store: LocalStore, monkeypatc
     content = os.urandom(100_000)
     _, place = store.append("job", [b"before", content])
     assert store.read("job", place, len(content)) == content
+
+
+def test_a_store_that_was_deleted_is_not_made_anew(tmp_path: Path) -> None:
+    """Else a value would be kept where those before it are no more, and nobody would notice."""
+    store = LocalStore(StoreConfig(str(tmp_path / "values"), private=True))
+    store.append("job", [b"one"])
+    shutil.rmtree(tmp_path / "values")
+    with pytest.raises(StoreUnavailable, match="was deleted while it was used"):
+        store.append("job", [b"two"])
+    assert not (tmp_path / "values").exists()

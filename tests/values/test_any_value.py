@@ -1,6 +1,6 @@
 """Proves that any value comes back equal in type and content, or is refused in words: random ones of every kind.
 
-The long form, 20,000 values: `pytest -m soak tests/engine`; `RNB_VALUES_SEED` repeats a run."""
+The long form, 20,000 values: `pytest -m soak tests/values`; `RNB_VALUES_SEED` repeats a run."""
 
 from __future__ import annotations
 
