@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import importlib
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
@@ -105,8 +106,7 @@ except (ImportError, AttributeError) as error:
 
 _core: Any = None
 try:
-    from restate import _internal  # native, without stubs
-
+    _internal = importlib.import_module("restate._internal")  # native, without stubs
     for _name in (
         "PyDoProgressAnyCompleted",
         "PyDoProgressCancelSignalReceived",
