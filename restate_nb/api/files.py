@@ -16,9 +16,10 @@ def files(*patterns: str | os.PathLike[str]) -> pd.DataFrame:
     """The files that patterns name, as a DataFrame with a row a file, in the order of their paths.
 
     Args:
-        patterns: paths with `*` and `?` for parts of a name, and `**` for any folders, such as `"data/**/*.pdf"`; or the
-            same in a bucket, `"s3://bucket/data/**/*.pdf"`. s3://, gs:// and az:// need `restate-nb[objects]` or fsspec,
-            other addresses fsspec; the environment has the credentials. A file that several of them name is there once.
+        patterns: paths with `*` and `?` for parts of a name, and `**` for any folders, such as `"data/**/*.pdf"`; or
+            the same in a bucket, `"s3://bucket/data/**/*.pdf"`. s3://, gs:// and az:// need `restate-nb[objects]` or
+            fsspec, other addresses fsspec; the environment has the credentials. A file that several of them name is
+            there once.
 
     Returns:
         Columns: `path` (as `open` takes it, or the address in the bucket); `size` in bytes; `modified`, in UTC; `etag`,
