@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import importlib
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
@@ -106,7 +105,8 @@ except (ImportError, AttributeError) as error:
 
 _core: Any = None
 try:
-    _internal = importlib.import_module("restate._internal")  # native, without stubs
+    from restate import _internal  # pyright: ignore[reportAttributeAccessIssue]  # native, without stubs
+
     for _name in (
         "PyDoProgressAnyCompleted",
         "PyDoProgressCancelSignalReceived",

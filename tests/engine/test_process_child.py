@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import pickle
 from collections.abc import Callable, Iterator
@@ -51,7 +52,8 @@ class Worker:
 
     def run(self, position: int, number: int, payload: bytes) -> Report:
         attempt = RunningAttempt(Entry(position, payload, number), self._loaded.retry)
-        return attempt.report(self._loaded.run(attempt, self._loop.wait_for))
+        # In a context of its own, or this process would be taken for one within an item.
+        return attempt.report(contextvars.copy_context().run(self._loaded.run, attempt, self._loop.wait_for))
 
     def close(self) -> None:
         if self._loop.runner is not None:
