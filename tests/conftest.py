@@ -25,11 +25,7 @@ LONG = (
     "notebooks",
     "handle/test_live_executor.py",
 )
-"""Where the tests are few and long, the longest first. Most of their time they wait."""
-
-BETWEEN = 3
-"""So many other files begin between two of them: then those who wait do so beside others, and none is left to the end,
-when it would be waited for alone."""
+"""Where the tests are few and long, the longest first."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,24 +34,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spread the files that take long over the first part of a run."""
+    """What takes long begins first: begun last, it is waited for on one processor while the others are idle."""
     tests = Path(__file__).parent
-    files: dict[Path, list[pytest.Item]] = {}
-    for item in items:
-        files.setdefault(item.path, []).append(item)
 
-    def turn(path: Path) -> int:
-        name = path.relative_to(tests).as_posix()
-        return next((place for place, long in enumerate(LONG) if name.startswith(long)), len(LONG))
+    def turn(item: pytest.Item) -> int:
+        path = item.path.relative_to(tests).as_posix()
+        return next((place for place, long in enumerate(LONG) if path.startswith(long)), len(LONG))
 
-    long = sorted((path for path in files if turn(path) < len(LONG)), key=turn)
-    others = [path for path in files if turn(path) == len(LONG)]
-    order: list[Path] = []
-    for place, path in enumerate(others):
-        if place % BETWEEN == 0 and long:
-            order.append(long.pop(0))
-        order.append(path)
-    items[:] = [item for path in (*order, *long) for item in files[path]]
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="module", autouse=True)
