@@ -24,6 +24,7 @@ BESIDE = ["tests/browser", "tests/deploy", "tests/docs", "tests/examples", "test
 """The second group of tests: pages, notebooks and what is shown in a browser. It can run beside the first."""
 
 CORE = [
+    "tests/values",
     "tests/engine",
     "tests/service",
     "tests/panel/test_render.py",
