@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
-from types import CoroutineType
+from types import CoroutineType, SimpleNamespace
 from typing import Any, TypeGuard
 
 from restate.exceptions import SdkInternalBaseException, TerminalError
@@ -105,19 +105,24 @@ except (ImportError, AttributeError) as error:
 
 _core: Any = None
 try:
-    from restate import _internal  # pyright: ignore[reportAttributeAccessIssue]  # native, without stubs
+    from restate._internal import (  # type: ignore[import-not-found]  # native, without stubs
+        PyDoProgressAnyCompleted,
+        PyDoProgressCancelSignalReceived,
+        PyDoProgressExecuteRun,
+        PyDoProgressWaitExternalProgress,
+        PySuspended,
+        PyUnresolvedFuture,
+    )
 
-    for _name in (
-        "PyDoProgressAnyCompleted",
-        "PyDoProgressCancelSignalReceived",
-        "PyDoProgressExecuteRun",
-        "PyDoProgressWaitExternalProgress",
-        "PySuspended",
-        "PyUnresolvedFuture",
-    ):
-        getattr(_internal, _name)
-    _core = _internal
-except (ImportError, AttributeError):  # then trees are given as the SDK has them, which is slower
+    _core = SimpleNamespace(
+        PyDoProgressAnyCompleted=PyDoProgressAnyCompleted,
+        PyDoProgressCancelSignalReceived=PyDoProgressCancelSignalReceived,
+        PyDoProgressExecuteRun=PyDoProgressExecuteRun,
+        PyDoProgressWaitExternalProgress=PyDoProgressWaitExternalProgress,
+        PySuspended=PySuspended,
+        PyUnresolvedFuture=PyUnresolvedFuture,
+    )
+except ImportError:  # then trees are given as the SDK has them, which is slower
     pass
 
 Tree = UnresolvedFuture
