@@ -444,3 +444,16 @@ def test_what_still_runs_of_what_the_input_has_no_more_is_said(session: Session)
     go.set()
     assert job.values() == [1]
     assert job.progress().note == "1 new, 1 dropped (job.history())"
+
+
+def test_a_row_that_changed_where_it_stands_runs_again(session: Session) -> None:
+    """Keys, their order and their number are as before: nothing but the content tells."""
+
+    def times(id: int, factor: int) -> int:
+        return id * factor
+
+    frame = pd.DataFrame({"id": [1, 2, 3], "factor": [10, 10, 10]})
+    rnb.map(times, frame, name="in place", key="id", session=session, show=False).result()
+    frame.loc[1, "factor"] = 7
+    job = rnb.map(times, frame, name="in place", key="id", session=session, show=False)
+    assert job.result()[["value", "change"]].values.tolist() == [[10, "kept"], [14, "changed"], [30, "kept"]]
